@@ -1,0 +1,30 @@
+"""Permafrost's front door: parameters, rules and the default target. See README.md."""
+
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+# A parameter set named with --configfile stands alone; merging it with params.yaml would mix two data sets' choices.
+if not workflow.overwrite_configfiles:
+
+    configfile: "params.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/datasets.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/heads.smk"
+include: "workflow/rules/results.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        every_result(),
+    localrule: True
+
+
+rule ablations:
+    input:
+        every_ablation(),
+    localrule: True

@@ -1,0 +1,187 @@
+"""The command line: one verb a concept, the same verbs that the rules call. Holds no logic of its own.
+
+Imports happen inside the verbs: a plan should not pay for a deep-learning library.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.config import Params, feature_dir, load_params
+from pipeline.plan import Plan
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console(soft_wrap=True)
+
+FEATURES = Path("features")
+ParamsOption = Annotated[str, typer.Option("--params", help="A YAML file, or a literal JSON document.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override of the head: model.fusion=concat. Repeats.")
+]
+
+
+def say(line: str) -> None:
+    """One line, at once, so that a log shows progress while the job runs."""
+    print(line, flush=True)
+
+
+def main() -> None:
+    """Runs a verb; an error that a user can mend is one message without a traceback."""
+    try:
+        app()
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        # Every error of ours carries its remedy and comes from one of our modules; anything else is a bug.
+        if not type(error).__module__.startswith("pipeline."):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
+    """Render a data set of the embedded toy world: real encoded videos in the real layout."""
+    from pipeline.toyworld import write_ssv2
+
+    chosen = load_params(params)
+    if chosen.toyworld is None or chosen.datasets[dataset].made_by != "toyworld":
+        raise typer.BadParameter(f"{dataset} is not made by toyworld")
+    write_ssv2(chosen.toyworld, Path(chosen.datasets[dataset].root), say)
+
+
+@app.command()
+def pretrain(
+    out: Path = Path("weights"), seed: int = 0, steps_dinov3: int | None = None, steps_r3d18: int | None = None
+) -> None:
+    """Train the mini backbones again, from renderings, and measure them for their model card."""
+    from pipeline.toyworld.pretrain import pretrain as run
+
+    run(out, seed, steps_dinov3, steps_r3d18)
+
+
+@app.command()
+def manifest(dataset: str, params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
+    """Look at every video of a data set once: digests, container facts, and a data-quality report."""
+    from pipeline.datasets import build_manifest, quality_markdown, read_manifest, write_manifest
+
+    chosen = load_params(params)
+    path = root / dataset / "manifest.parquet"
+    previous = read_manifest(path) if path.exists() else None
+    frame, quality = build_manifest(chosen.datasets[dataset], previous, chosen.compute.threads, say)
+    write_manifest(frame, path)
+    path.touch()  # an unchanged file is not written again, but the scheduler must see that it was looked at
+    path.with_name("quality.json").write_text(json.dumps(quality, indent=1, sort_keys=True) + "\n")
+    path.with_name("quality.md").write_text(quality_markdown(quality))
+
+
+@app.command()
+def extract(
+    dataset: str,
+    feature: str,
+    shard: Annotated[int | None, typer.Option(help="Only this shard; all of them otherwise.")] = None,
+    params: ParamsOption = "params.yaml",
+    root: Path = FEATURES,
+) -> None:
+    """Run a frozen backbone over a data set into its store. A killed extraction goes on where it was."""
+    from pipeline.extraction import extract as run
+
+    chosen = load_params(params)
+    for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
+        run(chosen, dataset, feature, number, root, say)
+
+
+@app.command()
+def verify(stores: list[Path]) -> None:
+    """Read every checksum of stores again: data, index, journal, manifest."""
+    from pipeline.store import verify as run
+
+    damaged = 0
+    for store in stores:
+        findings = run(store, say)
+        damaged += len(findings)
+        for finding in findings:
+            say(f"{store}: {finding}")
+        say(f"{store}: {'intact' if not findings else f'{len(findings)} damaged'}")
+    raise typer.Exit(1 if damaged else 0)
+
+
+@app.command()
+def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
+    """What the stores hold, from what, how much, and which head uses it."""
+    from pipeline.store import describe
+
+    chosen = load_params(params)
+    users = _users(chosen, root)
+    table = Table(title=str(root))
+    for column in ("store", "fields", "ok", "failed", "shards", "MB", "weights", "used by"):
+        table.add_column(column, overflow="fold")
+    for store in sorted(path for path in root.glob("*/*-*") if path.is_dir()):
+        facts = describe(store)
+        shapes = ", ".join(f"{name} {tuple(shape)} {dtype}" for name, (shape, dtype) in facts["fields"].items())
+        table.add_row(
+            str(store.relative_to(root)),
+            shapes,
+            *(str(facts[name]) for name in ("ok", "failed", "shards")),
+            f"{facts['bytes'] / 1e6:.1f}",
+            str(facts["provenance"].get("weights", ""))[:12],
+            ", ".join(users.get(store, ())) or "nothing in these params",
+        )
+    console.print(table)
+
+
+def _users(params: Params, root: Path) -> dict[Path, list[str]]:
+    users: dict[Path, list[str]] = {}
+    for name, head in params.heads.items():
+        for feature in head.features.model_dump().values():
+            users.setdefault(feature_dir(params, head.dataset, feature, root), []).append(name)
+    return users
+
+
+@app.command()
+def train(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
+    """Train a head from the caches. A killed training goes on where it was."""
+    from pipeline.training import train as run
+
+    run(*_run_arguments(params, head, changes))
+
+
+@app.command()
+def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
+    """Evaluate a trained head on its evaluation split: result.json and predictions beside the run."""
+    from pipeline.evaluation import evaluate as run
+
+    run(*_run_arguments(params, head, changes))
+
+
+def _run_arguments(params: str, head: str, changes: list[str] | None):
+    """What train and evaluate take: params with the overrides applied, the head, its inputs and its folder."""
+    import yaml
+
+    plan = Plan(load_params(params))
+    overrides = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes or ())}
+    run = plan.run(head, overrides)
+    heads = plan.params.heads.model_copy(update={head: run.config})
+    chosen = plan.params.model_copy(update={"heads": heads})
+    features = {role: feature_dir(chosen, run.dataset, name) for role, name in run.config.features.model_dump().items()}
+    return chosen, head, FEATURES / run.dataset / "manifest.parquet", features, Path(run.folder)
+
+
+@app.command()
+def report(run: Path, out: Path) -> None:
+    """Publish a run's result with its pictures: OUT is results/<name>.json."""
+    from pipeline.reports import publish
+
+    publish(run, out)
+
+
+@app.command()
+def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("results/ablations")) -> None:
+    """The table of an ablation, from the results of its runs: JSON, CSV and Markdown."""
+    from pipeline.reports import ablation_table
+
+    plan = Plan(load_params(params))
+    say(ablation_table(plan.params.ablations[name], [run.folder for run in plan.ablation_runs(name)], out / name))

@@ -1,0 +1,153 @@
+"""What there is to do, from params alone: runs, results, ablation tables and their files. Imports no torch.
+
+The Snakefile and the command line both read it, so that a path is computed in one place only.
+"""
+
+import errno
+import json
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pipeline import datasets
+from pipeline.config import (
+    Params,
+    canonical_json,
+    code_digest,
+    content_key,
+    feature_dir,
+    feature_key,
+    override,
+)
+
+# A run's numbers depend on these sources; editing one starts new runs beside the old ones.
+RUN_CODE = ("heads/{head}.py", "training")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training of one head: `config` is the head's sub-tree with the overrides applied."""
+
+    head: str
+    key: str
+    config: Any
+
+    @property
+    def dataset(self) -> str:
+        """The data set that it reads."""
+        return self.config.dataset
+
+    @property
+    def folder(self) -> str:
+        """runs/<head>/<key>: checkpoints, weights, logs, predictions."""
+        return f"runs/{self.head}/{self.key}"
+
+
+class Plan:
+    """The work that a params document asks for.
+
+    Args:
+        params: the validated document.
+    """
+
+    def __init__(self, params: Params) -> None:
+        self.params = params
+        self._shards: dict[str, list[int]] = {}
+
+    def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
+        """The run of a head, with dotted overrides. Raises ParamsError for an override that does not fit."""
+        config = override(self.params.head(head), changes or {})
+        return Run(head, run_key(self.params, head, config), config)
+
+    @cached_property
+    def results(self) -> dict[str, Run]:
+        """The run behind each results/<name>.json."""
+        return {head.result: self.run(name) for name, head in self.params.heads.items()}
+
+    def ablation_runs(self, name: str) -> list[Run]:
+        """The runs of an ablation's table: its variants times its seeds, in order."""
+        ablation = self.params.ablations[name]
+        return [
+            self.run(ablation.head, {**changes, "seed": seed})
+            for changes in ablation.variants.values()
+            for seed in ablation.seeds
+        ]
+
+    @cached_property
+    def runs(self) -> dict[tuple[str, str], Run]:
+        """Every run that params refer to, by (head, key)."""
+        chosen = [*self.results.values(), *(run for name in self.params.ablations for run in self.ablation_runs(name))]
+        return {(run.head, run.key): run for run in chosen}
+
+    def part(
+        self,
+        dataset: str | None = None,
+        feature: str | None = None,
+        head: str | None = None,
+        key: str | None = None,
+        ablation: str | None = None,
+    ) -> str:
+        """Canonical JSON of the part of params that one rule may see; with a key, the head as that run has it."""
+        chosen = self.params.ablations[ablation] if ablation else None
+        head = chosen.head if chosen else head
+        document = json.loads(self.params.part(dataset=dataset, features=(feature,) if feature else (), head=head))
+        if head and key:
+            document["heads"][head] = self.runs[head, key].config.model_dump(mode="json")
+        if chosen:
+            document["ablations"] = {ablation: chosen.model_dump(mode="json")}
+        return canonical_json(document)
+
+    @property
+    def gpus(self) -> int:
+        """How many of the scheduler's `gpu` units a job of a backbone or of a training takes."""
+        return 0 if self.params.compute.device == "cpu" else self.params.compute.devices
+
+    # --- files --------------------------------------------------------------------------------------------------------
+
+    def annotation_files(self, dataset: str) -> list[str]:
+        """The files that declare a data set's samples. Raises ParamsError when they are not there."""
+        return [str(path) for path in datasets.annotation_files(self.params.datasets[dataset])]
+
+    def shards(self, dataset: str) -> list[int]:
+        """The shards of a data set, from its annotations and, if there is one, its manifest."""
+        if dataset not in self._shards:
+            chosen, manifest = self.params.datasets[dataset], Path("features") / dataset / "manifest.parquet"
+            previous = datasets.read_shards(manifest) if manifest.exists() else {}
+            samples = datasets.read_annotations(chosen)["sample"].tolist()
+            assigned = datasets.assign_shards(samples, previous, chosen.shard_size)
+            self._shards[dataset] = sorted({assigned[sample] for sample in samples})
+        return self._shards[dataset]
+
+    def shard_manifests(self, head: str, key: str) -> list[str]:
+        """The shard manifests of every feature that a run reads."""
+        run = self.runs[head, key]
+        return [
+            str(feature_dir(self.params, run.dataset, feature) / f"shard-{shard:03d}.json")
+            for feature in run.config.features.model_dump().values()
+            for shard in self.shards(run.dataset)
+        ]
+
+    def shard_digest(self, manifest: str, shard: int) -> str:
+        """Digest of a shard's samples. Raises FileNotFoundError while the manifest does not hold the shard yet."""
+        try:
+            return datasets.shard_digest(Path(manifest), shard)
+        except datasets.NoSuchShard:
+            # Snakemake reads this error as: decided once the manifest is made anew.
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), manifest) from None
+
+
+def sources(*folders: str) -> list[str]:
+    """The Python sources of folders of this package, relative to the working directory where that is possible."""
+    package = Path(__file__).parent
+    files = sorted(file for folder in folders for file in (package / folder).rglob("*.py"))
+    return [os.path.relpath(file) for file in files]
+
+
+def run_key(params: Params, head: str, config: Any) -> str:
+    """The key of a run: the head's sub-tree (its result's name apart), its features and the code that trains it."""
+    keyed = config.model_dump(mode="json", exclude={"result", "bootstrap", "calibration_bins", "eval_split"})
+    keys = {role: feature_key(params.features[name]) for role, name in config.features.model_dump().items()}
+    code = code_digest(*(path.format(head=head) for path in RUN_CODE))
+    return content_key({"head": head, "config": keyed, "features": keys, "code": code})

@@ -1,0 +1,80 @@
+"""A classification result and its pictures, from a run's files alone. Reads no store."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a grey smear
+
+
+def publish(run: Path, out: Path) -> None:
+    """Copies run/result.json to `out` and draws <out>_confusion.png and <out>_training.png beside it.
+
+    Args:
+        run: folder with result.json and history.csv.
+        out: results/<name>.json, written last.
+    """
+    text = (run / "result.json").read_text()
+    result = json.loads(text)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _save(confusion_figure(result), out.with_name(f"{out.stem}_confusion.png"))
+    _save(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
+    scratch = out.with_suffix(".partial")
+    scratch.write_text(text)
+    os.replace(scratch, out)
+
+
+def confusion_figure(result: dict[str, Any]) -> plt.Figure:
+    """The confusion matrix, rows normalised to shares of the true class; per-class counts stay in the JSON."""
+    classes, counts = result["confusion"]["classes"], np.asarray(result["confusion"]["matrix"], dtype=float)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    few = len(classes) <= LABELLED_CLASSES
+    side = min(4.5 + 0.32 * len(classes), 16)
+    figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
+    if few:
+        axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+        for (row, column), share in np.ndenumerate(shares):
+            if counts[row, column]:
+                colour = "white" if share > 0.5 else "black"
+                axes.text(
+                    column, row, f"{int(counts[row, column])}", ha="center", va="center", color=colour, fontsize=7
+                )
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    low, high = result["ci95"]
+    axes.set_title(
+        f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"
+    )
+    figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    return figure
+
+
+def training_figure(history: pd.DataFrame) -> plt.Figure:
+    """Loss of training and holdout, and holdout accuracy, by epoch."""
+    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for column, name in (("train_loss", "train"), ("holdout_loss", "holdout")):
+        loss.plot(history["epoch"], history[column], label=name)
+    loss.set(xlabel="epoch", ylabel="cross entropy", title="loss")
+    loss.legend()
+    accuracy.plot(history["epoch"], history["holdout_accuracy"], color="tab:green")
+    best = history["holdout_accuracy"].idxmax()
+    accuracy.axvline(history["epoch"][best], color="grey", linestyle=":", label=f"best, epoch {history['epoch'][best]}")
+    accuracy.set(xlabel="epoch", ylabel="top-1", ylim=(0, 1.02), title="holdout accuracy")
+    accuracy.legend(loc="lower right")
+    return figure
+
+
+def _save(figure: plt.Figure, path: Path) -> None:
+    # No software version in the file: equal results give equal pictures.
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    plt.close(figure)

@@ -1,0 +1,82 @@
+"""What the rules share: the validated parameters, and named helpers, so that a rule reads as a sentence."""
+
+import shlex
+
+from snakemake.exceptions import WorkflowError
+
+from pipeline import plan
+from pipeline.config import ParamsError, parse_params
+
+try:
+    PLAN = plan.Plan(parse_params(dict(config)))
+    PLAN.runs  # computes every key now, so that weights that are absent are told before any job
+except ParamsError as error:
+    raise WorkflowError(str(error))
+
+PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
+EVALUATION_CODE = plan.sources("evaluation")
+REPORT_CODE = plan.sources("reports")
+
+
+wildcard_constraints:
+    dataset=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    feature=r"[A-Za-z0-9][A-Za-z0-9_]*",
+    head=r"[a-z0-9_]+",
+    key=r"[0-9a-f]{10}",
+    shard=r"\d{3,}",
+    result=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    ablation=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+
+
+def every_result():
+    return [f"results/{name}.json" for name in PLAN.results]
+
+
+def every_ablation():
+    return [f"results/ablations/{name}.json" for name in PLAN.params.ablations]
+
+
+def annotations(wildcards):
+    """The annotation files of a data set; those that toyworld renders exist only once its checkpoint has run."""
+    if PLAN.params.datasets[wildcards.dataset].made_by == "toyworld":
+        return checkpoints.toyworld.get(dataset=wildcards.dataset).output
+    return PLAN.annotation_files(wildcards.dataset)
+
+
+def run_shards(wildcards):
+    """The shard manifests that a run reads: every shard of every feature of its head."""
+    dataset = PLAN.runs[wildcards.head, wildcards.key].dataset
+    if PLAN.params.datasets[dataset].made_by == "toyworld":
+        checkpoints.toyworld.get(dataset=dataset)
+    return PLAN.shard_manifests(wildcards.head, wildcards.key)
+
+
+def run_manifest(wildcards):
+    """The manifest table of the data set that a run reads."""
+    return (
+        f"features/{PLAN.runs[wildcards.head, wildcards.key].dataset}/manifest.parquet"
+    )
+
+
+def part(*names):
+    """The canonical JSON of the part of params that a rule may see, quoted for the shell."""
+    return lambda wildcards: shlex.quote(
+        PLAN.part(**{name: getattr(wildcards, name) for name in names})
+    )
+
+
+def shard_digest(wildcards, input):
+    """Changes when a sample of the shard is added, removed or replaced; unknown until the manifest is there."""
+    return PLAN.shard_digest(input.manifest, int(wildcards.shard))
+
+
+def result_file(wildcards):
+    """The result of the run that a head's result file shows."""
+    return f"{PLAN.results[wildcards.result].folder}/result.json"
+
+
+def ablation_results(wildcards):
+    """The results of an ablation's runs: variants times seeds."""
+    return [
+        f"{run.folder}/result.json" for run in PLAN.ablation_runs(wildcards.ablation)
+    ]

@@ -1,0 +1,44 @@
+"""From a data set on disk to one manifest table."""
+
+
+checkpoint toyworld:
+    output:
+        labels="data/{dataset}/labels.json",
+        train="data/{dataset}/train.json",
+        validation="data/{dataset}/validation.json",
+        test="data/{dataset}/test.json",
+    log:
+        "logs/toyworld/{dataset}.log",
+    benchmark:
+        "logs/toyworld/{dataset}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    params:
+        part=part("dataset"),
+    shell:
+        "python -m pipeline toyworld {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"
+
+
+rule manifest:
+    input:
+        annotations,
+    output:
+        table=update("features/{dataset}/manifest.parquet"),
+        quality="features/{dataset}/quality.json",
+        report=report(
+            "features/{dataset}/quality.md",
+            category="Data quality",
+            labels={"data set": "{dataset}"},
+        ),
+    log:
+        "logs/manifest/{dataset}.log",
+    benchmark:
+        "logs/manifest/{dataset}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    params:
+        part=part("dataset"),
+    shell:
+        "python -m pipeline manifest {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"
