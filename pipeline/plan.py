@@ -106,6 +106,11 @@ class Plan:
 
     # --- files --------------------------------------------------------------------------------------------------------
 
+    @property
+    def rendered(self) -> list[str]:
+        """The data sets that toyworld makes."""
+        return [name for name, dataset in self.params.datasets.items() if dataset.made_by == "toyworld"]
+
     def annotation_files(self, dataset: str) -> list[str]:
         """The files that declare a data set's samples. Raises ParamsError when they are not there."""
         return [str(path) for path in datasets.annotation_files(self.params.datasets[dataset])]

@@ -23,7 +23,7 @@ wildcard_constraints:
     feature=r"[A-Za-z0-9][A-Za-z0-9_]*",
     head=r"[a-z0-9_]+",
     key=r"[0-9a-f]{10}",
-    shard=r"\d{3,}",
+    shard=r"\d\d\d+",
     result=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     ablation=r"[A-Za-z0-9][A-Za-z0-9_-]*",
 
@@ -34,6 +34,11 @@ def every_result():
 
 def every_ablation():
     return [f"results/ablations/{name}.json" for name in PLAN.params.ablations]
+
+
+def rendered_datasets():
+    """A regular expression of the data sets that toyworld may write: never a real one, wherever that lies."""
+    return "|".join(PLAN.rendered) or "(?!)"
 
 
 def annotations(wildcards):

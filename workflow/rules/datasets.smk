@@ -7,6 +7,8 @@ checkpoint toyworld:
         train="data/{dataset}/train.json",
         validation="data/{dataset}/validation.json",
         test="data/{dataset}/test.json",
+    wildcard_constraints:
+        dataset=rendered_datasets(),
     log:
         "logs/toyworld/{dataset}.log",
     benchmark:

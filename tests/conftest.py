@@ -1,0 +1,57 @@
+"""Small real data sets that tests make themselves: encoded clips in Something-Something-V2's layout."""
+
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def write_clip(path: Path, seed: int, frames: int = 36, size: int = 64, fps: int = 12) -> None:
+    """A VP9 clip of a moving gradient with a little noise; its content follows from the seed."""
+    rng = np.random.default_rng(seed)
+    base = rng.integers(0, 200, 3)
+    ramp = np.linspace(0, 55, size)[None, :, None] + base
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=fps, options={"cpu-used": "8", "deadline": "realtime"})
+        stream.width = stream.height = size
+        stream.pix_fmt = "yuv420p"
+        for step in range(frames):
+            picture = np.roll(np.broadcast_to(ramp, (size, size, 3)), step * (1 + seed % 3), axis=1)
+            picture = np.clip(picture + rng.normal(0, 3, (size, size, 1)), 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        container.mux(stream.encode())
+
+
+def write_ssv2(root: Path, counts: dict[str, int], templates: int = 3) -> Path:
+    """A small data set in Something-Something-V2's layout."""
+    root.mkdir(parents=True, exist_ok=True)
+    names = [f"Moving [something] in way {i}" for i in range(templates)]
+    labels = {name.replace("[something]", "something"): str(i) for i, name in enumerate(names)}
+    (root / "labels.json").write_text(json.dumps(labels))
+    number = 0
+    for split in ("train", "validation", "test"):
+        entries = []
+        for i in range(counts.get(split, 0)):
+            number += 1
+            write_clip(root / f"{number}.webm", number)
+            name = names[i % templates]
+            labelled = {"label": name.replace("[something]", "a cup"), "template": name, "placeholders": ["a cup"]}
+            entries.append({"id": str(number), **(labelled if split != "test" else {})})
+        (root / f"{split}.json").write_text(json.dumps(entries))
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_ssv2(tmp_path_factory) -> Path:
+    """24 + 9 + 3 clips of 36 frames."""
+    return write_ssv2(tmp_path_factory.mktemp("small") / "ssv2", {"train": 24, "validation": 9, "test": 3})

@@ -1,0 +1,120 @@
+"""The main job from end to end, as a user runs it: once, again, after an edit, and killed in the middle."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
+KEYS = {"top1", "top5", "ece", "per_class", "confusion", "ci95", "samples", "provenance"}
+
+
+def without_timings(path: Path) -> str:
+    document = json.loads(path.read_text())
+    del document["provenance"]["timings"]
+    return json.dumps(document, sort_keys=True)
+
+
+def stores(project) -> dict[str, bytes]:
+    """Every file of every store but the locks."""
+    root = project.root / "features"
+    files = (path for path in root.glob("*/*-*/**/*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def finished(project):
+    project.run(LINE)
+    return project
+
+
+def test_the_literal_line_ends_in_a_result_with_pictures(finished):
+    result = json.loads((finished.root / "results/ssv2_top1.json").read_text())
+    assert set(result) >= KEYS
+    assert result["samples"]["evaluated"] == 32 and len(result["per_class"]) == 16
+    low, high = result["ci95"]
+    assert 0 <= low <= result["top1"] <= high <= 1
+    for name in ("confusion", "training"):
+        assert (finished.root / f"results/ssv2_top1_{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_provenance_names_what_the_number_rests_on(finished):
+    provenance = json.loads((finished.root / "results/ssv2_top1.json").read_text())["provenance"]
+    assert {"params", "features", "code", "seed", "versions", "device", "timings"} <= set(provenance)
+    for feature in provenance["features"].values():
+        assert (finished.root / "features" / feature["dataset"] / f"{feature['name']}-{feature['key']}").is_dir()
+
+
+def test_a_second_run_does_nothing(finished):
+    assert finished.jobs(LINE) == {}
+
+
+def test_the_stores_are_intact_and_info_says_who_uses_them(finished):
+    folders = " ".join(str(path) for path in sorted(finished.root.glob("features/*/*-*/")))
+    assert finished.run(f"python -m pipeline verify {folders}").stdout.count("intact") == 2
+    assert finished.run("python -m pipeline info").stdout.count("gasm_cast") == 2
+
+
+def test_another_learning_rate_trains_that_head_only(finished):
+    finished.change(lambda document: document["heads"]["gasm_cast"].update(lr=1.0e-4))
+    assert finished.jobs(LINE) == {"train": 1, "evaluate": 1, "result": 1}
+    finished.change(lambda document: document["heads"]["gasm_cast"].update(lr=4.0e-3))
+
+
+def test_trained_again_from_nothing_the_result_is_byte_for_byte_the_same(finished):
+    first = without_timings(finished.root / "results/ssv2_top1.json")
+    before = json.loads((finished.root / "results/ssv2_top1.json").read_text())["provenance"]["timings"]
+    for folder in ("runs", "results"):
+        shutil.rmtree(finished.root / folder)
+    finished.run(LINE)
+    assert without_timings(finished.root / "results/ssv2_top1.json") == first
+    assert json.loads((finished.root / "results/ssv2_top1.json").read_text())["provenance"]["timings"] != before
+
+
+def test_a_deleted_shard_manifest_costs_nothing_to_make_again(finished):
+    shard = next(finished.root.glob("features/*/r3d18*/shard-000.json"))
+    before = stores(finished)
+    shard.unlink()
+    assert "computed 0 of 64" in finished.run(LINE).stdout
+    assert stores(finished) == before
+
+
+def test_extraction_killed_at_ten_random_moments_ends_byte_for_byte_equal(finished):
+    """Kill -9 of the whole process group; nothing that was committed is ever computed again."""
+    wanted = stores(finished)
+    folder = next(finished.root.glob("features/*/r3d18*"))
+    shutil.rmtree(folder)
+    command = ["python", "-m", "pipeline", "extract", "toy-ssv2", "r3d18_clips", "--shard", "0"]
+    rng = random.Random(0)
+    kills = 0
+    committed = 0
+    while kills < 10:
+        job = subprocess.Popen(
+            command,
+            cwd=finished.root,
+            env=finished.environment,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        there = int(job.stdout.readline().split(": ")[1].split()[0])
+        assert there >= committed, "something that was committed had to be computed again"
+        time.sleep(rng.uniform(0, 1.0))
+        if job.poll() is not None:
+            # Finished before it could be killed: begin again, for ten kills are ten kills.
+            shutil.rmtree(folder)
+            committed = 0
+            continue
+        subprocess.run(["kill", "-9", f"-{job.pid}"], check=True)
+        assert job.wait() == -signal.SIGKILL
+        kills += 1
+        committed = sum(b'"sample"' in line for line in (folder / "shard-000.journal").read_bytes().splitlines())
+    finished.run("python -m pipeline extract toy-ssv2 r3d18_clips")
+    assert stores(finished) == wanted
