@@ -127,10 +127,9 @@ class Preprocess(Strict):
     @property
     def box(self) -> tuple[float, float, float, float]:
         """The part of the frame that is seen, as (top, left, bottom, right) fractions of its height and width."""
-        sides = [
-            ((full - seen) // 2 / full, ((full - seen) // 2 + seen) / full)
-            for full, seen in zip(self.resize, self.size, strict=True)
-        ]
+        # Rounded as torchvision and transformers round a centre crop.
+        starts = [int(round((full - seen) / 2)) for full, seen in zip(self.resize, self.size, strict=True)]
+        sides = [(a / full, (a + seen) / full) for a, full, seen in zip(starts, self.resize, self.size, strict=True)]
         return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
 
 

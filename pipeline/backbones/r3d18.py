@@ -1,0 +1,211 @@
+"""R3D-18's layer-4 token grid, with torchvision's modules and key names. Knows no store and no other backbone.
+
+Shape suffixes: B videos, T frames, C channels (colours first), H W pixels, P steps, N cells of the token grid.
+"""
+
+import pickle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.models.video import R3D_18_Weights
+from torchvision.models.video.resnet import BasicBlock, Conv3DSimple, VideoResNet
+from torchvision.transforms import functional as pixelwise
+
+from pipeline.backbones.base import BackboneError, arithmetic, check_pixels, per_colour, seeded
+from pipeline.config import R3D18Feature, Weights
+
+KINETICS = R3D_18_Weights.KINETICS400_V1
+KINETICS_HUB = f"torchvision/{KINETICS}"
+KINETICS_REVISION = KINETICS.url.rpartition("-")[2].removesuffix(".pth")
+KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
+KINETICS_STD = (0.22803, 0.22145, 0.216989)
+
+
+class R3D18Layers(VideoResNet):
+    """torchvision's R3D-18 at any width, up to layer 4: the same modules, key names and initial distribution."""
+
+    def __init__(self, width: int):
+        nn.Module.__init__(self)
+        self.inplanes = width
+        self.stem = nn.Sequential(
+            nn.Conv3d(3, width, kernel_size=(3, 7, 7), stride=(1, 2, 2), padding=(1, 3, 3), bias=False),
+            nn.BatchNorm3d(width),
+            nn.ReLU(inplace=True),
+        )
+        self.layer1 = self._make_layer(BasicBlock, Conv3DSimple, width, 2)
+        self.layer2 = self._make_layer(BasicBlock, Conv3DSimple, 2 * width, 2, stride=2)
+        self.layer3 = self._make_layer(BasicBlock, Conv3DSimple, 4 * width, 2, stride=2)
+        self.layer4 = self._make_layer(BasicBlock, Conv3DSimple, 8 * width, 2, stride=2)
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, clips_BCTHW: Tensor) -> Tensor:
+        """(B, 3, T, H, W) normalised -> layer 4's (B, 8 * width, P, h, w)."""
+        return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(clips_BCTHW)))))
+
+
+def build_r3d18(width: int = 64) -> R3D18Layers:
+    """R3D-18 with freshly drawn weights and `8 * width` output channels; 64 is torchvision's width."""
+    return R3D18Layers(width)
+
+
+def make_atrous(model: R3D18Layers) -> R3D18Layers:
+    """Turns layer 4's temporal stride into dilation, in place, weights unchanged: twice the steps.
+
+    The first convolution and the shortcut keep every step; each later convolution of the layer then looks two steps
+    away. Even steps equal the original network's.
+
+    Source: Chen et al., DeepLab (2018), the a trous algorithm, along time.
+    """
+    first, second = model.layer4
+    for convolution in (first.conv1[0], first.downsample[0]):
+        convolution.stride = (1, *convolution.stride[1:])
+    for convolution in (first.conv2[0], second.conv1[0], second.conv2[0]):
+        convolution.dilation, convolution.padding = (2, 1, 1), (2, 1, 1)
+    return model
+
+
+@dataclass(frozen=True)
+class R3D18Pixels:
+    """torchvision's video preset, bit for bit, up to its centre crop: bilinear on uint8, antialias off.
+
+    uint8 out, a quarter of the bytes between processes; /255 and Kinetics' mean and deviation are the backbone's.
+    """
+
+    resize: tuple[int, int]
+    crop: tuple[int, int] | None = None
+
+    def __call__(self, frames_THWC: np.ndarray) -> np.ndarray:
+        """(T, H, W, 3) uint8 -> (T, 3, h, w) uint8."""
+        # One frame at a time: torchvision resizes uint8 by way of float32, and a frame's copy of that stays in cache
+        # (32 frames of 240p in 25 ms, 72 ms all at once).
+        frames_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
+        resized = [pixelwise.resize(frame_CHW, list(self.resize), antialias=False) for frame_CHW in frames_TCHW]
+        pixels_TCHW = torch.stack(resized)
+        if self.crop:
+            pixels_TCHW = pixelwise.center_crop(pixels_TCHW, list(self.crop))
+        return pixels_TCHW.contiguous().numpy()
+
+
+class R3D18:
+    """Frozen R3D-18: layer 4 as a grid of tokens in time and space."""
+
+    def __init__(self, feature: R3D18Feature, device: torch.device):
+        self.device, self.precision = device, feature.precision
+        self.frames, self.size = feature.sampling.frames, feature.preprocess.size
+        self.stride = 4 if feature.atrous else 8
+        if self.frames % self.stride:
+            raise BackboneError(
+                f"R3D-18 with atrous {feature.atrous} makes one step of {self.stride} frames, got sampling.frames "
+                f"{self.frames}; make it a multiple of {self.stride}"
+            )
+        model = _load(feature.weights).requires_grad_(False).eval()
+        self.model = (make_atrous(model) if feature.atrous else model).to(device)
+        self.mean_C11, self.std_C11 = per_colour(KINETICS_MEAN, device), per_colour(KINETICS_STD, device)
+
+        rows, columns = (-(-side // 16) for side in self.size)
+        self.grid = (self.frames // self.stride, rows, columns)
+        channels = self.model.layer4[1].conv2[0].out_channels
+        self.fields = {"clip_tokens": ((self.grid[0], rows * columns, channels), "float16")}
+
+    def token_times(self, times: Sequence[float]) -> list[float]:
+        """The mean time of each step's frames (4 of them, or 8 without `atrous`)."""
+        if len(times) != self.frames:
+            raise BackboneError(f"got {len(times)} times, expected {self.frames}, one a sampled frame")
+        return np.asarray(times, dtype=np.float64).reshape(-1, self.stride).mean(axis=1).tolist()
+
+    def __call__(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
+        """Motion tokens.
+
+        Args:
+            pixels_BTCHW: uint8, from R3D18Pixels.
+
+        Returns:
+            clip_tokens (B, P, N, C), float32.
+
+        Raises:
+            BackboneError: pixels of another shape or dtype.
+        """
+        check_pixels(pixels_BTCHW, self.frames, self.size, torch.uint8)
+        with arithmetic(self.device, self.precision):
+            clips = (pixels_BTCHW.to(self.device).float() / 255 - self.mean_C11) / self.std_C11
+            tokens_BCPHW = self.model(clips.transpose(1, 2)).float()
+            return {"clip_tokens": tokens_BCPHW.flatten(3).permute(0, 2, 3, 1).contiguous()}
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+def _load(weights: Weights) -> R3D18Layers:
+    if weights.random is not None:
+        with seeded(weights.random):
+            return build_r3d18()
+    if weights.hub is not None:
+        origin = f"{weights.hub}@{weights.revision}"
+        state = _download(weights.hub, str(weights.revision))
+    else:
+        origin = str(weights.path)
+        state = _read_state(Path(origin))
+    return _fill(state, origin)
+
+
+def _fill(state: Mapping[str, Tensor], origin: str) -> R3D18Layers:
+    """The network whose width the state dict implies, with its weights. The classifier `fc` is dropped."""
+    stem = state.get("stem.0.weight")
+    if stem is None or stem.ndim != 5:
+        raise BackboneError(
+            f"{origin} is not a state dict of R3D-18: it has no stem.0.weight of five dimensions, but keys such as "
+            f"{sorted(state)[:3]}; give a state dict with torchvision's key names"
+        )
+    with seeded(0):
+        model = build_r3d18(stem.shape[0])
+    try:
+        model.load_state_dict({name: value for name, value in state.items() if not name.startswith("fc.")})
+    except RuntimeError as error:
+        raise BackboneError(f"{origin} does not fit R3D-18 of width {stem.shape[0]}: {error}; save it again") from None
+    return model
+
+
+def _read_state(file: Path) -> Mapping[str, Tensor]:
+    """A state dict from .safetensors, or from torch.save's format without running any code it may hold."""
+    if not file.is_file():
+        raise BackboneError(
+            f"R3D-18 weights {file} are not a file; give a .safetensors or .pth state dict with torchvision's key names"
+        )
+    try:
+        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        cause = (str(error) or type(error).__name__).splitlines()[0]
+        raise BackboneError(
+            f"{file} cannot be read as a state dict ({cause}); save only tensors, with "
+            "safetensors.torch.save_file or torch.save(model.state_dict(), ...)"
+        ) from error
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise BackboneError(
+            f"{file} holds {type(state).__name__}, expected a state dict: names to tensors, nothing else"
+        )
+    return state
+
+
+def _download(hub: str, revision: str) -> Mapping[str, Tensor]:
+    """torchvision's own file, kept in torch's cache; its sha256 prefix is checked against the file's name."""
+    if (hub, revision) != (KINETICS_HUB, KINETICS_REVISION):
+        raise BackboneError(
+            f"R3D-18 weights {hub}@{revision} are unknown; the installed torchvision offers {KINETICS_HUB}, revision "
+            f"{KINETICS_REVISION}; other weights: download the state dict and give its path as weights.path"
+        )
+    try:
+        return torch.hub.load_state_dict_from_url(KINETICS.url, map_location="cpu", check_hash=True, weights_only=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise BackboneError(
+            f"{KINETICS.url} could not be had ({error}); go online once, or download that file elsewhere and give its "
+            "path as weights.path"
+        ) from error

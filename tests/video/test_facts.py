@@ -1,0 +1,208 @@
+"""probe: true facts of whole files, a true reason for every other file."""
+
+import pickle
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.video import VideoError, VideoFacts, probe
+from pipeline.video.facts import _missing
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "frames", "duration", "decord_exact"),
+    [
+        ("h264.mp4", "h264", 24, 2.0, True),
+        ("vp9.webm", "vp9", 24, 2.0, True),
+        ("vp8.webm", "vp8", 24, 2.0, True),
+        ("h265.mp4", "hevc", 24, 2.0, False),
+        ("mpeg4.avi", "mpeg4", 24, 2.0, False),
+        ("deep.mp4", "h264", 24, 2.0, False),
+        ("edited.mp4", "h264", 19, 19 / 12, False),
+        ("one.mp4", "h264", 1, 1 / 12, False),
+        ("late.webm", "vp9", 24, 2.0, True),
+    ],
+)
+def test_facts_are_those_of_the_frames_shown(made, name, codec, frames, duration, decord_exact):
+    facts = probe(made / name)
+    assert (facts.codec, facts.frames, facts.decord_exact) == (codec, frames, decord_exact)
+    assert facts.duration == pytest.approx(duration, abs=0.002) and facts.fps == pytest.approx(12, rel=0.01)
+    assert (facts.width, facts.height, facts.rotation) == (128, 96, 0)
+    assert facts.edit_list == (name == "edited.mp4")
+
+
+def test_width_and_height_are_those_after_rotation(made):
+    facts = probe(made / "turned.mp4")
+    assert (facts.width, facts.height, facts.rotation, facts.decord_exact) == (96, 128, 90, False)
+
+
+def test_a_variable_frame_rate_is_not_mistaken_for_missing_frames(made):
+    facts = probe(made / "varying.webm")
+    assert facts.frames == 24 and facts.frames < 0.5 * facts.duration * facts.fps
+
+
+def test_an_image_is_a_one_frame_video(tmp_path):
+    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "picture.png")
+    facts = probe(tmp_path / "picture.png")
+    assert (facts.frames, facts.width, facts.height, facts.decord_exact) == (1, 60, 40, False)
+
+
+def test_facts_rebuild_from_plain_values(made):
+    facts = probe(made / "vp9.webm")
+    assert VideoFacts(**vars(facts)) == facts
+    assert {type(value) for value in vars(facts).values()} <= {int, float, str, bool}
+
+
+# --- files that are not whole -----------------------------------------------------------------------------------------
+
+
+def reason(path):
+    with pytest.raises(VideoError) as caught:
+        probe(path)
+    assert path.name in str(caught.value) and caught.value.reason in str(caught.value)
+    return caught.value.reason
+
+
+def damaged(source, path, start, stop, filler):
+    """A copy of `source` whose bytes between two fractions of its length are replaced."""
+    content = bytearray(source.read_bytes())
+    a, b = int(start * len(content)), int(stop * len(content))
+    content[a:b] = filler(content[a:b])
+    path.write_bytes(content)
+    return path
+
+
+def zeros(part):
+    return bytes(len(part))
+
+
+def flipped(part):
+    noise = np.random.default_rng(0).choice([0, 1, 64], len(part), p=[0.96, 0.02, 0.02]).astype(np.uint8)
+    return (np.frombuffer(bytes(part), np.uint8) ^ noise).tobytes()
+
+
+def cut(part):
+    return b""
+
+
+def test_no_file_no_bytes_and_no_container_have_their_own_reasons(tmp_path):
+    assert reason(tmp_path / "absent.webm") == "missing"
+    assert reason(tmp_path) == "missing"
+    for name, content, wanted in [
+        ("empty.webm", b"", "empty"),
+        ("page.webm", b"<html><body>404</body></html>" * 50, "unreadable"),
+        ("noise.mp4", np.random.default_rng(0).bytes(5000), "unreadable"),
+        ("zeros.webm", bytes(5000), "unreadable"),
+    ]:
+        (tmp_path / name).write_bytes(content)
+        assert reason(tmp_path / name) == wanted
+
+
+def test_a_playlist_in_disguise_reaches_no_network(tmp_path):
+    (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n")
+    assert reason(tmp_path / "list.mp4") in ("unreadable", "no_video")
+
+
+def test_sound_alone_is_no_video(tmp_path):
+    with av.open(str(tmp_path / "sound.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.rate = 16000
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+    assert reason(tmp_path / "sound.mp4") == "no_video"
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8])
+def test_a_webm_cut_anywhere_is_short_although_it_decodes_without_an_error(made, tmp_path, share):
+    assert reason(damaged(made / "vp9.webm", tmp_path / "cut.webm", share, 1, cut)) in ("short", "unreadable")
+
+
+def test_a_cut_webm_of_varying_rate_is_short(made, tmp_path):
+    assert reason(damaged(made / "varying.webm", tmp_path / "cut.webm", 0.6, 1, cut)) == "short"
+
+
+def test_an_mp4_that_lost_its_index_is_unreadable(made, tmp_path):
+    assert reason(damaged(made / "h264.mp4", tmp_path / "cut.mp4", 0.6, 1, cut)) == "unreadable"
+
+
+@pytest.mark.parametrize("damage", [zeros, flipped], ids=["zeros", "flips"])
+def test_h264_damage_that_the_decoder_conceals_is_seen(made, tmp_path, damage):
+    assert reason(damaged(made / "h264.mp4", tmp_path / "broken.mp4", 0.4, 0.6, damage)) == "decode_error"
+
+
+def test_a_hole_in_a_constant_rate_is_short_and_a_pause_in_a_variable_one_is_not():
+    times = [number / 12 for number in range(48)]
+    assert _missing(times, 0.0, 4.0, 12.0) is None
+    assert "frames are missing" in _missing(times[:10] + times[14:], 0.0, 4.0, 12.0)
+    assert _missing(times[:10:3] + times[14::3], 0.0, 4.0, 12.0) is None
+    assert "ends at" in _missing(times[:44], 0.0, 4.0, 12.0)
+    assert _missing(times, 0.0, None, 12.0) is None
+    assert _missing([time + 1 for time in times], 0.0, 5.0, 12.0) is None
+    assert "no frame" in _missing([], 0.0, 4.0, 12.0)
+
+
+def test_a_video_error_survives_the_way_back_from_a_worker(tmp_path):
+    error = VideoError(tmp_path / "a.webm", "short", "it ends at 1 s")
+    back = pickle.loads(pickle.dumps(error))
+    assert (back.path, back.reason, str(back)) == (error.path, error.reason, str(error))
+
+
+# --- the shared clips -------------------------------------------------------------------------------------------------
+
+VERDICTS = {
+    "cve_vid1.mp4": "ok",
+    "decord_corrupted.mp4": "decode_error",
+    "decord_flipping_a_pancake.mkv": "ok",
+    "decord_unordered.mov": "ok",
+    "decord_video_90.mov": "ok",
+    "mmaction2_demo.mp4": "ok",
+    "mmaction2_test.avi": "ok",
+    "torchcodec_av1_video.mkv": "ok",
+    "torchcodec_bt709_full_range.mp4": "ok",
+    "torchcodec_h264_10bits.mp4": "ok",
+    "torchcodec_h265_video.mp4": "ok",
+    "torchcodec_nasa_13013.mp4": "ok",
+    "made/demo_h264.mp4": "ok",
+    "made/demo_vp9.webm": "ok",
+    "made/pancake_h264.mp4": "ok",
+    "made/pancake_h264g12.mp4": "ok",
+    "made/pancake_vp8.webm": "ok",
+    "made/pancake_vp9.webm": "ok",
+    "corrupt/audio_only.mp4": "no_video",
+    "corrupt/decord_corrupted.mp4": "decode_error",
+    "corrupt/demo_faststart_trunc50.mp4": "short",
+    "corrupt/demo_faststart_trunc90.mp4": "short",
+    "corrupt/demo_h264_allzero.mp4": "unreadable",
+    "corrupt/demo_h264_flip200.mp4": "decode_error",
+    "corrupt/demo_h264_trunc10.mp4": "unreadable",
+    "corrupt/demo_h264_trunc50.mp4": "unreadable",
+    "corrupt/demo_h264_trunc90.mp4": "unreadable",
+    "corrupt/demo_h264_zero20pct.mp4": "decode_error",
+    "corrupt/empty.mp4": "empty",
+    "corrupt/empty.webm": "empty",
+    "corrupt/garbage.mp4": "unreadable",
+    "corrupt/html.webm": "unreadable",
+    "corrupt/one_frame.webm": "ok",
+    "corrupt/pancake_vp9_allzero.webm": "unreadable",
+    "corrupt/pancake_vp9_flip200.webm": "short",
+    "corrupt/pancake_vp9_trunc10.webm": "short",
+    "corrupt/pancake_vp9_trunc50.webm": "short",
+    "corrupt/pancake_vp9_trunc90.webm": "short",
+    "corrupt/pancake_vp9_zero20pct.webm": "short",
+}
+
+
+def test_every_shared_clip_has_a_verdict_here(shared_clips):
+    found = {path.relative_to(shared_clips).as_posix() for path in shared_clips.rglob("*.*") if path.is_file()}
+    assert found == set(VERDICTS)
+
+
+@pytest.mark.parametrize(("name", "wanted"), VERDICTS.items())
+def test_a_shared_clip_is_whole_or_has_a_true_reason(shared_clips, name, wanted):
+    if wanted == "ok":
+        probe(shared_clips / name)
+    else:
+        assert reason(shared_clips / name) == wanted
