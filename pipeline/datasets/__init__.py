@@ -1,0 +1,37 @@
+"""Data sets: real layouts in, one manifest table out. Knows no store, no backbone and no head."""
+
+from pipeline.datasets.annotations import annotation_files, read_annotations, video_folder
+from pipeline.datasets.build import build_manifest
+from pipeline.datasets.manifest import (
+    NoSuchShard,
+    ShardSample,
+    classes,
+    read_manifest,
+    read_shards,
+    shard_digest,
+    shard_digests,
+    shard_samples,
+    write_manifest,
+)
+from pipeline.datasets.names import DatasetError
+from pipeline.datasets.quality import quality_markdown
+from pipeline.datasets.shards import assign_shards
+
+__all__ = [
+    "DatasetError",
+    "NoSuchShard",
+    "ShardSample",
+    "annotation_files",
+    "assign_shards",
+    "build_manifest",
+    "classes",
+    "quality_markdown",
+    "read_annotations",
+    "read_manifest",
+    "read_shards",
+    "shard_digest",
+    "shard_digests",
+    "shard_samples",
+    "video_folder",
+    "write_manifest",
+]

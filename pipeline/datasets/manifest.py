@@ -1,0 +1,203 @@
+"""The manifest table of a data set: its schema, its Parquet file, its shards. Opens no video, knows no store.
+
+Light on purpose: the workflow asks for shard digests at plan time, long before any decoder is loaded.
+"""
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.datasets.names import DatasetError
+
+# Bumped by hand when pipeline.video.probe comes to other facts or verdicts: remembered ones are then taken afresh.
+FACTS_VERSION = 1
+
+FACTS = {
+    "duration": pa.float64(),  # seconds
+    "frames": pa.int64(),  # to be shown
+    "fps": pa.float64(),
+    "width": pa.int64(),
+    "height": pa.int64(),
+    "codec": pa.string(),
+    "rotation": pa.int64(),  # degrees
+    "edit_list": pa.bool_(),
+    "decord_exact": pa.bool_(),
+}
+SCHEMA = pa.schema(
+    {
+        "sample": pa.string(),
+        "path": pa.string(),  # POSIX, relative to the videos' folder
+        "label": pa.string(),  # null where the set has none
+        "template": pa.string(),  # as published
+        "split": pa.string(),
+        "digest": pa.string(),  # sha256 of the file; empty where it could not be read
+        "status": pa.string(),  # ok, or the reason why not
+        **FACTS,  # null where the status is not ok
+        "bytes": pa.int64(),  # null, as mtime_ns, where there is no file to look at
+        "mtime_ns": pa.int64(),
+        "shard": pa.int64(),
+    },
+    metadata={"facts_version": str(FACTS_VERSION)},
+)
+_NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
+
+
+class NoSuchShard(DatasetError, KeyError):
+    """A shard that the manifest does not hold."""
+
+    __str__ = Exception.__str__  # KeyError's would show the sentence in quotes
+
+
+class ShardSample(NamedTuple):
+    """A sample as extraction needs it."""
+
+    sample: str
+    digest: str
+    path: str  # POSIX, relative to the videos' folder
+    facts: dict[str, Any] | None  # arguments of video.VideoFacts; None where the status is not ok
+    status: str
+
+
+def to_frame(table: pa.Table) -> pd.DataFrame:
+    """The table as pandas: text as objects with None, numbers as nullable dtypes, so that integers stay integers."""
+    columns = {}
+    for field in SCHEMA:
+        column = table[field.name]
+        if pa.types.is_string(field.type):
+            columns[field.name] = pd.Series(column.to_numpy(zero_copy_only=False), dtype=object)
+        else:
+            columns[field.name] = column.to_pandas(types_mapper=_NULLABLE.get)
+    frame = pd.DataFrame(columns)
+    frame.attrs["facts_version"] = (table.schema.metadata or {}).get(b"facts_version", b"").decode()
+    return frame
+
+
+def to_table(frame: pd.DataFrame) -> pa.Table:
+    """The inverse of `to_frame`; nothing of pandas' own metadata, so that equal content is equal bytes."""
+    metadata = {"facts_version": frame.attrs.get("facts_version", "")}
+    columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in SCHEMA]
+    return pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata(metadata))
+
+
+def write_manifest(frame: pd.DataFrame, path: Path) -> bool:
+    """Writes the manifest by rename. A file that already holds this content is not touched.
+
+    Returns:
+        Whether the file was written.
+
+    Raises:
+        DatasetError: a file is there that is no manifest; it is left as it is, since it may hold the shards.
+    """
+    table = to_table(frame)
+    if path.exists() and _read_table(path, SCHEMA.names).equals(table, check_metadata=True):
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with scratch.open("wb") as stream:
+            pq.write_table(table, stream, compression="zstd")
+            stream.flush()
+            os.fsync(stream.fileno())
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return True
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Reads a manifest.
+
+    Raises:
+        FileNotFoundError: it was not made yet.
+        DatasetError: the file is not Parquet, or lacks a column.
+    """
+    return to_frame(_read_table(path, SCHEMA.names))
+
+
+def read_shards(path: Path) -> dict[str, int]:
+    """Shard of each sample of a manifest: the `previous` of `assign_shards`, read without pandas.
+
+    Raises:
+        FileNotFoundError: it was not made yet.
+        DatasetError: the file is not Parquet, or lacks a column.
+    """
+    samples, shards = _read_table(path, ["sample", "shard"]).columns
+    return dict(zip(samples.to_pylist(), shards.to_pylist(), strict=True))
+
+
+def classes(frame: pd.DataFrame) -> list[str]:
+    """The labels that occur, sorted: class i of every head is the i-th of these."""
+    return sorted(frame["label"].dropna().unique())
+
+
+def shard_samples(frame: pd.DataFrame, shard: int) -> list[ShardSample]:
+    """A shard's samples in the manifest's order; a sample that is not ok keeps its place, and its reason.
+
+    Raises:
+        NoSuchShard: the manifest does not hold it.
+    """
+    rows = frame[frame["shard"] == shard]
+    if rows.empty:
+        raise _no_such_shard(shard, frame["shard"].unique().tolist(), "the manifest")
+    samples = []
+    for row in rows.to_dict("records"):
+        facts = {name: row[name] for name in FACTS} if row["status"] == "ok" else None
+        samples.append(ShardSample(row["sample"], row["digest"], row["path"], facts, row["status"]))
+    return samples
+
+
+def shard_digest(manifest_path: Path, shard: int) -> str:
+    """sha256 over (sample, digest, status) of a shard's rows: changes if, and only if, what the shard must hold does.
+
+    Raises:
+        FileNotFoundError: the manifest was not made yet.
+        NoSuchShard: it does not hold the shard (a KeyError too).
+        DatasetError: it cannot be read.
+    """
+    digests = shard_digests(manifest_path)
+    if shard not in digests:
+        raise _no_such_shard(shard, list(digests), str(manifest_path))
+    return digests[shard]
+
+
+def shard_digests(manifest_path: Path) -> dict[int, str]:
+    """`shard_digest` of every shard, by number, ascending; one pass over the file, remembered until it changes."""
+    status = os.stat(manifest_path)
+    return dict(_shard_digests(Path(manifest_path), status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _shard_digests(path: Path, _inode: int, _size: int, _mtime_ns: int) -> dict[int, str]:
+    table = _read_table(path, ["shard", "sample", "digest", "status"])
+    lines: dict[int, list[str]] = {}
+    for shard, *content in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        lines.setdefault(shard, []).append(json.dumps(content))
+    return {shard: hashlib.sha256("\n".join(lines[shard]).encode()).hexdigest() for shard in sorted(lines)}
+
+
+def _read_table(path: Path, columns: list[str]) -> pa.Table:
+    remedy = "delete it only if its shards may be assigned anew, or restore it"
+    try:
+        # From an open file: given a path, pyarrow would also take a folder, and read `name=value` folders as columns.
+        with Path(path).open("rb") as stream:
+            file = pq.ParquetFile(stream)
+            absent = [name for name in columns if name not in file.schema_arrow.names]
+            if absent:
+                raise DatasetError(
+                    f"{path} lacks the columns {', '.join(absent)}: it is no manifest of this version; {remedy}"
+                )
+            return file.read(columns=columns).select(columns)
+    except pa.ArrowInvalid as error:
+        raise DatasetError(f"{path} is not a Parquet file that can be read ({error}); {remedy}") from None
+
+
+def _no_such_shard(shard: int, known: list[int], origin: str) -> NoSuchShard:
+    span = f"{min(known)} to {max(known)}" if known else "none"
+    return NoSuchShard(f"shard {shard} is not in {origin}, which has {len(known)} shards ({span}); name one of these")
