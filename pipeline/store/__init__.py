@@ -1,0 +1,19 @@
+"""The contract between the stages: a shard writer, a reader, verify. Knows no backbone, no head and no label."""
+
+from .errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreMissing
+from .inspection import Finding, describe, verify
+from .reader import FeatureStore
+from .writer import ShardWriter
+
+__all__ = [
+    "FeatureStore",
+    "Finding",
+    "ShardWriter",
+    "StoreBusy",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreFull",
+    "StoreMissing",
+    "describe",
+    "verify",
+]

@@ -1,0 +1,139 @@
+"""Re-reads every checksum of a store, and says what a store holds. Repairs nothing."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+
+from pipeline.config import file_digest
+
+from .errors import StoreError
+from .journal import read_journal
+from .manifest import beside, shard_bases
+from .reader import Column, Shard
+from .sharding import crc_bytes
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something in a store that is not as it was written; sample and field are None where it concerns neither."""
+
+    shard: str
+    sample: str | None
+    field: str | None
+    what: str
+
+
+def verify(directory: Path, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+    """Checks data, indexes, journals, metadata and manifests of all shards; never stops at the first finding.
+
+    Args:
+        directory: features/<dataset>/<feature>-<key>.
+        progress: called with (shards done, shards in all) after each.
+
+    Returns:
+        No finding means that every byte is the one that was written.
+
+    Raises:
+        StoreMissing: the directory holds no shard.
+    """
+    whole, unfinished = shard_bases(Path(directory))
+    findings = [Finding(base.name, None, None, "has no manifest: unfinished, run `extract`") for base in unfinished]
+    for done, base in enumerate(whole, start=1):
+        findings += _check_shard(base)
+        if progress is not None:
+            progress(done, len(whole))
+    return findings
+
+
+def _check_shard(base: Path) -> list[Finding]:
+    try:
+        shard = Shard(base)
+    except StoreError as error:
+        return [Finding(base.name, None, None, str(error))]
+    findings = [*_check_counts(shard), *_check_journal(shard)]
+    explained = {beside(base, ".journal").name} if findings else set()
+    for field in shard.fields:
+        found = list(_check_field(shard, field))
+        findings += found
+        if found:
+            explained.add(f"{base.name}.zarr/{field}/{shard.fields[field].chunk_path}")
+    for name, digest in shard.manifest["files"].items():
+        path = base.parent / name
+        if name in explained:
+            continue
+        if not path.exists():
+            findings.append(Finding(base.name, None, None, f"{name} is gone"))
+        elif file_digest(path) != digest:
+            findings.append(Finding(base.name, None, None, f"{name} does not have the sha256 of the manifest"))
+    return findings
+
+
+def _check_counts(shard: Shard) -> Iterator[Finding]:
+    stored = sum(row["status"] == "ok" for row in shard.rows)
+    counts = {"ok": stored, "failed": len(shard.rows) - stored}
+    if counts != shard.manifest["counts"]:
+        yield Finding(
+            shard.base.name, None, None, f"manifest counts {shard.manifest['counts']}, its samples are {counts}"
+        )
+
+
+def _check_journal(shard: Shard) -> Iterator[Finding]:
+    path = beside(shard.base, ".journal")
+    if not path.exists():  # told with the other files
+        return
+    journal = read_journal(path)
+    if journal.damage is not None:
+        yield Finding(shard.base.name, None, None, f"journal, {journal.damage}")
+        return
+    written = {row["sample"]: row for batch in journal.batches for row in batch}
+    for row in shard.rows:
+        if written.get(row["sample"]) != row:
+            yield Finding(shard.base.name, row["sample"], None, "journal and manifest differ")
+
+
+def _check_field(shard: Shard, name: str) -> Iterator[Finding]:
+    field = shard.fields[name]
+    try:
+        column = Column(shard.base, name, field, shard.rows)
+    except StoreError as error:
+        yield Finding(shard.base.name, None, name, str(error))
+        return
+    for row, start in zip(shard.rows, column.offsets, strict=True):
+        if row["status"] != "ok":
+            continue
+        end = start + field.nbytes
+        crc = google_crc32c.value(column.bytes[start:end])
+        if crc != row["crc32c"][name]:
+            yield Finding(
+                shard.base.name, row["sample"], name, f"crc32c {crc:08x}, written was {row['crc32c'][name]:08x}"
+            )
+        elif column.bytes[end : start + field.stride].tobytes() != crc_bytes(crc):
+            yield Finding(shard.base.name, row["sample"], name, "the crc32c stored beside the data is damaged")
+
+
+def describe(directory: Path) -> dict[str, Any]:
+    """What a store holds, from what: key, provenance, fields, counts, bytes on disk, failures, unfinished shards.
+
+    Raises:
+        StoreMissing: the directory holds no shard. StoreError: a manifest that cannot be read.
+    """
+    whole, unfinished = shard_bases(Path(directory))
+    shards = [Shard(base) for base in whole]
+    first = shards[0].manifest if shards else {"key": None, "provenance": {}, "fields": {}}
+    return {
+        "directory": str(directory),
+        "key": first["key"],
+        "provenance": first["provenance"],
+        "fields": first["fields"],
+        "shards": len(whole),
+        "unfinished": [base.name for base in unfinished],
+        "counts": {what: sum(shard.manifest["counts"][what] for shard in shards) for what in ("ok", "failed")},
+        "bytes": sum((Path(folder) / name).stat().st_size for folder, _, names in os.walk(directory) for name in names),
+        "failures": {
+            row["sample"]: row["reason"] for shard in shards for row in shard.rows if row["status"] == "failed"
+        },
+    }

@@ -1,0 +1,326 @@
+"""Writes a shard: append-only, resumable at any point, byte-identical however often it was killed. Knows no backbone.
+
+The order is what makes it safe: data, sync, journal line, sync for each batch; at the end index, sync, rename for
+each field, then zarr's metadata, then the manifest. Whatever the journal does not vouch for is cut off and redone.
+"""
+
+import hashlib
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from pipeline.config import canonical_json, file_digest
+
+from .donor import Donor
+from .durable import Lock, make_directory, replace_file, sync_directory
+from .errors import StoreCorrupt, StoreError, naming_full_disk
+from .journal import Journal, JournalFile, read_journal
+from .manifest import FORMAT, beside, check_format, encode_manifest, read_manifest
+from .sharding import ChunkFile, encode_index, metadata, parse_fields
+
+_DONOR_BATCH = 16
+_log = logging.getLogger(__name__)
+
+
+class ShardWriter:
+    """The one writer of a shard, as a context manager.
+
+    Entering it takes the shard's lock, checks the checksum of every sample that the journal says is there, cuts off
+    what comes after the last batch that is whole, and copies from an earlier shard with another sample list whatever
+    has the same id and digest.
+
+    Args:
+        base: features/<dataset>/<feature>-<key>/shard-000, without a suffix.
+        samples: (id, sha256 of the source) of each sample; row i of the arrays is the i-th.
+        fields: {name: (shape, dtype) of one sample}.
+        provenance: kept in the manifest; must hold "key". Nothing that differs between two runs belongs in it.
+
+    Attributes:
+        kept: samples found settled on entering. dropped: samples whose data were damaged, to be computed again.
+        copied: samples taken over from the shard's earlier version.
+
+    Raises:
+        StoreBusy: another writer has the shard. StoreError: a newer format, or another key. StoreFull: no space left.
+    """
+
+    def __init__(
+        self,
+        base: Path,
+        samples: Sequence[tuple[str, str]],
+        fields: Mapping[str, tuple[Sequence[int], str]],
+        provenance: Mapping[str, Any],
+    ) -> None:
+        self.base = Path(base)
+        self._digests = dict(samples)
+        if not samples or len(self._digests) != len(samples):
+            raise StoreError(
+                f"{self.base}: {len(samples)} samples with {len(self._digests)} different ids; ids must differ"
+            )
+        if "key" not in provenance:
+            raise StoreError(f"{self.base}: provenance lacks the feature's key, it has {sorted(provenance)}")
+        self._fields = parse_fields(fields)
+        self._provenance = dict(provenance)
+        self._identity = {
+            "format": FORMAT,
+            "key": provenance["key"],
+            "fields": {name: field.describe() for name, field in self._fields.items()},
+        }
+        listed = canonical_json([list(pair) for pair in samples]).encode()
+        self._header = {**self._identity, "samples_sha256": hashlib.sha256(listed).hexdigest()}
+        self._zarr, self._journal_path = beside(self.base, ".zarr"), beside(self.base, ".journal")
+        self._donor = Donor(self.base)
+        self._rows: dict[str, dict[str, Any]] = {}  # committed, in the journal's order
+        self._batch: dict[str, dict[str, Any]] = {}  # since the last commit
+        self._files: dict[str, ChunkFile] = {}
+        self._manifest: dict[str, Any] | None = None
+        self._usable = False
+        self.kept = self.dropped = self.copied = 0
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack, naming_full_disk(self.base):
+            make_directory(self.base.parent)
+            stack.callback(Lock(beside(self.base, ".lock")).release)
+            self._hasher = stack.enter_context(ThreadPoolExecutor(1))
+            self._manifest = self._finished_manifest()
+            if self._manifest is None:
+                self._resume(stack)
+            else:
+                self._rows = {row["sample"]: row for row in self._manifest["samples"]}
+                self.kept = len(self._rows)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._usable = False
+        self._stack.close()
+
+    @property
+    def pending(self) -> list[str]:
+        """Ids of the samples that are neither stored nor failed, in order."""
+        return [sample for sample in self._digests if sample not in self._rows and sample not in self._batch]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Reason of each sample that is settled as failed."""
+        rows = (self._rows | self._batch).values()
+        return {row["sample"]: row["reason"] for row in rows if row["status"] == "failed"}
+
+    def put(self, sample: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Appends a sample; it counts once `commit` returns. The arrays may be reused right after.
+
+        Args:
+            sample: one of `pending`.
+            arrays: one for each field, of the field's shape; cast to its dtype.
+            meta: plain JSON values kept in the manifest, such as {"times": [...], "duration": ...}.
+
+        Raises:
+            ValueError: a NaN, an infinity or a value beyond the field's dtype: nothing was written, `fail` it instead.
+            StoreError: no such pending sample or field. StoreFull: no space left; the writer is of no more use.
+        """
+        self._expect_pending(sample)
+        if arrays.keys() != self._fields.keys():
+            raise StoreError(f"sample {sample!r}: fields {sorted(arrays)}, expected {sorted(self._fields)}")
+        cast = {
+            name: field.cast(arrays[name], f"sample {sample!r}, field {name!r}") for name, field in self._fields.items()
+        }
+        row = {"sample": sample, "digest": self._digests[sample], "status": "ok", "meta": dict(meta)}
+        canonical_json(row)
+        self._append(row, cast)
+
+    def fail(self, sample: str, reason: str) -> None:
+        """Settles a sample as failed; it has no data and is read as an error that gives the reason."""
+        self._expect_pending(sample)
+        self._batch[sample] = {"sample": sample, "digest": self._digests[sample], "status": "failed", "reason": reason}
+
+    def commit(self) -> None:
+        """Makes everything since the last commit durable, all or nothing. Returns when it is on disk."""
+        self._expect_usable()
+        if not self._batch:
+            return
+        self._usable = False
+        with naming_full_disk(self.base):
+            # sha256 (1.7 GB/s) would bound the writer, so it runs beside the sync.
+            hashing = [self._hasher.submit(file.hash_appended) for file in self._files.values()]
+            for file in self._files.values():
+                file.sync()
+            for done in hashing:
+                done.result()
+            self._journal.append({"batch": list(self._batch.values())})
+        self._rows |= self._batch
+        self._batch = {}
+        self._usable = True
+
+    def finish(self) -> dict[str, Any]:
+        """Completes the shard and returns its manifest; does nothing when it was complete already.
+
+        Raises:
+            StoreError: samples are still pending.
+        """
+        if self._manifest is not None:
+            return self._manifest
+        self.commit()
+        if waiting := self.pending:
+            raise StoreError(
+                f"{self.base}: {len(waiting)} samples are still pending, the first {waiting[0]!r}; put or fail them"
+            )
+        self._usable = False
+        with naming_full_disk(self.base):
+            self._donor.drop()
+            digests = {}
+            positions = self._positions()
+            for name, field in self._fields.items():
+                index = encode_index([positions.get(sample) for sample in self._digests], field.stride)
+                digests[f"{self._zarr.name}/{name}/{field.chunk_path}"] = self._files[name].finish(index)
+            for path, content in metadata(len(self._digests), self._fields).items():
+                replace_file(self._zarr / path, content)
+                digests[f"{self._zarr.name}/{path}"] = hashlib.sha256(content).hexdigest()
+            digests[self._journal_path.name] = file_digest(self._journal_path)
+            manifest = {
+                **self._identity,
+                "samples": [self._rows[sample] for sample in self._digests],
+                "counts": {"ok": len(positions), "failed": len(self._rows) - len(positions)},
+                "files": digests,
+                "provenance": self._provenance,
+            }
+            replace_file(beside(self.base, ".json"), encode_manifest(manifest))
+        self._manifest = manifest
+        return manifest
+
+    # --- within a batch -----------------------------------------------------------------------------------------------
+
+    def _append(self, row: dict[str, Any], contents: Mapping[str, Any]) -> None:
+        self._usable = False
+        with naming_full_disk(self.base):
+            crcs = {name: self._files[name].append(content) for name, content in contents.items()}
+        self._usable = True
+        self._batch[row["sample"]] = {**row, "crc32c": crcs}
+
+    def _expect_usable(self) -> None:
+        if not self._usable and self._manifest is None:
+            raise StoreError(f"{self.base}: this writer is closed or was stopped by an error; open a new one to go on")
+
+    def _expect_pending(self, sample: str) -> None:
+        self._expect_usable()
+        if sample not in self._digests or sample in self._rows or sample in self._batch:
+            why = "was settled already" if sample in self._digests else "is not in its list"
+            raise StoreError(f"{self.base}: sample {sample!r} {why}; only what `pending` names may be written")
+
+    def _positions(self) -> dict[str, int]:
+        """How many chunks lie before each stored sample's own: data were appended in the journal's order."""
+        stored = [sample for sample, row in self._rows.items() if row["status"] == "ok"]
+        return {sample: position for position, sample in enumerate(stored)}
+
+    # --- on entering --------------------------------------------------------------------------------------------------
+
+    def _finished_manifest(self) -> dict[str, Any] | None:
+        """The manifest, if the shard is whole and for this sample list; otherwise it is removed before data change."""
+        path = beside(self.base, ".json")
+        if not path.exists():
+            return None
+        try:
+            manifest = read_manifest(self.base)
+            self._expect_same_feature(manifest, path)
+            listed = [(row["sample"], row["digest"]) for row in manifest["samples"]]
+            whole = all(
+                (data := self._zarr / name / field.chunk_path).is_file()
+                and data.stat().st_size == field.data_size(manifest["counts"]["ok"], len(listed))
+                for name, field in self._fields.items()
+            )
+            if listed == list(self._digests.items()) and whole:
+                return manifest
+            _log.warning(
+                "%s: %s; taking over what fits", self.base, "another sample list" if whole else "data incomplete"
+            )
+        except StoreCorrupt as error:
+            _log.warning("%s; rewriting it from the journal", error)
+        path.unlink()
+        sync_directory(path.parent)
+        return None
+
+    def _expect_same_feature(self, found: Mapping[str, Any], path: Path) -> None:
+        check_format(dict(found), path)
+        for name in ("key", "fields"):
+            if found[name] != self._identity[name]:
+                raise StoreError(
+                    f"{path} was written with {name} {found[name]}, not {self._identity[name]}; "
+                    "extract into the directory of this key, or delete the shard"
+                )
+
+    def _resume(self, stack: ExitStack) -> None:
+        journal = read_journal(self._journal_path)
+        if journal.header is None and journal.damage and not journal.torn:
+            raise StoreCorrupt(f"{self._journal_path}, {journal.damage}; delete {self.base}.* to extract it anew")
+        if journal.header is not None:
+            self._expect_same_feature(journal.header, self._journal_path)
+            if journal.header != self._header:
+                self._donor.take()
+                journal = Journal()
+        if journal.damage and not journal.torn:
+            _log.warning("%s, %s; what it held is computed again", self._journal_path, journal.damage)
+        make_directory(self._zarr)
+        for stale in self._zarr.rglob("zarr.json"):  # written anew by finish: no client shall take this for whole
+            stale.unlink()
+        for name, field in self._fields.items():
+            self._files[name] = ChunkFile(self._zarr / name / field.chunk_path, field)
+            stack.callback(self._files[name].close)
+        self._keep_what_verifies(journal)
+        length, crc = journal.marks[len(journal.batches)] if journal.marks else (0, 0)
+        self._journal = JournalFile(self._journal_path, length, crc)
+        stack.callback(self._journal.close)
+        if journal.header is None:
+            self._journal.append(self._header)
+        self._usable = True
+        self._copy_from_donor()
+
+    def _keep_what_verifies(self, journal: Journal) -> None:
+        """Takes over whole batches whose every chunk fits its checksum; cuts the data and `journal` after them."""
+        chunks = 0
+        for number, batch in enumerate(journal.batches):
+            stored = [row for row in batch if row["status"] == "ok"]
+            bad = [
+                row["sample"]
+                for position, row in enumerate(stored, start=chunks)
+                if not all(self._files[name].holds(position, crc) for name, crc in row["crc32c"].items())
+            ]
+            if bad:
+                self.dropped = sum(map(len, journal.batches[number:]))
+                _log.warning(
+                    "%s: data of sample %r do not fit their crc32c; %d samples from its batch on are computed again",
+                    self.base, bad[0], self.dropped,
+                )  # fmt: skip
+                del journal.batches[number:]
+                break
+            self._rows |= {row["sample"]: row for row in batch}
+            chunks += len(stored)
+        for file in self._files.values():
+            file.keep(chunks)
+            file.hash_appended()
+        self.kept = len(self._rows)
+        _log.info("%s: %d of %d samples settled, their checksums verified", self.base, self.kept, len(self._digests))
+
+    def _copy_from_donor(self) -> None:
+        """Takes over pending samples with the same id and digest, if their bytes fit their checksums."""
+        donated = self._donor.rows()
+        wanted = [sample for sample in self.pending if (sample, self._digests[sample]) in donated]
+        if not wanted:
+            return
+        # Batches by place in the list, not by what is left of it, so that a killed copy ends with the same bytes.
+        place = {sample: number // _DONOR_BATCH for number, sample in enumerate(self._digests)}
+        with ExitStack() as stack:
+            data = self._donor.open(self._fields, stack)
+            for _, group in groupby(wanted if data else (), key=place.__getitem__):
+                for sample in group:
+                    row, position = donated[sample, self._digests[sample]]
+                    if row["status"] == "failed":
+                        self._batch[sample] = row
+                    elif contents := data.read(row, position):
+                        self._append(row, contents)
+                self.copied += len(self._batch)
+                self.commit()

@@ -1,0 +1,249 @@
+"""The writer's contract: what it refuses, what it copies, what it says when the disk is full."""
+
+import errno
+import json
+import os
+import subprocess
+
+import numpy as np
+import pytest
+
+from pipeline.store import FeatureStore, ShardWriter, StoreBusy, StoreError, StoreFull, verify
+from pipeline.store.journal import guard
+
+PROVENANCE = {"key": "abc"}
+
+
+def write(base, samples, arrays, dtype="float16"):
+    shape = next(iter(arrays.values())).shape
+    with ShardWriter(base, samples, {"x": (shape, dtype)}, PROVENANCE) as writer:
+        for sample in writer.pending:
+            writer.put(sample, {"x": arrays[sample]}, {})
+        return writer.finish()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 65505.0, -70000.0])
+@pytest.mark.parametrize("given", ["float32", "float64"])
+def test_a_value_that_fp16_cannot_hold_fails_its_sample_by_name_and_writes_nothing(tmp_path, value, given):
+    with ShardWriter(
+        tmp_path / "shard-000", [("a", "1"), ("b", "2")], {"x": ((2, 2), "float16")}, PROVENANCE
+    ) as writer:
+        bad = np.array([[0, value], [1, 2]], dtype=given)
+        with pytest.raises(ValueError, match=r"sample 'a', field 'x': 1 of 4 values, the first .* at \(0, 1\)"):
+            writer.put("a", {"x": bad}, {})
+        writer.fail("a", "nan")
+        writer.put("b", {"x": np.full((2, 2), 65504, given)}, {})
+        writer.finish()
+    store = FeatureStore(tmp_path)
+    assert store.failed == {"a": "nan"}
+    assert (store.read(["b"], "x") == 65504).all()
+
+
+def test_a_half_that_is_not_finite_is_refused_too(tmp_path):
+    with ShardWriter(tmp_path / "shard-000", [("a", "1")], {"x": ((3,), "float16")}, PROVENANCE) as writer:
+        for value in (np.nan, np.inf, -np.inf):
+            with pytest.raises(ValueError, match="does not fit float16"):
+                writer.put("a", {"x": np.array([1, value, 2], np.float16)}, {})
+        writer.put("a", {"x": np.array([-65504, 65504, 0], np.float16)}, {})
+
+
+def test_float32_is_rounded_to_half_as_numpy_rounds_it(tmp_path):
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(64, 99)) * 10.0 ** rng.uniform(-9, 4, (64, 99))).astype(np.float32)
+    values.flags.writeable = False
+    write(tmp_path / "shard-000", [("a", "1")], {"a": values.T})
+    stored = FeatureStore(tmp_path).load("x")[0]
+    assert np.array_equal(stored.view(np.uint16), values.T.astype(np.float16).view(np.uint16))
+
+
+def test_shapes_fields_and_samples_that_do_not_belong_are_refused(job):
+    good = job.arrays("v0", "digest0")
+    with job.writer() as writer:
+        with pytest.raises(ValueError, match=r"shape \(5, 3\), expected \(3, 5\)"):
+            writer.put("v0", {**good, "tokens": good["tokens"].T}, {})
+        with pytest.raises(StoreError, match=r"fields \['cls'\], expected \['cls', 'tokens'\]"):
+            writer.put("v0", {"cls": good["cls"]}, {})
+        with pytest.raises(StoreError, match="'stranger' is not in its list"):
+            writer.fail("stranger", "?")
+        writer.put("v0", good, {})
+        with pytest.raises(StoreError, match="'v0' was settled already"):
+            writer.put("v0", good, {})
+        with pytest.raises(StoreError, match="13 samples are still pending, the first 'v1'"):
+            writer.finish()
+    with pytest.raises(StoreError, match="ids must differ"):
+        ShardWriter(job.base, [("a", "1"), ("a", "2")], {"x": ((1,), "float16")}, PROVENANCE)
+    with pytest.raises(StoreError, match="lacks the feature's key"):
+        ShardWriter(job.base, [("a", "1")], {"x": ((1,), "float16")}, {})
+
+
+def test_arrays_may_be_reused_after_put(tmp_path):
+    buffer = np.zeros(4, np.float16)
+    with ShardWriter(tmp_path / "shard-000", [("a", "1"), ("b", "2")], {"x": ((4,), "float16")}, PROVENANCE) as writer:
+        for number, sample in enumerate(writer.pending):
+            buffer[:] = number
+            writer.put(sample, {"x": buffer}, {})
+        writer.finish()
+    assert FeatureStore(tmp_path, verify=True).load("x")[:, 0].tolist() == [0, 1]
+
+
+def test_a_second_writer_is_told_which_shard_is_busy_and_what_to_do(job, in_child):
+    with job.writer():
+        with pytest.raises(StoreBusy, match=r"shard-000 is being written by another process; wait for it, or end it"):
+            job.run()
+        assert in_child(job.run) == 1
+    job.run()
+
+
+def test_a_decode_worker_that_outlives_its_killed_writer_does_not_keep_the_lock(job, in_child):
+    reading, writing = os.pipe()
+
+    def write_then_leave_a_worker():
+        with job.writer():
+            worker = os.fork()
+            if worker == 0:
+                os.close(writing)
+                os.read(reading, 1)  # lives until the test closes the pipe
+                os._exit(0)
+            os._exit(9)
+
+    assert in_child(write_then_leave_a_worker) == 9
+    job.run()
+    os.close(writing)
+    os.close(reading)
+
+
+def test_samples_of_an_earlier_version_are_copied_not_computed(job):
+    job.run()
+    old = FeatureStore(job.base.parent).read(["v3"], "tokens").copy()
+    job.log.unlink()
+    job.samples = [("new", "n"), *job.samples[:4], ("v4", "replaced"), *job.samples[5:12]]
+    with job.writer() as writer:
+        assert writer.copied == 11
+        assert writer.pending == ["new", "v4"]
+        assert not job.base.with_suffix(".json").exists()
+    job.failed = ()
+    manifest = job.run()
+    assert job.computed() == ["new", "v4"]
+    assert manifest["counts"] == {"ok": 12, "failed": 1}
+    store = FeatureStore(job.base.parent, verify=True)
+    assert np.array_equal(store.read(["v3"], "tokens"), old)
+    assert store.read(["v4"], "cls")[0] == pytest.approx(job.arrays("v4", "replaced")["cls"])
+    assert verify(job.base.parent) == []
+    assert sorted(path.name for path in job.base.parent.iterdir()) == [
+        "shard-000.journal", "shard-000.json", "shard-000.lock", "shard-000.zarr",
+    ]  # fmt: skip
+
+
+def test_a_damaged_sample_of_an_earlier_version_is_computed_again(job, flip):
+    job.run()
+    job.log.unlink()
+    flip(next(job.base.parent.rglob("tokens/c/0/0/0")), 34 * 2 + 1)
+    job.samples.pop()
+    job.run()
+    assert job.computed() == ["v2"]
+    assert verify(job.base.parent) == []
+
+
+def test_an_unfinished_version_gives_its_samples_too(job, in_child):
+    in_child(lambda: job.run(before_finish=lambda: os._exit(9)))
+    job.log.unlink()
+    job.samples[0] = ("v0", "replaced")
+    job.run()
+    assert job.computed() == ["v0"]
+
+
+def test_a_newer_format_is_refused_and_left_as_it_is(job):
+    job.run()
+    path = job.base.with_suffix(".json")
+    manifest = json.loads(path.read_text())
+    del manifest["crc32c"]
+    path.write_bytes(guard({**manifest, "format": 2})[0] + b"\n")
+    before = job.files()
+    with pytest.raises(StoreError, match="has store format 2, this code reads up to 1; update the code"):
+        job.run()
+    with pytest.raises(StoreError, match="format 2"):
+        _ = FeatureStore(job.base.parent).samples
+    path.unlink()
+    journal = job.base.with_suffix(".journal")
+    header, rest = journal.read_bytes().split(b"\n", 1)
+    document = json.loads(header)
+    del document["crc32c"]
+    journal.write_bytes(guard({**document, "format": 7})[0] + b"\n" + rest)
+    before = job.files()
+    with pytest.raises(StoreError, match="format 7"):
+        job.run()
+    assert job.files() == before
+
+
+def test_a_shard_of_another_key_is_not_touched(job):
+    job.run()
+    before = job.files()
+    with pytest.raises(StoreError, match="written with key abc, not other; extract into the directory of this key"):
+        ShardWriter(job.base, job.samples, {"tokens": ((3, 5), "float16")}, {"key": "other"}).__enter__()
+    assert job.files() == before
+
+
+def test_a_journal_without_a_readable_header_is_not_thrown_away(job, flip):
+    job.run()
+    job.base.with_suffix(".json").unlink()
+    flip(job.base.with_suffix(".journal"), 40)
+    before = job.files()
+    with pytest.raises(StoreError, match=r"shard-000\.journal, line 1: its crc32c"):
+        job.run()
+    assert job.files() == before
+
+
+def test_a_write_error_stops_the_writer_and_names_the_shard(job, monkeypatch):
+    real, calls = os.writev, []
+
+    def full_after_ten(descriptor, parts):
+        calls.append(1)
+        if len(calls) > 10:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(descriptor, parts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "writev", full_after_ten)
+        with job.writer() as writer:
+            first = job.samples[0]
+            with pytest.raises(StoreFull, match="shard-000: the disk is full"):
+                for sample, digest in job.samples:
+                    writer.put(sample, job.arrays(sample, digest), {})
+            with pytest.raises(StoreError, match="was stopped by an error"):
+                writer.commit()
+            assert not isinstance(StoreFull(), ValueError), "a loop that fails single samples must not catch it"
+    with job.writer() as writer:
+        assert writer.pending[0] == first[0]
+    assert job.run()["counts"] == {"ok": 13, "failed": 1}
+
+
+def test_a_full_disk_loses_nothing_committed_and_a_rerun_completes(tmp_path):
+    mount = tmp_path / "small"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("mounting a small tmpfs is not permitted here")
+    try:
+        ballast = mount / "ballast"
+        ballast.write_bytes(bytes(1_500_000))
+        samples = [(f"v{i}", str(i)) for i in range(20)]
+        arrays = {sample: np.full(20_000, number, np.float32) for number, (sample, _) in enumerate(samples)}
+        with pytest.raises(StoreFull, match=r"feature/shard-000: the disk is full .*: free some space and run again"):
+            write(mount / "feature" / "shard-000", samples, arrays)
+        with ShardWriter(mount / "feature" / "shard-000", samples, {"x": ((20_000,), "float16")}, PROVENANCE) as writer:
+            assert writer.kept == 0
+            for sample in writer.pending[:5]:
+                writer.put(sample, {"x": arrays[sample]}, {})
+            writer.commit()
+            with pytest.raises(StoreFull):
+                for sample in writer.pending:
+                    writer.put(sample, {"x": arrays[sample]}, {})
+        ballast.unlink()
+        with ShardWriter(mount / "feature" / "shard-000", samples, {"x": ((20_000,), "float16")}, PROVENANCE) as writer:
+            assert (writer.kept, writer.dropped) == (5, 0)
+            for sample in writer.pending:
+                writer.put(sample, {"x": arrays[sample]}, {})
+            writer.finish()
+        assert FeatureStore(mount / "feature", verify=True).load("x")[:, 0].tolist() == list(range(20))
+    finally:
+        subprocess.run(["umount", "-l", str(mount)], check=True)
