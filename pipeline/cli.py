@@ -5,6 +5,7 @@ Imports happen inside the verbs: a plan should not pay for a deep-learning libra
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console(soft_wrap=True)
 
 FEATURES = Path("features")
+SECONDS_BETWEEN_LINES = 5.0
 ParamsOption = Annotated[str, typer.Option("--params", help="A YAML file, or a literal JSON document.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override of the head: model.fusion=concat. Repeats.")
@@ -28,6 +30,18 @@ Overrides = Annotated[
 def say(line: str) -> None:
     """One line, at once, so that a log shows progress while the job runs."""
     print(line, flush=True)
+
+
+class _Lines:
+    """Progress as a line every few seconds, and at the end."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.last = name, time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        if done == total or time.monotonic() - self.last > SECONDS_BETWEEN_LINES:
+            self.last = time.monotonic()
+            say(f"{self.name}: {done} of {total}")
 
 
 def main() -> None:
@@ -101,10 +115,11 @@ def verify(stores: list[Path]) -> None:
 
     damaged = 0
     for store in stores:
-        findings = run(store, say)
+        findings = run(store, _Lines(f"{store}: shards verified"))
         damaged += len(findings)
-        for finding in findings:
-            say(f"{store}: {finding}")
+        for found in findings:
+            where = ", ".join(part for part in (found.shard, found.sample, found.field) if part)
+            say(f"{store}: {where}: {found.what}")
         say(f"{store}: {'intact' if not findings else f'{len(findings)} damaged'}")
     raise typer.Exit(1 if damaged else 0)
 
@@ -117,7 +132,7 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
     chosen = load_params(params)
     users = _users(chosen, root)
     table = Table(title=str(root))
-    for column in ("store", "fields", "ok", "failed", "shards", "MB", "weights", "used by"):
+    for column in ("store", "fields", "ok", "failed", "shards", "unfinished", "MB", "weights", "used by"):
         table.add_column(column, overflow="fold")
     for store in sorted(path for path in root.glob("*/*-*") if path.is_dir()):
         facts = describe(store)
@@ -125,7 +140,10 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
         table.add_row(
             str(store.relative_to(root)),
             shapes,
-            *(str(facts[name]) for name in ("ok", "failed", "shards")),
+            str(facts["counts"]["ok"]),
+            str(facts["counts"]["failed"]),
+            str(facts["shards"]),
+            str(len(facts["unfinished"])),
             f"{facts['bytes'] / 1e6:.1f}",
             str(facts["provenance"].get("weights", ""))[:12],
             ", ".join(users.get(store, ())) or "nothing in these params",

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline import backbones
 from pipeline.config import AnyFeature, Params, feature_dir, feature_key, weights_digest
 from pipeline.datasets import ShardSample, read_manifest, shard_samples, video_folder
-from pipeline.store import ShardWriter, UnstorableError
+from pipeline.store import ShardWriter, StoreError
 from pipeline.video import VideoError, VideoFacts, read_frames, segment_centres
 
 BATCHES_AHEAD = 2  # computed batches that may wait for the disk
@@ -177,7 +177,9 @@ def _write(
             writer.put(
                 clip.sample, {name: field[row] for name, field in fields.items()}, {"times": token_times(clip.times)}
             )
-        except UnstorableError as error:
+        except StoreError:
+            raise
+        except ValueError as error:  # a value that the store cannot hold: that sample's fault, not the store's
             writer.fail(clip.sample, str(error))
     writer.commit()
 

@@ -142,7 +142,7 @@ def test_more_failures_than_allowed_end_the_job_with_a_table_and_lose_nothing(da
     assert not list(features.rglob("shard-*.json"))
     lines: list[str] = []
     run(params_for(damaged, max_failed=0.1), features, lines)
-    assert "computed 0 of 36" in lines[-1]
+    assert "computed 0 of 36" in "".join(lines)
 
 
 def test_a_replaced_video_is_extracted_again_alone(finished, small_ssv2, tmp_path):
