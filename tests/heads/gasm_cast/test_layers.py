@@ -1,0 +1,183 @@
+"""Each part of GASM-CAST against its definition, written as loops over single tokens, in float64."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from pipeline.heads.gasm_cast.kernels import UNBOUNDED, frozen_graph, grid_offsets
+from pipeline.heads.gasm_cast.layers import (
+    AttentivePool,
+    BCast,
+    GraphAttention,
+    Input,
+    SelfAttention,
+    VanillaCross,
+    over_space,
+    over_time,
+)
+
+from .loops import attention_by_loops, edges_by_loops, stir
+
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def tokens(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def graph_attention_by_loops(module, x, features, grid, radius, neighbours):
+    """One graph: x (N, D), frozen features (N, ·) -> what is added to x."""
+    q, k, v = module.query_key_value(module.norm(x)).chunk(3, dim=-1)
+    edges, cosine = edges_by_loops(features, grid, 10**6 if radius == UNBOUNDED else radius, neighbours)
+    rows = []
+    for i in range(len(x)):
+
+        def bias(head, j, i=i):
+            down, right = i // grid[1] - j // grid[1], i % grid[1] - j % grid[1]
+            relative = module.table[head, down + grid[0] - 1, right + grid[1] - 1]
+            return relative + module.gamma[head] * cosine[i, j]
+
+        own = [j for j in range(len(x)) if (i, j) in edges]
+        rows.append(module.out(attention_by_loops(q[i], k, v, module.heads, bias, own)))
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("radius", [0, 1, UNBOUNDED])
+@torch.no_grad()
+def test_spatial_graph_attention_is_its_definition(radius):
+    grid = (3, 4)
+    module = stir(GraphAttention(8, 12, 3, grid, radius))
+    x, features = tokens(2, 2, 12, 8), tokens(2, 2, 12, 5)
+    graph = frozen_graph(features.flatten(0, 1), grid_offsets(grid)[1], [radius], 2)
+    got = over_space(module, x, graph)
+    for b in range(2):
+        for t in range(2):
+            wanted = x[b, t] + graph_attention_by_loops(module, x[b, t], features[b, t], grid, radius, 2)
+            assert torch.allclose(got[b, t], wanted, atol=1e-6)
+
+
+@torch.no_grad()
+def test_motion_time_attention_is_the_graph_over_the_steps_of_each_cell():
+    steps, cells = 5, 3
+    module = stir(GraphAttention(8, 4, 2, (steps, 1), 1))
+    x, features = tokens(2, steps, cells, 8), tokens(2, steps, cells, 6)
+    graph = frozen_graph(features.transpose(1, 2).flatten(0, 1), grid_offsets((steps, 1))[1], [1], 1)
+    got = over_time(module, x, graph)
+    for b in range(2):
+        for cell in range(cells):
+            own = x[b, :, cell]
+            wanted = own + graph_attention_by_loops(module, own, features[b, :, cell], (steps, 1), 1, 1)
+            assert torch.allclose(got[b, :, cell], wanted, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_tube_is_plain_attention_over_the_steps_of_each_patch():
+    module = stir(SelfAttention(8, 4, 2))
+    x = tokens(2, 5, 3, 8)
+    got = over_time(module, x)
+    for b in range(2):
+        for patch in range(3):
+            q, k, v = module.query_key_value(module.norm(x[b, :, patch])).chunk(3, dim=-1)
+            for t in range(5):
+                wanted = x[b, t, patch] + module.out(attention_by_loops(q[t], k, v, 2))
+                assert torch.allclose(got[b, t, patch], wanted)
+
+
+@pytest.mark.parametrize("ratio", [1, 2])
+@pytest.mark.parametrize("window", ["cell", "full"])
+@torch.no_grad()
+def test_b_cast_is_its_definition(window, ratio):
+    steps, (rows, columns) = 3, (2, 3)
+    patches, cells = rows * columns * ratio**2, rows * columns
+    module = stir(BCast((8, 12), steps, [(rows * ratio, columns * ratio), (rows, columns)], 4, 2, window))
+    semantic, motion = tokens(2, steps, patches, 8), tokens(2, steps, cells, 12)
+    seen, felt = module(semantic, motion)
+
+    def narrow(x, b, t, n, which):
+        return module.down[which](module.norm[which](x[b, t, n])) + module.time[which][t, 0] + module.space[which][n]
+
+    def added(own, others, which):
+        read = module.read[which]
+        k, v = read.key_value(torch.stack(others)).chunk(2, dim=-1)
+        return module.up[which](F.gelu(read.out(attention_by_loops(read.query(own), k, v, 2))))
+
+    for b in range(2):
+        patch = {(t, n): narrow(semantic, b, t, n, 0) for t in range(steps) for n in range(patches)}
+        cell = {(t, n): narrow(motion, b, t, n, 1) for t in range(steps) for n in range(cells)}
+        for (t, n), own in patch.items():
+            row, column = n // (columns * ratio), n % (columns * ratio)
+            home = row // ratio * columns + column // ratio
+            others = [x for (_, m), x in cell.items() if window == "full" or m == home]
+            assert torch.allclose(seen[b, t, n], semantic[b, t, n] + added(own, others, 0))
+        for (t, n), own in cell.items():
+            others = [x for (at, _), x in patch.items() if window == "full" or at == t]
+            assert torch.allclose(felt[b, t, n], motion[b, t, n] + added(own, others, 1))
+
+
+@torch.no_grad()
+def test_vanilla_exchange_reads_the_whole_other_stream_at_full_width():
+    module = stir(VanillaCross((8, 12), 2))
+    semantic, motion = tokens(2, 2, 4, 8), tokens(2, 2, 3, 12)
+    got = module(semantic, motion)
+    for which, (own, other) in enumerate([(semantic, motion), (motion, semantic)]):
+        read = module.read[which]
+        for b in range(2):
+            k, v = read.key_value(module.norm[1 - which](other[b].flatten(0, 1))).chunk(2, dim=-1)
+            assert k.shape[1] == own.shape[-1]
+            for t in range(2):
+                for n in range(own.shape[2]):
+                    query = read.query(module.norm[which](own[b, t, n]))
+                    wanted = own[b, t, n] + read.out(attention_by_loops(query, k, v, 2))
+                    assert torch.allclose(got[which][b, t, n], wanted)
+
+
+@torch.no_grad()
+def test_a_pool_is_one_learned_query_that_reads_all_tokens():
+    module = stir(AttentivePool(8, 4, 2))
+    x = tokens(3, 7, 8)
+    got = module(x)
+    assert got.shape == (3, 8)
+    for b in range(3):
+        both = module.key_value(module.norm(x[b]))
+        assert torch.allclose(got[b], attention_by_loops(module.query_W, both[:, :4], both[:, 4:], 2))
+
+
+@torch.no_grad()
+def test_an_input_is_normalised_and_knows_when_and_where_at_scale_one():
+    module = Input(8, (2, 3), token_dropout=0.0).double()
+    assert module.time_scale == 1
+    assert module.space_scale == 1
+    x = tokens(1, 2, 6, 8) * 50
+    got = module(x, torch.tensor([[0.0, 1.0]], dtype=torch.float64))
+    frequencies = [100 ** -(k / 4) for k in range(4)], [100 ** -(k / 2) for k in range(2)]
+    for t in range(2):
+        for n in range(6):
+            time = torch.tensor([t * f for f in frequencies[0]], dtype=torch.float64)
+            row, column = (torch.tensor([at * f for f in frequencies[1]], dtype=torch.float64) for at in divmod(n, 3))
+            place = torch.cat([row.sin(), row.cos(), column.sin(), column.cos()])
+            wanted = F.layer_norm(x[0, t, n], (8,)) + torch.cat([time.sin(), time.cos()]) + place
+            assert torch.allclose(got[0, t, n], wanted, atol=1e-6)
+
+
+def test_token_dropout_blanks_that_share_of_the_tokens_in_training_only():
+    module = Input(8, (10, 10), token_dropout=0.3)
+    steps = torch.arange(8.0).expand(4, 8)
+    position = module.eval()(torch.zeros(4, 8, 100, 8), steps)
+    x = torch.randn(4, 8, 100, 8)
+    shown = module(x, steps) - position
+    left = module.train()(x, steps) - position
+    blank = left.abs().amax(-1) < 1e-5
+    assert 0.25 < blank.float().mean() < 0.35
+    assert torch.allclose(left[~blank], shown[~blank])
+
+
+def test_graph_attention_has_the_gradient_that_finite_differences_have():
+    module = stir(GraphAttention(4, 4, 2, (2, 2), 0))
+    graph = frozen_graph(tokens(2, 4, 3), grid_offsets((2, 2))[1], [0], 1)
+    x = tokens(2, 4, 4).requires_grad_()
+
+    def run(x, table, gamma):
+        return torch.func.functional_call(module, {"table": table, "gamma": gamma}, (x, graph))
+
+    inputs = x, module.table.detach().requires_grad_(), module.gamma.detach().requires_grad_()
+    assert torch.autograd.gradcheck(run, inputs)
