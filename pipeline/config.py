@@ -175,6 +175,7 @@ class GasmCastModel(Strict):
 
     fusion: Literal["cast", "vanilla", "concat", "semantic", "motion", "probe"]
     layers: Positive
+    width: Positive
     attention_heads: Positive
     bottleneck: Positive
     window: Literal["cell", "full"]
@@ -445,16 +446,17 @@ def feature_key(feature: Any) -> str:
 
 
 def code_digest(*paths: str) -> str:
-    """sha256 of Python sources of this package: files or folders, named relative to it; all of it for "."."""
+    """sha256 of Python sources of this package: modules or folders, named relative to it, "." for all of it."""
     package = Path(__file__).parent
     files = [
         file
         for path in paths
-        for file in ([package / path] if (package / path).is_file() else (package / path).rglob("*.py"))
+        for file in (
+            (package / path).rglob("*.py") if (package / path).is_dir() else [(package / path).with_suffix(".py")]
+        )
     ]
-    return hashlib.sha256(
-        canonical_json({str(f.relative_to(package)): file_digest(f) for f in files}).encode()
-    ).hexdigest()
+    digests = {str(file.relative_to(package)): file_digest(file) for file in files}
+    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
 
 
 def feature_dir(params: Params, dataset: str, feature: str, root: Path = Path("features")) -> Path:

@@ -23,7 +23,7 @@ from pipeline.config import (
 )
 
 # A run's numbers depend on these sources; editing one starts new runs beside the old ones.
-RUN_CODE = ("heads/{head}.py", "training")
+RUN_CODE = ("heads/{head}", "training")
 
 
 @dataclass(frozen=True)

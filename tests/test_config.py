@@ -127,7 +127,7 @@ def test_absent_weights_are_an_error_that_names_them(feature):
 
 def test_the_extractor_version_is_bumped_when_the_extraction_code_changes():
     """A change that leaves every stored byte as it was may keep the version: then only the digest below moves."""
-    sources = config.code_digest("backbones", "extraction", "video", "store/writer.py")
+    sources = config.code_digest("backbones", "extraction", "video", "store/writer", "store/sharding")
     assert (config.EXTRACTOR_VERSION, sources[:16]) == (1, "PINNED"), (
         "extraction code changed: if stored bytes can differ, raise EXTRACTOR_VERSION in pipeline/config.py; "
         f"then pin {sources[:16]} here"

@@ -31,6 +31,7 @@ class GasmCast(nn.Module):
             streams meet in the classifier only), "semantic" or "motion" (one stream), "probe" (a plain four-block
             transformer over both streams' tokens, as large as "cast" would be with the same other arguments).
         layers: how many.
+        width: W, of the graphs, tubes and pools.
         attention_heads: H; divides the width, the bottleneck and, for "vanilla", both dims.
         bottleneck: width of B-CAST.
         window: of B-CAST: "cell" or "full".
@@ -39,7 +40,6 @@ class GasmCast(nn.Module):
         semantic_neighbours, motion_neighbours: edges by cosine of a node; the second holds for space and for time.
         dropout: before the classifier.
         token_dropout: in training, the share of tokens whose content is blanked (their positions stay).
-        width: W, of the graphs, tubes and pools; None takes half of motion_dim (256 on the real features).
 
     Raises:
         ValueError: arguments that do not fit each other, with both sides and the remedy.
@@ -58,6 +58,7 @@ class GasmCast(nn.Module):
         n_classes: int,
         fusion: str,
         layers: int,
+        width: int,
         attention_heads: int,
         bottleneck: int,
         window: str,
@@ -67,11 +68,9 @@ class GasmCast(nn.Module):
         motion_neighbours: int,
         dropout: float,
         token_dropout: float,
-        width: int | None = None,
     ):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        width = motion_dim // 2 if width is None else width
         dims, heads = (semantic_dim, motion_dim), attention_heads
         grids = tuple(semantic_grid), tuple(motion_grid)
         self.shapes = {

@@ -23,6 +23,7 @@ REAL = {
     "fusion": "cast",
     "layers": 3,
     "attention_heads": 8,
+    "width": 256,
     "bottleneck": 256,
     "window": "cell",
     "graph": "full",
