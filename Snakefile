@@ -24,6 +24,12 @@ rule all:
     localrule: True
 
 
+rule features:
+    input:
+        every_shard,
+    localrule: True
+
+
 rule ablations:
     input:
         every_ablation(),

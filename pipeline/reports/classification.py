@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 
 LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a grey smear
 
@@ -71,6 +72,8 @@ def training_figure(history: pd.DataFrame) -> plt.Figure:
     accuracy.axvline(history["epoch"][best], color="grey", linestyle=":", label=f"best, epoch {history['epoch'][best]}")
     accuracy.set(xlabel="epoch", ylabel="top-1", ylim=(0, 1.02), title="holdout accuracy")
     accuracy.legend(loc="lower right")
+    for axes in (loss, accuracy):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

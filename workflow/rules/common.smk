@@ -43,7 +43,7 @@ def rendered_datasets():
 
 def annotations(wildcards):
     """The annotation files of a data set; those that toyworld renders exist only once its checkpoint has run."""
-    if PLAN.params.datasets[wildcards.dataset].made_by == "toyworld":
+    if wildcards.dataset in PLAN.rendered:
         return checkpoints.toyworld.get(dataset=wildcards.dataset).output
     return PLAN.annotation_files(wildcards.dataset)
 
@@ -51,9 +51,21 @@ def annotations(wildcards):
 def run_shards(wildcards):
     """The shard manifests that a run reads: every shard of every feature of its head."""
     dataset = PLAN.runs[wildcards.head, wildcards.key].dataset
-    if PLAN.params.datasets[dataset].made_by == "toyworld":
+    if dataset in PLAN.rendered:
         checkpoints.toyworld.get(dataset=dataset)
     return PLAN.shard_manifests(wildcards.head, wildcards.key)
+
+
+def every_shard(wildcards):
+    """The shard manifests that the results read."""
+    rendered = {run.dataset for run in PLAN.results.values()} & set(PLAN.rendered)
+    for dataset in sorted(rendered):
+        checkpoints.toyworld.get(dataset=dataset)
+    return [
+        path
+        for run in PLAN.results.values()
+        for path in PLAN.shard_manifests(run.head, run.key)
+    ]
 
 
 def run_manifest(wildcards):

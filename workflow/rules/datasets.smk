@@ -7,12 +7,12 @@ checkpoint toyworld:
         train="data/{dataset}/train.json",
         validation="data/{dataset}/validation.json",
         test="data/{dataset}/test.json",
-    wildcard_constraints:
-        dataset=rendered_datasets(),
     log:
         "logs/toyworld/{dataset}.log",
     benchmark:
         "logs/toyworld/{dataset}.tsv"
+    wildcard_constraints:
+        dataset=rendered_datasets(),
     conda:
         "../../environment.yml"
     threads: 2
