@@ -1,0 +1,241 @@
+"""From a trained head and its caches to a result JSON and a table of predictions. Knows no video and no backbone.
+
+Shape suffixes: B videos, T steps, N samples, C classes.
+"""
+
+import contextlib
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipeline.config import Params, code_digest
+from pipeline.evaluation.metrics import bootstrap_interval, calibration, confusion, per_class, ranked, top_k_accuracy
+from pipeline.training.data import Batch, OrderedBatches, Tokens
+from pipeline.training.dataset import SHOWN, DataError, Samples
+from pipeline.training.registry import KINDS, build, predict
+from pipeline.training.run_folder import WEIGHTS, RunError, read_run, write_json
+from pipeline.training.trainer import accelerator, head_samples, say
+
+LIBRARIES = ("torch", "lightning", "numpy", "transformers", "torchvision")
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+FRAME_ORDERS = ("as_is", "reversed", "shuffled")
+TOP = 5
+
+
+def evaluate(
+    params: Params,
+    head: str,
+    manifest: Path,
+    features: Mapping[str, Path],
+    run: Path,
+    out: Path | None = None,
+    progress: Callable[[str], None] = say,
+) -> dict[str, Any]:
+    """Reads the evaluation split once and writes what came of it: predictions.parquet in the run, and the result JSON.
+
+    Equal inputs give equal bytes, provenance.timings apart.
+
+    Args:
+        params: holds the head and `compute`.
+        head: its name.
+        manifest: the data set's Parquet manifest.
+        features: role -> directory of the store.
+        run: folder of a complete run.
+        out: the result; run/result.json if not given.
+        progress: called with one line at the end.
+
+    Returns:
+        What the JSON holds.
+
+    Raises:
+        RunError: the run is not complete, or learned from other data.
+        DataError: manifest and stores do not belong together, or nothing can be evaluated.
+    """
+    began = time.monotonic()
+    torch.set_num_threads(params.compute.threads)
+    config = params.head(head)
+    samples = head_samples(params, head, manifest, features)
+    record = read_run(run)
+    if record["data_digest"] != samples.digest:
+        raise RunError(
+            f"{run} learned from other samples than {manifest} and the stores hold now; train the head again"
+        )
+    if not samples.parts["evaluated"]:
+        raise DataError(f"the split {config.eval_split!r} holds no usable sample; correct eval_split in params.yaml")
+    device = torch.device(accelerator(params.compute.device))
+    with deterministic():
+        logits, wall = _predict(params, head, samples, run, device)
+    labels = np.array([samples.labels[sample] for sample in samples.parts["evaluated"]])
+    probabilities = {order: _softmax(values) for order, values in logits.items()}
+    scores = summary(labels, probabilities["as_is"], samples.classes, config)
+    for order in FRAME_ORDERS[1:]:
+        scores[f"top1_{order}"] = top_k_accuracy(ranked(probabilities[order], 1), labels, 1)
+    result = {
+        **scores,
+        "samples": {
+            **samples.counts,
+            "failures": [{"sample": s, "reason": r} for s, r in list(samples.failed.items())[:SHOWN]],
+        },
+        "provenance": {
+            **provenance(config, samples, device),
+            "timings": {"predict_s": wall, "evaluate_s": time.monotonic() - began, "train": record["timings"]},
+        },
+    }
+    _write_predictions(run / "predictions.parquet", samples, labels, probabilities)
+    write_json(out or run / "result.json", result)
+    low, high = result["ci95"]
+    progress(
+        f"{run}: {config.eval_split} top-1 {result['top1']:.4f} (95 % {low:.4f} to {high:.4f}), "
+        f"top-5 {result['top5']:.4f}, ece {result['ece']:.4f}; "
+        f"reversed {result['top1_reversed']:.4f}, shuffled {result['top1_shuffled']:.4f}"
+    )
+    return result
+
+
+def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str], config: Any) -> dict[str, Any]:
+    """Every figure that follows from labels and probabilities.
+
+    Args:
+        labels: (N,) class indices.
+        probabilities_NC: float64, rows sum to 1.
+        classes: their names.
+        config: `bootstrap`, `calibration_bins` and `seed` of the head's params.
+    """
+    order = ranked(probabilities_NC, TOP)
+    correct = order[:, 0] == labels
+    ece, bins = calibration(probabilities_NC.max(axis=1), correct, config.calibration_bins)
+    return {
+        "top1": top_k_accuracy(order, labels, 1),
+        "top5": top_k_accuracy(order, labels, TOP),
+        "ece": ece,
+        "ci95": list(bootstrap_interval(correct, config.bootstrap, config.seed)),
+        "per_class": per_class(labels, order[:, 0], classes),
+        "confusion": {"classes": classes, "matrix": confusion(labels, order[:, 0], len(classes)).tolist()},
+        "calibration": bins,
+    }
+
+
+def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str, Any]:
+    """What the numbers rest on; nothing here depends on the moment."""
+    features = {}
+    for role, stream in samples.streams.items():
+        made = stream.store.provenance
+        features[role] = {
+            "name": made["feature"],
+            "key": stream.store.key,
+            "backbone": made["config"]["backbone"],
+            "weights": made["weights"],
+            "dataset": config.dataset,
+            "failed": len(stream.store.failed),
+        }
+    guessed = any(str(feature["weights"]).startswith("random") for feature in features.values())
+    return {
+        "params": config.model_dump(mode="json"),
+        "features": features,
+        "weights": "random" if guessed else "trained",
+        "code": code_digest("."),
+        "seed": config.seed,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
+    }
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Only operations that repeat to the bit; the caller's choice comes back afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def reorder(batch: Batch, roles: tuple[str, ...], order: str, seed: int) -> Batch:
+    """The same tokens with their steps in another order; the times stay, so a step claims to be at another moment.
+
+    Args:
+        batch: streams (B, T, N, D), all of the same T.
+        roles: the keys of the streams.
+        order: as_is, reversed or shuffled; a shuffle is a sample's own, the same in every stream, never the identity.
+        seed: of the shuffles, with the sample's row.
+    """
+    if order == "as_is":
+        return batch
+    steps = batch[roles[0]].shape[1]
+    backwards = torch.arange(steps).flip(0).expand(len(batch["row"]), -1)
+    index_BT = backwards if order == "reversed" else _shuffles(batch["row"], steps, seed)
+    index_BT = index_BT.to(batch[roles[0]].device)
+    first_B1 = torch.arange(len(index_BT), device=index_BT.device).unsqueeze(1)
+    return {**batch, **{role: batch[role][first_B1, index_BT] for role in roles}}
+
+
+def _shuffles(rows_B: Tensor, steps: int, seed: int) -> Tensor:
+    identity, orders = np.arange(steps), []
+    for row in rows_B.tolist():
+        draw = np.random.default_rng([seed % 2**64, row])
+        order = draw.permutation(steps)
+        while steps > 1 and np.array_equal(order, identity):
+            order = draw.permutation(steps)
+        orders.append(order)
+    return torch.from_numpy(np.stack(orders))
+
+
+def _predict(
+    params: Params, head: str, samples: Samples, run: Path, device: torch.device
+) -> tuple[dict[str, np.ndarray], float]:
+    """Logits (N, C) float32 for each order of the frames, and the seconds that took."""
+    config, compute = params.head(head), params.compute
+    began = time.monotonic()
+    model = build(head, config, samples)
+    model.load_state_dict(load_file(run / WEIGHTS))
+    model.to(device).eval()
+    tokens = Tokens(samples, samples.parts["evaluated"], compute.cache_memory_gb * 1e9)
+    loader = tokens.loader(OrderedBatches(range(len(tokens)), config.batch_size), compute.decode_workers)
+    dtype = AUTOCAST.get(config.precision)
+    logits: dict[str, list[np.ndarray]] = {order: [] for order in FRAME_ORDERS}
+    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        for batch in loader:
+            for order, values in _logits(head, model, batch, config.seed, device).items():
+                logits[order].append(values)
+    return {order: np.concatenate(parts) for order, parts in logits.items()}, time.monotonic() - began
+
+
+def _logits(head: str, model: nn.Module, batch: Batch, seed: int, device: torch.device) -> dict[str, np.ndarray]:
+    roles = KINDS[head].roles
+    there = {key: tensor.to(device) for key, tensor in batch.items()}
+    return {
+        order: predict(head, model, reorder(there, roles, order, seed)).float().cpu().numpy() for order in FRAME_ORDERS
+    }
+
+
+def _softmax(logits_NC: np.ndarray) -> np.ndarray:
+    return torch.from_numpy(logits_NC).double().softmax(dim=1).numpy()
+
+
+def _write_predictions(path: Path, samples: Samples, labels: np.ndarray, probabilities: dict[str, np.ndarray]) -> None:
+    """A row a sample: its label, the prediction, the best five with their probabilities, and what other orders gave."""
+    names = np.array(samples.classes, dtype=object)
+    best = ranked(probabilities["as_is"], TOP)
+    frame = pd.DataFrame(
+        {
+            "sample": samples.parts["evaluated"],
+            "label": names[labels],
+            "prediction": names[best[:, 0]],
+            **{f"prediction_{order}": names[probabilities[order].argmax(axis=1)] for order in FRAME_ORDERS[1:]},
+            "top": names[best].tolist(),
+            "probabilities": np.take_along_axis(probabilities["as_is"], best, axis=1).tolist(),
+        }
+    )
+    scratch = path.with_name(f".{path.name}.partial")
+    frame.to_parquet(scratch, index=False)
+    scratch.replace(path)

@@ -1,0 +1,119 @@
+"""Figures of a classification, as pure functions of labels and probabilities. Knows no file, no head and no store.
+
+Shape suffixes: N samples, C classes, K ranks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+CONFIDENCE = 0.95
+
+
+def ranked(probabilities_NC: np.ndarray, k: int) -> np.ndarray:
+    """The k most probable classes, best first; equals keep the order of the classes.
+
+    Returns:
+        (N, min(k, C)) int64.
+
+    >>> ranked(np.array([[0.2, 0.5, 0.3]]), 2).tolist()
+    [[1, 2]]
+    """
+    return np.argsort(-probabilities_NC, axis=1, kind="stable")[:, :k]
+
+
+def top_k_accuracy(ranked_NK: np.ndarray, labels_N: np.ndarray, k: int) -> float:
+    """Share of samples whose label is among the first k.
+
+    >>> top_k_accuracy(np.array([[1, 2], [0, 1]]), np.array([2, 0]), 1)
+    0.5
+    """
+    return float((ranked_NK[:, :k] == labels_N[:, None]).any(axis=1).mean())
+
+
+def calibration(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int) -> tuple[float, list[dict[str, Any]]]:
+    """Expected calibration error over bins of equal width, and the bins.
+
+    A bin holds its lower edge; the last one holds 1.0 too.
+
+    Args:
+        confidence_N: probability of the predicted class, in [0, 1].
+        correct_N: whether it was right.
+        bins: how many.
+
+    Returns:
+        The error: mean over samples of |accuracy - confidence| of their bin; and for each bin lower, upper, n, and the
+        mean confidence and accuracy, None where it is empty.
+
+    Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
+
+    >>> calibration(np.array([0.8, 1.0]), np.array([True, True]), 2)[0]
+    0.09999999999999998
+    """
+    edges = np.linspace(0, 1, bins + 1)
+    bin_N = np.clip(np.searchsorted(edges, confidence_N, side="right") - 1, 0, bins - 1)
+    n = np.bincount(bin_N, minlength=bins)
+    confidence = np.bincount(bin_N, weights=confidence_N, minlength=bins)
+    accuracy = np.bincount(bin_N, weights=correct_N, minlength=bins)
+    table = [
+        {
+            "lower": float(edges[i]),
+            "upper": float(edges[i + 1]),
+            "n": int(n[i]),
+            "confidence": float(confidence[i] / n[i]) if n[i] else None,
+            "accuracy": float(accuracy[i] / n[i]) if n[i] else None,
+        }
+        for i in range(bins)
+    ]
+    return float(np.abs(accuracy - confidence).sum() / len(confidence_N)), table
+
+
+def confusion(labels_N: np.ndarray, predictions_N: np.ndarray, n_classes: int) -> np.ndarray:
+    """(C, C) counts: row = true class, column = predicted class."""
+    return confusion_matrix(labels_N, predictions_N, labels=np.arange(n_classes))
+
+
+def per_class(labels_N: np.ndarray, predictions_N: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A row a class: n, accuracy, precision, recall, f1; None where nothing was counted.
+
+    Accuracy is the share of the class's own samples that were recognised: its recall. The field uses both names.
+    """
+    index = np.arange(len(classes))
+    scores = precision_recall_fscore_support(labels_N, predictions_N, labels=index, zero_division=0)
+    predicted = np.bincount(predictions_N, minlength=len(classes))
+    rows = []
+    for i, (precision, recall, f1, n) in enumerate(zip(*scores, strict=True)):
+        own = float(recall) if n else None
+        rows.append(
+            {
+                "class": classes[i],
+                "n": int(n),
+                "accuracy": own,
+                "precision": float(precision) if predicted[i] else None,
+                "recall": own,
+                "f1": float(f1) if n else None,
+            }
+        )
+    return rows
+
+
+def bootstrap_interval(correct_N: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
+    """95 % percentile interval of an accuracy, samples drawn with replacement.
+
+    The number of hits among N draws from N samples is binomial with the observed share of hits, so a resample is one
+    number and no array of N x draws is made.
+
+    Args:
+        correct_N: whether each sample was right.
+        draws: how many resamples.
+        seed: of the draws.
+
+    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, ch. 13.
+    """
+    n = len(correct_N)
+    accuracies = np.random.default_rng(seed % 2**64).binomial(n, np.mean(correct_N), size=draws) / n
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(accuracies, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,173 @@
+"""Batches of cached tokens, in memory or straight from the stores. Knows no head and no loss.
+
+Shape suffixes: B videos, T steps, N tokens a step, D width.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.training.dataset import DataError, Samples, Stream
+
+Batch = dict[str, Tensor]
+
+
+class Tokens(Dataset[Batch]):
+    """Samples by lists of rows, a whole batch at a time.
+
+    The streams that fit into the memory allowed are loaded at once, smallest first; the others are read when asked for.
+
+    Args:
+        samples: the joined samples.
+        ids: the samples that rows count, in order.
+        memory: bytes that may be held.
+    """
+
+    def __init__(self, samples: Samples, ids: Sequence[str], memory: float) -> None:
+        self.ids = list(ids)
+        self.streams = samples.streams
+        self.labels = torch.tensor([samples.labels[sample] for sample in ids])
+        first = next(iter(samples.streams.values())).store
+        self.times = torch.tensor([first.meta(sample)["times"] for sample in ids], dtype=torch.float32)
+        self.held: dict[str, Tensor] = {}
+        sizes = {role: len(self.ids) * _sample_bytes(stream) for role, stream in self.streams.items()}
+        for role in sorted(sizes, key=lambda role: sizes[role]):
+            if sizes[role] <= memory:
+                memory -= sizes[role]
+                stream = self.streams[role]
+                self.held[role] = torch.from_numpy(stream.store.load(stream.name, self.ids))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """A batch: role -> (B, T, N, D) as stored; times (B, T) float32 in seconds; label and row (B,) int64."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        batch = {"times": self.times[index], "label": self.labels[index], "row": index}
+        for role, stream in self.streams.items():
+            if role in self.held:
+                batch[role] = self.held[role].index_select(0, index)
+            else:
+                batch[role] = torch.from_numpy(
+                    stream.store.read([self.ids[row] for row in index.tolist()], stream.name)
+                )
+        return batch
+
+    def loader(self, batches: Sampler[list[int]], workers: int, pin: bool = False) -> DataLoader:
+        """A loader of whole batches; worker processes only where something is read from disk."""
+        workers = workers if len(self.held) < len(self.streams) else 0
+        return DataLoader(
+            self, batch_size=None, sampler=batches, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin
+        )
+
+
+def _sample_bytes(stream: Stream) -> int:
+    return int(np.prod(stream.sample_shape)) * np.dtype(stream.store.fields[stream.name][1]).itemsize
+
+
+class ShuffledBatches(Sampler[list[int]]):
+    """Batches of an epoch, fixed by seed and epoch alone: a resumed training needs no random state.
+
+    `size` is the batch of all processes together, so their number does not change what a step learns from. The rows
+    that do not fill a last batch sit this epoch out.
+
+    Args:
+        rows: row numbers to draw from.
+        size: rows a batch, over all processes.
+        seed: decides the order, with the epoch.
+        rank, world: this process, and how many there are.
+    """
+
+    def __init__(self, rows: Sequence[int], size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.rows = torch.as_tensor(rows)
+        self.size = min(size, len(rows) // world * world)
+        if self.size % world or not self.size:
+            raise DataError(
+                f"a batch of {size} from {len(rows)} samples cannot be shared by {world} devices; "
+                "make batch_size in params.yaml a multiple of compute.devices"
+            )
+        self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
+
+    def __len__(self) -> int:
+        return len(self.rows) // self.size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng([self.seed % 2**64, self.epoch]).permutation(len(self.rows))
+        for batch in range(len(self)):
+            chosen = order[batch * self.size : (batch + 1) * self.size]
+            yield self.rows[torch.from_numpy(chosen[self.rank :: self.world])].tolist()
+
+
+class OrderedBatches(Sampler[list[int]]):
+    """Every row exactly once over all processes, never padded; each process has the same number of batches.
+
+    Args:
+        rows: row numbers.
+        size: the most rows of a batch of one process (two where it is 1 and there are several processes).
+        rank, world: this process, and how many there are.
+    """
+
+    def __init__(self, rows: Sequence[int], size: int, rank: int = 0, world: int = 1) -> None:
+        if len(rows) < world:
+            raise DataError(f"{len(rows)} samples cannot be shared by {world} devices; lower compute.devices")
+        count = min(-(-len(rows) // (world * size)), len(rows) // world)  # the second: nobody validates an empty batch
+        share = np.asarray(rows)[rank::world]
+        self.batches = [part.tolist() for part in np.array_split(share, count)]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.batches)
+
+
+class FeatureData(LightningDataModule):
+    """Training and holdout batches for Lightning.
+
+    Args:
+        samples: the joined samples; the evaluated part is never touched here.
+        batch_size: samples a step, over all devices.
+        seed: decides the order of batches.
+        memory: bytes of features that may be held.
+        workers: processes that read what is not held.
+    """
+
+    def __init__(self, samples: Samples, *, batch_size: int, seed: int, memory: float, workers: int) -> None:
+        super().__init__()
+        self.samples, self.batch_size, self.seed, self.memory, self.workers = samples, batch_size, seed, memory, workers
+        self.tokens: Tokens | None = None
+
+    def setup(self, stage: str) -> None:
+        """Loads what fits, once a process."""
+        if self.tokens is None:
+            ids = self.samples.parts["train"] + self.samples.parts["holdout"]
+            self.tokens = Tokens(self.samples, ids, self.memory)
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches of the training part."""
+        rows = range(len(self.samples.parts["train"]))
+        batches = ShuffledBatches(rows, self.batch_size, self.seed, *self._place)
+        if self.trainer:
+            # Lightning tells the sampler its epoch only after the workers of a resumed training began to read.
+            batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        return self._loader(batches)
+
+    def val_dataloader(self) -> DataLoader:
+        """The holdout, each sample once."""
+        start, stop = len(self.samples.parts["train"]), len(self.tokens)
+        return self._loader(OrderedBatches(range(start, stop), self.batch_size, *self._place))
+
+    def _loader(self, batches: Sampler[list[int]]) -> DataLoader:
+        return self.tokens.loader(batches, self.workers, pin=torch.cuda.is_available())
+
+    @property
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -1,0 +1,225 @@
+"""Joins a manifest with the stores of a head's streams into samples to learn from. Knows no head and no trainer.
+
+Shape suffixes: B videos, T steps, N tokens a step, D width.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config import canonical_json
+
+# The manifest's own module, not the package: the package's other half opens videos.
+from pipeline.datasets.manifest import classes, read_manifest
+from pipeline.store import FeatureStore
+
+TIME_TOLERANCE = 1e-3  # seconds: far below the 40 ms of a frame
+BOX_TOLERANCE = 0.01  # of the frame's side: a seventh of one patch of 14
+SHOWN = 5  # samples named in an error or a report
+
+
+class DataError(ValueError):
+    """Manifest and stores that do not belong together; the message gives the remedy."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One feature as a head reads it: T steps of rows x columns tokens of `width` channels, stored in `name`."""
+
+    store: FeatureStore
+    name: str
+    grid: tuple[int, int, int]
+    width: int
+
+    @property
+    def sample_shape(self) -> tuple[int, int, int]:
+        """(T, N, D)."""
+        return self.grid[0], self.grid[1] * self.grid[2], self.width
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What can be learned from, and what cannot and why.
+
+    Attributes:
+        classes: names of the classes, sorted; a label is an index into them.
+        parts: "train", "holdout" and "evaluated" -> sample ids, in the manifest's order.
+        labels: sample id -> class index, of every sample of the parts.
+        failed: sample id -> reason, of every split.
+        unlabelled: how many samples that did not fail have no label.
+        skipped: how many labelled samples lie in splits that are neither trained on nor evaluated.
+        digest: sha256 of everything that training reads: samples, contents, labels, carve, feature keys.
+        streams: role -> Stream.
+    """
+
+    classes: list[str]
+    parts: dict[str, list[str]]
+    labels: dict[str, int]
+    failed: dict[str, str]
+    unlabelled: int
+    skipped: int
+    digest: str
+    streams: dict[str, Stream] = field(repr=False)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Every row of the manifest counted exactly once."""
+        return {
+            **{part: len(samples) for part, samples in self.parts.items()},
+            "failed": len(self.failed),
+            "unlabelled": self.unlabelled,
+            "skipped": self.skipped,
+        }
+
+
+def open_samples(
+    manifest: Path, features: Mapping[str, Path], *, train: str, evaluated: str, holdout: float, seed: int
+) -> Samples:
+    """Reads the manifest, opens the stores and joins them. Arguments, result and errors: see `join`."""
+    frame = read_manifest(manifest)
+    # A flipped bit must not become a number: reading with checksums is still far faster than a training step.
+    stores = {role: FeatureStore(directory, verify=True) for role, directory in features.items()}
+    return join(frame, stores, train=train, evaluated=evaluated, holdout=holdout, seed=seed)
+
+
+def join(
+    frame: pd.DataFrame, stores: Mapping[str, FeatureStore], *, train: str, evaluated: str, holdout: float, seed: int
+) -> Samples:
+    """Keeps the labelled samples that are ok in every store, and counts the others.
+
+    Args:
+        frame: the manifest; columns sample, label, split, digest, status.
+        stores: role -> store.
+        train, evaluated: names of the split that is learned from and of the one that is reported.
+        holdout: share of the train split carved out for early stopping, stratified.
+        seed: decides the carve.
+
+    Raises:
+        DataError: a store made from other content than the manifest's, a sample that a store has not seen, streams
+            whose times or crops differ, or nothing to train on.
+    """
+    if train == evaluated:
+        raise DataError(f"train_split and eval_split are both {train!r}; a split that was learned from says nothing")
+    streams = {role: _stream(role, store) for role, store in stores.items()}
+    _same_box(streams)
+    names = classes(frame)
+    index = {name: i for i, name in enumerate(names)}
+    failed, unlabelled, skipped = {}, 0, 0
+    splits: dict[str, list[str]] = {train: [], evaluated: []}
+    labels, digests = {}, {}
+    stored = {role: set(store.samples) for role, store in stores.items()}
+    for row in frame[["sample", "label", "split", "digest", "status"]].itertuples(index=False):
+        reason = None if row.status == "ok" else row.status
+        for role, store in stores.items():
+            known = row.sample in stored[role] or row.sample in store.failed
+            if known and store.digest(row.sample) != row.digest:
+                raise DataError(_stale(row.sample, role, store, "was made from another file than the manifest's"))
+            reason = reason or store.failed.get(row.sample)
+        if reason:
+            failed[row.sample] = reason
+        elif pd.isna(row.label):
+            unlabelled += 1
+        elif row.split not in splits:
+            skipped += 1
+        else:
+            for role, store in stores.items():
+                if row.sample not in stored[role]:
+                    raise DataError(_stale(row.sample, role, store, "is not in it"))
+            splits[row.split].append(row.sample)
+            labels[row.sample], digests[row.sample] = index[row.label], row.digest
+    if not splits[train]:
+        raise DataError(
+            f"no sample of the split {train!r} is usable: {len(failed)} failed, {unlabelled} have no label. "
+            f"The manifest's splits are {sorted(frame['split'].unique())}; correct train_split in params.yaml"
+        )
+    _same_times(streams, labels)
+    held = carve(splits[train], labels, holdout, seed)
+    if not held:
+        raise DataError(
+            f"no class of the split {train!r} has two usable samples, so nothing can be held out of training"
+        )
+    parts = {
+        "train": [sample for sample in splits[train] if sample not in held],
+        "holdout": [sample for sample in splits[train] if sample in held],
+        "evaluated": splits[evaluated],
+    }
+    content = {
+        "classes": names,
+        "features": {role: stream.store.key for role, stream in streams.items()},
+        **{
+            part: [(sample, digests[sample], labels[sample]) for sample in parts[part]] for part in ("train", "holdout")
+        },
+    }
+    digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
+    return Samples(names, parts, labels, failed, unlabelled, skipped, digest, streams)
+
+
+def carve(samples: Sequence[str], labels: Mapping[str, int], share: float, seed: int) -> set[str]:
+    """The samples held out of training: `share` of each class, rounded, at least one where a class has two.
+
+    A hash of seed and sample decides, so the choice does not depend on the samples' order, and adding samples moves
+    few of the others.
+    """
+    groups: dict[int, list[str]] = {}
+    for sample in samples:
+        groups.setdefault(labels[sample], []).append(sample)
+    held: set[str] = set()
+    for group in groups.values():
+        ranked = sorted(group, key=lambda sample: hashlib.sha256(f"{seed}:{sample}".encode()).digest())
+        count = min(max(round(share * len(group)), 1), len(group) - 1)
+        held.update(ranked[:count])
+    return held
+
+
+def _stream(role: str, store: FeatureStore) -> Stream:
+    """The token field of a store: the one whose samples have three axes, steps x tokens x width."""
+    fields = {name: shape for name, (shape, _) in store.fields.items() if len(shape) == 3}
+    if len(fields) != 1:
+        raise DataError(
+            f"{role}: a head needs exactly one field of shape (steps, tokens, width), but the store holds "
+            f"{ {name: shape for name, (shape, _) in store.fields.items()} }; name another feature in params.yaml"
+        )
+    ((name, shape),) = fields.items()
+    grid = tuple(store.provenance["grid"])
+    if (grid[0], grid[1] * grid[2]) != tuple(shape[:2]):
+        raise DataError(f"{role}: the provenance's grid {grid} does not fit {name} {tuple(shape)}; extract it again")
+    return Stream(store, name, grid, shape[2])
+
+
+def _same_box(streams: Mapping[str, Stream]) -> None:
+    boxes = {role: tuple(stream.store.provenance["box"]) for role, stream in streams.items()}
+    first = next(iter(boxes.values()))
+    if any(not np.allclose(box, first, rtol=0, atol=BOX_TOLERANCE) for box in boxes.values()):
+        raise DataError(
+            f"the streams see different parts of the frame (top, left, bottom, right): {boxes}. Cells and patches "
+            "would not lie on each other; give both features the same crop under preprocess in params.yaml"
+        )
+
+
+def _same_times(streams: Mapping[str, Stream], samples: Mapping[str, int]) -> None:
+    (first, reference), *others = streams.items()
+    for sample in samples:
+        wanted = reference.store.meta(sample)["times"]
+        for role, stream in others:
+            times = stream.store.meta(sample)["times"]
+            if len(times) != len(wanted) or not np.allclose(times, wanted, rtol=0, atol=TIME_TOLERANCE):
+                raise DataError(
+                    f"sample {sample}: the tokens of {first} are at {_rounded(wanted)} s, those of {role} at "
+                    f"{_rounded(times)} s; choose sampling.frames in params.yaml so that both have the same steps"
+                )
+
+
+def _rounded(times: Sequence[float]) -> list[float]:
+    return [round(time, 3) for time in times]
+
+
+def _stale(sample: str, role: str, store: FeatureStore, what: str) -> str:
+    provenance = store.provenance
+    return (
+        f"the {role} store ({provenance.get('feature', role)}-{store.key}) is stale: sample {sample} {what}. "
+        "Run `snakemake`, or `python -m pipeline extract` for this feature, and only that sample is computed"
+    )

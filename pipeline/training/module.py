@@ -1,0 +1,122 @@
+"""What one step of training does, whatever the head: loss, mixup, optimiser, schedule. Knows no store and no file.
+
+Shape suffixes: B videos, C classes.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from pipeline.training.data import Batch
+from pipeline.training.registry import KINDS, predict
+
+LR_BATCH = 256  # the batch that params' lr is given for
+
+
+class HeadModule(LightningModule):
+    """One head in training.
+
+    Args:
+        head: its name.
+        model: its module.
+        config: its sub-tree of params.
+        n_classes: C.
+        steps: optimiser steps an epoch.
+    """
+
+    def __init__(self, head: str, model: nn.Module, config: Any, n_classes: int, steps: int) -> None:
+        super().__init__()
+        self.head, self.model, self.config, self.steps = head, model, config, steps
+        self.accuracy = MulticlassAccuracy(n_classes, average="micro")
+        self.mixing = np.random.default_rng(0)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C)."""
+        return predict(self.head, self.model, batch)
+
+    def on_train_batch_start(self, _: Batch, step: int) -> None:
+        """Draws follow from seed, epoch, step and process, so that a resumed training repeats them.
+
+        Not once an epoch: Lightning leaves out the hook of the epoch that a resumed training starts with.
+        """
+        place = [self.config.seed % 2**64, self.current_epoch, step]
+        self.mixing = np.random.default_rng(place)  # the same λ on every device
+        torch.manual_seed(int(np.random.default_rng([*place, self.global_rank]).integers(2**63)))
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Cross entropy with label smoothing, of mixed samples where mixup is on."""
+        smoothing, label = self.config.label_smoothing, batch["label"]
+        if not self.config.mixup:
+            loss = F.cross_entropy(self(batch), label, label_smoothing=smoothing)
+        else:
+            share = self.mixing.beta(self.config.mixup, self.config.mixup)
+            logits_BC = self(mix(batch, KINDS[self.head].roles, share))
+            own, other = (F.cross_entropy(logits_BC, y, label_smoothing=smoothing) for y in (label, label.roll(1)))
+            loss = share * own + (1 - share) * other
+        self.log("train_loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=len(label), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Plain cross entropy and accuracy of the holdout, each sample once over all devices."""
+        logits_BC, label = self(batch), batch["label"]
+        self.accuracy.update(logits_BC, label)
+        loss = F.cross_entropy(logits_BC.float(), label)
+        self.log("holdout_loss", loss, on_epoch=True, logger=False, batch_size=len(label), sync_dist=True)
+        self.log("holdout_accuracy", self.accuracy, on_epoch=True, logger=False, batch_size=len(label))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW and a cosine per optimiser step."""
+        config = self.config
+        peak = config.lr * config.batch_size / LR_BATCH
+        optimizer = torch.optim.AdamW(parameter_groups(self.model, config.weight_decay), lr=peak, betas=(0.9, 0.999))
+        warmup, total = round(config.warmup_epochs * self.steps), config.epochs * self.steps
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, warmup, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def lr_factor(step: int, warmup: int, total: int) -> float:
+    """Learning rate of an optimiser step, as a share of its peak: linear warm-up, then half a cosine to zero.
+
+    >>> [round(lr_factor(step, 2, 6), 3) for step in range(7)]
+    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = min((step - warmup) / max(total - warmup, 1), 1.0)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Weight decay for the matrices of layers only: none for biases, norms, positions, embeddings and scalars."""
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            matrix = name.endswith("weight") and parameter.ndim >= 2 and not isinstance(module, nn.Embedding)
+            if parameter.requires_grad:
+                groups[matrix].append(parameter)
+    decays = ((True, weight_decay), (False, 0.0))
+    return [{"params": groups[matrix], "weight_decay": decay} for matrix, decay in decays if groups[matrix]]
+
+
+def mix(batch: Batch, roles: tuple[str, ...], share: float) -> Batch:
+    """Mixup: every stream, and its times, as `share` of each sample and the rest of its neighbour in the batch.
+
+    Args:
+        batch: streams (B, T, N, D) of any float dtype and times (B, T).
+        roles: the keys of the streams.
+        share: λ, one for all streams, so that they stay pictures of the same mixture.
+
+    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. A batch is already in random order,
+    so its roll by one is as good a pairing as another shuffle.
+    """
+    mixed = {}
+    for key in (*roles, "times"):
+        own = batch[key].float()
+        mixed[key] = own.roll(1, 0).lerp_(own, share)
+    return {**batch, **mixed}

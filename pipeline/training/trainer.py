@@ -1,0 +1,199 @@
+"""Trains one head from its caches: resumable, repeatable, on one device or several. Knows no video and no backbone."""
+
+import contextlib
+import hashlib
+import logging
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from dvclive.lightning import DVCLiveLogger
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+
+from pipeline.config import Params, canonical_json
+from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
+from pipeline.training.data import FeatureData
+from pipeline.training.dataset import SHOWN, Samples, open_samples
+from pipeline.training.module import HeadModule
+from pipeline.training.registry import build, count
+from pipeline.training.run_folder import (
+    CHECKPOINT,
+    LOGS,
+    RunError,
+    claim,
+    complete,
+    only_writer,
+    weights_digest,
+)
+
+# What a head's params hold that does not reach its weights.
+AFTER_TRAINING = {"result", "eval_split", "bootstrap", "calibration_bins"}
+
+
+def say(line: str) -> None:
+    """One line to the log, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
+    """The samples of a head as its params ask for them. Errors: see `training.dataset.join`."""
+    config = params.head(head)
+    return open_samples(
+        manifest,
+        features,
+        train=config.train_split,
+        evaluated=config.eval_split,
+        holdout=config.holdout,
+        seed=config.seed,
+    )
+
+
+def train(
+    params: Params,
+    head: str,
+    manifest: Path,
+    features: Mapping[str, Path],
+    run: Path,
+    progress: Callable[[str], None] = say,
+) -> dict[str, Any]:
+    """Brings a run to its end: from scratch, from the last epoch of a killed training, or not at all if it is complete.
+
+    Writes weights.safetensors (averaged weights of the best epoch by holdout accuracy), history.csv, DVCLive's logs,
+    and last, by rename, run.json.
+
+    Args:
+        params: holds the head and `compute`.
+        head: its name.
+        manifest: the data set's Parquet manifest.
+        features: role -> directory of the store.
+        run: the run's folder.
+        progress: called with one line an epoch.
+
+    Returns:
+        What run.json holds; {} in the further processes of a multi-device training.
+
+    Raises:
+        DataError, TooLarge, RunBusy, RunError, TrainingDiverged: with the remedy.
+    """
+    began = time.monotonic()
+    first = rank_zero_only.rank == 0
+    torch.set_num_threads(params.compute.threads)
+    config = params.head(head)
+    samples = head_samples(params, head, manifest, features)
+    keyed = config.model_dump(mode="json", exclude=AFTER_TRAINING)
+    identity = hashlib.sha256(canonical_json([samples.digest, keyed]).encode()).hexdigest()
+    say_first = progress if first else lambda line: None
+    with only_writer(run) if first else contextlib.nullcontext():
+        record = claim(run, identity) if first else {}
+        if record:
+            complete(run, identity, record)
+            progress(f"{run}: complete already, trained 0 epochs")
+            return record
+        counts = ", ".join(f"{number} {name}" for name, number in samples.counts.items())
+        say_first(f"{run}: {head} on {len(samples.classes)} classes; samples: {counts}")
+        for sample, reason in list(samples.failed.items())[:SHOWN]:
+            say_first(f"  failed {sample}: {reason}")
+        module, journal = _fit(params, head, samples, run, say_first)
+        if len(journal.rows) < config.epochs and not journal.has_stalled:
+            raise RunError(f"{run}: interrupted after epoch {len(journal.rows)}; the same command goes on from there")
+        if not first:
+            return {}
+        record = {
+            "head": head,
+            "classes": samples.classes,
+            "best_epoch": journal.best_epoch,
+            "holdout_accuracy": journal.best_accuracy,
+            "parameters": count(module.model),
+            "trainable": count(module.model, trainable=True),
+            "samples": samples.counts,
+            "data_digest": samples.digest,
+            "weights": weights_digest(run),
+            "config": config.model_dump(mode="json"),
+            "features": {
+                role: {"key": stream.store.key, "provenance": stream.store.provenance}
+                for role, stream in samples.streams.items()
+            },
+            "timings": {
+                "epochs": len(journal.rows),
+                "fit_s": sum(journal.seconds),
+                "this_process_s": time.monotonic() - began,
+            },
+        }
+        complete(run, identity, record)
+        progress(
+            f"{run}: best epoch {journal.best_epoch} of {len(journal.rows)}, "
+            f"holdout top-1 {journal.best_accuracy:.3f}, "
+            f"{record['trainable']:,} trainable parameters, {time.monotonic() - began:.0f} s"
+        )
+        return record
+
+
+def _fit(
+    params: Params, head: str, samples: Samples, run: Path, progress: Callable[[str], None]
+) -> tuple[HeadModule, Journal]:
+    config, compute, first = params.head(head), params.compute, rank_zero_only.rank == 0
+    _hush()
+    data = FeatureData(
+        samples,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        memory=compute.cache_memory_gb * 1e9,
+        workers=compute.decode_workers,
+    )
+    torch.manual_seed(config.seed)
+    model = build(head, config, samples)
+    steps = max(len(samples.parts["train"]) // config.batch_size, 1)
+    module = HeadModule(head, model, config, len(samples.classes), steps)
+    average = MovingAverage(config.ema_decay)
+    journal = Journal(run, average, config.patience, compute.threads, progress)
+    checkpoint = ModelCheckpoint(
+        run, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
+    )
+    distributed = compute.devices > 1 or compute.strategy == "ddp"
+    trainer = Trainer(
+        accelerator=accelerator(compute.device),
+        devices=compute.devices,
+        # Processes of our own on this machine, under a scheduler too. Heads have no running statistics to broadcast.
+        strategy=DDPStrategy(broadcast_buffers=False) if distributed else "auto",
+        plugins=[CheckpointByRename(), *([LightningEnvironment()] if distributed else [])],
+        precision=config.precision,
+        max_epochs=config.epochs,
+        gradient_clip_val=config.clip_norm,
+        deterministic=True,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        callbacks=[average, journal, checkpoint],
+        logger=DVCLiveLogger(experiment=Logs(str(run / LOGS), dvcyaml=None) if first else None),
+        log_every_n_steps=steps,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=run,
+    )
+    resumed = run / CHECKPOINT if (run / CHECKPOINT).exists() else None
+    trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+    return module, journal
+
+
+def accelerator(device: str) -> str:
+    """Lightning's and torch's name of the device that params ask for: "cuda" or "cpu"."""
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _hush() -> None:
+    """Our own line an epoch is the progress; advice meant for interactive use is not shown."""
+    for name in ("lightning.pytorch", "lightning.fabric", "dvclive"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for advice in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists.*",
+        ".*is smaller than the logging.*",
+    ):
+        warnings.filterwarnings("ignore", advice)

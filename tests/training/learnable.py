@@ -1,0 +1,183 @@
+"""A small data set of made-up features that can be learned: stores and manifest as stage 1 would leave them."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config import Params, override, parse_params
+from pipeline.datasets.manifest import FACTS, write_manifest
+from pipeline.store import ShardWriter
+
+STEPS = 4
+GRIDS = {"semantic": (STEPS, 4, 4), "motion": (STEPS, 2, 2)}
+WIDTHS = {"semantic": 16, "motion": 8}
+FIELDS = {"semantic": "patch_tokens", "motion": "clip_tokens"}
+FEATURES = {"semantic": "patches", "motion": "clips"}
+CLASSES = ("falling", "rising", "sitting", "walking")
+HEAD: dict[str, Any] = {
+    "dataset": "made",
+    "features": FEATURES,
+    "result": "made_top1",
+    "seed": 3,
+    "model": {
+        "fusion": "cast",
+        "layers": 1,
+        "attention_heads": 2,
+        "width": 8,
+        "bottleneck": 8,
+        "window": "cell",
+        "graph": "full",
+        "radii": [1],
+        "semantic_neighbours": 2,
+        "motion_neighbours": 1,
+        "dropout": 0.1,
+        "token_dropout": 0.1,
+    },
+    "lr": 0.04,
+    "batch_size": 16,
+    "epochs": 4,
+    "warmup_epochs": 1,
+    "weight_decay": 0.05,
+    "clip_norm": 1.0,
+    "label_smoothing": 0.1,
+    "mixup": 0.2,
+    "ema_decay": 0.8,
+    "precision": "32-true",
+    "patience": 50,
+    "holdout": 0.2,
+    "train_split": "train",
+    "eval_split": "validation",
+    "bootstrap": 200,
+    "calibration_bins": 15,
+}
+
+
+@dataclass(frozen=True)
+class Made:
+    """What train and evaluate take."""
+
+    params: Params
+    manifest: Path
+    features: dict[str, Path]
+
+    def arguments(self, run: Path, **changes: Any) -> tuple:
+        """Positional arguments of `train`, the head's dotted params changed."""
+        changes = {key.replace("__", "."): value for key, value in changes.items()}
+        head = override(self.params.head("gasm_cast"), changes)
+        heads = self.params.heads.model_copy(update={"gasm_cast": head})
+        return self.params.model_copy(update={"heads": heads}), "gasm_cast", self.manifest, self.features, run
+
+
+def made_params(compute: dict[str, Any] | None = None) -> Params:
+    """Params of the made-up set, one thread on the CPU."""
+    common = {"weights": {"random": 1}, "preprocess": {"resize": [64, 64]}}
+    features = {
+        "patches": {"backbone": "dinov3", "sampling": {"frames": STEPS}, **common},
+        "clips": {"backbone": "r3d18", "sampling": {"frames": 4 * STEPS}, **common},
+    }
+    return parse_params(
+        {
+            "compute": {"device": "cpu", "threads": 1, **(compute or {})},
+            "datasets": {"made": {"layout": "ssv2", "root": "nowhere"}},
+            "features": features,
+            "heads": {"gasm_cast": HEAD},
+        }
+    )
+
+
+def digest(sample: str) -> str:
+    """What stands for the sha256 of the sample's video."""
+    return hashlib.sha256(sample.encode()).hexdigest()
+
+
+def tokens(sample: str, label: str | None, role: str) -> np.ndarray:
+    """(T, N, D): each class is a path through the steps, "rising" the reverse of "falling", under noise."""
+    random = np.random.default_rng([int(digest(sample)[:8], 16), len(role)])
+    path = np.zeros((STEPS, WIDTHS[role]))
+    if label in ("falling", "rising"):
+        path[np.arange(STEPS), np.arange(STEPS)[:: 1 if label == "falling" else -1]] = 3
+    elif label is not None:
+        path[:, 5 if label == "sitting" else 6] = 3
+    rows, columns = GRIDS[role][1:]
+    return (path[:, None] + random.normal(size=(STEPS, rows * columns, WIDTHS[role]))).astype(np.float16)
+
+
+def frame(per_class: dict[str, int]) -> pd.DataFrame:
+    """A manifest: `per_class` samples of each class in each split."""
+    rows = [
+        {"sample": f"{split}-{label}-{i}", "label": label, "split": split}
+        for split, count in per_class.items()
+        for i in range(count)
+        for label in CLASSES
+    ]
+    table = pd.DataFrame(rows).astype({"label": object})
+    table["path"] = table["sample"] + ".webm"
+    table["template"] = table["label"]
+    table["digest"] = [digest(sample) for sample in table["sample"]]
+    table["status"] = "ok"
+    table["shard"] = 0
+    facts = {"duration": 4.0, "frames": 48, "fps": 12.0, "width": 64, "height": 64, "codec": "vp9", "rotation": 0}
+    for name, value in {**facts, "edit_list": False, "decord_exact": True, "bytes": 1, "mtime_ns": 1}.items():
+        table[name] = value
+    assert set(FACTS) <= set(table.columns)
+    return table
+
+
+def write_store(
+    root: Path, role: str, table: pd.DataFrame, failed: dict[str, str] | None = None, **changes: Any
+) -> Path:
+    """A finished store; `changes` replace parts of its provenance, and `times` those of the tokens."""
+    directory = root / f"{FEATURES[role]}-key{role}"
+    times = changes.pop("times", [0.5, 1.5, 2.5, 3.5])
+    provenance = {
+        "key": f"key{role}",
+        "feature": FEATURES[role],
+        "config": {"backbone": {"semantic": "dinov3", "motion": "r3d18"}[role]},
+        "weights": "random:1",
+        "grid": list(GRIDS[role]),
+        "box": [0.0, 0.0, 1.0, 1.0],
+        **changes,
+    }
+    steps, rows, columns = GRIDS[role]
+    fields = {FIELDS[role]: ((steps, rows * columns, WIDTHS[role]), "float16")}
+    if role == "semantic":
+        fields["cls"] = ((steps, WIDTHS[role]), "float16")
+    samples = list(zip(table["sample"], table["digest"], strict=True))
+    with ShardWriter(directory / "shard-000", samples, fields, provenance) as writer:
+        for row in table.itertuples():
+            reason = (failed or {}).get(row.sample) or (None if row.status == "ok" else row.status)
+            if reason:
+                writer.fail(row.sample, reason)
+                continue
+            values = tokens(row.sample, row.label, role)
+            arrays = {FIELDS[role]: values, "cls": values.mean(axis=1)}
+            writer.put(row.sample, {name: arrays[name] for name in fields}, {"times": times})
+        writer.commit()
+        writer.finish()
+    return directory
+
+
+def make(root: Path, train: int = 20, validation: int = 8, compute: dict[str, Any] | None = None) -> Made:
+    """Everything on disk, `train` and `validation` samples a class."""
+    table = frame({"train": train, "validation": validation})
+    write_manifest(table, root / "manifest.parquet")
+    features = {role: write_store(root, role, table) for role in FEATURES}
+    return Made(made_params(compute), root / "manifest.parquet", features)
+
+
+if (
+    __name__ == "__main__"
+):  # `python -m tests.training.learnable ROOT RUN COMPUTE CHANGES`: train in a process of its own
+    import json
+    import sys
+
+    from pipeline.training import train
+
+    root, run, compute, changes = sys.argv[1:]
+    features = {role: Path(root) / f"{FEATURES[role]}-key{role}" for role in FEATURES}
+    made = Made(made_params(json.loads(compute)), Path(root) / "manifest.parquet", features)
+    train(*made.arguments(Path(run), **json.loads(changes)))

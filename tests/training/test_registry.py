@@ -1,0 +1,35 @@
+"""Heads by name."""
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.training.registry import KINDS, Kind, TooLarge, build, count, predict
+from pipeline.training.trainer import head_samples
+
+
+def test_the_head_fits_the_stores_and_takes_half_precision_batches(made):
+    params, head, manifest, features, _ = made.arguments(None)
+    samples = head_samples(params, head, manifest, features)
+    module = build(head, params.head(head), samples).eval()
+    batch = {
+        "semantic": torch.randn(3, 4, 16, 16).half(),
+        "motion": torch.randn(3, 4, 4, 8).half(),
+        "times": torch.tensor([[0.5, 1.5, 2.5, 3.5]]).expand(3, -1),
+    }
+    assert predict(head, module, batch).shape == (3, 4)
+    assert predict(head, module, batch).dtype == torch.float32
+
+
+def test_gasm_cast_must_stay_under_20_million_trainable_parameters():
+    assert KINDS["gasm_cast"].limit == 20_000_000
+
+
+def test_the_limit_counts_trainable_parameters_only(made, monkeypatch):
+    frozen = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False))
+    monkeypatch.setitem(KINDS, "frozen", Kind((), lambda config, samples: frozen, None, limit=13))
+    assert build("frozen", None, None) is frozen
+    assert (count(frozen), count(frozen, trainable=True)) == (24, 12)
+    monkeypatch.setitem(KINDS, "frozen", Kind((), lambda config, samples: frozen, None, limit=12))
+    with pytest.raises(TooLarge, match="12 trainable parameters and must have fewer than 12"):
+        build("frozen", None, None)

@@ -1,0 +1,195 @@
+"""Training as the command line runs it: whole, resumed, refused, shared by two processes."""
+
+import json
+import random
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.datasets.manifest import read_manifest, write_manifest
+from pipeline.store import StoreMissing
+from pipeline.training import DataError, RunBusy, train
+from pipeline.training.callbacks import TrainingDiverged
+from pipeline.training.registry import KINDS, TooLarge
+from pipeline.training.run_folder import only_writer
+from tests.training.learnable import FEATURES, make
+
+ROOT = Path(__file__).parents[2]
+EPOCHS = 6
+
+
+def start(made, run: Path, compute: dict | None = None, **changes) -> subprocess.Popen:
+    """A training in a process of its own; its lines come through stderr."""
+    command = [sys.executable, "-m", "tests.training.learnable", made.manifest.parent, run]
+    command += [json.dumps(compute or {}), json.dumps(changes)]
+    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> list[str]:
+    lines = process.communicate(timeout=300)[1].splitlines()
+    assert process.returncode == 0, "\n".join(lines)
+    return lines
+
+
+@pytest.fixture(scope="module")
+def run(made, tmp_path_factory) -> Path:
+    """A complete run."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    train(*made.arguments(folder, epochs=EPOCHS), progress=lambda line: None)
+    return folder
+
+
+def test_a_run_leaves_weights_history_and_its_record(made, run):
+    record = json.loads((run / "run.json").read_text())
+    history = pd.read_csv(run / "history.csv")
+    assert list(history) == ["epoch", "train_loss", "holdout_loss", "holdout_accuracy", "lr"]
+    assert list(history["epoch"]) == list(range(1, EPOCHS + 1))
+    best = history["holdout_accuracy"].idxmax()
+    assert (record["best_epoch"], record["holdout_accuracy"]) == (best + 1, history["holdout_accuracy"][best])
+    assert record["trainable"] == sum(tensor.numel() for tensor in load_file(run / "weights.safetensors").values())
+    assert record["samples"] == {
+        "train": 64,
+        "holdout": 16,
+        "evaluated": 32,
+        "failed": 0,
+        "unlabelled": 0,
+        "skipped": 0,
+    }
+    assert record["features"]["motion"]["key"] == "keymotion"
+    assert record["classes"] == ["falling", "rising", "sitting", "walking"]
+    assert (run / "dvclive" / "metrics.json").exists()
+
+
+def test_the_loss_falls(run):
+    history = pd.read_csv(run / "history.csv")
+    assert history["holdout_loss"].iloc[-1] < 0.8 * history["holdout_loss"].iloc[0]
+
+
+def test_the_checkpoint_loads_with_weights_only(run):
+    checkpoint = torch.load(run / "last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == EPOCHS - 1
+
+
+def test_a_second_run_of_the_same_training_trains_nothing(made, run):
+    before = (run / "run.json").read_bytes()
+    (run / "run.json").unlink()  # as a scheduler does before it runs a rule
+    lines: list[str] = []
+    train(*made.arguments(run, epochs=EPOCHS), progress=lines.append)
+    assert "trained 0 epochs" in lines[-1]
+    assert (run / "run.json").read_bytes() == before
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(made, run, tmp_path):
+    for name, seed in (("same", 3), ("other", 4)):
+        train(*made.arguments(tmp_path / name, epochs=EPOCHS, seed=seed), progress=lambda line: None)
+    weights = (run / "weights.safetensors").read_bytes()
+    assert (tmp_path / "same" / "weights.safetensors").read_bytes() == weights
+    assert (tmp_path / "same" / "history.csv").read_bytes() == (run / "history.csv").read_bytes()
+    assert (tmp_path / "other" / "weights.safetensors").read_bytes() != weights
+
+
+def test_what_another_training_left_in_the_folder_is_discarded(made, run, tmp_path):
+    folder = tmp_path / "reused"
+    train(*made.arguments(folder, epochs=2, label_smoothing=0.0), progress=lambda line: None)
+    lines: list[str] = []
+    train(*made.arguments(folder, epochs=EPOCHS), progress=lines.append)
+    assert not any("resumed" in line for line in lines)
+    assert (folder / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
+
+
+def test_weights_that_were_damaged_are_trained_again(made, run, tmp_path):
+    folder = tmp_path / "damaged"
+    train(*made.arguments(folder, epochs=EPOCHS), progress=lambda line: None)
+    (folder / "weights.safetensors").write_bytes(b"torn")
+    train(*made.arguments(folder, epochs=EPOCHS), progress=lambda line: None)
+    assert (folder / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
+
+
+def test_training_ends_when_the_holdout_stops_gaining(made, tmp_path):
+    record = train(*made.arguments(tmp_path / "run", epochs=30, patience=2, lr=1e-9), progress=lambda line: None)
+    assert record["timings"]["epochs"] == record["best_epoch"] + 2 < 30
+
+
+def test_features_read_from_disk_train_to_the_same_weights(made, run, tmp_path):
+    params, *rest = made.arguments(tmp_path / "run", epochs=EPOCHS)
+    compute = params.compute.model_copy(update={"cache_memory_gb": 0.0, "decode_workers": 1})
+    train(params.model_copy(update={"compute": compute}), *rest, progress=lambda line: None)
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
+
+
+def test_training_leaves_the_repository_around_it_alone(made, tmp_path, monkeypatch):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    monkeypatch.chdir(tmp_path)
+    train(*made.arguments(tmp_path / "run", epochs=1), progress=lambda line: None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".git", "run"]
+    assert not subprocess.run(["git", "diff", "--cached", "--name-only"], capture_output=True, check=True).stdout
+
+
+def test_a_folder_in_which_another_process_trains_is_refused(made, tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.training.run_folder.PATIENCE", 0.0)
+    with only_writer(tmp_path), pytest.raises(RunBusy, match="another process"):
+        train(*made.arguments(tmp_path))
+
+
+def test_a_loss_that_is_no_number_ends_the_training(made, tmp_path):
+    with pytest.raises(TrainingDiverged, match="lower lr"):
+        train(*made.arguments(tmp_path / "run", lr=1e30, warmup_epochs=0.0), progress=lambda line: None)
+
+
+def test_a_head_that_is_too_large_is_refused_before_training(made, tmp_path, monkeypatch):
+    monkeypatch.setitem(KINDS, "gasm_cast", replace(KINDS["gasm_cast"], limit=1000))
+    with pytest.raises(TooLarge, match="fewer than 1,000"):
+        train(*made.arguments(tmp_path / "run"), progress=lambda line: None)
+
+
+def test_a_manifest_newer_than_its_stores_is_refused(tmp_path):
+    made = make(tmp_path, train=4, validation=2)
+    table = read_manifest(made.manifest)
+    table.loc[0, "digest"] = "0" * 64
+    write_manifest(table, made.manifest)
+    with pytest.raises(DataError, match="stale"):
+        train(*made.arguments(tmp_path / "run"))
+    (tmp_path / f"{FEATURES['motion']}-keymotion" / "shard-000.json").unlink()
+    with pytest.raises(StoreMissing):
+        train(*made.arguments(tmp_path / "run"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("memory", [1.0, 0.0], ids=["held", "read"])
+def test_a_killed_and_resumed_training_ends_bitwise_equal_to_one_that_was_not(made, run, tmp_path, memory):
+    folder, rng, resumed = tmp_path / "killed", random.Random(5), 0
+    for kill in range(4):
+        process = start(made, folder, {"cache_memory_gb": memory}, epochs=EPOCHS)
+        for line in process.stderr:
+            resumed += line.startswith("resumed")
+            if line.startswith("epoch   ") and int(line[5:9]) > kill:
+                break
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+    lines = finish(start(made, folder, {"cache_memory_gb": memory}, epochs=EPOCHS))
+    assert resumed + any(line.startswith("resumed") for line in lines) >= 1
+    for name in ("weights.safetensors", "history.csv"):
+        assert (folder / name).read_bytes() == (run / name).read_bytes()
+    curve = "dvclive/plots/metrics/holdout_accuracy.tsv"
+    assert (folder / curve).read_bytes() == (run / curve).read_bytes()
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_and_validate_each_sample_once(made, tmp_path):
+    changes = {"epochs": 2, "mixup": 0.0, "model__dropout": 0.0, "model__token_dropout": 0.0}
+    train(*made.arguments(tmp_path / "one", **changes), progress=lambda line: None)
+    finish(start(made, tmp_path / "two", {"devices": 2, "strategy": "ddp"}, **changes))
+    one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("one", "two"))
+    # 16 holdout samples: accuracy in sixteenths, and every figure that of a single process but for the order of sums.
+    pd.testing.assert_frame_equal(one, two, rtol=1e-4)
+    first, second = (load_file(tmp_path / name / "weights.safetensors") for name in ("one", "two"))
+    for name, weight in first.items():
+        torch.testing.assert_close(second[name], weight, rtol=1e-3, atol=1e-4)
