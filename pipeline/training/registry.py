@@ -13,7 +13,11 @@ from pipeline.heads.gasm_cast import GasmCast
 from pipeline.training.dataset import Samples
 
 
-class TooLarge(ValueError):
+class HeadError(ValueError):
+    """A head's params that do not fit each other or the features."""
+
+
+class TooLarge(HeadError):
     """A head with more trainable parameters than it may have."""
 
 
@@ -67,9 +71,13 @@ def build(head: str, config: Any, samples: Samples) -> nn.Module:
 
     Raises:
         KeyError: a head that is not registered.
+        HeadError: widths, heads or grids that do not fit each other.
         TooLarge: as many trainable parameters as its kind's limit, or more.
     """
-    module = KINDS[head].build(config, samples)
+    try:
+        module = KINDS[head].build(config, samples)
+    except ValueError as error:
+        raise HeadError(f"heads.{head}.model: {error}") from error
     trainable = count(module, trainable=True)
     if trainable >= KINDS[head].limit:
         raise TooLarge(

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.registry import KINDS, Kind, TooLarge, build, count, predict
+from pipeline.config import override
+from pipeline.training.registry import KINDS, HeadError, Kind, TooLarge, build, count, predict
 from pipeline.training.trainer import head_samples
 
 
@@ -33,3 +34,11 @@ def test_the_limit_counts_trainable_parameters_only(made, monkeypatch):
     monkeypatch.setitem(KINDS, "frozen", Kind((), lambda config, samples: frozen, None, limit=12))
     with pytest.raises(TooLarge, match="12 trainable parameters and must have fewer than 12"):
         build("frozen", None, None)
+
+
+def test_params_that_do_not_fit_each_other_are_an_error_that_names_their_place(made):
+    params, head, manifest, features, _ = made.arguments(None)
+    samples = head_samples(params, head, manifest, features)
+    config = override(params.head(head), {"model.attention_heads": 3})
+    with pytest.raises(HeadError, match=r"heads\.gasm_cast\.model: .*3 attention_heads do not divide"):
+        build(head, config, samples)
