@@ -1,0 +1,64 @@
+"""The shipped mini backbones: whole, small, and with knowledge that random weights do not have."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.toyworld import mini, pretrain
+from pipeline.toyworld.card import measure, probe_dinov3, probe_r3d18, write_card, write_random
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+
+
+def test_what_is_shipped_is_under_fifteen_megabytes():
+    assert sum(file.stat().st_size for file in WEIGHTS.rglob("*") if file.is_file()) < 15e6
+
+
+def test_mini_dinov3_knows_more_than_random_weights(tmp_path):
+    write_random(tmp_path, seed=0)
+    shipped, random = (probe_dinov3(folder / "mini-dinov3", 5, 240) for folder in (WEIGHTS, tmp_path))
+    for question in ("shape", "round or with corners"):
+        assert shipped[question][0] > random[question][0] + 0.1, question
+    assert shipped["round or with corners"][0] > 0.8
+
+
+def test_mini_r3d18_knows_more_than_random_weights(tmp_path):
+    write_random(tmp_path, seed=0)
+    shipped, random = (probe_r3d18(folder / "mini-r3d18.safetensors", 5, 60) for folder in (WEIGHTS, tmp_path))
+    for question in ("busy on the spot or not", "shaking or pulsing", "velocity, R2"):
+        assert shipped[question][0] > random[question][0] + 0.1, question
+
+
+def test_the_card_tells_of_the_shipped_weights():
+    text = (WEIGHTS / "README.md").read_text()
+    for note in json.loads((WEIGHTS / "pretraining.json").read_text())["trainings"]:
+        assert f"| `{note['name']}` | {note['parameters']:,} | {note['start']} | {note['seed']} |" in text
+
+
+def test_pixels_are_normalised_as_the_backbones_do_it():
+    frames = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    wanted = (frames / 255 - np.float64((0.485, 0.456, 0.406))) / (0.229, 0.224, 0.225)
+    np.testing.assert_allclose(mini.dinov3_pixels(frames), wanted.transpose(0, 3, 1, 2), atol=1e-5)
+    wanted = (frames / 255 - np.float64((0.43216, 0.394666, 0.37645))) / (0.22803, 0.22145, 0.216989)
+    np.testing.assert_allclose(mini.r3d18_pixels(frames[None])[0], wanted.transpose(3, 0, 1, 2), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_pretraining_is_deterministic_and_its_card_is_measured(tmp_path):
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        notes = [
+            pretrain.pretrain_dinov3(folder / "mini-dinov3", 3, steps=2, batch=4),
+            pretrain.pretrain_r3d18(folder / "mini-r3d18.safetensors", 3, steps=2, batch=2),
+        ]
+        pretrain.write_notes(folder, notes)
+    for file in ("mini-dinov3/model.safetensors", "mini-r3d18.safetensors"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+    with torch.random.fork_rng():
+        found = measure(tmp_path / "one", tmp_path / "random", seed=4, pictures=60, clips=40)
+    write_card(tmp_path / "one", found)
+    card = (tmp_path / "one" / "README.md").read_text()
+    assert f"{found['dinov3']['shape']['pretrained']:.3f}" in card and "{" not in card
