@@ -54,7 +54,7 @@ class Plan:
 
     def __init__(self, params: Params) -> None:
         self.params = params
-        self._shards: dict[str, list[int]] = {}
+        self._shards: dict[Any, list[int]] = {}
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides. Raises ParamsError for an override that does not fit."""
@@ -100,6 +100,11 @@ class Plan:
         return canonical_json(document)
 
     @property
+    def compute(self) -> str:
+        """Canonical JSON of the section `compute`, which every job gets beside its part."""
+        return canonical_json(self.params.compute.model_dump(mode="json"))
+
+    @property
     def gpus(self) -> int:
         """How many of the scheduler's `gpu` units a job of a backbone or of a training takes."""
         return 0 if self.params.compute.device == "cpu" else self.params.compute.devices
@@ -117,13 +122,16 @@ class Plan:
 
     def shards(self, dataset: str) -> list[int]:
         """The shards of a data set, from its annotations and, if there is one, its manifest."""
-        if dataset not in self._shards:
-            chosen, manifest = self.params.datasets[dataset], Path("features") / dataset / "manifest.parquet"
+        chosen, manifest = self.params.datasets[dataset], Path("features") / dataset / "manifest.parquet"
+        known = [path for path in (*map(Path, self.annotation_files(dataset)), manifest) if path.exists()]
+        # Within one call of Snakemake a checkpoint may make the annotations anew.
+        state = (dataset, *((path, path.stat().st_mtime_ns) for path in known))
+        if state not in self._shards:
             previous = datasets.read_shards(manifest) if manifest.exists() else {}
             samples = datasets.read_annotations(chosen)["sample"].tolist()
             assigned = datasets.assign_shards(samples, previous, chosen.shard_size)
-            self._shards[dataset] = sorted({assigned[sample] for sample in samples})
-        return self._shards[dataset]
+            self._shards[state] = sorted({assigned[sample] for sample in samples})
+        return self._shards[state]
 
     def shard_manifests(self, head: str, key: str) -> list[str]:
         """The shard manifests of every feature that a run reads."""

@@ -31,7 +31,7 @@ def test_the_literal_line_parses_and_runs_in_a_directory_of_its_own(tmp_path, la
     command = [str(Path(sys.executable).with_name("snakemake"))]
     if launcher == "module":
         command = [sys.executable, "-m", "snakemake"]
-    line = [*command, *"--cores 8 --resources gpu=2 results/x.json".split()]
+    line = [*command, *["--cores", "8", "--resources", "gpu=2", "results/x.json"]]
     run = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert (tmp_path / "results/x.json").exists()

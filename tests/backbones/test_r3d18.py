@@ -229,7 +229,7 @@ def test_no_network_is_an_error_with_the_remedy(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
-    with pytest.raises(BackboneError, match="no route to host.*give its path as weights.path"):
+    with pytest.raises(BackboneError, match=r"no route to host.*give its path as weights.path"):
         backbones.load(r3d_feature({"hub": r3d18.KINETICS_HUB, "revision": "b3b3357e"}))
 
 
