@@ -22,7 +22,6 @@ console = Console(soft_wrap=True)
 FEATURES = Path("features")
 SECONDS_BETWEEN_LINES = 5.0
 ParamsOption = Annotated[str, typer.Option("--params", help="A YAML file, or a literal JSON document.")]
-ComputeOption = Annotated[str | None, typer.Option("--compute", help="JSON in place of the section compute.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override of the head: model.fusion=concat. Repeats.")
 ]
@@ -79,13 +78,11 @@ def pretrain(
 
 
 @app.command()
-def manifest(
-    dataset: str, params: ParamsOption = "params.yaml", compute: ComputeOption = None, root: Path = FEATURES
-) -> None:
+def manifest(dataset: str, params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
     """Look at every video of a data set once: digests, container facts, and a data-quality report."""
     from pipeline.datasets import build_manifest, quality_markdown, read_manifest, write_manifest
 
-    chosen = load_params(params, compute)
+    chosen = load_params(params)
     path = root / dataset / "manifest.parquet"
     previous = read_manifest(path) if path.exists() else None
     frame, quality = build_manifest(chosen.datasets[dataset], previous, chosen.compute.threads, say)
@@ -101,13 +98,12 @@ def extract(
     feature: str,
     shard: Annotated[int | None, typer.Option(help="Only this shard; all of them otherwise.")] = None,
     params: ParamsOption = "params.yaml",
-    compute: ComputeOption = None,
     root: Path = FEATURES,
 ) -> None:
     """Run a frozen backbone over a data set into its store. A killed extraction goes on where it was."""
     from pipeline.extraction import extract as run
 
-    chosen = load_params(params, compute)
+    chosen = load_params(params)
     for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
         run(chosen, dataset, feature, number, root, say)
 
@@ -164,30 +160,26 @@ def _users(params: Params, root: Path) -> dict[Path, list[str]]:
 
 
 @app.command()
-def train(
-    head: str, params: ParamsOption = "params.yaml", compute: ComputeOption = None, changes: Overrides = None
-) -> None:
+def train(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
     """Train a head from the caches. A killed training goes on where it was."""
     from pipeline.training import train as run
 
-    run(*_run_arguments(params, compute, head, changes))
+    run(*_run_arguments(params, head, changes))
 
 
 @app.command()
-def evaluate(
-    head: str, params: ParamsOption = "params.yaml", compute: ComputeOption = None, changes: Overrides = None
-) -> None:
+def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
     """Evaluate a trained head on its evaluation split: result.json and predictions beside the run."""
     from pipeline.evaluation import evaluate as run
 
-    run(*_run_arguments(params, compute, head, changes))
+    run(*_run_arguments(params, head, changes))
 
 
-def _run_arguments(params: str, compute: str | None, head: str, changes: list[str] | None):
+def _run_arguments(params: str, head: str, changes: list[str] | None):
     """What train and evaluate take: params with the overrides applied, the head, its inputs and its folder."""
     import yaml
 
-    plan = Plan(load_params(params, compute))
+    plan = Plan(load_params(params))
     overrides = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes or ())}
     run = plan.run(head, overrides)
     heads = plan.params.heads.model_copy(update={head: run.config})

@@ -274,14 +274,14 @@ class Params(Strict):
     def part(self, *, dataset: str | None = None, features: tuple[str, ...] = (), head: str | None = None) -> str:
         """Canonical JSON of the smallest params document that holds the named parts: what one rule may see.
 
-        `compute` is no part of it: how many threads a machine has should run nothing again.
+        `compute` is always part of it: a job that another machine's threads trigger finds its work done.
 
         Args:
             dataset: name of a data set, or None.
             features: names of features.
             head: name of a head; its data set and features come along.
         """
-        document: dict[str, Any] = {}
+        document: dict[str, Any] = {"compute": self.compute.model_dump(mode="json")}
         if head is not None:
             chosen = self.head(head)
             dataset, features = chosen.dataset, tuple(chosen.features.model_dump().values())
@@ -333,20 +333,15 @@ def _sentence(error: Any) -> str:
     return f"  {key}: {error['msg']}, got {error['input']!r}"
 
 
-def load_params(source: str | Path, compute: str | None = None) -> Params:
+def load_params(source: str | Path) -> Params:
     """Reads params from a YAML file, or from a literal JSON document (a string that starts with a brace).
-
-    Args:
-        source: the file or the document.
-        compute: JSON that takes the place of the section `compute`.
 
     Raises:
         ParamsError: the file is absent, is not YAML, or does not fit the models.
     """
     text, origin = str(source), str(source)
     if text.lstrip().startswith("{"):
-        document = json.loads(text) | ({"compute": json.loads(compute)} if compute else {})
-        return parse_params(document, "the params document on the command line")
+        return parse_params(json.loads(text), "the params document on the command line")
     try:
         document = yaml.safe_load(Path(source).read_text())
     except FileNotFoundError:
@@ -357,7 +352,7 @@ def load_params(source: str | Path, compute: str | None = None) -> Params:
         raise ParamsError(f"{origin} is not valid YAML: {error}") from None
     if not isinstance(document, dict):
         raise ParamsError(f"{origin} must hold a mapping at its top, got {type(document).__name__}")
-    return parse_params(document | ({"compute": json.loads(compute)} if compute else {}), origin)
+    return parse_params(document, origin)
 
 
 def override(head: Any, changes: Mapping[str, Any]) -> Any:

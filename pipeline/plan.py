@@ -100,11 +100,6 @@ class Plan:
         return canonical_json(document)
 
     @property
-    def compute(self) -> str:
-        """Canonical JSON of the section `compute`, which every job gets beside its part."""
-        return canonical_json(self.params.compute.model_dump(mode="json"))
-
-    @property
     def gpus(self) -> int:
         """How many of the scheduler's `gpu` units a job of a backbone or of a training takes."""
         return 0 if self.params.compute.device == "cpu" else self.params.compute.devices

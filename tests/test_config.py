@@ -72,7 +72,7 @@ def test_an_override_checks_the_type():
 def test_a_part_of_params_is_a_params_document(document):
     params = parse_params(document)
     part = json.loads(params.part(head="gasm_cast"))
-    assert set(part) == {"toyworld", "datasets", "features", "heads"}
+    assert set(part) == {"compute", "toyworld", "datasets", "features", "heads"}
     assert load_params(params.part(head="gasm_cast")).head("gasm_cast") == params.head("gasm_cast")
 
 

@@ -14,8 +14,6 @@ except ParamsError as error:
     raise WorkflowError(str(error))
 
 PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
-# Formatted into commands rather than given as params: another machine's threads should run nothing again.
-COMPUTE = shlex.quote(PLAN.compute)
 EVALUATION_CODE = plan.sources("evaluation")
 REPORT_CODE = plan.sources("reports")
 

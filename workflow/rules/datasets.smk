@@ -43,4 +43,4 @@ rule manifest:
     params:
         part=part("dataset"),
     shell:
-        "python -m pipeline manifest {wildcards.dataset} --params {params.part} --compute {COMPUTE} 2>&1 | tee {log}"
+        "python -m pipeline manifest {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"

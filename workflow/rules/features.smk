@@ -20,4 +20,4 @@ rule extract:
         samples=shard_digest,
     shell:
         "python -m pipeline extract {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
-        " --params {params.part} --compute {COMPUTE} 2>&1 | tee {log}"
+        " --params {params.part} 2>&1 | tee {log}"

@@ -19,7 +19,7 @@ rule train:
     params:
         part=part("head", "key"),
     shell:
-        "python -m pipeline train {wildcards.head} --params {params.part} --compute {COMPUTE} 2>&1 | tee {log}"
+        "python -m pipeline train {wildcards.head} --params {params.part} 2>&1 | tee {log}"
 
 
 rule evaluate:
@@ -40,4 +40,4 @@ rule evaluate:
     params:
         part=part("head", "key"),
     shell:
-        "python -m pipeline evaluate {wildcards.head} --params {params.part} --compute {COMPUTE} 2>&1 | tee {log}"
+        "python -m pipeline evaluate {wildcards.head} --params {params.part} 2>&1 | tee {log}"
