@@ -17,7 +17,8 @@ from pipeline.config import Params, feature_dir, load_params
 from pipeline.plan import Plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-console = Console(soft_wrap=True)
+# A pipe has no width of its own: in a log a table should not be folded at 80 columns.
+console = Console(width=None if sys.stdout.isatty() else 200)
 
 FEATURES = Path("features")
 SECONDS_BETWEEN_LINES = 5.0
@@ -136,7 +137,7 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
         table.add_column(column, overflow="fold")
     for store in sorted(path for path in root.glob("*/*-*") if path.is_dir()):
         facts = describe(store)
-        shapes = ", ".join(f"{name} {tuple(shape)} {dtype}" for name, (shape, dtype) in facts["fields"].items())
+        shapes = ", ".join(f"{name} {tuple(f['shape'])} {f['dtype']}" for name, f in facts["fields"].items())
         table.add_row(
             str(store.relative_to(root)),
             shapes,
