@@ -20,9 +20,10 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 # A pipe has no width of its own: in a log a table should not be folded at 80 columns.
 console = Console(width=None if sys.stdout.isatty() else 200)
 
-FEATURES = Path("features")
+FEATURES, RUNS = Path("features"), Path("runs")
 SECONDS_BETWEEN_LINES = 5.0
 ParamsOption = Annotated[str, typer.Option("--params", help="A YAML file, or a literal JSON document.")]
+ShardOption = Annotated[int | None, typer.Option(help="Only this shard; all of them otherwise.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override of the head: model.fusion=concat. Repeats.")
 ]
@@ -80,7 +81,7 @@ def pretrain(
 
 @app.command()
 def manifest(dataset: str, params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
-    """Look at every video of a data set once: digests, container facts, and a data-quality report."""
+    """Look at every sample of a data set once: digests, facts of the files, and a data-quality report."""
     from pipeline.datasets import build_manifest, quality_markdown, read_manifest, write_manifest
 
     chosen = load_params(params)
@@ -96,13 +97,29 @@ def manifest(dataset: str, params: ParamsOption = "params.yaml", root: Path = FE
 @app.command()
 def extract(
     dataset: str,
-    feature: str,
-    shard: Annotated[int | None, typer.Option(help="Only this shard; all of them otherwise.")] = None,
+    features: Annotated[list[str], typer.Argument(help="Several are extracted in one pass over the videos.")],
+    shard: ShardOption = None,
     params: ParamsOption = "params.yaml",
     root: Path = FEATURES,
 ) -> None:
-    """Run a frozen backbone over a data set into its store. A killed extraction goes on where it was."""
+    """Run frozen backbones over a data set into their stores. A killed extraction goes on where it was."""
     from pipeline.extraction import extract as run
+
+    chosen = load_params(params)
+    for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
+        run(chosen, dataset, features, number, root, say)
+
+
+@app.command()
+def derive(
+    dataset: str,
+    feature: str,
+    shard: ShardOption = None,
+    params: ParamsOption = "params.yaml",
+    root: Path = FEATURES,
+) -> None:
+    """Make a feature from another feature's store: no backbone runs, no video is opened."""
+    from pipeline.extraction import derive as run
 
     chosen = load_params(params)
     for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
@@ -152,11 +169,49 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
     console.print(table)
 
 
+@app.command()
+def prune(
+    params: Annotated[list[str] | None, typer.Option(help="Repeats: what any of them refers to is kept.")] = None,
+    root: Path = FEATURES,
+    runs: Path = RUNS,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them; otherwise they are only listed.")] = False,
+) -> None:
+    """List the stores and runs that no params refer to, and with --delete remove them."""
+    from pipeline.store import StoreBusy, leftovers, remove
+
+    plans = [Plan(load_params(document)) for document in params or ["params.yaml"]]
+    kept = {path for plan in plans for path in plan.referenced(root, runs)}
+    found = [path for path in (*root.glob("*/*-*"), *runs.glob("*/*")) if path.is_dir() and path not in kept]
+    half_gone = [path for parent in (*root.glob("*"), *runs.glob("*")) for path in leftovers(parent)]
+    freed = 0
+    for path in sorted({*found, *half_gone}):
+        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        try:
+            if delete:
+                remove(path)
+        except StoreBusy as error:
+            say(f"{path}: kept, {error}")
+            continue
+        freed += size
+        say(f"{path}: {size / 1e6:.1f} MB{' removed' if delete else ''}")
+    say(f"{freed / 1e6:.1f} MB {'removed' if delete else 'could be removed: run again with --delete'}")
+
+
 def _users(params: Params, root: Path) -> dict[Path, list[str]]:
+    """Store -> the heads and features that read it, and its data set where that asks for it by name."""
     users: dict[Path, list[str]] = {}
+
+    def note(dataset: str, feature: str, user: str) -> None:
+        users.setdefault(feature_dir(params, dataset, feature, root), []).append(user)
+        for other in params.features[feature].reads:
+            note(dataset, other, feature)
+
     for name, head in params.heads.items():
         for feature in head.features.model_dump().values():
-            users.setdefault(feature_dir(params, head.dataset, feature, root), []).append(name)
+            note(head.dataset, feature, name)
+    for name, dataset in params.datasets.items():
+        for feature in dataset.features:
+            note(name, feature, f"datasets.{name}")
     return users
 
 
@@ -183,8 +238,7 @@ def _run_arguments(params: str, head: str, changes: list[str] | None):
     plan = Plan(load_params(params))
     overrides = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes or ())}
     run = plan.run(head, overrides)
-    heads = plan.params.heads.model_copy(update={head: run.config})
-    chosen = plan.params.model_copy(update={"heads": heads})
+    chosen = plan.params.replacing(head, run.config)
     features = {role: feature_dir(chosen, run.dataset, name) for role, name in run.config.features.model_dump().items()}
     return chosen, head, FEATURES / run.dataset / "manifest.parquet", features, Path(run.folder)
 

@@ -4,6 +4,7 @@ The Snakefile and the command line both read it, so that a path is computed in o
 """
 
 import errno
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.config import (
+    DerivedFeature,
     Params,
     canonical_json,
     code_digest,
@@ -84,7 +86,7 @@ class Plan:
     def part(
         self,
         dataset: str | None = None,
-        feature: str | None = None,
+        features: tuple[str, ...] = (),
         head: str | None = None,
         key: str | None = None,
         ablation: str | None = None,
@@ -92,17 +94,60 @@ class Plan:
         """Canonical JSON of the part of params that one rule may see; with a key, the head as that run has it."""
         chosen = self.params.ablations[ablation] if ablation else None
         head = chosen.head if chosen else head
-        document = json.loads(self.params.part(dataset=dataset, features=(feature,) if feature else (), head=head))
-        if head and key:
-            document["heads"][head] = self.runs[head, key].config.model_dump(mode="json")
+        params = self.params.replacing(head, self.runs[head, key].config) if head and key else self.params
+        document = json.loads(params.part(dataset=dataset, features=features, head=head))
         if chosen:
             document["ablations"] = {ablation: chosen.model_dump(mode="json")}
         return canonical_json(document)
 
     @property
     def gpus(self) -> int:
-        """How many of the scheduler's `gpu` units a job of a backbone or of a training takes."""
+        """How many of the scheduler's `gpu` units a training takes."""
         return 0 if self.params.compute.device == "cpu" else self.params.compute.devices
+
+    def extraction_gpus(self, *features: str) -> int:
+        """How many of the scheduler's `gpu` units an extraction takes: one, if a network runs at all."""
+        runs = any(self.params.features[name].sources for name in features)
+        return int(runs and self.params.compute.device != "cpu")
+
+    # --- features -----------------------------------------------------------------------------------------------------
+
+    def features(self, dataset: str) -> tuple[str, ...]:
+        """The features of a data set that a head or the data set itself asks for, with all that they are made from."""
+        asked = dict.fromkeys(self.params.datasets[dataset].features)
+        for run in self.results.values():
+            if run.dataset == dataset:
+                asked |= dict.fromkeys(run.config.features.model_dump().values())
+        return self.params.reading(*asked)
+
+    @cached_property
+    def derived(self) -> list[str]:
+        """The features that are made from other features alone."""
+        return [name for name, feature in self.params.features.items() if isinstance(feature, DerivedFeature)]
+
+    @cached_property
+    def fused(self) -> list[str]:
+        """The features that are extracted together with others."""
+        return [name for group in self.params.fused for name in group]
+
+    def shard_path(self, dataset: str, feature: str, shard: int | str) -> str:
+        """The manifest of a shard of a feature. Braces in the arguments stay, for patterns."""
+        key = feature_key(self.params, feature)
+        return f"features/{dataset}/{feature}-{key}/shard-{shard if isinstance(shard, str) else f'{shard:03d}'}.json"
+
+    def read_by(self, dataset: str, feature: str, shard: int) -> list[str]:
+        """The shard manifests that a shard of a feature is made from: a shard holds the same samples in all of them."""
+        return [self.shard_path(dataset, other, shard) for other in self.params.features[feature].reads]
+
+    def referenced(self, root: Path, runs: Path) -> set[Path]:
+        """The stores and runs that these params could read or write.
+
+        Raises:
+            ParamsError: weights that are absent, so that a key cannot be known.
+        """
+        pairs = ((dataset, feature) for dataset in self.params.datasets for feature in self.params.features)
+        stores = {feature_dir(self.params, dataset, feature, root) for dataset, feature in pairs}
+        return stores | {runs / run.head / run.key for run in self.runs.values()}
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -114,6 +159,13 @@ class Plan:
     def annotation_files(self, dataset: str) -> list[str]:
         """The files that declare a data set's samples. Raises ParamsError when they are not there."""
         return [str(path) for path in datasets.annotation_files(self.params.datasets[dataset])]
+
+    def listing(self, dataset: str) -> str:
+        """Changes when a sample is added to or removed from a data set that no annotation file declares."""
+        if self.annotation_files(dataset):
+            return ""
+        samples = datasets.read_annotations(self.params.datasets[dataset])["sample"]
+        return hashlib.sha256("\n".join(samples).encode()).hexdigest()
 
     def shards(self, dataset: str) -> list[int]:
         """The shards of a data set, from its annotations and, if there is one, its manifest."""
@@ -132,7 +184,7 @@ class Plan:
         """The shard manifests of every feature that a run reads."""
         run = self.runs[head, key]
         return [
-            str(feature_dir(self.params, run.dataset, feature) / f"shard-{shard:03d}.json")
+            self.shard_path(run.dataset, feature, shard)
             for feature in run.config.features.model_dump().values()
             for shard in self.shards(run.dataset)
         ]
@@ -156,6 +208,6 @@ def sources(*folders: str) -> list[str]:
 def run_key(params: Params, head: str, config: Any) -> str:
     """The key of a run: the head's sub-tree (its result's name apart), its features and the code that trains it."""
     keyed = config.model_dump(mode="json", exclude={"result", "bootstrap", "calibration_bins", "eval_split"})
-    keys = {role: feature_key(params.features[name]) for role, name in config.features.model_dump().items()}
+    keys = {role: feature_key(params, name) for role, name in config.features.model_dump().items()}
     code = code_digest(*(path.format(head=head) for path in RUN_CODE))
     return content_key({"head": head, "config": keyed, "features": keys, "code": code})

@@ -82,6 +82,79 @@ def test_the_order_of_keys_in_the_yaml_changes_no_part(document):
     assert parse_params(backwards).part(head="gasm_cast") == parse_params(document).part(head="gasm_cast")
 
 
+@pytest.mark.parametrize(
+    "sampling",
+    [{}, {"frames": 8, "fps": 5}, {"windows": 2}, {"frames": 8, "windows": 2}, {"fps": 5, "windows": 2}],
+    ids=str,
+)
+def test_a_sampling_that_is_none_of_the_three_is_refused(document, sampling):
+    document["features"]["r3d18_clips"]["sampling"] = sampling
+    with pytest.raises(ParamsError, match=r"sampling: sampling takes frames, or fps, or frames with fps and windows"):
+        parse_params(document)
+
+
+def test_windows_multiply_the_frames():
+    assert config.Sampling(frames=16, fps=15.0, windows=8).count == 128
+    assert config.Sampling(fps=15.0).ragged and config.Sampling(fps=15.0).count is None
+
+
+def test_a_feature_of_one_shape_cannot_sample_by_rate_nor_a_row_a_frame_by_number(document):
+    document["features"]["r3d18_clips"]["sampling"] = {"fps": 5}
+    document["features"]["i3d_flow"]["sampling"] = {"frames": 5}
+    with pytest.raises(ParamsError) as error:
+        parse_params(document)
+    assert "features.r3d18_clips" in str(error.value) and "features.i3d_flow" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"i3d_frames": {"sampling": {"fps": 25}}}, "their rows must be of the same frames"),
+        ({"i3d_frames": {"flow": {"feature": "r3d18_clips", "weights": {"random": 0}}}}, "which is no flow"),
+        (
+            {"i3d_frames": {"flow": {"feature": "nowhere", "weights": {"random": 0}}}},
+            "'nowhere', which is not in features",
+        ),
+        ({"dinov3_int8": {"source": "i3d_frames"}}, "which has no token grid"),
+        ({"i3d_flow": {"method": "raft"}}, "method raft needs weights"),
+        ({"i3d_flow": {"preprocess": {"resize": 64}}}, "add a crop"),
+        ({"r3d18_clips": {"pooled": True}}, "atrous is for the token grid"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_features_that_do_not_fit_each_other_are_refused(document, changes, message):
+    for name, fields in changes.items():
+        document["features"][name] |= fields
+    with pytest.raises(ParamsError, match=message):
+        parse_params(document)
+
+
+@pytest.mark.parametrize(
+    "fused, message",
+    [
+        ([["dinov3_patches"]], "at least two"),
+        ([["dinov3_patches", "dinov3_int8"]], "dinov3_int8 does not begin with a decode"),
+        ([["dinov3_patches", "i3d_flow"]], "differ in their decoder or in having a row a frame"),
+        ([["dinov3_patches", "r3d18_clips"], ["dinov3_full", "r3d18_clips"]], "r3d18_clips is in two groups"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_features_that_cannot_share_a_decode_are_not_fused(document, fused, message):
+    with pytest.raises(ParamsError, match=message):
+        parse_params(document | {"fused": fused})
+
+
+def test_a_part_with_a_feature_holds_what_the_feature_is_made_from(document):
+    part = json.loads(parse_params(document).part(features=("dinov3_pool_int8",)))
+    assert list(part["features"]) == ["dinov3_full", "dinov3_pool_int8"]
+
+
+def test_what_else_somebody_wants_of_a_data_set_triggers_nothing(document):
+    before = parse_params(document).part(dataset="toy-ssv2", features=("r3d18_clips",))
+    document["datasets"]["toy-ssv2"]["features"] = []
+    assert parse_params(document).part(dataset="toy-ssv2", features=("r3d18_clips",)) == before
+
+
 # --- keys -------------------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +168,7 @@ def feature(tmp_path, document):
 
 
 def key_of(feature: dict) -> str:
-    return config.feature_key(parse_params({"features": {"f": feature}}).features["f"])
+    return config.feature_key(parse_params({"features": {"f": feature}}), "f")
 
 
 @pytest.mark.parametrize(
@@ -120,16 +193,46 @@ def test_other_weights_have_another_key(feature, tmp_path):
     assert key_of(feature) != key
 
 
+def test_weights_of_an_older_format_are_in_the_key_where_they_are_what_is_read(feature, tmp_path):
+    weights = tmp_path / "weights"
+    (weights / "pytorch_model.bin").write_bytes(b"old")
+    both = key_of(feature)
+    (weights / "pytorch_model.bin").write_bytes(b"OLD")
+    assert key_of(feature) == both
+    (weights / "model.safetensors").unlink()
+    alone = key_of(feature)
+    (weights / "pytorch_model.bin").write_bytes(b"old")
+    assert key_of(feature) != alone
+
+
 def test_absent_weights_are_an_error_that_names_them(feature):
     with pytest.raises(ParamsError, match="nowhere do not exist"):
         key_of(feature | {"weights": {"path": "nowhere"}})
+
+
+def test_the_key_of_a_derived_feature_follows_its_source_but_not_the_source_s_name(feature):
+    def key(document: dict, source: str = "full") -> str:
+        params = {"features": {source: document, "small": {"backbone": "derived", "source": source, "pool": 2}}}
+        return config.feature_key(parse_params(params), "small")
+
+    assert key(feature | {"batch": 4}) != key(feature)
+    assert key(feature, source="all_of_it") == key(feature)
+
+
+def test_where_published_features_lie_is_not_in_their_key():
+    def key(**fields) -> str:
+        npy = {"backbone": "npy", "root": "a", "orientation": "DT", "width": 2048, "fps": 15} | fields
+        return config.feature_key(parse_params({"features": {"f": npy}}), "f")
+
+    assert key(root="elsewhere") == key()
+    assert key(orientation="TD") != key()
 
 
 def test_the_extractor_version_is_bumped_when_the_extraction_code_changes():
     """A change that leaves every stored byte as it was may keep the version: then only the digest below moves."""
     sources = config.code_digest("backbones", "extraction", "video", "store/writer", "store/sharding")
     assert (config.EXTRACTOR_VERSION, sources[:16]) == (1, "c8f37c4e8e9e3763"), (
-        "extraction code changed: if stored bytes can differ, raise EXTRACTOR_VERSION in pipeline/config.py; "
+        "extraction code changed: if stored bytes can differ, raise EXTRACTOR_VERSION in pipeline/config/keys.py; "
         f"then pin {sources[:16]} here"
     )
 

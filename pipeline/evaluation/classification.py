@@ -137,7 +137,7 @@ def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str,
             "dataset": config.dataset,
             "failed": len(stream.store.failed),
         }
-    guessed = any(str(feature["weights"]).startswith("random") for feature in features.values())
+    guessed = any("random:" in str(feature["weights"]) for feature in features.values())
     return {
         "params": config.model_dump(mode="json"),
         "features": features,

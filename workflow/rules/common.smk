@@ -38,7 +38,7 @@ def every_ablation():
 
 def rendered_datasets():
     """A regular expression of the data sets that toyworld may write: never a real one, wherever that lies."""
-    return "|".join(PLAN.rendered) or "(?!)"
+    return one_of(PLAN.rendered)
 
 
 def annotations(wildcards):
@@ -46,6 +46,13 @@ def annotations(wildcards):
     if wildcards.dataset in PLAN.rendered:
         return checkpoints.toyworld.get(dataset=wildcards.dataset).output
     return PLAN.annotation_files(wildcards.dataset)
+
+
+def listing(wildcards):
+    """Stands for the samples of a data set that is declared by its files alone: a folder of pictures."""
+    if wildcards.dataset in PLAN.rendered:
+        return ""
+    return PLAN.listing(wildcards.dataset)
 
 
 def run_shards(wildcards):
@@ -57,15 +64,42 @@ def run_shards(wildcards):
 
 
 def every_shard(wildcards):
-    """The shard manifests that the results read."""
-    rendered = {run.dataset for run in PLAN.results.values()} & set(PLAN.rendered)
-    for dataset in sorted(rendered):
-        checkpoints.toyworld.get(dataset=dataset)
+    """The shard manifests of every feature that a head or a data set asks for."""
+    wanted = {dataset: PLAN.features(dataset) for dataset in PLAN.params.datasets}
+    for dataset in PLAN.rendered:
+        if wanted[dataset]:
+            checkpoints.toyworld.get(dataset=dataset)
     return [
-        path
-        for run in PLAN.results.values()
-        for path in PLAN.shard_manifests(run.head, run.key)
+        PLAN.shard_path(dataset, feature, shard)
+        for dataset, features in wanted.items()
+        if features
+        for feature in features
+        for shard in PLAN.shards(dataset)
     ]
+
+
+def feature_reads(wildcards):
+    """The shard manifests of the features that a feature is made from."""
+    return PLAN.read_by(wildcards.dataset, wildcards.feature, int(wildcards.shard))
+
+
+def feature_gpus(wildcards):
+    return PLAN.extraction_gpus(wildcards.feature)
+
+
+def one_of(names):
+    """A regular expression of these names, of nothing when there are none."""
+    return "|".join(names) or "(?!)"
+
+
+def extracted_alone():
+    """The features that have a job of their own: neither derived, nor extracted together with others."""
+    apart = {*PLAN.derived, *PLAN.fused}
+    return one_of([name for name in PLAN.params.features if name not in apart])
+
+
+def derived():
+    return one_of(PLAN.derived)
 
 
 def run_manifest(wildcards):
@@ -75,11 +109,17 @@ def run_manifest(wildcards):
     )
 
 
-def part(*names):
+def part(*names, features=()):
     """The canonical JSON of the part of params that a rule may see, quoted for the shell."""
-    return lambda wildcards: shlex.quote(
-        PLAN.part(**{name: getattr(wildcards, name) for name in names})
-    )
+
+    def quoted(wildcards):
+        chosen = {name: getattr(wildcards, name) for name in names}
+        feature = chosen.pop("feature", None)
+        return shlex.quote(
+            PLAN.part(features=(feature,) if feature else features, **chosen)
+        )
+
+    return quoted
 
 
 def shard_digest(wildcards, input):

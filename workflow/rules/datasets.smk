@@ -42,5 +42,6 @@ rule manifest:
     threads: 2
     params:
         part=part("dataset"),
+        listing=listing,
     shell:
         "python -m pipeline manifest {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"

@@ -4,20 +4,73 @@
 rule extract:
     input:
         manifest=ancient("features/{dataset}/manifest.parquet"),
+        reads=ancient(feature_reads),
     output:
         "features/{dataset}/{feature}-{key}/shard-{shard}.json",
     log:
         "logs/extract/{dataset}/{feature}-{key}/shard-{shard}.log",
     benchmark:
         "logs/extract/{dataset}/{feature}-{key}/shard-{shard}.tsv"
+    wildcard_constraints:
+        feature=extracted_alone(),
     conda:
         "../../environment.yml"
     threads: PLAN.params.compute.extract_threads
     resources:
-        gpu=PLAN.gpus,
+        gpu=feature_gpus,
     params:
         part=part("dataset", "feature"),
         samples=shard_digest,
     shell:
         "python -m pipeline extract {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
+        " --params {params.part} 2>&1 | tee {log}"
+
+
+for group in PLAN.params.fused:
+
+    rule:
+        name:
+            f"extract_{'_and_'.join(group)}"
+        input:
+            manifest=ancient("features/{dataset}/manifest.parquet"),
+        output:
+            [PLAN.shard_path("{dataset}", feature, "{shard}") for feature in group],
+        log:
+            f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shard}}.log",
+        benchmark:
+            f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shard}}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: PLAN.params.compute.extract_threads
+        resources:
+            gpu=PLAN.extraction_gpus(*group),
+        params:
+            part=part("dataset", features=group),
+            samples=shard_digest,
+            features=" ".join(group),
+        shell:
+            "python -m pipeline extract {wildcards.dataset} {params.features} --shard {wildcards.shard}"
+            " --params {params.part} 2>&1 | tee {log}"
+
+
+rule derive:
+    input:
+        manifest=ancient("features/{dataset}/manifest.parquet"),
+        reads=ancient(feature_reads),
+    output:
+        "features/{dataset}/{feature}-{key}/shard-{shard}.json",
+    log:
+        "logs/derive/{dataset}/{feature}-{key}/shard-{shard}.log",
+    benchmark:
+        "logs/derive/{dataset}/{feature}-{key}/shard-{shard}.tsv"
+    wildcard_constraints:
+        feature=derived(),
+    conda:
+        "../../environment.yml"
+    threads: PLAN.params.compute.extract_threads
+    params:
+        part=part("dataset", "feature"),
+        samples=shard_digest,
+    shell:
+        "python -m pipeline derive {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
         " --params {params.part} 2>&1 | tee {log}"

@@ -1,0 +1,355 @@
+"""What stage 1 may be asked for: features, and how each looks at its samples. Knows no backbone's code.
+
+A feature is told apart by its `backbone`; its fields, apart from where things lie on this machine, determine the bytes.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from .base import Fraction, Name, Positive, PositiveFloat, Strict
+
+
+class Weights(Strict):
+    """Where a backbone's weights come from: exactly one of a local path, a hub id + revision, or random + seed."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    random: int | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> "Weights":
+        given = [name for name in ("path", "hub", "random") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"weights need exactly one of path, hub or random, got {given or 'none'}")
+        if (self.hub is None) != (self.revision is None):
+            raise ValueError("weights from a hub need both hub and revision, so that they cannot change underneath")
+        return self
+
+
+class Sampling(Strict):
+    """Which moments of a video are looked at; one of three:
+
+    {frames: n}: the centres of n equal segments.
+    {fps: f}: every 1/f seconds, so that a longer video has more of them.
+    {frames: n, fps: f, windows: w}: w windows of n frames at f, spread evenly from the start to the end.
+    """
+
+    frames: Positive | None = None
+    fps: PositiveFloat | None = None
+    windows: Positive | None = None
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> "Sampling":
+        given = tuple(name for name in ("frames", "fps", "windows") if getattr(self, name) is not None)
+        if given not in (("frames",), ("fps",), ("frames", "fps", "windows")):
+            raise ValueError(f"sampling takes frames, or fps, or frames with fps and windows, got {list(given)}")
+        return self
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the number of frames depends on the video's length."""
+        return self.frames is None
+
+    @property
+    def count(self) -> int | None:
+        """Frames a video; None where that depends on its length."""
+        return None if self.frames is None else self.frames * (self.windows or 1)
+
+
+class Preprocess(Strict):
+    """Geometry on native RGB: resize, then centre crop to [height, width].
+
+    `resize` is [height, width], or one number: the shorter side, the frame's shape kept; a crop must follow then.
+    """
+
+    resize: Positive | tuple[Positive, Positive]
+    crop: tuple[Positive, Positive] | None = None
+
+    @model_validator(mode="after")
+    def _crop_fits(self) -> "Preprocess":
+        if isinstance(self.resize, int) and self.crop is None:
+            raise ValueError(f"resize {self.resize} is the shorter side, so the other depends on the video: add a crop")
+        smallest = (self.resize, self.resize) if isinstance(self.resize, int) else self.resize
+        if self.crop and (self.crop[0] > smallest[0] or self.crop[1] > smallest[1]):
+            raise ValueError(f"crop {list(self.crop)} is larger than resize {list(smallest)}")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of what the backbone sees."""
+        if self.crop is not None:
+            return self.crop
+        assert not isinstance(self.resize, int)
+        return self.resize
+
+    @property
+    def box(self) -> tuple[float, float, float, float] | None:
+        """The part of the frame that is seen, as (top, left, bottom, right) fractions of its height and width.
+
+        None where it depends on the video's shape.
+        """
+        if isinstance(self.resize, int):
+            return None
+        # Rounded as torchvision and transformers round a centre crop.
+        starts = [round((full - seen) / 2) for full, seen in zip(self.resize, self.size, strict=True)]
+        sides = [(a / full, (a + seen) / full) for a, full, seen in zip(starts, self.resize, self.size, strict=True)]
+        return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
+
+
+class BaseFeature(Strict):
+    """What every feature declares, and what can be asked of it without knowing its kind."""
+
+    max_failed: Fraction = 0.01
+
+    @property
+    def sources(self) -> dict[str, Weights]:
+        """The weights that it needs, by role."""
+        return {}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Names of the features that it is made from."""
+        return ()
+
+    @property
+    def ragged(self) -> bool:
+        """Whether the first axis of a sample depends on the video's length."""
+        return False
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        """The fields that determine the bytes: no tolerance for failures, no place, no name of another feature."""
+        return self.model_dump(mode="json", exclude={"max_failed"})
+
+
+class PixelFeature(BaseFeature):
+    """A feature that decodes: which moments, which geometry, by what, how many samples a batch."""
+
+    sampling: Sampling
+    preprocess: Preprocess
+    decoder: Literal["decord", "pyav"] = "decord"
+    batch: Positive = 16
+
+    @model_validator(mode="after")
+    def _sampling_fits(self) -> "PixelFeature":
+        if self.sampling.ragged != self.ragged:
+            wanted = (
+                "{fps: ...}: it has one row a frame" if self.ragged else "{frames: ...}: its samples have one shape"
+            )
+            raise ValueError(f"sampling must be {wanted}")
+        return self
+
+
+class BackboneFeature(PixelFeature):
+    """One network over a fixed number of frames. `storage` int8 halves the bytes of tokens: relative error 0.7 %."""
+
+    weights: Weights
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    storage: Literal["float16", "int8"] = "float16"
+
+    @property
+    def sources(self) -> dict[str, Weights]:
+        return {"weights": self.weights}
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"weights", "max_failed"})
+
+
+class DinoV3Feature(BackboneFeature):
+    """DINOv3 patch tokens, a CLS token beside them. `pool` averages pool x pool patches into one token."""
+
+    backbone: Literal["dinov3"]
+    pool: Literal[1, 2] = 1
+
+
+class R3D18Feature(BackboneFeature):
+    """R3D-18: the token grid of layer 4 or 3, or (`pooled`) one vector a window, as torchvision's classifier sees it.
+
+    `atrous` trades layer 4's temporal stride for dilation, weights unchanged.
+    """
+
+    backbone: Literal["r3d18"]
+    layer: Literal[3, 4] = 4
+    atrous: bool = True
+    pooled: bool = False
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> "R3D18Feature":
+        if self.atrous and (self.layer != 4 or self.pooled):
+            raise ValueError("atrous is for the token grid of layer 4; set atrous: false with layer 3 or pooled")
+        if self.pooled and (self.layer != 4 or self.storage != "float16"):
+            raise ValueError("pooled is one vector of layer 4, kept as float16; drop layer and storage")
+        return self
+
+
+class VJepa2Feature(BackboneFeature):
+    """V-JEPA 2's token grid, from any checkpoint in transformers' format."""
+
+    backbone: Literal["vjepa2"]
+
+
+class ClipFeature(BackboneFeature):
+    """CLIP's picture tower: the projected embedding, or the input of the last block for class-activation maps."""
+
+    backbone: Literal["clip"]
+    output: Literal["image_embed", "cam_tokens"]
+
+    @model_validator(mode="after")
+    def _storage_fits(self) -> "ClipFeature":
+        if self.output == "image_embed" and self.storage != "float16":
+            raise ValueError("image_embed is one vector, kept as float16; drop storage")
+        return self
+
+
+class ClipTextFeature(BaseFeature):
+    """CLIP's text tower over texts x prompts, one unit vector a text.
+
+    `normalise_first` decides whether the prompts' embeddings become unit vectors before their mean or only after it.
+    """
+
+    backbone: Literal["clip_text"]
+    weights: Weights
+    prompts: Annotated[tuple[str, ...], Field(min_length=1)]
+    normalise_first: bool = False
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch: Positive = 256
+
+    @model_validator(mode="after")
+    def _prompts_have_a_place(self) -> "ClipTextFeature":
+        if wrong := [prompt for prompt in self.prompts if prompt.count("{}") != 1]:
+            raise ValueError(f"each prompt needs one {{}} where the text goes, {wrong[0]!r} does not")
+        return self
+
+    @property
+    def sources(self) -> dict[str, Weights]:
+        return {"weights": self.weights}
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"weights", "max_failed"})
+
+
+class FlowFeature(PixelFeature):
+    """Optical flow from each sampled frame to the next, in pixels of the resized frame, clipped to +-`bound`.
+
+    Kept as uint8: 128 is exactly zero, 127 steps to either side.
+    """
+
+    backbone: Literal["flow"]
+    method: Literal["tvl1", "dis", "farneback", "raft"]
+    bound: PositiveFloat = 20.0
+    weights: Weights | None = None
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> "FlowFeature":
+        if (self.method == "raft") != (self.weights is not None):
+            raise ValueError(f"method {self.method} {'needs' if self.method == 'raft' else 'takes no'} weights")
+        return self
+
+    @property
+    def ragged(self) -> bool:
+        return True
+
+    @property
+    def sources(self) -> dict[str, Weights]:
+        return {} if self.weights is None else {"weights": self.weights}
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"weights", "max_failed"})
+
+
+class I3DFlow(Strict):
+    """I3D's flow stream: which flow feature it reads, with which weights."""
+
+    feature: Name
+    weights: Weights
+
+
+class I3DFeature(PixelFeature):
+    """I3D frame features: a row a sampled frame, from the `window` frames around it, rgb and flow side by side."""
+
+    backbone: Literal["i3d"]
+    rgb: Weights | None = None
+    flow: I3DFlow | None = None
+    window: Annotated[int, Field(ge=8)] = 16
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _a_stream(self) -> "I3DFeature":
+        if self.rgb is None and self.flow is None:
+            raise ValueError("i3d needs rgb, flow or both")
+        return self
+
+    @property
+    def ragged(self) -> bool:
+        return True
+
+    @property
+    def sources(self) -> dict[str, Weights]:
+        streams = {"rgb": self.rgb, "flow": self.flow.weights if self.flow else None}
+        return {role: weights for role, weights in streams.items() if weights is not None}
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.flow.feature,) if self.flow else ()
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"rgb", "flow", "max_failed"})
+
+
+class NpyFeature(BaseFeature):
+    """Frame features that somebody else computed: <root>/<sample><extension>, (width, T) or (T, width) as `orientation`
+    says. A sample's source is that file, so its digest stands in the store."""
+
+    backbone: Literal["npy"]
+    root: str
+    orientation: Literal["DT", "TD"]
+    width: Positive
+    fps: PositiveFloat
+    extension: str = ".npy"
+    batch: Positive = 16
+
+    @property
+    def ragged(self) -> bool:
+        return True
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"root", "max_failed"})
+
+
+class DerivedFeature(BaseFeature):
+    """Another feature's token grid, pooled by `pool` x `pool` tokens, kept as float16 or int8: no backbone runs."""
+
+    backbone: Literal["derived"]
+    source: Name
+    pool: Literal[1, 2] = 1
+    storage: Literal["float16", "int8"] = "float16"
+    batch: Positive = 64
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"source", "max_failed"})
+
+
+AnyFeature = Annotated[
+    DinoV3Feature
+    | R3D18Feature
+    | VJepa2Feature
+    | ClipFeature
+    | ClipTextFeature
+    | FlowFeature
+    | I3DFeature
+    | NpyFeature
+    | DerivedFeature,
+    Field(discriminator="backbone"),
+]

@@ -1,0 +1,116 @@
+"""Content keys: the sha256 of canonical JSON of whatever determines bytes. No path of a machine enters one."""
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from .base import ParamsError, canonical_json
+from .features import AnyFeature, Weights
+from .params import Params
+
+# Bumped by hand when the extraction code changes what it writes; tests/test_config.py pins it to the source.
+EXTRACTOR_VERSION = 2
+
+KEY_LENGTH = 10
+
+
+def content_key(value: Any) -> str:
+    """The first 10 hex digits of the sha256 of the canonical JSON of `value`."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:KEY_LENGTH]
+
+
+def file_digest(path: Path) -> str:
+    """sha256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _remembered_digest(path: Path, size: int, mtime_ns: int) -> str:
+    """sha256 of a file, remembered on disk under the user's cache by path, size and mtime: weights can be gigabytes."""
+    memory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "permafrost" / "digests"
+    entry = memory / hashlib.sha256(f"{path}\0{size}\0{mtime_ns}".encode()).hexdigest()
+    if size < 1 << 20:
+        return file_digest(path)
+    if entry.exists():
+        return entry.read_text()
+    digest = file_digest(path)
+    memory.mkdir(parents=True, exist_ok=True)
+    scratch = entry.with_suffix(f".{os.getpid()}")
+    scratch.write_text(digest)
+    scratch.replace(entry)
+    return digest
+
+
+def weights_digest(weights: Weights) -> str:
+    """What identifies the weights' content: sha256 of the files, `hub@revision`, or `random:<seed>`.
+
+    Raises:
+        ParamsError: a local path that does not exist.
+    """
+    if weights.random is not None:
+        return f"random:{weights.random}"
+    if weights.hub is not None:
+        return f"{weights.hub}@{weights.revision}"
+    path = Path(str(weights.path))
+    if not path.exists():
+        raise ParamsError(
+            f"weights {path} do not exist; correct the path, or see docs/real-data.md for how to get them"
+        )
+    # Only what a loader reads counts: a model card edited beside the weights changes nothing.
+    tensors = (".safetensors",) if any(path.glob("*.safetensors")) else (".bin",)
+    files = (
+        [path]
+        if path.is_file()
+        else sorted(file for file in path.glob("*") if file.suffix in (".json", ".txt", *tensors))
+    )
+    parts = {}
+    for file in files:
+        status = file.stat()
+        parts[file.name if path.is_dir() else ""] = _remembered_digest(
+            file.resolve(), status.st_size, status.st_mtime_ns
+        )
+    return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
+
+
+def weights_digests(feature: AnyFeature) -> dict[str, str]:
+    """What identifies each of a feature's weights, by role.
+
+    Raises:
+        ParamsError: a local path that does not exist.
+    """
+    return {role: weights_digest(weights) for role, weights in feature.sources.items()}
+
+
+def feature_key(params: Params, name: str) -> str:
+    """The key of a feature: backbone, weights, preprocessing, sampling, decoder, batch, code version, what it reads."""
+    feature = params.features[name]
+    return content_key(
+        {
+            "extractor": EXTRACTOR_VERSION,
+            "weights": weights_digests(feature),
+            "reads": [feature_key(params, other) for other in feature.reads],
+            **feature.keyed,
+        }
+    )
+
+
+def code_digest(*paths: str) -> str:
+    """sha256 of Python sources of this package: modules or folders, named relative to it, "." for all of it."""
+    package = Path(__file__).parents[1]
+    files = [
+        file
+        for path in paths
+        for file in (
+            (package / path).rglob("*.py") if (package / path).is_dir() else [(package / path).with_suffix(".py")]
+        )
+    ]
+    digests = {str(file.relative_to(package)): file_digest(file) for file in files}
+    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
+
+
+def feature_dir(params: Params, dataset: str, feature: str, root: Path = Path("features")) -> Path:
+    """features/<dataset>/<feature>-<key>: where the shards of a feature of a data set lie."""
+    return root / dataset / f"{feature}-{feature_key(params, feature)}"

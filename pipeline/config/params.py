@@ -1,0 +1,274 @@
+"""The whole of params.yaml: its sections, how they refer to each other, how it is read. Knows no torch and no store.
+
+Every choice a person may make is a field here, and nowhere else. Unknown keys and wrong types are refused with the
+key's dotted name before any job starts.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from .base import Name, ParamsError, Positive, Strict, canonical_json
+from .features import (
+    AnyFeature,
+    BackboneFeature,
+    ClipTextFeature,
+    DerivedFeature,
+    FlowFeature,
+    I3DFeature,
+    PixelFeature,
+)
+from .heads import Ablation, Heads
+
+
+class Compute(Strict):
+    """The machine's share. Threads are fixed, not taken from the scheduler, because they decide the order of sums.
+
+    `threads` serves training and evaluation; `extract_threads` each extraction job, of which several run side by side.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: Positive = 2
+    extract_threads: Positive = 1
+    decode_workers: Annotated[int, Field(ge=0)] = 1
+    cache_memory_gb: Annotated[float, Field(ge=0)] = 2.0
+    devices: Positive = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+
+
+class ToySSv2(Strict):
+    """Sizes of the rendered toy-ssv2 set; counts are videos a template."""
+
+    train: Positive
+    validation: Positive
+    test: Positive
+    size: Positive
+    frames: tuple[Positive, Positive]
+    fps: Positive
+
+
+class Toyworld(Strict):
+    seed: int
+    ssv2: ToySSv2
+
+
+class Dataset(Strict):
+    """A data set on disk. `root` is where this machine keeps it: it enters no key.
+
+    `features` are extracted by `snakemake features` even when no head reads them.
+    """
+
+    layout: Literal["ssv2", "images", "texts"]
+    root: str
+    videos: str = "."
+    extension: str = ".webm"
+    made_by: Literal["toyworld"] | None = None
+    shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
+    allow_links: bool = False
+    features: tuple[Name, ...] = ()
+
+    @property
+    def kind(self) -> Literal["video", "image", "text"]:
+        """What a sample is."""
+        return {"ssv2": "video", "images": "image", "texts": "text"}[self.layout]
+
+
+class Params(Strict):
+    """The whole of params.yaml. A part of it (one data set, one feature, one head) is a params document too."""
+
+    compute: Compute = Compute()
+    toyworld: Toyworld | None = None
+    datasets: dict[Name, Dataset] = Field(default_factory=dict)
+    features: dict[Name, AnyFeature] = Field(default_factory=dict)
+    # Each group is extracted in one pass over the videos: one decode for all of its features.
+    fused: tuple[tuple[Name, ...], ...] = ()
+    heads: Heads = Heads()
+    ablations: dict[Name, Ablation] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> "Params":
+        for name, feature in self.features.items():
+            for other in feature.reads:
+                _must_exist(f"features.{name}", other, self.features, "features")
+            self._reading_fits(name, feature)
+        for number, group in enumerate(self.fused):
+            self._fusing_fits(f"fused.{number}", group)
+        for name, head in self.heads.items():
+            _must_exist(f"heads.{name}.dataset", head.dataset, self.datasets, "datasets")
+            for role, feature in head.features.model_dump().items():
+                _must_exist(f"heads.{name}.features.{role}", feature, self.features, "features")
+        for name, ablation in self.ablations.items():
+            _must_exist(f"ablations.{name}.head", ablation.head, dict(self.heads.items()), "heads")
+            for variant, overrides in ablation.variants.items():
+                key = f"ablations.{name}.variants.{variant}"
+                try:
+                    changed = override(self.head(ablation.head), overrides)
+                except ParamsError as error:
+                    raise ValueError(f"{key}: {error}") from None
+                for role, feature in changed.features.model_dump().items():
+                    _must_exist(f"{key}: features.{role}", feature, self.features, "features")
+        for name, dataset in self.datasets.items():
+            for feature in dataset.features:
+                _must_exist(f"datasets.{name}.features", feature, self.features, "features")
+                if dataset.kind == "text" and not isinstance(self.features[feature], ClipTextFeature):
+                    raise ValueError(f"datasets.{name} holds texts, but features.{feature} looks at pictures")
+            if dataset.made_by == "toyworld":
+                if self.toyworld is None:
+                    raise ValueError(f"datasets.{name}.made_by is toyworld, but the section toyworld is missing")
+                if dataset.root != f"data/{name}":
+                    raise ValueError(
+                        f"datasets.{name}.root must be data/{name}, where toyworld renders, got {dataset.root}"
+                    )
+        return self
+
+    def _reading_fits(self, name: str, feature: AnyFeature) -> None:
+        if isinstance(feature, I3DFeature) and feature.flow is not None:
+            flow = self.features[feature.flow.feature]
+            if not isinstance(flow, FlowFeature):
+                raise ValueError(f"features.{name}.flow.feature names {feature.flow.feature!r}, which is no flow")
+            if flow.sampling != feature.sampling:
+                raise ValueError(
+                    f"features.{name}.sampling is {feature.sampling.fps} fps, that of its flow {flow.sampling.fps}: "
+                    "their rows must be of the same frames"
+                )
+        if isinstance(feature, DerivedFeature):
+            source = self.features[feature.source]
+            if source.ragged or not isinstance(source, BackboneFeature):
+                raise ValueError(f"features.{name}.source names {feature.source!r}, which has no token grid")
+
+    def _fusing_fits(self, key: str, group: tuple[str, ...]) -> None:
+        if len(set(group)) < 2:
+            raise ValueError(f"{key} needs at least two features, got {list(group)}")
+        for name in group:
+            _must_exist(key, name, self.features, "features")
+            if not isinstance(self.features[name], PixelFeature) or self.features[name].reads:
+                raise ValueError(f"{key}: {name} does not begin with a decode, so there is nothing to share")
+            if sum(name in other for other in self.fused) > 1:
+                raise ValueError(f"{key}: {name} is in two groups")
+        if len({(self.features[name].decoder, self.features[name].ragged) for name in group}) > 1:
+            raise ValueError(f"{key}: {list(group)} differ in their decoder or in having a row a frame")
+
+    def reading(self, *names: str) -> tuple[str, ...]:
+        """The named features and all that they are made from, each once, the latter first."""
+        found: dict[str, None] = {}
+        for name in names:
+            found |= dict.fromkeys((*self.reading(*self.features[name].reads), name))
+        return tuple(found)
+
+    def head(self, name: str) -> Any:
+        """The head's sub-tree. Raises KeyError for a head that is not declared."""
+        return dict(self.heads.items())[name]
+
+    def replacing(self, head: str, config: Any) -> "Params":
+        """These params with another sub-tree for one head."""
+        return self.model_copy(update={"heads": self.heads.model_copy(update={head: config})})
+
+    def part(self, *, dataset: str | None = None, features: tuple[str, ...] = (), head: str | None = None) -> str:
+        """Canonical JSON of the smallest params document that holds the named parts: what one rule may see.
+
+        `compute` is always part of it: a job that another machine's threads trigger finds its work done.
+
+        Args:
+            dataset: name of a data set, or None.
+            features: names of features.
+            head: name of a head; its data set and features come along.
+        """
+        document: dict[str, Any] = {"compute": self.compute.model_dump(mode="json")}
+        if head is not None:
+            chosen = self.head(head)
+            dataset, features = chosen.dataset, tuple(chosen.features.model_dump().values())
+            document["heads"] = {head: chosen.model_dump(mode="json")}
+        if dataset is not None:
+            # Which other features somebody wants of the data set is none of this part's business.
+            document["datasets"] = {dataset: self.datasets[dataset].model_dump(mode="json", exclude={"features"})}
+            if self.datasets[dataset].made_by == "toyworld" and self.toyworld is not None:
+                document["toyworld"] = self.toyworld.model_dump(mode="json")
+        if features:
+            chosen = self.reading(*features)
+            document["features"] = {name: self.features[name].model_dump(mode="json") for name in chosen}
+        return canonical_json(document)
+
+
+def _must_exist(key: str, name: str, known: Mapping[str, Any], section: str) -> None:
+    if name not in known:
+        raise ValueError(f"{key} names {name!r}, which is not in {section}: known are {sorted(known) or 'none'}")
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def parse_params(document: Mapping[str, Any], origin: str = "params.yaml") -> Params:
+    """Validates a params document.
+
+    Args:
+        document: what the YAML or JSON file holds.
+        origin: named in errors.
+
+    Raises:
+        ParamsError: one line a mistake, each with the dotted key, what was found and what is wanted.
+    """
+    try:
+        # JSON mode, so that YAML's lists become the tuples that strict mode would refuse as Python objects.
+        return Params.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise ParamsError(f"{origin} cannot be used:\n" + "\n".join(map(_sentence, error.errors()))) from None
+    except TypeError as error:
+        raise ParamsError(f"{origin} holds something that JSON cannot: {error}") from None
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "(whole document)"
+    if error["type"] == "extra_forbidden":
+        return f"  {key}: unknown key; remove it or correct its spelling"
+    if error["type"] == "missing":
+        return f"  {key}: required, but absent"
+    if error["type"] == "value_error":
+        return f"  {key}: {error['ctx']['error']}"
+    return f"  {key}: {error['msg']}, got {error['input']!r}"
+
+
+def load_params(source: str | Path) -> Params:
+    """Reads params from a YAML file, or from a literal JSON document (a string that starts with a brace).
+
+    Raises:
+        ParamsError: the file is absent, is not YAML, or does not fit the models.
+    """
+    text, origin = str(source), str(source)
+    if text.lstrip().startswith("{"):
+        return parse_params(json.loads(text), "the params document on the command line")
+    try:
+        document = yaml.safe_load(Path(source).read_text())
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{origin} does not exist; run from the project's root or name a file with --params"
+        ) from None
+    except yaml.YAMLError as error:
+        raise ParamsError(f"{origin} is not valid YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ParamsError(f"{origin} must hold a mapping at its top, got {type(document).__name__}")
+    return parse_params(document, origin)
+
+
+def override(head: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of a head's sub-tree with dotted keys replaced: {"model.fusion": "concat", "seed": 1}.
+
+    Raises:
+        ParamsError: a key that the head does not have, or a value of the wrong type.
+    """
+    document = head.model_dump(mode="json")
+    for dotted, value in changes.items():
+        *path, last = dotted.split(".")
+        node = document
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            raise ParamsError(f"{dotted}: unknown key; remove it or correct its spelling")
+        node[last] = value
+    try:
+        return type(head).model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        raise ParamsError("; ".join(_sentence(item).strip() for item in error.errors())) from None

@@ -1,0 +1,84 @@
+"""Claims about the verbs that need no video and no network: what they print and what they leave alone."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.config import feature_dir, parse_params
+from pipeline.store import ShardWriter
+
+DOCUMENT = {
+    "datasets": {"set": {"layout": "images", "root": "pictures", "features": ["small"]}},
+    "features": {
+        "dino": {
+            "backbone": "dinov3",
+            "weights": {"random": 0},
+            "sampling": {"frames": 1},
+            "preprocess": {"resize": [32, 32]},
+        },
+        "small": {"backbone": "derived", "source": "dino", "pool": 2},
+    },
+}
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(json.dumps(DOCUMENT))
+    return tmp_path
+
+
+def run(*line: str) -> str:
+    done = CliRunner().invoke(app, [str(word) for word in line], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def store(directory: Path) -> Path:
+    provenance = {"key": "0123456789", "weights": "random:0"}
+    with ShardWriter(directory / "shard-000", [("a", "1")], {"t": ((2,), "float16")}, provenance) as writer:
+        writer.put("a", {"t": np.ones(2, np.float16)}, {})
+        writer.finish()
+    return directory
+
+
+def test_prune_lists_what_no_params_refer_to_and_removes_it_only_when_told(project):
+    params = parse_params(DOCUMENT)
+    used = store(feature_dir(params, "set", "dino", Path("features")))
+    stale = store(Path("features/set/dino-ffffffffff"))
+    run_folder = Path("runs/gasm_cast/ffffffffff")
+    run_folder.mkdir(parents=True)
+
+    listed = run("prune")
+    assert f"{stale}" in listed and f"{run_folder}" in listed and f"{used}" not in listed
+    assert stale.exists() and run_folder.exists()
+
+    run("prune", "--delete")
+    assert used.exists() and not stale.exists() and not run_folder.exists()
+
+
+def test_prune_keeps_what_any_of_several_params_refer_to(project):
+    other = DOCUMENT | {"features": {"dino": DOCUMENT["features"]["dino"] | {"batch": 4}}, "datasets": {}}
+    other["datasets"] = {"set": {"layout": "images", "root": "pictures"}}
+    Path("other.yaml").write_text(json.dumps(other))
+    theirs = store(feature_dir(parse_params(other), "set", "dino", Path("features")))
+    assert f"{theirs}" in run("prune")
+    assert f"{theirs}" not in run("prune", "--params", "params.yaml", "--params", "other.yaml")
+
+
+def test_prune_leaves_a_store_that_is_being_written(project):
+    stale = store(Path("features/set/dino-ffffffffff"))
+    with ShardWriter(stale / "shard-001", [("b", "2")], {"t": ((2,), "float16")}, {"key": "0123456789"}):
+        assert "kept" in run("prune", "--delete")
+    assert stale.exists()
+
+
+def test_info_says_who_uses_a_store(project):
+    store(feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features")))
+    store(Path("features/set/dino-ffffffffff"))
+    text = run("info")
+    assert "small" in text and "nothing in these params" in text
