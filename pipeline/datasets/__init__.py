@@ -1,7 +1,8 @@
 """Data sets: real layouts in, one manifest table out. Knows no store, no backbone and no head."""
 
-from pipeline.datasets.annotations import annotation_files, read_annotations, video_folder
+from pipeline.datasets.annotations import annotation_files, read_annotations
 from pipeline.datasets.build import build_manifest
+from pipeline.datasets.folders import video_folder
 from pipeline.datasets.manifest import (
     NoSuchShard,
     ShardSample,

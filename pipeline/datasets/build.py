@@ -1,4 +1,4 @@
-"""Builds a data set's manifest: digests, facts and verdicts of every video. Knows no store and no backbone."""
+"""Builds a data set's manifest: digests, facts and verdicts of every sample. Knows no store and no backbone."""
 
 import hashlib
 import os
@@ -15,10 +15,11 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.config import Dataset
-from pipeline.datasets.annotations import read_annotations, video_folder
+from pipeline.datasets.annotations import read_annotations
+from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
 from pipeline.datasets.manifest import FACTS, FACTS_VERSION, SCHEMA, to_frame
 from pipeline.datasets.names import DatasetError
-from pipeline.datasets.quality import summarise
+from pipeline.datasets.quality import NOUNS, summarise
 from pipeline.datasets.shards import assign_shards
 
 CHUNK = 32  # files a worker takes at once
@@ -50,7 +51,7 @@ def build_manifest(
     workers: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Looks at every video of a data set.
+    """Looks at every video or picture of a data set; a text needs no looking at.
 
     A file whose size and modification time are those of `previous` is not hashed again, and if it was ok, not probed
     again either: a rebuild costs one `stat` a file. What was not ok is probed afresh, since the cause may be gone.
@@ -69,35 +70,31 @@ def build_manifest(
         DatasetError: the annotations cannot be used, the videos' folder is absent or outside the root, a worker died.
     """
     annotations = read_annotations(dataset)
-    home = None if dataset.allow_links else os.path.realpath(dataset.root)
-    folder = _checked_folder(dataset, home)
-    remembered = _remembered(previous)
-    jobs = [
-        Job(os.path.join(folder, path), home, remembered.get((sample, path)))
-        for sample, path in zip(annotations["sample"], annotations["path"], strict=True)
-    ]
-    findings = _collected(_examine_all(jobs, workers), len(jobs), progress)
+    say = _Progress(len(annotations), NOUNS[dataset.kind], progress)
+    if dataset.kind == "text":
+        findings = [Finding("ok", hashlib.sha256(text.encode()).hexdigest()) for text in annotations["sample"]]
+        say(findings)
+    else:
+        findings = []
+        for chunk in _examine_all(_jobs(dataset, annotations, previous), workers):
+            findings += chunk
+            say(chunk)
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
     shards = assign_shards(annotations["sample"].tolist(), assigned, dataset.shard_size)
     frame = _frame(annotations, findings, shards)
     # Without the folder, so that the report of a set is the same wherever it lies.
-    sentences = (finding.detail.replace(f"{folder}{os.sep}", "") for finding in findings)
+    folder = f"{video_folder(dataset)}{os.sep}"
+    sentences = (finding.detail.replace(folder, "") for finding in findings)
     details = dict(zip(annotations["sample"], sentences, strict=True))
-    return frame, summarise(frame, annotations.attrs["listed_twice"], details)
+    return frame, summarise(frame, dataset.kind, annotations.attrs, details)
 
 
-def _checked_folder(dataset: Dataset, home: str | None) -> Path:
-    folder = video_folder(dataset)
-    if not folder.is_dir():
-        raise DatasetError(
-            f"the videos' folder {folder} does not exist; correct the data set's root or videos in params.yaml"
-        )
-    if home is not None and not _is_inside(os.path.realpath(folder), home):
-        raise DatasetError(
-            f"the videos' folder {folder} leads to {os.path.realpath(folder)}, outside the root {home}; "
-            "set allow_links: true for this data set if that is meant"
-        )
-    return folder
+def _jobs(dataset: Dataset, annotations: pd.DataFrame, previous: pd.DataFrame | None) -> list[Job]:
+    folder, home, remembered = check_folder(dataset), home_of(dataset), _remembered(previous)
+    return [
+        Job(os.path.join(folder, path), home, remembered.get((sample, path)))
+        for sample, path in zip(annotations["sample"], annotations["path"], strict=True)
+    ]
 
 
 def _remembered(previous: pd.DataFrame | None) -> dict[tuple[str, str], Finding]:
@@ -136,8 +133,12 @@ def examine(job: Job) -> Finding:
     try:
         if job.home is not None and os.path.islink(job.path):
             target = os.path.realpath(job.path)
-            if not _is_inside(target, job.home):
-                return Finding("outside_root", detail=f"{job.path} links to {target}, outside {job.home}")
+            if not is_inside(target, job.home):
+                return Finding(
+                    "outside_root",
+                    detail=f"{job.path} links to {target}, outside {job.home}; set allow_links: true for this data set "
+                    "if that is meant",
+                )
         found = os.stat(job.path)
         seen = {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
         if not stat.S_ISREG(found.st_mode):
@@ -158,10 +159,6 @@ def examine(job: Job) -> Finding:
         return Finding(error.reason, digest, **seen, detail=str(error))
     except OSError as error:
         return Finding("unreadable", digest, **seen, detail=f"{job.path} cannot be read: {error.strerror}")
-
-
-def _is_inside(path: str, home: str) -> bool:
-    return path == home or path.startswith(home.rstrip(os.sep) + os.sep)
 
 
 # --- all files --------------------------------------------------------------------------------------------------------
@@ -191,17 +188,23 @@ def _examine_all(jobs: list[Job], workers: int) -> Iterator[list[Finding]]:
             ) from None
 
 
-def _collected(chunks: Iterator[list[Finding]], total: int, progress: Callable[[str], None] | None) -> list[Finding]:
-    """All findings, with a line for people every few seconds and one at the end."""
-    findings: list[Finding] = []
-    failed, start = 0, time.monotonic()
-    last = start
-    for chunk in chunks:
-        findings += chunk
-        failed += sum(finding.status != "ok" for finding in chunk)
-        done, now = len(findings), time.monotonic()
-        if progress is not None and (done == total or now - last >= SECONDS_BETWEEN_LINES):
-            last, rate = now, done / max(now - start, 1e-9)
-            left = "" if done == total else f", {(total - done) / rate:.0f} s left"
-            progress(f"{done} of {total} videos looked at, {failed} not ok, {rate:.1f} videos/s{left}")
-    return findings
+class _Progress:
+    """A line for people every few seconds, and one at the end."""
+
+    def __init__(self, total: int, noun: str, say: Callable[[str], None] | None) -> None:
+        self.total, self.noun, self.say = total, noun, say
+        self.done = self.failed = 0
+        self.start = self.last = time.monotonic()
+
+    def __call__(self, findings: Sequence[Finding]) -> None:
+        """Counts what was just found."""
+        self.done += len(findings)
+        self.failed += sum(finding.status != "ok" for finding in findings)
+        now = time.monotonic()
+        if self.say is not None and (self.done == self.total or now - self.last >= SECONDS_BETWEEN_LINES):
+            self.last, rate = now, self.done / max(now - self.start, 1e-9)
+            left = "" if self.done == self.total else f", {(self.total - self.done) / rate:.0f} s left"
+            self.say(
+                f"{self.done} of {self.total} {self.noun} looked at, {self.failed} not ok, "
+                f"{rate:.1f} {self.noun}/s{left}"
+            )

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.datasets.names import DatasetError
 
 # Bumped by hand when pipeline.video.probe comes to other facts or verdicts: remembered ones are then taken afresh.
-FACTS_VERSION = 1
+FACTS_VERSION = 2
 
 FACTS = {
     "duration": pa.float64(),  # seconds
@@ -33,13 +33,13 @@ FACTS = {
 SCHEMA = pa.schema(
     {
         "sample": pa.string(),
-        "path": pa.string(),  # POSIX, relative to the videos' folder
+        "path": pa.string(),  # POSIX, relative to the videos' folder; null for a text
         "label": pa.string(),  # null where the set has none
         "template": pa.string(),  # as published
         "split": pa.string(),
-        "digest": pa.string(),  # sha256 of the file; empty where it could not be read
+        "digest": pa.string(),  # sha256 of the file, or of the text; empty where it could not be read
         "status": pa.string(),  # ok, or the reason why not
-        **FACTS,  # null where the status is not ok
+        **FACTS,  # null where the status is not ok, and for a text
         "bytes": pa.int64(),  # null, as mtime_ns, where there is no file to look at
         "mtime_ns": pa.int64(),
         "shard": pa.int64(),
@@ -60,8 +60,8 @@ class ShardSample(NamedTuple):
 
     sample: str
     digest: str
-    path: str  # POSIX, relative to the videos' folder
-    facts: dict[str, Any] | None  # arguments of video.VideoFacts; None where the status is not ok
+    path: str | None  # POSIX, relative to the videos' folder; None for a text
+    facts: dict[str, Any] | None  # arguments of video.VideoFacts; None where the status is not ok, and for a text
     status: str
 
 
@@ -148,7 +148,8 @@ def shard_samples(frame: pd.DataFrame, shard: int) -> list[ShardSample]:
         raise _no_such_shard(shard, frame["shard"].unique().tolist(), "the manifest")
     samples = []
     for row in rows.to_dict("records"):
-        facts = {name: row[name] for name in FACTS} if row["status"] == "ok" else None
+        known = row["status"] == "ok" and row["path"] is not None
+        facts = {name: row[name] for name in FACTS} if known else None
         samples.append(ShardSample(row["sample"], row["digest"], row["path"], facts, row["status"]))
     return samples
 

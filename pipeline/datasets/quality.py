@@ -7,37 +7,71 @@ import pandas as pd
 
 SHOWN = 20  # samples named in each list; the counts are always complete
 SIZES_SHOWN = 10
+NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
+SPREADS = ("duration", "fps", "frames", "width", "height", "file_bytes", "characters", "words")
 
 
-def summarise(frame: pd.DataFrame, listed_twice: Sequence[Sequence[str]], details: Mapping[str, str]) -> dict[str, Any]:
+def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details: Mapping[str, str]) -> dict[str, Any]:
     """The quality report of a manifest; equal content gives an equal report.
 
     Args:
         frame: a manifest.
-        listed_twice: [sample, split that counts, split ignored] of the ids that the annotations repeat.
+        kind: "video", "image" or "text": what a sample is.
+        attrs: what the annotations tell beside their rows. Of videos `listed_twice`, [sample, split that counts, split
+            ignored] of each id that they repeat; of pictures `ignored`, {suffix: count} of the files that are none.
         details: a sentence for the samples that are not ok.
 
     Returns:
-        `samples`, `ok`; `splits` {split: {status: count}}; `not_ok` {reason: {count, samples: [{sample, detail}]}};
-        `same_content` and `listed_twice`; `unlabelled` {split: count}; `classes`; and over the ok samples `duration`
-        (s), `fps`, `frames`, `sizes`, `codecs`, `decord_exact`, `bytes`.
+        Of every kind `kind`, `samples`, `ok`, `splits` {split: {status: count}}; `not_ok` {reason: {count, samples:
+        [{sample, detail}]}}. Of videos and pictures `same_content`, `unlabelled` {split: count}, `classes`, and over
+        the ok samples `sizes`, `codecs`, `bytes`. Of videos also `listed_twice`, `duration` (s), `fps`, `frames` and
+        `decord_exact`; of pictures `width`, `height`, `file_bytes` and `ignored`; of texts `characters` and `words`.
     """
     ok = frame[frame["status"] == "ok"]
-    return {
+    report = {
+        "kind": kind,
         "samples": len(frame),
         "ok": len(ok),
         "splits": {split: _counts(rows["status"]) for split, rows in frame.groupby("split", sort=False)},
         "not_ok": _not_ok(frame, details),
-        "same_content": _same_content(ok),
-        "listed_twice": {"count": len(listed_twice), "samples": [list(item) for item in listed_twice[:SHOWN]]},
-        "unlabelled": {split: int(rows["label"].isna().sum()) for split, rows in frame.groupby("split", sort=False)},
-        "classes": _classes(frame),
+    }
+    return report | {"video": _of_videos, "image": _of_pictures, "text": _of_texts}[kind](frame, ok, attrs)
+
+
+def _of_videos(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    twice = attrs["listed_twice"]
+    return _of_files(frame, ok) | {
+        "same_content": _same_content(ok, "split"),
+        "classes": _classes(frame) | _absences(frame),
+        "listed_twice": {"count": len(twice), "samples": [list(item) for item in twice[:SHOWN]]},
         "duration": _spread(ok["duration"]) | {"hours": round(float(ok["duration"].sum()) / 3600, 3)},
         "fps": _spread(ok["fps"]),
         "frames": _spread(ok["frames"]),
+        "decord_exact": int(ok["decord_exact"].sum()),
+    }
+
+
+def _of_pictures(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return _of_files(frame, ok) | {
+        "same_content": _same_content(ok, "label"),
+        "classes": _classes(frame),
+        "width": _spread(ok["width"]),
+        "height": _spread(ok["height"]),
+        "file_bytes": _spread(ok["bytes"]),
+        "ignored": dict(sorted(attrs["ignored"].items(), key=lambda item: (-item[1], item[0]))[:SHOWN]),
+    }
+
+
+def _of_texts(_: pd.DataFrame, ok: pd.DataFrame, __: Mapping[str, Any]) -> dict[str, Any]:
+    texts = ok["sample"].astype(str)
+    return {"characters": _spread(texts.str.len()), "words": _spread(texts.str.split().str.len())}
+
+
+def _of_files(frame: pd.DataFrame, ok: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "unlabelled": {split: int(rows["label"].isna().sum()) for split, rows in frame.groupby("split", sort=False)},
         "sizes": _counts(ok["width"].astype(str) + "x" + ok["height"].astype(str), SIZES_SHOWN),
         "codecs": _counts(ok["codec"]),
-        "decord_exact": int(ok["decord_exact"].sum()),
         "bytes": int(frame["bytes"].sum()),
     }
 
@@ -53,30 +87,34 @@ def _not_ok(frame: pd.DataFrame, details: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _same_content(ok: pd.DataFrame) -> dict[str, Any]:
-    """Files that are byte for byte equal under different ids; across splits they leak from train into evaluation."""
-    repeated = ok[ok["digest"].duplicated(keep=False)]
-    groups = [rows for _, rows in repeated.groupby("digest", sort=False)]
+def _same_content(ok: pd.DataFrame, across: str) -> dict[str, Any]:
+    """Files that are byte for byte equal under different ids, and how many groups of them are not of one `across`.
+
+    Across splits they leak from train into evaluation; across labels at least one is labelled wrongly.
+    """
+    shown = ok["split"] + "/" + ok["sample"] if across == "split" else ok["sample"]
+    repeated = ok.assign(shown=shown)[ok["digest"].duplicated(keep=False)]
+    groups = repeated.groupby("digest", sort=False)
+    samples = [repeated.loc[repeated["digest"] == digest, "shown"] for digest in repeated["digest"].unique()[:SHOWN]]
     return {
-        "count": len(groups),
-        "across_splits": sum(rows["split"].nunique() > 1 for rows in groups),
-        "groups": [
-            {"count": len(rows), "samples": (rows["split"] + "/" + rows["sample"]).head(SHOWN).tolist()}
-            for rows in groups[:SHOWN]
-        ],
+        "count": groups.ngroups,
+        f"across_{across}s": int((groups[across].nunique() > 1).sum()),
+        "groups": [{"count": len(group), "samples": group.head(SHOWN).tolist()} for group in samples],
     }
 
 
 def _classes(frame: pd.DataFrame) -> dict[str, Any]:
     labelled = frame.dropna(subset=["label"])
-    counts = {split: _counts(rows["label"]) for split, rows in labelled.groupby("split", sort=False)}
-    train, validation = set(counts.get("train", ())), set(counts.get("validation", ()))
     return {
         "count": labelled["label"].nunique(),
-        "not_in_validation": sorted(train - validation),
-        "not_in_train": sorted(validation - train),
-        "counts": counts,
+        "counts": {split: _counts(rows["label"]) for split, rows in labelled.groupby("split", sort=False)},
     }
+
+
+def _absences(frame: pd.DataFrame) -> dict[str, list[str]]:
+    labels = {split: set(rows["label"].dropna()) for split, rows in frame.groupby("split")}
+    train, validation = labels.get("train", set()), labels.get("validation", set())
+    return {"not_in_validation": sorted(train - validation), "not_in_train": sorted(validation - train)}
 
 
 def _counts(values: pd.Series, most: int | None = None) -> dict[str, int]:
@@ -93,24 +131,18 @@ def _spread(values: pd.Series) -> dict[str, float | None]:
 
 def quality_markdown(quality: Mapping[str, Any]) -> str:
     """The report as Markdown: what is there, what is not, and what deserves a look."""
-    statuses = ["ok", *quality["not_ok"]]
-    parts = [f"# Data set: {quality['ok']} of {quality['samples']} videos ok"]
+    noun = NOUNS[quality["kind"]]
+    parts = [f"# Data set: {quality['ok']} of {quality['samples']} {noun} ok", _split_table(quality)]
+    spreads = [name for name in SPREADS if name in quality]
     parts.append(
         _table(
-            ["split", "samples", *statuses, "unlabelled"],
-            [
-                [split, sum(counts.values()), *(counts.get(s, 0) for s in statuses), quality["unlabelled"][split]]
-                for split, counts in quality["splits"].items()
-            ],
+            [f"of the ok {noun}", "min", "median", "max"],
+            [[name, *(quality[name][q] for q in ("min", "median", "max"))] for name in spreads],
         )
     )
-    parts.append(
-        _table(
-            ["of the ok videos", "min", "median", "max"],
-            [[name, *(quality[name][q] for q in ("min", "median", "max"))] for name in ("duration", "fps", "frames")],
-        )
-    )
-    parts.append(_facts(quality))
+    lines = {"video": _video_lines, "image": _picture_lines, "text": lambda _: []}[quality["kind"]](quality)
+    if lines:
+        parts.append("\n".join(f"- {line}" for line in lines))
     for reason, found in quality["not_ok"].items():
         rows = [[item["sample"], item["detail"]] for item in found["samples"]]
         head = f"## {reason}: {found['count']}" + (f", the first {len(rows)}" if len(rows) < found["count"] else "")
@@ -118,22 +150,49 @@ def quality_markdown(quality: Mapping[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _facts(quality: Mapping[str, Any]) -> str:
+def _split_table(quality: Mapping[str, Any]) -> str:
+    statuses = ["ok", *quality["not_ok"]]
+    head, rows = ["split", "samples", *statuses], []
+    for split, counts in quality["splits"].items():
+        rows.append([split, sum(counts.values()), *(counts.get(status, 0) for status in statuses)])
+    if "unlabelled" in quality:
+        head.append("unlabelled")
+        rows = [[*row, quality["unlabelled"][row[0]]] for row in rows]
+    return _table(head, rows)
+
+
+def _video_lines(quality: Mapping[str, Any]) -> list[str]:
     same, twice, classes = quality["same_content"], quality["listed_twice"], quality["classes"]
-    lines = [
+    return [
         f"{quality['duration']['hours']} hours, {quality['bytes'] / 1e9:.2f} GB; "
         f"decord is exact on {quality['decord_exact']}.",
         "Codecs: " + _listing(quality["codecs"]) + ". Sizes: " + _listing(quality["sizes"]) + ".",
         f"Classes: {classes['count']}; in train but not in validation {len(classes['not_in_validation'])}, "
         f"in validation but not in train {len(classes['not_in_train'])}.",
         f"Same content under different ids: {same['count']} groups, {same['across_splits']} of them across splits"
-        + "".join(f"; {group['count']} times: {', '.join(group['samples'])}" for group in same["groups"])
-        + ".",
+        + _repeated(same),
         f"Ids listed twice: {twice['count']}"
         + "".join(f"; {sample} counts for {kept}, not for {ignored}" for sample, kept, ignored in twice["samples"])
         + ".",
     ]
-    return "\n".join(f"- {line}" for line in lines)
+
+
+def _picture_lines(quality: Mapping[str, Any]) -> list[str]:
+    same, counts = quality["same_content"], quality["classes"]["counts"]
+    sizes = [count for labels in counts.values() for count in labels.values()]
+    per_class = f", of {min(sizes)} to {max(sizes)} pictures" if sizes else ""
+    return [
+        f"{quality['bytes'] / 1e9:.2f} GB. Formats: {_listing(quality['codecs'])}. "
+        f"Sizes: {_listing(quality['sizes'])}.",
+        f"Classes: {quality['classes']['count']}{per_class}.",
+        f"Same content under different ids: {same['count']} groups, {same['across_labels']} of them across labels"
+        + _repeated(same),
+        "Files passed over, since their names are not those of pictures: " + _listing(quality["ignored"]) + ".",
+    ]
+
+
+def _repeated(same: Mapping[str, Any]) -> str:
+    return "".join(f"; {group['count']} times: {', '.join(group['samples'])}" for group in same["groups"]) + "."
 
 
 def _listing(counts: Mapping[str, int]) -> str:

@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.config import Dataset
+from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.names import DatasetError, check_file_name
 
 PREFIX = "something-something-v2-"
@@ -37,9 +38,10 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
         the set has none), `split`, `template` (as published, or None); all of them objects.
 
     Raises:
-        DatasetError: a file is absent or broken, an id cannot be a file name, a label is not in labels.json, or an id
-            is listed with two labels.
+        DatasetError: a file is absent, broken or a link out of the root, an id cannot be a file name, a label is not in
+            labels.json, or an id is listed with two labels.
     """
+    annotation_files(dataset)
     root = Path(dataset.root)
     labels = _read_json(_required(root, "labels.json"), dict)
     rows: dict[str, tuple[str, str, str | None, str, str | None]] = {}
@@ -67,12 +69,15 @@ def annotation_files(dataset: Dataset) -> list[Path]:
     """The files that `read_annotations` reads: labels, train and validation, then test and its answers where they are.
 
     Raises:
-        DatasetError: one that must be there is not.
+        DatasetError: one that must be there is not, or one is a link that leads out of the root.
     """
     root = Path(dataset.root)
     required = [_required(root, name) for name in ("labels.json", "train.json", "validation.json")]
     optional = [_find(root, name) for name in ("test.json", "test-answers.csv")]
-    return required + [path for path in optional if path is not None]
+    files = required + [path for path in optional if path is not None]
+    for path in files:
+        followed(path, home_of(dataset))
+    return files
 
 
 def _entries(root: Path, split: str, labels: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None, Path]]:

@@ -1,4 +1,4 @@
-"""Annotation files in Something-Something-V2's layout for tests, at any size and without a single video."""
+"""Data sets for tests: Something-Something-V2's annotation files at any size, folders of pictures, files of texts."""
 
 import hashlib
 import json
@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+from PIL import Image
 
 from pipeline.datasets import assign_shards
 from pipeline.datasets.manifest import SCHEMA, to_frame
@@ -75,6 +77,47 @@ def write_set(root: Path, **splits: Sequence[Any]) -> None:
 def write_json(root: Path, name: str, document: Any) -> None:
     root.mkdir(parents=True, exist_ok=True)
     (root / name).write_text(json.dumps(document))
+
+
+def picture(seed: int, size: tuple[int, int] = (32, 24)) -> Image.Image:
+    """An RGB picture of `size` (width, height): soft blobs of colour that follow from the seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+
+
+def write_images(
+    folder: Path,
+    counts: Mapping[str, int] | None = None,
+    suffix: str = ".png",
+    size: tuple[int, int] = (32, 24),
+    seed: int = 0,
+) -> list[str]:
+    """Writes folder/<class>/<number><suffix>, all different: write_images(folder, {"cat": 3, "": 1}), where the class
+    "" is the folder itself.
+
+    Args:
+        counts: pictures a class; {"cat": 3, "dog": 3} by default.
+        suffix: decides the format.
+        size: width and height in pixels.
+
+    Returns:
+        The sample ids, in the order in which the layout `images` lists them.
+    """
+    samples = []
+    for kind, count in ({"cat": 3, "dog": 3} if counts is None else counts).items():
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            path = folder / kind / f"{number:04d}{suffix}"
+            picture(seed + len(samples), size).save(path)
+            samples.append(path.relative_to(folder).as_posix())
+    return sorted(samples)
+
+
+def write_texts(path: Path, texts: Sequence[str] = ("dog", "a red fox", "ice cream")) -> list[str]:
+    """Writes one text a line and returns them: the sample ids of the layout `texts`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    return list(texts)
 
 
 def made_up_manifest(annotations: pd.DataFrame, shard_size: int) -> pd.DataFrame:

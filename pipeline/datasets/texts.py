@@ -1,0 +1,62 @@
+"""Reads a file of texts, one a line: class names, a word list. Imports no torch: runs at plan time.
+
+The data set's `root` is the file. A sample is a line without the white space around it, and its id is the text itself;
+blank lines are passed over, and nothing is a comment, since a word list may hold anything.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.config import Dataset
+from pipeline.datasets.names import DatasetError
+
+SPLIT = "all"
+
+
+def read_annotations(dataset: Dataset) -> pd.DataFrame:
+    """One row a text, in the file's order. UTF-8 with or without a byte order mark; any of the three line ends.
+
+    Returns:
+        Columns `sample` (the text), `path`, `label`, `template` (all None), `split` ("all"); all of them objects.
+
+    Raises:
+        DatasetError: the file is absent, no file, not UTF-8 or empty, or a text is there twice.
+    """
+    (path,) = annotation_files(dataset)
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, 1):
+                text = line.strip()
+                if "\0" in text:
+                    raise DatasetError(f"{path}: line {number} holds a NUL; save the file as UTF-8 text")
+                if text in lines:
+                    raise DatasetError(
+                        f"{path}: {text[:80]!r} is on line {lines[text]} and again on line {number}; remove one"
+                    )
+                if text:
+                    lines[text] = number
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+    if not lines:
+        raise DatasetError(f"{path} holds no text; write one text a line")
+    frame = pd.DataFrame({"sample": list(lines)}, dtype=object)
+    return frame.assign(path=None, label=None, split=SPLIT, template=None).astype(object)
+
+
+def annotation_files(dataset: Dataset) -> list[Path]:
+    """The file itself.
+
+    Raises:
+        DatasetError: it is not there, or is no file.
+    """
+    path = Path(dataset.root)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise DatasetError(
+            f"{path} {found}, wanted a file with one text a line; correct the data set's root in params.yaml"
+        )
+    return [path]
