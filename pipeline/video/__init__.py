@@ -1,9 +1,20 @@
-"""Video files to frames: facts, sampling by timestamp, decoding. Knows no backbone, no store and no data set.
+"""Video and picture files to frames: facts, sampling by timestamp, decoding. Knows no backbone, no store, no data set.
 
 A damaged file is a VideoError with its reason, never a plausible shorter video: `probe` decodes every file once.
 """
 
-from pipeline.video.facts import Reason, VideoError, VideoFacts, probe
-from pipeline.video.frames import read_frames, segment_centres
+from pipeline.video.facts import Reason, VideoError, VideoFacts
+from pipeline.video.frames import iterate_frames, read_frames
+from pipeline.video.probing import probe
+from pipeline.video.sampling import sampling_times, segment_centres
 
-__all__ = ["Reason", "VideoError", "VideoFacts", "probe", "read_frames", "segment_centres"]
+__all__ = [
+    "Reason",
+    "VideoError",
+    "VideoFacts",
+    "iterate_frames",
+    "probe",
+    "read_frames",
+    "sampling_times",
+    "segment_centres",
+]

@@ -2,9 +2,10 @@
 
 The rule, for every decoder: the frame at time t is the last one that starts at or before t, counted from the start of
 the first frame; before the first, the first. "At" has a tolerance of one millisecond, because Matroska rounds times to
-milliseconds: so the same film gives the same frames from a .webm and an .mp4.
+milliseconds: so the same film gives the same frames from a .webm and an .mp4. A picture is the same at every time.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -15,38 +16,28 @@ import decord
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from pipeline.video.facts import ROUNDING, VideoError, VideoFacts, opened, probe, shown_at
+from pipeline.video.facts import VideoError, VideoFacts
+from pipeline.video.pictures import read_picture
+from pipeline.video.probing import clock, opened, probe
+from pipeline.video.sampling import ROUNDING
 
-
-def segment_centres(n: int, duration: float) -> np.ndarray:
-    """The centres of n equal segments.
-
-    Args:
-        n: number of segments, at least 1.
-        duration: seconds.
-
-    Returns:
-        (n,) float64 seconds, t_i = (i + 0.5) / n * duration.
-
-    >>> segment_centres(4, 2.0).tolist()
-    [0.25, 0.75, 1.25, 1.75]
-    """
-    return (np.arange(n) + 0.5) / n * duration
+Decoder = Literal["decord", "pyav"]
 
 
 def read_frames(
     path: Path,
     times: Sequence[float] | np.ndarray,
-    decoder: Literal["decord", "pyav"] = "decord",
+    decoder: Decoder = "decord",
     facts: VideoFacts | None = None,
 ) -> np.ndarray:
     """The frames shown at `times`.
 
     Args:
-        path: the video.
+        path: the video or picture.
         times: seconds from the start of the first frame, in any order, repeats allowed.
         decoder: "decord" where it is exact (`facts.decord_exact`) and PyAV elsewhere, or "pyav" everywhere.
         facts: what `probe(path)` said of these very bytes; without them the file is probed first, which costs a decode.
+            A file that was cut since gives an error where its end is reached, not a repeated last frame.
 
     Returns:
         (len(times), H, W, 3) uint8 RGB, turned as the container says, otherwise as it is in the file.
@@ -56,50 +47,115 @@ def read_frames(
     """
     facts = facts or probe(path)
     wanted = np.asarray(times, dtype=np.float64)
-    read = _with_decord if decoder == "decord" and facts.decord_exact else _with_pyav
-    return read(path, wanted, facts)
+    if not wanted.size:
+        return _room(0, facts)
+    order = np.argsort(wanted, kind="stable")
+    frames = next(iterate_frames(path, wanted[order], decoder, facts, len(wanted)))
+    return frames if np.array_equal(order, np.arange(len(order))) else frames[np.argsort(order)]
 
 
-def _with_decord(path: Path, times: np.ndarray, facts: VideoFacts) -> np.ndarray:
+def iterate_frames(
+    path: Path,
+    times: Sequence[float] | np.ndarray,
+    decoder: Decoder = "decord",
+    facts: VideoFacts | None = None,
+    piece: int = 256,
+) -> Iterator[np.ndarray]:
+    """The frames of `read_frames`, in pieces, in one pass over the video: for videos longer than memory.
+
+    Args:
+        path, decoder, facts: as for `read_frames`.
+        times: ascending, repeats allowed.
+        piece: most frames at once. One piece is in memory, besides those that the caller keeps.
+
+    Yields:
+        (piece, H, W, 3) uint8 RGB, the last one shorter where need be; nothing for no times.
+
+    Raises:
+        VideoError: as `probe` says. In pieces that came before it, nothing is wrong.
+        ValueError: times that descend.
+    """
+    facts = facts or probe(path)
+    wanted = np.asarray(times, dtype=np.float64)
+    if np.any(np.diff(wanted) < 0):
+        raise ValueError(f"times of {path} descend, expected them to ascend; sort them, or use read_frames")
+    if not wanted.size:
+        return
+    if facts.still:
+        yield from _of_picture(path, wanted, facts, piece)
+    elif decoder == "decord" and facts.decord_exact:
+        yield from _with_decord(path, wanted, facts, piece)
+    else:
+        yield from _with_pyav(path, wanted, facts, piece)
+
+
+def _of_picture(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) -> Iterator[np.ndarray]:
+    frame = read_picture(path)
+    if frame.shape != (facts.height, facts.width, 3):
+        raise _changed(path, f"a picture of {frame.shape[1]} x {frame.shape[0]}", facts)
+    for start in range(0, len(times), piece):
+        yield frame[None].repeat(min(piece, len(times) - start), axis=0)
+
+
+def _with_decord(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) -> Iterator[np.ndarray]:
     try:
         reader = decord.VideoReader(str(path), num_threads=1)
         if len(reader) != facts.frames:
             raise _changed(path, f"{len(reader)} frames", facts)
         starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
-        shown = np.searchsorted(starts - starts[0], times + ROUNDING, side="right") - 1
-        indices, places = np.unique(shown.clip(min=0), return_inverse=True)
-        return reader.get_batch(indices.tolist()).asnumpy()[places]
+        shown = (np.searchsorted(starts - starts[0], times + ROUNDING, side="right") - 1).clip(min=0)
+        last, held = -1, _room(0, facts)
+        for start in range(0, len(times), piece):
+            indices, places = np.unique(shown[start : start + piece], return_inverse=True)
+            # A frame that the piece before ended with is not read again: decord would go back to a key frame for it.
+            fresh = indices[indices > last].tolist()
+            frames = reader.get_batch(fresh).asnumpy() if fresh else held
+            if len(fresh) < len(indices):
+                frames = np.concatenate([held, frames]) if fresh else held
+            last, held = int(indices[-1]), frames[-1:].copy()
+            yield frames if len(frames) == len(places) else frames[places]
     except (decord.DECORDError, RuntimeError) as error:
         raise VideoError(path, "decode_error", f"decord fails: {str(error).strip().splitlines()[-1]}") from error
 
 
-def _with_pyav(path: Path, times: np.ndarray, facts: VideoFacts) -> np.ndarray:
+def _with_pyav(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) -> Iterator[np.ndarray]:
     """One pass over the stream, up to the last frame wanted, with one converter for all frames."""
-    order = np.argsort(times, kind="stable")
-    waiting = times[order] + ROUNDING
-    out = np.empty((len(times), facts.height, facts.width, 3), np.uint8)
-    done, convert = 0, VideoReformatter()
+    waiting, convert = (times + ROUNDING).tolist(), VideoReformatter()
+    done, out = 0, _room(min(piece, len(times)), facts)
     with closing(_spans(path)) as spans:
-        for frame, end in spans:
-            due = int(np.searchsorted(waiting, end, side="left"))
-            if due > done:
-                rgb = np.rot90(convert.reformat(frame, format="rgb24", threads=1).to_ndarray(), facts.rotation // 90)
-                if rgb.shape != out.shape[1:]:
-                    raise _changed(path, f"frames of {rgb.shape[1]} x {rgb.shape[0]}", facts)
-                out[order[done:due]] = rgb
-                done = due
+        for seen, (frame, end) in enumerate(spans, 1):
+            if end == np.inf and seen != facts.frames:
+                raise _changed(path, f"{seen} frames", facts)
+            due = bisect_left(waiting, end, lo=done)
+            if due == done:
+                continue
+            rgb = np.rot90(convert.reformat(frame, format="rgb24", threads=1).to_ndarray(), facts.rotation // 90)
+            if rgb.shape != out.shape[1:]:
+                raise _changed(path, f"frames of {rgb.shape[1]} x {rgb.shape[0]}", facts)
+            while done < due:
+                filled = done % piece
+                count = min(due - done, len(out) - filled)
+                out[filled : filled + count] = rgb
+                done += count
+                if filled + count == len(out):
+                    yield out
+                    out = _room(min(piece, len(times) - done), facts)
             if done == len(times):
-                return out
+                return
     raise _changed(path, "no frame", facts)
+
+
+def _room(n: int, facts: VideoFacts) -> np.ndarray:
+    return np.empty((n, facts.height, facts.width, 3), np.uint8)
 
 
 def _spans(path: Path) -> Iterator[tuple[av.VideoFrame, float]]:
     """Each decoded frame with the time at which the next one takes over, counted from the first; inf for the last."""
     with opened(path) as (container, stream):
-        shown, start = None, 0.0
+        shown, start, time_of = None, 0.0, clock(container, stream)
         try:
             for index, frame in enumerate(container.decode(stream)):
-                time = shown_at(frame, index, stream)
+                time = time_of(frame, index)
                 if frame.is_corrupt or time is None:
                     raise VideoError(path, "decode_error", f"frame {index} is broken; fetch the file again")
                 if shown is None:

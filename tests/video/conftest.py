@@ -8,6 +8,51 @@ import numpy as np
 import pytest
 
 CLIPS = Path(__file__).parents[2] / "../shared/data/clips"
+
+# The shared clips and what is true of each.
+WHOLE = {
+    "cve_vid1.mp4",
+    "decord_flipping_a_pancake.mkv",
+    "decord_unordered.mov",
+    "decord_video_90.mov",
+    "mmaction2_demo.mp4",
+    "mmaction2_test.avi",
+    "torchcodec_av1_video.mkv",
+    "torchcodec_bt709_full_range.mp4",
+    "torchcodec_h264_10bits.mp4",
+    "torchcodec_h265_video.mp4",
+    "torchcodec_nasa_13013.mp4",
+    "made/demo_h264.mp4",
+    "made/demo_vp9.webm",
+    "made/pancake_h264.mp4",
+    "made/pancake_h264g12.mp4",
+    "made/pancake_vp8.webm",
+    "made/pancake_vp9.webm",
+    "corrupt/one_frame.webm",
+}
+DAMAGED = {
+    "decord_corrupted.mp4": "decode_error",
+    "corrupt/audio_only.mp4": "no_video",
+    "corrupt/decord_corrupted.mp4": "decode_error",
+    "corrupt/demo_faststart_trunc50.mp4": "short",
+    "corrupt/demo_faststart_trunc90.mp4": "short",
+    "corrupt/demo_h264_allzero.mp4": "unreadable",
+    "corrupt/demo_h264_flip200.mp4": "decode_error",
+    "corrupt/demo_h264_trunc10.mp4": "unreadable",
+    "corrupt/demo_h264_trunc50.mp4": "unreadable",
+    "corrupt/demo_h264_trunc90.mp4": "unreadable",
+    "corrupt/demo_h264_zero20pct.mp4": "decode_error",
+    "corrupt/empty.mp4": "empty",
+    "corrupt/empty.webm": "empty",
+    "corrupt/garbage.mp4": "unreadable",
+    "corrupt/html.webm": "unreadable",
+    "corrupt/pancake_vp9_allzero.webm": "unreadable",
+    "corrupt/pancake_vp9_flip200.webm": "short",
+    "corrupt/pancake_vp9_trunc10.webm": "short",
+    "corrupt/pancake_vp9_trunc50.webm": "short",
+    "corrupt/pancake_vp9_trunc90.webm": "short",
+    "corrupt/pancake_vp9_zero20pct.webm": "short",
+}
 QUICK = {"libvpx-vp9": {"cpu-used": "8", "deadline": "realtime"}}
 
 

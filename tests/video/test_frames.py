@@ -5,16 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.video import VideoError, probe, read_frames, segment_centres
-from tests.video.conftest import encode, numbers, picture
+from pipeline.video import VideoError, iterate_frames, probe, read_frames, segment_centres
+from tests.video.conftest import DAMAGED, encode, numbers, picture
 
 DECODERS = ["decord", "pyav"]
-
-
-def test_segment_centres_are_the_middles_of_equal_parts():
-    centres = segment_centres(8, 4.0)
-    assert centres.dtype == np.float64
-    np.testing.assert_allclose(centres, [0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75])
 
 
 # --- which frame ------------------------------------------------------------------------------------------------------
@@ -81,6 +75,54 @@ def test_pixels_are_rgb_as_encoded(made):
     assert np.abs(frame[40:] - picture(3)[40:]).mean() < 6
 
 
+# --- in pieces --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("piece", [1, 3, 5, 24, 100])
+@pytest.mark.parametrize("rate", [4, 12, 40])  # fewer than the video has, each once, many of them repeated
+def test_pieces_are_the_frames_of_read_frames_cut(made, decoder, piece, rate):
+    times = (np.arange(2 * rate) + 0.5) / rate
+    pieces = list(iterate_frames(made / "vp9.webm", times, decoder, piece=piece))
+    assert [len(frames) for frames in pieces[:-1]] == [piece] * (len(pieces) - 1) and 0 < len(pieces[-1]) <= piece
+    np.testing.assert_array_equal(np.concatenate(pieces), read_frames(made / "vp9.webm", times, decoder))
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_pieces_stay_as_they_were_given_while_later_ones_are_made(made, decoder):
+    pieces = list(iterate_frames(made / "vp9.webm", np.repeat(np.arange(24) / 12, 3), decoder, piece=4))
+    assert numbers(np.concatenate(pieces)) == np.repeat(np.arange(24), 3).tolist()
+    for frames in iterate_frames(made / "vp9.webm", np.repeat(np.arange(24) / 12, 3), decoder, piece=4):
+        frames[:] = 0  # the caller's own
+    assert numbers(np.concatenate(pieces)) == np.repeat(np.arange(24), 3).tolist()
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_pieces_take_one_pass_over_the_video_and_the_memory_of_one(tmp_path, decoder, monkeypatch):
+    from pipeline.video import frames as module
+
+    clip = encode(tmp_path / "long.mp4", n=200)
+    facts, opened, made_room = probe(clip), [], []
+    for target, name in ((module.decord, "VideoReader"), (module, "opened")):
+        call = getattr(target, name)
+        monkeypatch.setattr(target, name, lambda *a, call=call, **k: opened.append(1) or call(*a, **k))
+    room = module._room
+    monkeypatch.setattr(module, "_room", lambda n, facts: made_room.append(n) or room(n, facts))
+    pieces = iterate_frames(clip, np.arange(200) / 12, decoder, facts, piece=16)
+    assert [number for piece in pieces for number in numbers(piece)] == list(range(200))
+    assert len(opened) == 1 and max(made_room) <= 16
+
+
+def test_no_times_are_no_pieces_and_no_frames(made):
+    assert list(iterate_frames(made / "vp9.webm", [])) == []
+    assert read_frames(made / "vp9.webm", []).shape == (0, 96, 128, 3)
+
+
+def test_times_that_descend_cannot_be_read_in_one_pass(made):
+    with pytest.raises(ValueError, match=r"vp9.webm descend.*sort them, or use read_frames"):
+        next(iterate_frames(made / "vp9.webm", [1.0, 0.5]))
+
+
 # --- the decoder's choice ---------------------------------------------------------------------------------------------
 
 
@@ -106,6 +148,15 @@ def test_facts_of_another_file_are_noticed(made, decoder):
     facts = replace(probe(made / "vp9.webm"), frames=99, width=64)
     with pytest.raises(VideoError, match="its facts say 99 frames of 64 x 96; make the manifest again"):
         read_frames(made / "vp9.webm", [0.1], decoder, facts)
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_a_file_that_was_cut_after_its_probe_gives_no_repeated_last_frame(made, tmp_path, decoder):
+    facts = probe(made / "vp9.webm")
+    content = (made / "vp9.webm").read_bytes()
+    (tmp_path / "cut.webm").write_bytes(content[: len(content) * 7 // 10])
+    with pytest.raises(VideoError, match=r"make the manifest again|fetch the file again"):
+        read_frames(tmp_path / "cut.webm", segment_centres(8, 2.0), decoder, facts)
 
 
 def test_a_damaged_file_gives_no_frames_even_where_they_would_look_whole(made, tmp_path):
@@ -142,6 +193,19 @@ def test_shared_clips_say_the_number_of_the_frame_that_was_asked_for(shared_clip
     for times in ((np.arange(48) + 0.5) / 12, segment_centres(8, 4.0), [3.5, 0.01, 3.5]):
         frames = read_frames(path, times, decoder)
         assert numbers(frames, left=4, top=6, step=20) == [int(time * 12 + 1e-6) for time in times]
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize(("name", "wanted"), DAMAGED.items())
+def test_no_decoder_gives_a_frame_of_a_damaged_shared_clip(shared_clips, name, wanted, decoder):
+    with pytest.raises(VideoError) as caught:
+        read_frames(shared_clips / name, [0.0], decoder)
+    assert caught.value.reason == wanted
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+def test_the_shared_clip_of_one_frame_is_a_video(shared_clips, decoder):
+    assert read_frames(shared_clips / "corrupt/one_frame.webm", [0.0, 1.0], decoder).shape == (2, 240, 320, 3)
 
 
 def test_the_edit_listed_shared_clip_runs_forwards(shared_clips):

@@ -1,0 +1,155 @@
+"""Decoding: decord and PyAV on VP9 and H.264 of 240p, plain calls against read_frames, 16 frames and all of them.
+
+Each case gives the same RGB frames of the same file, opened anew each time, on one thread: as an extraction's worker
+does. Ratios are to PyAV in one pass with one converter (`pyav`); those of processor time bear a busy machine better,
+and are what matters where decode workers fill all cores. Clips: encoded here, and the shared ones where they are.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import decord
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from benchmarks._harness import interleaved, main, ratio, table
+from pipeline.video import VideoFacts, probe, read_frames, segment_centres
+
+CLIPS = Path(__file__).parents[1] / "../shared/data/clips/made"
+SHARED = ("pancake_vp9.webm", "pancake_h264.mp4")
+ENCODERS = {
+    "vp9": ("clip.webm", "libvpx-vp9", {"cpu-used": "4", "crf": "32", "b": "0"}),
+    "h264": ("clip.mp4", "libx264", {"crf": "23"}),
+}
+FRAMES, FPS, HEIGHT, WIDTH = 48, 12, 240, 426
+
+
+def encode(path: Path, codec: str, options: dict[str, str]) -> None:
+    """A film as long and large as Something-Something's: a textured scene that the camera pans over, with grain."""
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 256, (12, 24, 3)).astype(np.float32)
+    scene = coarse.repeat(40, axis=0).repeat(40, axis=1)
+    for axis in (0, 1):
+        scene = np.mean([np.roll(scene, shift, axis) for shift in range(-12, 13)], axis=0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=FPS, options=options)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, FPS)
+        for number in range(FRAMES):
+            seen = scene[2 * number : 2 * number + HEIGHT, 5 * number : 5 * number + WIDTH]
+            grain = random.normal(0, 3, seen.shape[:2])[..., None]
+            frame = av.VideoFrame.from_ndarray((seen + grain).clip(0, 255).astype(np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, FPS)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+# --- the plain calls --------------------------------------------------------------------------------------------------
+
+
+def with_decord(path: Path, wanted: list[int]) -> np.ndarray:
+    return decord.VideoReader(str(path), num_threads=1).get_batch(wanted).asnumpy()
+
+
+def with_pyav(path: Path, wanted: list[int]) -> np.ndarray:
+    convert = VideoReformatter()
+    return _passed(path, wanted, lambda frame: convert.reformat(frame, format="rgb24", threads=1).to_ndarray())
+
+
+def with_pyav_default(path: Path, wanted: list[int]) -> np.ndarray:
+    return _passed(path, wanted, lambda frame: frame.to_ndarray(format="rgb24"))
+
+
+def _passed(path: Path, wanted: list[int], rgb: Callable[[av.VideoFrame], np.ndarray]) -> np.ndarray:
+    chosen = set(wanted)
+    with av.open(str(path)) as container:
+        stream = container.streams.best("video")
+        assert stream is not None
+        stream.codec_context.thread_count = 1
+        taken = []
+        for index, frame in enumerate(container.decode(stream)):
+            if index in chosen:
+                taken.append(rgb(frame))
+            if index == wanted[-1]:
+                break
+    return np.stack(taken)
+
+
+# --- the comparison ---------------------------------------------------------------------------------------------------
+
+
+def compare(path: Path, facts: VideoFacts, n: int, rounds: int) -> dict[str, Any]:
+    """Wall and processor time of n frames at segment centres, by case. Asserts that all cases give the same frames."""
+    times = segment_centres(n, facts.duration)
+    wanted = [int(time * facts.fps) for time in times]
+    cases: dict[str, Callable[[], Any]] = {
+        "pyav": lambda: with_pyav(path, wanted),
+        "pyav_default": lambda: with_pyav_default(path, wanted),
+        "decord": lambda: with_decord(path, wanted),
+        "read_frames_pyav": lambda: read_frames(path, times, "pyav", facts),
+        "read_frames_decord": lambda: read_frames(path, times, "decord", facts),
+    }
+    first, *others = (case() for case in cases.values())
+    assert all(np.array_equal(first, other) for other in others), f"the decoders disagree on {path.name}"
+    cases["probe"] = lambda: probe(path)
+    processor: dict[str, list[float]] = {name: [] for name in cases}
+
+    def metered(name: str) -> None:
+        started = time.process_time()
+        cases[name]()
+        processor[name].append(time.process_time() - started)
+
+    wall = interleaved({name: partial(metered, name) for name in cases}, rounds, warmup=0)
+    return {
+        name: {
+            "ms": 1000 * median(wall[name]),
+            "vs_pyav": ratio(wall[name], wall["pyav"]),
+            "cpu_ms": 1000 * median(processor[name]),
+            "cpu_vs_pyav": ratio(processor[name], processor["pyav"]),
+        }
+        for name in cases
+    }
+
+
+def run(rounds: int) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        clips = {codec: Path(folder) / name for codec, (name, _, _) in ENCODERS.items()}
+        for codec, (_, encoder, options) in ENCODERS.items():
+            encode(clips[codec], encoder, options)
+        clips |= {name: CLIPS / name for name in SHARED if (CLIPS / name).exists()}
+        for name, path in clips.items():
+            facts = probe(path)
+            result[name] = {
+                "kilobytes": path.stat().st_size / 1000,
+                "frames_16": compare(path, facts, 16, rounds),
+                "frames_all": compare(path, facts, facts.frames, rounds),
+            }
+    for part, frames in (("frames_16", "16 frames"), ("frames_all", f"all {FRAMES} frames")):
+        table(
+            f"{frames}: medians of {rounds} rounds, ratios to pyav",
+            [
+                {
+                    "clip": name,
+                    "case": case,
+                    "ms": row["ms"],
+                    "ratio": row["vs_pyav"],
+                    "CPU ms": row["cpu_ms"],
+                    "CPU ratio": row["cpu_vs_pyav"],
+                }
+                for name, found in result.items()
+                for case, row in found[part].items()
+            ],
+        )
+    return result
+
+
+if __name__ == "__main__":
+    main(run, rounds=15)
