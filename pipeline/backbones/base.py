@@ -25,15 +25,15 @@ class BackboneError(ValueError):
 
 
 class Backbone(Protocol):
-    """A frozen, pure function of a batch of pixels.
+    """A frozen, pure function of a batch of samples, each a fixed number of frames.
 
     Attributes:
         fields: name -> (shape of one sample, dtype in which it is stored).
-        grid: (T', H', W') of the token field: steps, rows and columns of tokens.
+        grid: (T', H', W') of the token field: steps, rows and columns of tokens; None where there is no such field.
     """
 
     fields: Fields
-    grid: tuple[int, int, int]
+    grid: tuple[int, int, int] | None
 
     def token_times(self, times: Sequence[float]) -> list[float]:
         """The time, in seconds, of each of the T' steps, given the times of the T sampled frames."""
@@ -41,6 +41,43 @@ class Backbone(Protocol):
 
     def __call__(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """Features of a batch, as its preprocessor made it. float32, on the backbone's device, one entry a field."""
+        ...
+
+
+class FrameBackbone(Protocol):
+    """A frozen, pure function from the frames of a video to one row a frame, each row from a window around its frame.
+
+    Attributes:
+        fields: name -> (shape of one sample, its first entry None, dtype in which it is stored).
+        context: frames before and after its own that a row needs.
+        stream_sizes: name of a stream of pixels, "rgb" or "flow" -> (channels, height, width).
+        runs_in_worker: whether `rows` is plain CPU code that a decode process may run.
+    """
+
+    fields: Fields
+    context: tuple[int, int]
+    stream_sizes: Mapping[str, tuple[int, int, int]]
+    runs_in_worker: bool
+
+    def rows(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rows of n frames.
+
+        Args:
+            streams: name -> (before + n + after, C, H, W) uint8; where a video ends, its edge frame is repeated.
+
+        Returns:
+            name of a field -> (n, ...).
+        """
+        ...
+
+
+class TextBackbone(Protocol):
+    """A frozen, pure function of texts. `fields` as for Backbone."""
+
+    fields: Fields
+
+    def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """name of a field -> (B, ...) float32."""
         ...
 
 

@@ -3,24 +3,12 @@
 Shape suffixes: B videos, T frames, C colours (3), H W pixels, N patches, D embedding width, h w the token grid.
 """
 
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 from torch import Tensor
 from torchvision.transforms.v2 import functional as pixelwise
 from transformers import DINOv3ViTConfig, DINOv3ViTModel
@@ -34,6 +22,7 @@ from pipeline.backbones.base import (
     per_colour,
     seeded,
 )
+from pipeline.backbones.checkpoints import open_checkpoint
 from pipeline.config import DinoV3Feature, Weights
 
 # facebook/dinov3-vitb16-pretrain-lvd1689m's architecture; what is not named here is transformers' default.
@@ -70,13 +59,13 @@ class DinoV3Pixels:
     belong to the checkpoint, so they are applied by the backbone.
     """
 
-    resize: tuple[int, int]
+    resize: int | tuple[int, int]
     crop: tuple[int, int] | None = None
 
     def __call__(self, frames_THWC: np.ndarray) -> np.ndarray:
         """(T, H, W, 3) uint8 -> (T, 3, h, w) float32 in [0, 1]."""
         pixels_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2).contiguous() * (1 / 255)
-        pixels_TCHW = pixelwise.resize(pixels_TCHW, list(self.resize), antialias=True)
+        pixels_TCHW = pixelwise.resize(pixels_TCHW, self.resize, antialias=True)
         if self.crop:
             pixels_TCHW = pixelwise.center_crop(pixels_TCHW, list(self.crop))
         return pixels_TCHW.contiguous().numpy()
@@ -91,7 +80,7 @@ class DinoV3:
         self.model.requires_grad_(False).eval().to(device)
         self.mean_C11, self.std_C11 = per_colour(mean, device), per_colour(std, device)
 
-        self.frames, self.size = feature.sampling.frames, feature.preprocess.size
+        self.frames, self.size = feature.sampling.count, feature.preprocess.size
         config = self.model.config
         self.prefix = 1 + config.num_register_tokens
         step = config.patch_size * self.pool
@@ -148,87 +137,6 @@ def _load(weights: Weights) -> tuple[DINOv3ViTModel, Sequence[float], Sequence[f
     if weights.random is not None:
         with seeded(weights.random):
             return build_dinov3(), IMAGENET_MEAN, IMAGENET_STD
-    folder = _download(str(weights.hub), str(weights.revision)) if weights.hub else Path(str(weights.path))
-    if not folder.is_dir():
-        raise BackboneError(
-            f"DINOv3 weights {folder} are not a folder; give the folder that holds config.json, model.safetensors and "
-            "preprocessor_config.json, as save_pretrained or a hub download makes it"
-        )
-    architecture = _read_json(folder / "config.json").get("model_type")
-    if architecture != "dinov3_vit":
-        raise BackboneError(
-            f"{folder / 'config.json'} is of model_type {architecture!r}, expected 'dinov3_vit'; "
-            "name the folder of a DINOv3 ViT checkpoint"
-        )
-    mean, std = _normalisation(folder / "preprocessor_config.json")
-    return _read_model(folder), mean, std
-
-
-def _read_model(folder: Path) -> DINOv3ViTModel:
-    remedy = "download or save the checkpoint again"
-    try:
-        model, report = DINOv3ViTModel.from_pretrained(
-            folder,
-            dtype=torch.float32,
-            local_files_only=True,
-            use_safetensors=True,
-            ignore_mismatched_sizes=True,  # they then come back in the report, with their names
-            output_loading_info=True,
-        )
-    except Exception as error:  # transformers raises many kinds; each means that these files are not a whole checkpoint
-        raise BackboneError(f"{folder} holds no readable DINOv3 weights in safetensors ({error}); {remedy}") from error
-    wrong = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
-    if wrong:
-        raise BackboneError(f"{folder} does not fit its own config.json ({_first_few(wrong)}); {remedy}")
-    return model
-
-
-def _first_few(wrong: dict[str, list[str]]) -> str:
-    return "; ".join(f"{len(keys)} {name.replace('_', ' ')}, such as {keys[0]}" for name, keys in wrong.items())
-
-
-def _normalisation(file: Path) -> tuple[Sequence[float], Sequence[float]]:
-    """(mean, std) of a preprocessor_config.json that asks for exactly the arithmetic implemented here."""
-    content = _read_json(file)
-    for name, wanted in PUBLISHED_PIXELS.items():
-        got = content.get(name, wanted)
-        if got != wanted and not (isinstance(got, float) and math.isclose(got, wanted, rel_tol=1e-6)):
-            raise BackboneError(f"{file} has {name} {got!r}, expected {wanted!r} as in the published checkpoints")
-    mean, std = content.get("image_mean"), content.get("image_std")
-    if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3):
-        raise BackboneError(f"{file} has image_mean {mean!r} and image_std {std!r}, expected three numbers each")
-    return mean, std
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text())
-    except FileNotFoundError:
-        raise BackboneError(
-            f"{file} does not exist; download or save the whole checkpoint, not only its weights"
-        ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BackboneError(f"{file} is not valid JSON ({error}); download or save it again") from None
-
-
-def _download(repository: str, revision: str) -> Path:
-    """The local folder of a hub checkpoint, fetched if need be."""
-    name = f"{repository}@{revision}"
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
-    except GatedRepoError:
-        raise BackboneError(
-            f"{name} is gated: accept its licence on https://huggingface.co/{repository}, then run `hf auth login` "
-            "or set HF_TOKEN"
-        ) from None
-    except RevisionNotFoundError:
-        raise BackboneError(f"{name}: no such revision; give a commit hash of that repository") from None
-    except RepositoryNotFoundError:
-        raise BackboneError(
-            f"{name}: no such repository, or a private one; correct weights.hub, or log in with `hf auth login`"
-        ) from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
-        raise BackboneError(
-            f"{name} is not in the local cache and the hub did not answer ({type(error).__name__}); go online once, or "
-            "download the folder elsewhere and give its path as weights.path"
-        ) from error
+    checkpoint = open_checkpoint(weights, "DINOv3", {"dinov3_vit": DINOv3ViTModel})
+    mean, std = checkpoint.normalisation(PUBLISHED_PIXELS)
+    return checkpoint.model(), mean, std

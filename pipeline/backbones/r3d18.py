@@ -1,9 +1,8 @@
-"""R3D-18's layer-4 token grid, with torchvision's modules and key names. Knows no store and no other backbone.
+"""R3D-18's token grids and pooled vectors, with torchvision's modules and key names. Knows no store, no other backbone.
 
 Shape suffixes: B videos, T frames, C channels (colours first), H W pixels, P steps, N cells of the token grid.
 """
 
-import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,13 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models.video import R3D_18_Weights
 from torchvision.models.video.resnet import BasicBlock, Conv3DSimple, VideoResNet
 from torchvision.transforms import functional as pixelwise
 
 from pipeline.backbones.base import BackboneError, arithmetic, check_pixels, per_colour, seeded
+from pipeline.backbones.states import read_state
 from pipeline.config import R3D18Feature, Weights
 
 KINETICS = R3D_18_Weights.KINETICS400_V1
@@ -80,15 +78,15 @@ class R3D18Pixels:
     uint8 out, a quarter of the bytes between processes; /255 and Kinetics' mean and deviation are the backbone's.
     """
 
-    resize: tuple[int, int]
+    resize: int | tuple[int, int]
     crop: tuple[int, int] | None = None
 
     def __call__(self, frames_THWC: np.ndarray) -> np.ndarray:
-        """(T, H, W, 3) uint8 -> (T, 3, h, w) uint8."""
+        """(T, H, W, 3) uint8 -> (T, 3, h, w) uint8. An integer `resize` is the shorter side."""
         # One frame at a time: torchvision resizes uint8 by way of float32, and a frame's copy of that stays in cache
         # (32 frames of 240p in 25 ms, 72 ms all at once).
         frames_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
-        resized = [pixelwise.resize(frame_CHW, list(self.resize), antialias=False) for frame_CHW in frames_TCHW]
+        resized = [pixelwise.resize(frame_CHW, self.resize, antialias=False) for frame_CHW in frames_TCHW]
         pixels_TCHW = torch.stack(resized)
         if self.crop:
             pixels_TCHW = pixelwise.center_crop(pixels_TCHW, list(self.crop))
@@ -96,49 +94,71 @@ class R3D18Pixels:
 
 
 class R3D18:
-    """Frozen R3D-18: layer 4 as a grid of tokens in time and space."""
+    """Frozen R3D-18: layer 4 or 3 as a grid of tokens in time and space, or (`pooled`) layer 4's mean over both.
+
+    With `sampling.windows`, each window goes through the network by itself, and their steps follow each other.
+    """
 
     def __init__(self, feature: R3D18Feature, device: torch.device):
-        self.device, self.precision = device, feature.precision
-        self.frames, self.size = feature.sampling.frames, feature.preprocess.size
-        self.stride = 4 if feature.atrous else 8
-        if self.frames % self.stride:
+        self.device, self.precision, self.pooled = device, feature.precision, feature.pooled
+        self.frames, self.windows = feature.sampling.frames, feature.sampling.windows or 1
+        self.size = feature.preprocess.size
+        # Frames of a step and pixels of a cell: every layer after the first halves each, unless it is dilated in time.
+        span, reach = (4, 8) if feature.layer == 3 else (4 if feature.atrous else 8, 16)
+        if self.frames % span and not self.pooled:
             raise BackboneError(
-                f"R3D-18 with atrous {feature.atrous} makes one step of {self.stride} frames, got sampling.frames "
-                f"{self.frames}; make it a multiple of {self.stride}"
+                f"R3D-18 with layer {feature.layer} and atrous {feature.atrous} makes one step of {span} frames, got "
+                f"sampling.frames {self.frames}; make it a multiple of {span}"
             )
+        self.span = self.frames if self.pooled else span
         model = _load(feature.weights).requires_grad_(False).eval()
         self.model = (make_atrous(model) if feature.atrous else model).to(device)
+        channels = self.model.layer4[1].conv2[0].out_channels
+        if feature.layer == 3:
+            self.model.layer4, channels = nn.Identity(), channels // 2
         self.mean_C11, self.std_C11 = per_colour(KINETICS_MEAN, device), per_colour(KINETICS_STD, device)
 
-        rows, columns = (-(-side // 16) for side in self.size)
-        self.grid = (self.frames // self.stride, rows, columns)
-        channels = self.model.layer4[1].conv2[0].out_channels
-        self.fields = {"clip_tokens": ((self.grid[0], rows * columns, channels), "float16")}
+        steps = self.windows * self.frames // self.span
+        if self.pooled:
+            self.grid = None
+            shape = (steps, channels) if feature.sampling.windows else (channels,)
+            self.fields = {"clip_embed": (shape, "float16")}
+        else:
+            rows, columns = (-(-side // reach) for side in self.size)
+            self.grid = (steps, rows, columns)
+            self.fields = {"clip_tokens": ((steps, rows * columns, channels), "float16")}
 
     def token_times(self, times: Sequence[float]) -> list[float]:
-        """The mean time of each step's frames (4 of them, or 8 without `atrous`)."""
-        if len(times) != self.frames:
-            raise BackboneError(f"got {len(times)} times, expected {self.frames}, one a sampled frame")
-        return np.asarray(times, dtype=np.float64).reshape(-1, self.stride).mean(axis=1).tolist()
+        """The mean time of each step's frames: 8 of them, 4 with `atrous` or layer 3, a whole window if `pooled`."""
+        if len(times) != self.windows * self.frames:
+            raise BackboneError(
+                f"got {len(times)} times, expected {self.windows * self.frames}, one a sampled frame of each window"
+            )
+        return np.asarray(times, dtype=np.float64).reshape(-1, self.span).mean(axis=1).tolist()
 
     def __call__(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
-        """Motion tokens.
+        """Motion tokens, or one vector a window.
 
         Args:
-            pixels_BTCHW: uint8, from R3D18Pixels.
+            pixels_BTCHW: uint8, from R3D18Pixels; T counts the frames of all windows.
 
         Returns:
-            clip_tokens (B, P, N, C), float32.
+            clip_tokens (B, P, N, C), P over all windows, or clip_embed (B, C), or (B, windows, C) where the sampling
+            has windows; float32.
 
         Raises:
             BackboneError: pixels of another shape or dtype.
         """
-        check_pixels(pixels_BTCHW, self.frames, self.size, torch.uint8)
+        check_pixels(pixels_BTCHW, self.windows * self.frames, self.size, torch.uint8)
         with arithmetic(self.device, self.precision):
             clips = (pixels_BTCHW.to(self.device).float() / 255 - self.mean_C11) / self.std_C11
+            clips = clips.unflatten(1, (self.windows, self.frames)).flatten(0, 1)
             tokens_BCPHW = self.model(clips.transpose(1, 2)).float()
-            return {"clip_tokens": tokens_BCPHW.flatten(3).permute(0, 2, 3, 1).contiguous()}
+            if self.pooled:
+                vectors = nn.functional.adaptive_avg_pool3d(tokens_BCPHW, 1).flatten(1)
+                return {"clip_embed": vectors.reshape(-1, *self.fields["clip_embed"][0])}
+            tokens_BPNC = tokens_BCPHW.flatten(3).permute(0, 2, 3, 1)
+            return {"clip_tokens": tokens_BPNC.reshape(-1, self.grid[0], *tokens_BPNC.shape[2:])}
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------
@@ -153,7 +173,7 @@ def _load(weights: Weights) -> R3D18Layers:
         state = _download(weights.hub, str(weights.revision))
     else:
         origin = str(weights.path)
-        state = _read_state(Path(origin))
+        state = read_state(Path(origin), "R3D-18 with torchvision's key names")
     return _fill(state, origin)
 
 
@@ -172,27 +192,6 @@ def _fill(state: Mapping[str, Tensor], origin: str) -> R3D18Layers:
     except RuntimeError as error:
         raise BackboneError(f"{origin} does not fit R3D-18 of width {stem.shape[0]}: {error}; save it again") from None
     return model
-
-
-def _read_state(file: Path) -> Mapping[str, Tensor]:
-    """A state dict from .safetensors, or from torch.save's format without running any code it may hold."""
-    if not file.is_file():
-        raise BackboneError(
-            f"R3D-18 weights {file} are not a file; give a .safetensors or .pth state dict with torchvision's key names"
-        )
-    try:
-        state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        cause = (str(error) or type(error).__name__).splitlines()[0]
-        raise BackboneError(
-            f"{file} cannot be read as a state dict ({cause}); save only tensors, with "
-            "safetensors.torch.save_file or torch.save(model.state_dict(), ...)"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise BackboneError(
-            f"{file} holds {type(state).__name__}, expected a state dict: names to tensors, nothing else"
-        )
-    return state
 
 
 def _download(hub: str, revision: str) -> Mapping[str, Tensor]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import DINOv3ViTImageProcessor, DINOv3ViTModel
 
 from pipeline import backbones
-from pipeline.backbones import BackboneError, dinov3
+from pipeline.backbones import BackboneError, checkpoints, dinov3
 from pipeline.backbones.base import seeded
 from tests.backbones.conftest import SMALL_VIT, vit_feature
 
@@ -53,6 +53,10 @@ def test_pixels_are_float32_in_0_1_and_the_preprocessor_pickles(vit_folder):
 def test_the_centre_crop_is_the_middle_of_the_resized_frame():
     whole = dinov3.DinoV3Pixels((48, 64))(video())
     np.testing.assert_array_equal(dinov3.DinoV3Pixels((48, 64), (32, 32))(video()), whole[:, :, 8:40, 16:48])
+
+
+def test_one_number_resizes_the_shorter_side_and_keeps_the_frames_shape():
+    np.testing.assert_array_equal(dinov3.DinoV3Pixels(48)(video()), dinov3.DinoV3Pixels((48, 64))(video()))
 
 
 # --- features ---------------------------------------------------------------------------------------------------------
@@ -215,13 +219,13 @@ def test_a_hub_that_gives_nothing_is_an_error_with_the_remedy(monkeypatch, error
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(dinov3, "snapshot_download", refuse)
+    monkeypatch.setattr(checkpoints, "snapshot_download", refuse)
     with pytest.raises(BackboneError, match=message):
         backbones.load(vit_feature({"hub": "some/where", "revision": "abc"}))
 
 
 def test_a_hub_checkpoint_is_read_from_the_folder_that_the_hub_hands_over(monkeypatch, vit_folder):
-    monkeypatch.setattr(dinov3, "snapshot_download", lambda repository, revision, allow_patterns: str(vit_folder))
+    monkeypatch.setattr(checkpoints, "snapshot_download", lambda repository, revision, allow_patterns: str(vit_folder))
     backbone = backbones.load(vit_feature({"hub": "some/where", "revision": "abc"}))
     assert backbone.fields["cls"] == ((2, 64), "float16")
 

@@ -1,6 +1,8 @@
 """R3D-18: torchvision's network, its a trous variant, what it loads and what it refuses."""
 
+import json
 import pickle
+from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
@@ -13,6 +15,8 @@ from pipeline import backbones
 from pipeline.backbones import BackboneError, r3d18
 from pipeline.backbones.base import seeded
 from pipeline.backbones.r3d18 import build_r3d18, make_atrous
+from pipeline.config import R3D18Feature
+from pipeline.video import sampling_times
 from tests.backbones.conftest import r3d_feature, with_lively_norms
 
 
@@ -115,6 +119,145 @@ def test_each_steps_time_is_the_mean_of_its_frames(r3d_file):
         plain.token_times([1.0, 2.0, 3.0])
 
 
+# --- options: each against torchvision's own network ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    with seeded(0):
+        return with_lively_norms(r3d_18(weights=None)).eval()
+
+
+@pytest.fixture(scope="module")
+def full_file(theirs, tmp_path_factory):
+    file = tmp_path_factory.mktemp("full") / "r3d_18.pth"
+    torch.save(theirs.state_dict(), file)
+    return {"path": str(file)}
+
+
+def outputs_of(theirs, module, batch_BTCHW):
+    """What torchvision's network computes at one of its modules, from our pixels."""
+    kept = []
+    hook = getattr(theirs, module).register_forward_hook(lambda module, inputs, output: kept.append(output))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (r3d18.KINETICS_MEAN, r3d18.KINETICS_STD))
+    with torch.no_grad():
+        theirs(((batch_BTCHW.float() / 255 - mean) / std).transpose(1, 2))
+    hook.remove()
+    return kept[0]
+
+
+WINDOWS = {"frames": 16, "fps": 15.0, "windows": 3}
+
+
+def sampled(weights, sampling, **options):
+    return R3D18Feature.model_validate_json(
+        json.dumps(
+            {
+                "backbone": "r3d18",
+                "weights": weights,
+                "sampling": sampling,
+                "preprocess": {"resize": [32, 43], "crop": [32, 32]},
+                "atrous": False,
+                **options,
+            }
+        )
+    )
+
+
+def test_pooled_is_what_torchvisions_classifier_sees_bit_for_bit(theirs, full_file):
+    feature = sampled(full_file, {"frames": 16}, pooled=True)
+    backbone, batch = backbones.load(feature), pixels(feature, video(), video(seed=1))
+    assert backbone.grid is None and backbone.fields == {"clip_embed": ((512,), "float16")}
+    assert torch.equal(backbone(batch)["clip_embed"], outputs_of(theirs, "avgpool", batch).flatten(1))
+    times = list(np.linspace(0.05, 1.55, 16))
+    assert backbone.token_times(times) == pytest.approx([np.mean(times)])
+
+
+def test_layer_3_is_torchvisions_bit_for_bit_and_layer_4_is_not_even_kept(theirs, full_file):
+    feature = sampled(full_file, {"frames": 16}, layer=3)
+    backbone, batch = backbones.load(feature), pixels(feature, video(), video(seed=1))
+    tokens = backbone(batch)["clip_tokens"]
+    assert backbone.grid == (4, 4, 4) and backbone.fields == {"clip_tokens": ((4, 16, 256), "float16")}
+    assert torch.equal(tokens, outputs_of(theirs, "layer3", batch).flatten(3).permute(0, 2, 3, 1))
+    assert not list(backbone.model.layer4.parameters())
+    times = list(np.linspace(0.05, 1.55, 16))
+    assert backbone.token_times(times) == pytest.approx([np.mean(times[i : i + 4]) for i in (0, 4, 8, 12)])
+
+
+def test_sixteen_plain_frames_are_torchvisions_layer_4_bit_for_bit(theirs, full_file):
+    feature = sampled(full_file, {"frames": 16})
+    backbone, batch = backbones.load(feature), pixels(feature, video(), video(seed=1))
+    assert backbone.grid == (2, 2, 2)
+    wanted = outputs_of(theirs, "layer4", batch).flatten(3).permute(0, 2, 3, 1)
+    assert torch.equal(backbone(batch)["clip_tokens"], wanted)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "options", "grid"),
+    [
+        ({"frames": 32}, {"atrous": True}, (8, 7, 7)),
+        ({"frames": 16}, {}, (2, 7, 7)),
+        ({"frames": 16}, {"layer": 3}, (4, 14, 14)),
+        ({"frames": 16, "fps": 15.0, "windows": 4}, {}, (8, 7, 7)),
+    ],
+)
+def test_grids_at_torchvisions_own_112_pixels(r3d_file, sampling, options, grid):
+    preprocess = {"resize": [128, 171], "crop": [112, 112]}
+    feature = sampled({"path": str(r3d_file)}, sampling, preprocess=preprocess, **options)
+    assert backbones.load(feature).grid == grid
+
+
+def test_each_window_goes_through_the_network_by_itself_and_steps_follow_each_other(theirs, full_file):
+    feature = sampled(full_file, WINDOWS)
+    backbone, batch = backbones.load(feature), pixels(feature, video(48), video(48, seed=1))
+    tokens = backbone(batch)["clip_tokens"]
+    assert backbone.grid == (6, 2, 2) and backbone.fields == {"clip_tokens": ((6, 4, 512), "float16")}
+    for window in range(3):
+        part = outputs_of(theirs, "layer4", batch[:, 16 * window : 16 * window + 16]).flatten(3).permute(0, 2, 3, 1)
+        torch.testing.assert_close(tokens[:, 2 * window : 2 * window + 2], part, rtol=0, atol=1e-5)
+
+
+def test_pooled_windows_are_one_vector_each(theirs, full_file):
+    feature = sampled(full_file, WINDOWS, pooled=True)
+    backbone, batch = backbones.load(feature), pixels(feature, video(48), video(48, seed=1))
+    vectors = backbone(batch)["clip_embed"]
+    assert backbone.grid is None and backbone.fields == {"clip_embed": ((3, 512), "float16")}
+    for window in range(3):
+        part = outputs_of(theirs, "avgpool", batch[:, 16 * window : 16 * window + 16]).flatten(1)
+        torch.testing.assert_close(vectors[:, window], part, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("options", "span"), [({}, 8), ({"atrous": True}, 4), ({"pooled": True}, 16)])
+def test_the_times_of_windows_are_those_of_their_own_frames(r3d_file, options, span):
+    backbone = backbones.load(sampled({"path": str(r3d_file)}, WINDOWS, **options))
+    times = sampling_times(SimpleNamespace(**WINDOWS), 4.0)
+    found = backbone.token_times(times)
+    assert found == pytest.approx([times[i : i + span].mean() for i in range(0, 48, span)])
+    if backbone.grid:
+        assert len(found) == backbone.grid[0]
+    with pytest.raises(BackboneError, match="got 16 times, expected 48"):
+        backbone.token_times(times[:16])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_pooled_windows_stay_close_in_half_precision(r3d_file, precision):
+    exact, rough = (
+        sampled({"path": str(r3d_file)}, WINDOWS, pooled=True, precision=name) for name in ("fp32", precision)
+    )
+    batch = pixels(exact, video(48))
+    wanted, got = backbones.load(exact)(batch)["clip_embed"], backbones.load(rough)(batch)["clip_embed"]
+    assert got.dtype == torch.float32 and (got - wanted).norm() / wanted.norm() < 0.05
+
+
+def test_the_shorter_side_may_be_named_alone(r3d_file):
+    feature = r3d_feature({"path": str(r3d_file)}, resize=40, crop=(32, 32))
+    clip = video(16, 60, 90)
+    wanted = R3D_18_Weights.KINETICS400_V1.transforms(resize_size=[40], crop_size=[32, 32])
+    backbone = backbones.load(feature)
+    ours = (pixels(feature, clip)[0].float() / 255 - backbone.mean_C11) / backbone.std_C11
+    assert torch.equal(ours.transpose(0, 1), wanted(torch.from_numpy(clip).permute(0, 3, 1, 2)))
+
+
 def test_it_is_frozen_and_repeats_itself(r3d_file):
     feature = r3d_feature({"path": str(r3d_file)})
     backbone, batch = backbones.load(feature), pixels(feature, video())
@@ -178,8 +321,8 @@ def corrupted(name, content):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda folder, state: folder / "absent.pth", "are not a file; give a .safetensors or .pth"),
-        (lambda folder, state: folder, "are not a file"),
+        (lambda folder, state: folder / "absent.pth", "is not a file; give a .safetensors or .pth"),
+        (lambda folder, state: folder, "is not a file"),
         (corrupted("a.pth", lambda file, state: torch.save({"x": Payload()}, file)), "cannot be read as a state dict"),
         (corrupted("a.pth", lambda file, state: torch.save([1, 2], file)), "holds list, expected a state dict"),
         (corrupted("a.pth", lambda file, state: file.write_bytes(b"")), "cannot be read as a state dict"),

@@ -1,0 +1,160 @@
+"""The one way to open a checkpoint in transformers' format. Knows no architecture, no store and no video."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from transformers import PreTrainedModel
+
+from pipeline.backbones.base import BackboneError
+from pipeline.config import Weights
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder of config.json, weights and what prepares their inputs, whose architecture is one that was asked for.
+
+    Attributes:
+        folder: as save_pretrained or a hub download makes it.
+        family: named in errors, such as "DINOv3".
+        architecture: the transformers class that its config.json calls for.
+    """
+
+    folder: Path
+    family: str
+    architecture: type[PreTrainedModel]
+
+    def model(self) -> PreTrainedModel:
+        """The network in float32, every weight taken from the files and every weight of the files taken.
+
+        Reads safetensors, or else pytorch_model.bin without running any code that it may hold.
+
+        Raises:
+            BackboneError: weights that are absent, unreadable, incomplete or of other shapes, by name.
+        """
+        remedy = "download or save the checkpoint again"
+        try:
+            model, report = self.architecture.from_pretrained(
+                self.folder,
+                dtype=torch.float32,
+                local_files_only=True,
+                weights_only=True,
+                ignore_mismatched_sizes=True,  # they then come back in the report, with their names
+                output_loading_info=True,
+            )
+        except Exception as error:  # transformers raises many kinds; each means that these files are not whole
+            raise BackboneError(f"{self.folder} holds no readable {self.family} weights ({error}); {remedy}") from error
+        wrong = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
+        if wrong:
+            raise BackboneError(f"{self.folder} does not fit its own config.json ({_first_few(wrong)}); {remedy}")
+        return model
+
+    def normalisation(
+        self, published: Mapping[str, Any], name: str = "preprocessor_config.json"
+    ) -> tuple[Sequence[float], Sequence[float]]:
+        """The checkpoint's own mean and standard deviation of each colour, on [0, 1].
+
+        Args:
+            published: the arithmetic that the caller implements: key of the file -> its value. An absent key is
+                transformers' default, so it counts as equal.
+            name: the file.
+
+        Raises:
+            BackboneError: no such file, or one that asks for other arithmetic.
+        """
+        file = self.folder / name
+        content = read_json(file)
+        for key, wanted in published.items():
+            got = content.get(key, wanted)
+            if got != wanted and not (isinstance(got, float) and math.isclose(got, wanted, rel_tol=1e-6)):
+                raise BackboneError(f"{file} has {key} {got!r}, expected {wanted!r} as in the published checkpoints")
+        mean, std = content.get("image_mean"), content.get("image_std")
+        if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3):
+            raise BackboneError(f"{file} has image_mean {mean!r} and image_std {std!r}, expected three numbers each")
+        return mean, std
+
+
+def open_checkpoint(weights: Weights, family: str, architectures: Mapping[str, type[PreTrainedModel]]) -> Checkpoint:
+    """Finds a checkpoint, on this machine or on the hub, and what it is; its weights are not read yet.
+
+    Args:
+        weights: a local folder, or hub id + revision.
+        family: named in errors, such as "DINOv3".
+        architectures: `model_type` of config.json -> the class that reads it.
+
+    Raises:
+        BackboneError: a folder, file or repository that is absent, or another architecture; with the remedy.
+    """
+    folder = _download(str(weights.hub), str(weights.revision)) if weights.hub else Path(str(weights.path))
+    if not folder.is_dir():
+        raise BackboneError(
+            f"{family} weights {folder} are not a folder; give the folder that holds config.json, model.safetensors "
+            "and preprocessor_config.json, as save_pretrained or a hub download makes it"
+        )
+    found = read_json(folder / "config.json").get("model_type")
+    if found not in architectures:
+        raise BackboneError(
+            f"{folder / 'config.json'} is of model_type {found!r}, expected {' or '.join(map(repr, architectures))}; "
+            f"name the folder of a {family} checkpoint"
+        )
+    return Checkpoint(folder, family, architectures[found])
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The mapping that a checkpoint's JSON file holds. Raises BackboneError for an absent or broken one."""
+    try:
+        content = json.loads(file.read_text())
+    except FileNotFoundError:
+        raise BackboneError(
+            f"{file} does not exist; download or save the whole checkpoint, not only its weights"
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BackboneError(f"{file} is not valid JSON ({error}); download or save it again") from None
+    if not isinstance(content, dict):
+        raise BackboneError(f"{file} holds a {type(content).__name__}, expected a mapping; download or save it again")
+    return content
+
+
+def _first_few(wrong: Mapping[str, Sequence[str]]) -> str:
+    return "; ".join(f"{len(keys)} {name.replace('_', ' ')}, such as {keys[0]}" for name, keys in wrong.items())
+
+
+def _download(repository: str, revision: str) -> Path:
+    """The local folder of a hub checkpoint, fetched if need be: safetensors, or pytorch_model.bin where it has none."""
+    name = f"{repository}@{revision}"
+    try:
+        folder = Path(
+            snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.txt", "model*.safetensors"])
+        )
+        if not any(folder.glob("model*.safetensors")):
+            snapshot_download(repository, revision=revision, allow_patterns=["pytorch_model*.bin"])
+        return folder
+    except GatedRepoError:
+        raise BackboneError(
+            f"{name} is gated: accept its licence on https://huggingface.co/{repository}, then run `hf auth login` "
+            "or set HF_TOKEN"
+        ) from None
+    except RevisionNotFoundError:
+        raise BackboneError(f"{name}: no such revision; give a commit hash of that repository") from None
+    except RepositoryNotFoundError:
+        raise BackboneError(
+            f"{name}: no such repository, or a private one; correct weights.hub, or log in with `hf auth login`"
+        ) from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+        raise BackboneError(
+            f"{name} is not in the local cache and the hub did not answer ({type(error).__name__}); go online once, or "
+            "download the folder elsewhere and give its path as weights.path"
+        ) from error
