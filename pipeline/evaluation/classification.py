@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.config import Params, code_digest
+from pipeline.config import Params, canonical_json, code_digest
 from pipeline.evaluation.metrics import bootstrap_interval, calibration, confusion, per_class, ranked, top_k_accuracy
 from pipeline.training.data import Batch, OrderedBatches, Tokens
 from pipeline.training.dataset import SHOWN, DataError, Samples
@@ -137,7 +137,8 @@ def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str,
             "dataset": config.dataset,
             "failed": len(stream.store.failed),
         }
-    guessed = any("random:" in str(feature["weights"]) for feature in features.values())
+    # Anywhere in the chain: a feature may be made from others.
+    guessed = any('"random:' in canonical_json(stream.store.provenance) for stream in samples.streams.values())
     return {
         "params": config.model_dump(mode="json"),
         "features": features,

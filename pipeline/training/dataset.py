@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -191,13 +192,23 @@ def _stream(role: str, store: FeatureStore) -> Stream:
 
 
 def _same_box(streams: Mapping[str, Stream]) -> None:
-    boxes = {role: tuple(stream.store.provenance["box"]) for role, stream in streams.items()}
-    first = next(iter(boxes.values()))
-    if any(not np.allclose(box, first, rtol=0, atol=BOX_TOLERANCE) for box in boxes.values()):
+    boxes = {role: _seen(stream.store.provenance) for role, stream in streams.items()}
+    kind, first = next(iter(boxes.values()))
+    if any(k != kind or not np.allclose(box, first, rtol=0, atol=BOX_TOLERANCE) for k, box in boxes.values()):
+        said = "; ".join(f"{role} {box} ({kind})" for role, (kind, box) in boxes.items())
         raise DataError(
-            f"the streams see different parts of the frame (top, left, bottom, right): {boxes}. Cells and patches "
-            "would not lie on each other; give both features the same crop under preprocess in params.yaml"
+            f"the streams see different parts of the frame: {said}. Cells and patches would not lie on each other; "
+            "give both features the same crop under preprocess in params.yaml"
         )
+
+
+def _seen(provenance: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
+    """The part of the frame that a feature saw, in the measure that its preprocessing fixes for videos of any shape."""
+    if provenance["box"] is not None:
+        return "top, left, bottom, right of the frame", tuple(provenance["box"])
+    geometry = provenance["config"]["preprocess"]
+    height, width = geometry["crop"]
+    return "height, width in shorter sides", (height / geometry["resize"], width / geometry["resize"])
 
 
 def _same_times(streams: Mapping[str, Stream], samples: Mapping[str, int]) -> None:

@@ -94,6 +94,19 @@ def test_streams_of_different_crops_are_refused(tmp_path):
         _join(tmp_path, frame({"train": 4, "validation": 2}), box=[0.0, 0.17, 1.0, 0.83])
 
 
+def test_crops_of_the_shorter_side_are_compared_in_shorter_sides(tmp_path):
+    table = frame({"train": 4, "validation": 2})
+
+    def store(role: str, resize: int, crop: int) -> FeatureStore:
+        seen = {"backbone": "r3d18", "preprocess": {"resize": resize, "crop": [crop, crop]}}
+        return FeatureStore(write_store(tmp_path / f"{resize}-{crop}", role, table, box=None, config=seen))
+
+    semantic = store("semantic", 256, 224)
+    assert join(table, {"semantic": semantic, "motion": store("motion", 128, 112)}, **ASKED).parts["train"]
+    with pytest.raises(DataError, match=r"different parts of the frame: .*in shorter sides"):
+        join(table, {"semantic": semantic, "motion": store("motion", 128, 128)}, **ASKED)
+
+
 def test_a_grid_that_does_not_fit_the_tokens_is_refused(tmp_path):
     with pytest.raises(DataError, match="grid"):
         _join(tmp_path, frame({"train": 4, "validation": 2}), grid=[4, 3, 3])
