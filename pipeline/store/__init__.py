@@ -3,6 +3,7 @@
 from .errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreMissing
 from .inspection import Finding, describe, verify
 from .reader import FeatureStore
+from .removal import leftovers, remove
 from .writer import ShardWriter
 
 __all__ = [
@@ -15,5 +16,7 @@ __all__ = [
     "StoreFull",
     "StoreMissing",
     "describe",
+    "leftovers",
+    "remove",
     "verify",
 ]

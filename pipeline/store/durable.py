@@ -22,6 +22,14 @@ def write_all(descriptor: int, *parts: bytes | memoryview) -> None:
             views[0] = views[0][written:]
 
 
+def read_at(descriptor: int, offset: int, place: memoryview) -> int:
+    """Fills a writable view of bytes from a file; returns how many there were before its end."""
+    done = 0
+    while done < len(place) and (got := os.preadv(descriptor, [place[done:]], offset + done)):
+        done += got
+    return done
+
+
 def sync_directory(path: Path) -> None:
     """Makes the names in a directory durable."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import google_crc32c
+import numpy as np
 
 from pipeline.config import file_digest
 
+from .access import PreadFiles
+from .chunks import crc_bytes
 from .errors import StoreError
 from .journal import read_journal
 from .manifest import beside, shard_bases
-from .reader import Column, Shard
-from .sharding import crc_bytes
+from .shard import Shard
 
 
 @dataclass(frozen=True)
@@ -51,16 +53,17 @@ def verify(directory: Path, progress: Callable[[int, int], None] | None = None) 
 
 def _check_shard(base: Path) -> list[Finding]:
     try:
-        shard = Shard(base)
+        shard = Shard(base, PreadFiles())
     except StoreError as error:
         return [Finding(base.name, None, None, str(error))]
     findings = [*_check_counts(shard), *_check_journal(shard)]
     explained = {beside(base, ".journal").name} if findings else set()
-    for field in shard.fields:
-        found = list(_check_field(shard, field))
+    findings += _check_structure(shard)
+    for name in shard.arrays:
+        found = list(_check_array(shard, name))
         findings += found
         if found:
-            explained.add(f"{base.name}.zarr/{field}/{shard.fields[field].chunk_path}")
+            explained.add(str(shard.layout.data_file(name).relative_to(base.parent)))
     for name, digest in shard.manifest["files"].items():
         path = base.parent / name
         if name in explained:
@@ -95,23 +98,31 @@ def _check_journal(shard: Shard) -> Iterator[Finding]:
             yield Finding(shard.base.name, row["sample"], None, "journal and manifest differ")
 
 
-def _check_field(shard: Shard, name: str) -> Iterator[Finding]:
-    field = shard.fields[name]
+def _check_structure(shard: Shard) -> Iterator[Finding]:
+    """What the data files hold besides data."""
     try:
-        column = Column(shard.base, name, field, shard.rows)
+        shard.layout.check(shard.manifest, shard.column(next(iter(shard.arrays))).file)
+    except StoreError:  # told with the arrays
+        return
+    except ValueError as error:
+        yield Finding(shard.base.name, None, None, str(error))
+
+
+def _check_array(shard: Shard, name: str) -> Iterator[Finding]:
+    try:
+        file, offsets = shard.column(name)
     except StoreError as error:
         yield Finding(shard.base.name, None, name, str(error))
         return
-    for row, start in zip(shard.rows, column.offsets, strict=True):
+    for row, offset in zip(shard.rows, offsets, strict=True):
         if row["status"] != "ok":
             continue
-        end = start + field.nbytes
-        crc = google_crc32c.value(column.bytes[start:end])
-        if crc != row["crc32c"][name]:
-            yield Finding(
-                shard.base.name, row["sample"], name, f"crc32c {crc:08x}, written was {row['crc32c'][name]:08x}"
-            )
-        elif column.bytes[end : start + field.stride].tobytes() != crc_bytes(crc):
+        nbytes, written = shard.arrays[name].nbytes_in(row), row["crc32c"][name]
+        chunk = np.empty(nbytes + shard.layout.trailer, np.uint8)
+        file.read(offset, chunk)
+        if (crc := google_crc32c.value(chunk[:nbytes])) != written:
+            yield Finding(shard.base.name, row["sample"], name, f"crc32c {crc:08x}, written was {written:08x}")
+        elif chunk[nbytes:].tobytes() != crc_bytes(crc)[: shard.layout.trailer]:
             yield Finding(shard.base.name, row["sample"], name, "the crc32c stored beside the data is damaged")
 
 

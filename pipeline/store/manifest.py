@@ -8,7 +8,7 @@ from .errors import StoreCorrupt, StoreError, StoreMissing
 from .journal import guard, unguard
 
 FORMAT = 1
-_SHARD_FILE = re.compile(r"(shard-\d+)\.(json|journal|zarr)")
+_SHARD_FILE = re.compile(r"(shard-\d+)\.(json|journal|zarr|h5)")
 
 
 def beside(base: Path, suffix: str) -> Path:

@@ -1,13 +1,13 @@
 """Writes a shard: append-only, resumable at any point, byte-identical however often it was killed. Knows no backbone.
 
-The order is what makes it safe: data, sync, journal line, sync for each batch; at the end index, sync, rename for
-each field, then zarr's metadata, then the manifest. Whatever the journal does not vouch for is cut off and redone.
+The order is what makes it safe: data, sync, journal line, sync for each batch; at the end what the layout makes of the
+data, each file whole, synced and renamed, then the manifest. Whatever the journal does not vouch for is cut off and
+redone.
 """
 
 import hashlib
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
@@ -18,12 +18,14 @@ import numpy as np
 
 from pipeline.config import canonical_json, file_digest
 
+from .chunks import CRC_BYTES, ChunkFile
 from .donor import Donor
 from .durable import Lock, make_directory, replace_file, sync_directory
 from .errors import StoreCorrupt, StoreError, naming_full_disk
+from .fields import arrays_of, parse_fields
 from .journal import Journal, JournalFile, read_journal
+from .layout import layout_of, offsets_of
 from .manifest import FORMAT, beside, check_format, encode_manifest, read_manifest
-from .sharding import ChunkFile, encode_index, metadata, parse_fields
 
 _DONOR_BATCH = 16
 _log = logging.getLogger(__name__)
@@ -39,7 +41,8 @@ class ShardWriter:
     Args:
         base: features/<dataset>/<feature>-<key>/shard-000, without a suffix.
         samples: (id, sha256 of the source) of each sample; row i of the arrays is the i-th.
-        fields: {name: (shape, dtype) of one sample}.
+        fields: {name: (shape, dtype) of one sample}. A shape that begins with None is ragged: the shard is then an HDF5
+            file, and all its fields are ragged. dtype "int8_scaled" is float16 in half the bytes: see `fields`.
         provenance: kept in the manifest; must hold "key". Nothing that differs between two runs belongs in it.
 
     Attributes:
@@ -74,8 +77,9 @@ class ShardWriter:
         }
         listed = canonical_json([list(pair) for pair in samples]).encode()
         self._header = {**self._identity, "samples_sha256": hashlib.sha256(listed).hexdigest()}
-        self._zarr, self._journal_path = beside(self.base, ".zarr"), beside(self.base, ".journal")
-        self._donor = Donor(self.base)
+        self._arrays = arrays_of(self._fields)
+        self._layout, self._journal_path = layout_of(self.base, self._arrays), beside(self.base, ".journal")
+        self._donor = Donor(self.base, self._layout)
         self._rows: dict[str, dict[str, Any]] = {}  # committed, in the journal's order
         self._batch: dict[str, dict[str, Any]] = {}  # since the last commit
         self._files: dict[str, ChunkFile] = {}
@@ -87,7 +91,6 @@ class ShardWriter:
         with ExitStack() as stack, naming_full_disk(self.base):
             make_directory(self.base.parent)
             stack.callback(Lock(beside(self.base, ".lock")).release)
-            self._hasher = stack.enter_context(ThreadPoolExecutor(1))
             self._manifest = self._finished_manifest()
             if self._manifest is None:
                 self._resume(stack)
@@ -117,22 +120,27 @@ class ShardWriter:
 
         Args:
             sample: one of `pending`.
-            arrays: one for each field, of the field's shape; cast to its dtype.
+            arrays: one for each field, of the field's shape; cast to its dtype. Ragged ones have one length, not 0.
             meta: plain JSON values kept in the manifest, such as {"times": [...], "duration": ...}.
 
         Raises:
-            ValueError: a NaN, an infinity or a value beyond the field's dtype: nothing was written, `fail` it instead.
+            ValueError: a NaN, an infinity, a value beyond the field's dtype, or ragged fields of no or of different
+                lengths: nothing was written, `fail` it instead.
             StoreError: no such pending sample or field. StoreFull: no space left; the writer is of no more use.
         """
         self._expect_pending(sample)
         if arrays.keys() != self._fields.keys():
             raise StoreError(f"sample {sample!r}: fields {sorted(arrays)}, expected {sorted(self._fields)}")
-        cast = {
-            name: field.cast(arrays[name], f"sample {sample!r}, field {name!r}") for name, field in self._fields.items()
-        }
+        contents: dict[str, np.ndarray] = {}
+        for name, field in self._fields.items():
+            contents |= field.encode(arrays[name], f"sample {sample!r}, field {name!r}")
         row = {"sample": sample, "digest": self._digests[sample], "status": "ok", "meta": dict(meta)}
+        if lengths := {len(contents[name]) for name, array in self._arrays.items() if array.ragged}:
+            if len(lengths) > 1 or 0 in lengths:
+                raise ValueError(f"sample {sample!r}: lengths {sorted(lengths)}; ragged fields have one, and not 0")
+            row["length"] = lengths.pop()
         canonical_json(row)
-        self._append(row, cast)
+        self._append(row, contents)
 
     def fail(self, sample: str, reason: str) -> None:
         """Settles a sample as failed; it has no data and is read as an error that gives the reason."""
@@ -146,12 +154,8 @@ class ShardWriter:
             return
         self._usable = False
         with naming_full_disk(self.base):
-            # sha256 (1.7 GB/s) would bound the writer, so it runs beside the sync.
-            hashing = [self._hasher.submit(file.hash_appended) for file in self._files.values()]
             for file in self._files.values():
                 file.sync()
-            for done in hashing:
-                done.result()
             self._journal.append({"batch": list(self._batch.values())})
         self._rows |= self._batch
         self._batch = {}
@@ -173,19 +177,15 @@ class ShardWriter:
         self._usable = False
         with naming_full_disk(self.base):
             self._donor.drop()
-            digests = {}
-            positions = self._positions()
-            for name, field in self._fields.items():
-                index = encode_index([positions.get(sample) for sample in self._digests], field.stride)
-                digests[f"{self._zarr.name}/{name}/{field.chunk_path}"] = self._files[name].finish(index)
-            for path, content in metadata(len(self._digests), self._fields).items():
-                replace_file(self._zarr / path, content)
-                digests[f"{self._zarr.name}/{path}"] = hashlib.sha256(content).hexdigest()
+            listed = [self._rows[sample] for sample in self._digests]
+            offsets = offsets_of(self._rows.values(), self._arrays)
+            digests, facts = self._layout.finish(listed, self._files, offsets)
             digests[self._journal_path.name] = file_digest(self._journal_path)
             manifest = {
                 **self._identity,
-                "samples": [self._rows[sample] for sample in self._digests],
-                "counts": {"ok": len(positions), "failed": len(self._rows) - len(positions)},
+                **facts,
+                "samples": listed,
+                "counts": {status: sum(row["status"] == status for row in listed) for status in ("ok", "failed")},
                 "files": digests,
                 "provenance": self._provenance,
             }
@@ -212,11 +212,6 @@ class ShardWriter:
             why = "was settled already" if sample in self._digests else "is not in its list"
             raise StoreError(f"{self.base}: sample {sample!r} {why}; only what `pending` names may be written")
 
-    def _positions(self) -> dict[str, int]:
-        """How many chunks lie before each stored sample's own: data were appended in the journal's order."""
-        stored = [sample for sample, row in self._rows.items() if row["status"] == "ok"]
-        return {sample: position for position, sample in enumerate(stored)}
-
     # --- on entering --------------------------------------------------------------------------------------------------
 
     def _finished_manifest(self) -> dict[str, Any] | None:
@@ -229,9 +224,9 @@ class ShardWriter:
             self._expect_same_feature(manifest, path)
             listed = [(row["sample"], row["digest"]) for row in manifest["samples"]]
             whole = all(
-                (data := self._zarr / name / field.chunk_path).is_file()
-                and data.stat().st_size == field.data_size(manifest["counts"]["ok"], len(listed))
-                for name, field in self._fields.items()
+                (data := self._layout.data_file(name)).is_file()
+                and data.stat().st_size == self._layout.size(name, manifest)
+                for name in self._arrays
             )
             if listed == list(self._digests.items()) and whole:
                 return manifest
@@ -259,16 +254,14 @@ class ShardWriter:
             raise StoreCorrupt(f"{self._journal_path}, {journal.damage}; delete {self.base}.* to extract it anew")
         if journal.header is not None:
             self._expect_same_feature(journal.header, self._journal_path)
-            if journal.header != self._header:
-                self._donor.take()
-                journal = Journal()
+        self._layout.thaw([row for batch in journal.batches for row in batch if row["status"] == "ok"])
+        if journal.header not in (None, self._header):
+            self._donor.take()
+            journal = Journal()
         if journal.damage and not journal.torn:
             _log.warning("%s, %s; what it held is computed again", self._journal_path, journal.damage)
-        make_directory(self._zarr)
-        for stale in self._zarr.rglob("zarr.json"):  # written anew by finish: no client shall take this for whole
-            stale.unlink()
-        for name, field in self._fields.items():
-            self._files[name] = ChunkFile(self._zarr / name / field.chunk_path, field)
+        for name in self._arrays:
+            self._files[name] = ChunkFile(self._layout.folder / self._layout.inside(name))
             stack.callback(self._files[name].close)
         self._keep_what_verifies(journal)
         length, crc = journal.marks[len(journal.batches)] if journal.marks else (0, 0)
@@ -281,14 +274,9 @@ class ShardWriter:
 
     def _keep_what_verifies(self, journal: Journal) -> None:
         """Takes over whole batches whose every chunk fits its checksum; cuts the data and `journal` after them."""
-        chunks = 0
+        offsets = offsets_of((row for batch in journal.batches for row in batch), self._arrays)
         for number, batch in enumerate(journal.batches):
-            stored = [row for row in batch if row["status"] == "ok"]
-            bad = [
-                row["sample"]
-                for position, row in enumerate(stored, start=chunks)
-                if not all(self._files[name].holds(position, crc) for name, crc in row["crc32c"].items())
-            ]
+            bad = [row["sample"] for row in batch if row["status"] == "ok" and not self._is_stored(row, offsets)]
             if bad:
                 self.dropped = sum(map(len, journal.batches[number:]))
                 _log.warning(
@@ -298,12 +286,17 @@ class ShardWriter:
                 del journal.batches[number:]
                 break
             self._rows |= {row["sample"]: row for row in batch}
-            chunks += len(stored)
-        for file in self._files.values():
-            file.keep(chunks)
-            file.hash_appended()
+        kept = [row for row in self._rows.values() if row["status"] == "ok"]
+        for name, file in self._files.items():
+            file.keep(sum(self._arrays[name].nbytes_in(row) + CRC_BYTES for row in kept))
         self.kept = len(self._rows)
         _log.info("%s: %d of %d samples settled, their checksums verified", self.base, self.kept, len(self._digests))
+
+    def _is_stored(self, row: Mapping[str, Any], offsets: Mapping[str, Mapping[str, int]]) -> bool:
+        return all(
+            self._files[name].holds(offsets[name][row["sample"]], array.nbytes_in(row), row["crc32c"][name])
+            for name, array in self._arrays.items()
+        )
 
     def _copy_from_donor(self) -> None:
         """Takes over pending samples with the same id and digest, if their bytes fit their checksums."""
@@ -314,13 +307,13 @@ class ShardWriter:
         # Batches by place in the list, not by what is left of it, so that a killed copy ends with the same bytes.
         place = {sample: number // _DONOR_BATCH for number, sample in enumerate(self._digests)}
         with ExitStack() as stack:
-            data = self._donor.open(self._fields, stack)
+            data = self._donor.open(stack)
             for _, group in groupby(wanted if data else (), key=place.__getitem__):
                 for sample in group:
-                    row, position = donated[sample, self._digests[sample]]
+                    row, offsets = donated[sample, self._digests[sample]]
                     if row["status"] == "failed":
                         self._batch[sample] = row
-                    elif contents := data.read(row, position):
+                    elif contents := data.read(row, offsets):
                         self._append(row, contents)
                 self.copied += len(self._batch)
                 self.commit()

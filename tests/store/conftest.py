@@ -11,24 +11,40 @@ import pytest
 
 from pipeline.store import ShardWriter
 
-FIELDS = {"tokens": ((3, 5), "float16"), "cls": ((7,), "float32")}
+KINDS = {
+    "zarr": {"tokens": ((3, 5), "float16"), "cls": ((7,), "float32")},
+    "int8": {"tokens": ((3, 5), "int8_scaled"), "cls": ((7,), "float32")},
+    "ragged": {"tokens": ((None, 5), "float16"), "cls": ((None,), "float32")},
+    "ragged int8": {"tokens": ((None, 5), "int8_scaled"), "cls": ((None, 7), "float32")},
+}
 BATCH = 4
 
 
 class Job:
     """A stand-in for the extraction loop: batches fixed by the list, values that follow from (id, digest)."""
 
-    def __init__(self, base: Path, samples: int = 14, failed: tuple[int, ...] = (5,), pause: float = 0.0) -> None:
-        self.base, self.failed, self.pause = base, failed, pause
+    def __init__(
+        self,
+        base: Path,
+        samples: int = 14,
+        failed: tuple[int, ...] = (5,),
+        pause: float = 0.0,
+        kind: str = "zarr",
+    ) -> None:
+        self.base, self.failed, self.pause, self.fields = base, failed, pause, KINDS[kind]
         self.samples = [(f"v{i}", f"digest{i}") for i in range(samples)]
         self.log = base.parent.parent / f"{base.parent.name}.computed"
 
     def arrays(self, sample: str, digest: str) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(list(f"{sample} {digest}".encode()))
-        return {name: rng.normal(size=shape).astype(np.float32) for name, (shape, _) in FIELDS.items()}
+        shapes = {name: shape for name, (shape, _) in self.fields.items()}
+        if None in shapes["tokens"]:
+            length = int(rng.integers(1, 9))
+            shapes = {name: (length, *rest) for name, (_, *rest) in shapes.items()}
+        return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
     def writer(self) -> ShardWriter:
-        return ShardWriter(self.base, self.samples, FIELDS, {"key": "abc", "backbone": "none"})
+        return ShardWriter(self.base, self.samples, self.fields, {"key": "abc", "backbone": "none"})
 
     def run(self, before_finish: Callable[[], None] | None = None) -> dict:
         """Extracts what is pending and finishes; each computed sample leaves a line in the log."""
@@ -66,6 +82,12 @@ class Job:
 @pytest.fixture
 def job(tmp_path) -> Job:
     return Job(tmp_path / "feature-abc" / "shard-000")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request) -> str:
+    """Each way in which a shard keeps its data."""
+    return request.param
 
 
 @pytest.fixture

@@ -16,6 +16,12 @@ def whole(job):
     return job
 
 
+def test_a_sound_store_of_any_kind_has_no_finding(make_job, kind):
+    job = make_job("feature", kind=kind)
+    job.run()
+    assert verify(job.base.parent) == []
+
+
 def data_file(job, field):
     return next(path for path in (job.base.with_suffix(".zarr") / field / "c").rglob("0") if path.is_file())
 

@@ -14,8 +14,8 @@ from pipeline.store.journal import guard
 PROVENANCE = {"key": "abc"}
 
 
-def write(base, samples, arrays, dtype="float16"):
-    shape = next(iter(arrays.values())).shape
+def write(base, samples, arrays, dtype="float16", shape=None):
+    shape = shape or next(iter(arrays.values())).shape
     with ShardWriter(base, samples, {"x": (shape, dtype)}, PROVENANCE) as writer:
         for sample in writer.pending:
             writer.put(sample, {"x": arrays[sample]}, {})
@@ -86,7 +86,8 @@ def test_arrays_may_be_reused_after_put(tmp_path):
     assert FeatureStore(tmp_path, verify=True).load("x")[:, 0].tolist() == [0, 1]
 
 
-def test_a_second_writer_is_told_which_shard_is_busy_and_what_to_do(job, in_child):
+def test_a_second_writer_is_told_which_shard_is_busy_and_what_to_do(make_job, in_child, kind):
+    job = make_job("feature", kind=kind)
     with job.writer():
         with pytest.raises(StoreBusy, match=r"shard-000 is being written by another process; wait for it, or end it"):
             job.run()
@@ -112,9 +113,10 @@ def test_a_decode_worker_that_outlives_its_killed_writer_does_not_keep_the_lock(
     os.close(reading)
 
 
-def test_samples_of_an_earlier_version_are_copied_not_computed(job):
+def test_samples_of_an_earlier_version_are_copied_not_computed(make_job, kind):
+    job = make_job("feature", kind=kind)
     job.run()
-    old = FeatureStore(job.base.parent).read(["v3"], "tokens").copy()
+    old = values(job, "v3")
     job.log.unlink()
     job.samples = [("new", "n"), *job.samples[:4], ("v4", "replaced"), *job.samples[5:12]]
     with job.writer() as writer:
@@ -125,13 +127,24 @@ def test_samples_of_an_earlier_version_are_copied_not_computed(job):
     manifest = job.run()
     assert job.computed() == ["new", "v4"]
     assert manifest["counts"] == {"ok": 12, "failed": 1}
-    store = FeatureStore(job.base.parent, verify=True)
-    assert np.array_equal(store.read(["v3"], "tokens"), old)
-    assert store.read(["v4"], "cls")[0] == pytest.approx(job.arrays("v4", "replaced")["cls"])
+    for field, value in values(job, "v3").items():
+        assert np.array_equal(value, old[field])
+    for field, value in values(job, "v4").items():
+        assert value == pytest.approx(job.arrays("v4", "replaced")[field], abs=0.02)
     assert verify(job.base.parent) == []
-    assert sorted(path.name for path in job.base.parent.iterdir()) == [
-        "shard-000.journal", "shard-000.json", "shard-000.lock", "shard-000.zarr",
-    ]  # fmt: skip
+    assert {path.suffix for path in job.base.parent.iterdir()} == {
+        ".journal", ".json", ".lock", ".h5" if "ragged" in kind else ".zarr",
+    }  # fmt: skip
+
+
+def values(job, sample):
+    """All that a store gives of a sample, by field."""
+    store = FeatureStore(job.base.parent, verify=True)
+    ragged = {field for field, (shape, _) in store.fields.items() if shape[0] is None}
+    return {
+        field: (store.read_ragged if field in ragged else store.read)([sample], field)[0].copy()
+        for field in store.fields
+    }
 
 
 def test_a_damaged_sample_of_an_earlier_version_is_computed_again(job, flip):
@@ -144,7 +157,8 @@ def test_a_damaged_sample_of_an_earlier_version_is_computed_again(job, flip):
     assert verify(job.base.parent) == []
 
 
-def test_an_unfinished_version_gives_its_samples_too(job, in_child):
+def test_an_unfinished_version_gives_its_samples_too(make_job, in_child, kind):
+    job = make_job("feature", kind=kind)
     in_child(lambda: job.run(before_finish=lambda: os._exit(9)))
     job.log.unlink()
     job.samples[0] = ("v0", "replaced")
@@ -152,7 +166,8 @@ def test_an_unfinished_version_gives_its_samples_too(job, in_child):
     assert job.computed() == ["v0"]
 
 
-def test_a_newer_format_is_refused_and_left_as_it_is(job):
+def test_a_newer_format_is_refused_and_left_as_it_is(make_job, kind):
+    job = make_job("feature", kind=kind)
     job.run()
     path = job.base.with_suffix(".json")
     manifest = json.loads(path.read_text())
@@ -217,33 +232,67 @@ def test_a_write_error_stops_the_writer_and_names_the_shard(job, monkeypatch):
     assert job.run()["counts"] == {"ok": 13, "failed": 1}
 
 
-def test_a_full_disk_loses_nothing_committed_and_a_rerun_completes(tmp_path):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 2 MiB."""
     mount = tmp_path / "small"
     mount.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mount)]
     if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
         pytest.skip("mounting a small tmpfs is not permitted here")
-    try:
-        ballast = mount / "ballast"
-        ballast.write_bytes(bytes(1_500_000))
-        samples = [(f"v{i}", str(i)) for i in range(20)]
-        arrays = {sample: np.full(20_000, number, np.float32) for number, (sample, _) in enumerate(samples)}
-        with pytest.raises(StoreFull, match=r"feature/shard-000: the disk is full .*: free some space and run again"):
-            write(mount / "feature" / "shard-000", samples, arrays)
-        with ShardWriter(mount / "feature" / "shard-000", samples, {"x": ((20_000,), "float16")}, PROVENANCE) as writer:
-            assert writer.kept == 0
-            for sample in writer.pending[:5]:
-                writer.put(sample, {"x": arrays[sample]}, {})
+    yield mount
+    subprocess.run(["umount", "-l", str(mount)], check=True)
+
+
+@pytest.mark.parametrize("free", [0, 4096, 12_288, 300_000])
+def test_a_disk_that_fills_up_while_hdf5_is_written_loses_nothing_and_a_rerun_completes(small_disk, free):
+    base, ballast = small_disk / "feature" / "shard-000", small_disk / "ballast"
+    samples = [(f"v{i}", str(i)) for i in range(20)]
+
+    def fill_up():
+        ballast.write_bytes(bytes(os.statvfs(small_disk).f_bavail * 4096 - free))
+
+    def extract(before_finish):
+        with ShardWriter(base, samples, {"x": ((None, 1000), "float16")}, PROVENANCE) as writer:
+            for sample in writer.pending:
+                writer.put(sample, {"x": np.full((20, 1000), int(sample[1:]), np.float16)}, {})
             writer.commit()
-            with pytest.raises(StoreFull):
-                for sample in writer.pending:
-                    writer.put(sample, {"x": arrays[sample]}, {})
-        ballast.unlink()
-        with ShardWriter(mount / "feature" / "shard-000", samples, {"x": ((20_000,), "float16")}, PROVENANCE) as writer:
-            assert (writer.kept, writer.dropped) == (5, 0)
+            before_finish()
+            writer.finish()
+            return writer.kept
+
+    with pytest.raises(StoreFull, match=r"feature/shard-000: the disk is full .*: free some space and run again"):
+        extract(fill_up)
+    ballast.unlink()
+    assert extract(lambda: None) == 20
+    assert verify(base.parent) == []
+    rows = FeatureStore(base.parent, verify=True).read_ragged(["v3", "v19"], "x")
+    assert [(array.shape, array[7, 7]) for array in rows] == [((20, 1000), 3), ((20, 1000), 19)]
+
+
+@pytest.mark.parametrize("shape", [(20_000,), (None,)])
+def test_a_full_disk_loses_nothing_committed_and_a_rerun_completes(small_disk, shape):
+    base, ballast = small_disk / "feature" / "shard-000", small_disk / "ballast"
+    fields = {"x": (shape, "float16")}
+    ballast.write_bytes(bytes(1_500_000))
+    samples = [(f"v{i}", str(i)) for i in range(20)]
+    arrays = {sample: np.full(20_000, number, np.float32) for number, (sample, _) in enumerate(samples)}
+    with pytest.raises(StoreFull, match=r"feature/shard-000: the disk is full .*: free some space and run again"):
+        write(base, samples, arrays, shape=shape)
+    with ShardWriter(base, samples, fields, PROVENANCE) as writer:
+        assert writer.kept == 0
+        for sample in writer.pending[:5]:
+            writer.put(sample, {"x": arrays[sample]}, {})
+        writer.commit()
+        with pytest.raises(StoreFull):
             for sample in writer.pending:
                 writer.put(sample, {"x": arrays[sample]}, {})
-            writer.finish()
-        assert FeatureStore(mount / "feature", verify=True).load("x")[:, 0].tolist() == list(range(20))
-    finally:
-        subprocess.run(["umount", "-l", str(mount)], check=True)
+    ballast.unlink()
+    with ShardWriter(base, samples, fields, PROVENANCE) as writer:
+        assert (writer.kept, writer.dropped) == (5, 0)
+        for sample in writer.pending:
+            writer.put(sample, {"x": arrays[sample]}, {})
+        writer.finish()
+    store = FeatureStore(base.parent, verify=True)
+    read = store.read_ragged if None in shape else store.read
+    assert [array[0] for array in read(store.samples, "x")] == list(range(20))

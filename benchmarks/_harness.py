@@ -1,0 +1,125 @@
+"""What every benchmark shares: interleaved timing, a table on the screen, JSON with the machine. Knows no subject."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def interleaved(
+    cases: Mapping[str, Callable[[], None]], rounds: int, warmup: int = 1, between: Callable[[], None] = lambda: None
+) -> dict[str, list[float]]:
+    """Times the cases by turns, so that what else the machine does falls on all of them alike.
+
+    Args:
+        cases: name -> what to time.
+        rounds: how often each is timed; every other round goes through them backwards.
+        warmup: rounds before that are not counted.
+        between: what to do, untimed, before each case.
+
+    Returns:
+        name -> seconds of each round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for number in range(-warmup, rounds):
+        for name in sorted(cases, key=list(cases).index, reverse=bool(number % 2)):
+            between()
+            started = time.perf_counter()
+            cases[name]()
+            if number >= 0:
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def ratio(of: Sequence[float], to: Sequence[float]) -> float:
+    """The median of the rounds' own ratios: of / to."""
+    return median(one / other for one, other in zip(of, to, strict=True))
+
+
+def installed(package: str) -> str | None:
+    """A competitor's version; None, with a sentence on stderr, where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        print(f"{package} is not installed and is left out: run with `uv run --group bench`", file=sys.stderr)
+        return None
+
+
+@contextmanager
+def scratch(folder: str) -> Iterator[Path]:
+    """An empty folder that is removed afterwards, in `folder`, or where it is "": in memory, if there is such a place.
+
+    In memory, what is measured is the code and not a disk that others use too.
+    """
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="benchmark-", dir=folder or memory) as name:
+        yield Path(name)
+
+
+def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows under the names of the first one's columns; floats get three figures, None a dash."""
+    drawn = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        drawn.add_column(name, justify="right" if isinstance(rows[0][name], int | float) else "left")
+    for row in rows:
+        drawn.add_row(*(_cell(row[name]) for name in rows[0]))
+    Console(width=None if sys.stdout.isatty() else 120).print(drawn)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on: processor, cores, memory, system, versions."""
+    facts = Path("/proc/cpuinfo")
+    models = [line.split(":")[1].strip() for line in facts.read_text().splitlines() if line.startswith("model name")]
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "processor": models[0] if models else platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(pages / 2**30, 1),
+        "load": round(os.getloadavg()[0], 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in ("numpy", "torch", "zarr", "h5py")},
+    }
+
+
+def main(run: Callable[..., dict[str, Any]], **options: Any) -> dict[str, Any]:
+    """Parses the command line, runs, and writes {**result, "machine": {...}} to --json FILE.
+
+    Args:
+        run: returns what --json holds; gets the options as keyword arguments.
+        options: name -> default; each becomes --name with the type of its default (a bool becomes a flag).
+    """
+    parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    for name, default in options.items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(default, bool):
+            parser.add_argument(flag, action="store_true", default=default)
+        else:
+            parser.add_argument(flag, type=type(default), default=default, help=f"default {default}")
+    given = vars(parser.parse_args())
+    target = given.pop("json")
+    result = {**run(**given), "machine": machine()}
+    if target is not None:
+        target.write_text(json.dumps(result, indent=2) + "\n")
+    return result

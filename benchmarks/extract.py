@@ -1,0 +1,275 @@
+"""Times extraction: against the pure forward of the same batches, and against a plain per-video extractor.
+
+Real sizes: DINOv3 ViT-B/16 (8 frames, 224 x 224) and R3D-18 (32 frames, 112 x 112), random weights, clips like
+Something-Something-V2's. Mini: the shipped backbones on clips like the toy's, where the loop binds, not the arithmetic.
+Weights are loaded, and clips probed, before the clock starts: on real data both are paid once. The extraction computes
+on one thread and decodes in another process; the per-video extractor is timed on one thread and with PyTorch's threads
+on every core, and the faster of the two counts.
+"""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import av
+import decord
+import numpy as np
+import torch
+
+from benchmarks._harness import interleaved, main, ratio, table
+from pipeline import backbones
+from pipeline.config import Params, parse_params
+from pipeline.datasets import build_manifest, read_manifest, shard_samples, video_folder, write_manifest
+from pipeline.extraction import extract
+from pipeline.extraction.clips import ClipSource, View
+from pipeline.extraction.provenance import stored_fields
+from pipeline.extraction.stream import stream
+from pipeline.store import ShardWriter
+
+ROOT = Path(__file__).parents[1]
+REAL = {
+    "dinov3": {"backbone": "dinov3", "weights": {"random": 0}, "sampling": {"frames": 8}}
+    | {"preprocess": {"resize": [224, 224]}},
+    "r3d18": {"backbone": "r3d18", "weights": {"random": 0}, "sampling": {"frames": 32}}
+    | {"preprocess": {"resize": [128, 171], "crop": [112, 112]}},
+}
+MINI = {
+    "dinov3": REAL["dinov3"]
+    | {"weights": {"path": str(ROOT / "weights/mini-dinov3")}, "preprocess": {"resize": [128, 128]}, "pool": 2},
+    "r3d18": REAL["r3d18"]
+    | {"weights": {"path": str(ROOT / "weights/mini-r3d18.safetensors")}, "preprocess": {"resize": [64, 64]}},
+}
+
+PARTS = ("decode", "forward", "write")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One size of clips and backbones."""
+
+    features: Mapping[str, Mapping[str, Any]]
+    clips: int
+    width: int
+    height: int
+    frames: int
+    batch: int
+
+
+# --- the world --------------------------------------------------------------------------------------------------------
+
+
+def write_clip(path: Path, seed: int, scale: Scale) -> None:
+    """A VP9 clip of textures that drift, 12 frames a second."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 255, (scale.height // 8, scale.width // 8, 3)).astype(np.uint8)
+    texture = coarse.repeat(8, axis=0).repeat(8, axis=1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=12, options={"cpu-used": "8", "deadline": "realtime"})
+        stream.width, stream.height, stream.pix_fmt = texture.shape[1], texture.shape[0], "yuv420p"
+        for step in range(scale.frames):
+            picture = np.roll(texture, (step, 2 * step), axis=(0, 1))
+            noise = rng.integers(-6, 7, picture.shape[:2])[..., None]
+            shown = np.clip(picture + noise, 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, "rgb24")))
+        container.mux(stream.encode())
+
+
+def world(folder: Path, scale: Scale, device: str, workers: int) -> Params:
+    """Encoded clips in Something-Something-V2's layout, their manifest, and the params that extract from them."""
+    videos = folder / "set"
+    videos.mkdir(parents=True)
+    for number in range(scale.clips):
+        write_clip(videos / f"{number}.webm", number, scale)
+    (videos / "labels.json").write_text('{"Moving": "0"}')
+    entries = ", ".join(f'{{"id": "{number}"}}' for number in range(scale.clips))
+    (videos / "test.json").write_text(f"[{entries}]")
+    for split in ("train", "validation"):
+        (videos / f"{split}.json").write_text("[]")
+    precision = "bf16" if device == "cuda" else "fp32"
+    features = {name: {**f, "batch": scale.batch, "precision": precision} for name, f in scale.features.items()}
+    params = parse_params(
+        {
+            "compute": {"device": device, "extract_threads": 1, "decode_workers": workers},
+            "datasets": {"clips": {"layout": "ssv2", "root": str(videos), "shard_size": 4096}},
+            "features": features,
+        }
+    )
+    write_manifest(build_manifest(params.datasets["clips"])[0], folder / "clips" / "manifest.parquet")
+    return params
+
+
+# --- what is compared -------------------------------------------------------------------------------------------------
+
+
+class Bench:
+    """One scale: its world, its backbones, and the cases to be timed."""
+
+    def __init__(self, folder: Path, scale: Scale, device: str, workers: int) -> None:
+        self.folder, self.scale, self.device, self.workers = folder, scale, device, workers
+        self.params = world(folder, scale, device, workers)
+        self.rows = shard_samples(read_manifest(folder / "clips" / "manifest.parquet"), 0)
+        self.backbones = {name: backbones.load(f, device) for name, f in self.params.features.items()}
+        self.pixels = {name: self._batches(name) for name in self.params.features}
+
+    def _source(self, name: str) -> ClipSource:
+        feature, wanted = self.params.features[name], frozenset(row.sample for row in self.rows)
+        view = View(feature, backbones.preprocessor(feature), wanted)
+        return ClipSource(video_folder(self.params.datasets["clips"]), self.rows, [view])
+
+    def _batches(self, name: str) -> list[torch.Tensor]:
+        clips = torch.cat([message.inputs for message in stream(self._source(name), 0)])
+        return [batch.clone() for batch in clips.split(self.scale.batch)]
+
+    def extract(self, *names: str) -> None:
+        """This project: extraction into an empty store."""
+        for name in names:
+            for store in (self.folder / "clips").glob(f"{name}-*"):
+                shutil.rmtree(store)
+        extract(self.params, "clips", list(names), 0, self.folder, lambda line: None)
+
+    def forward(self, name: str) -> None:
+        """Nothing but the backbone, on batches that lie ready."""
+        torch.set_num_threads(1)
+        for batch in self.pixels[name]:
+            self.backbones[name](batch.to(self.device))
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+
+    def per_video(self, threads: int, *names: str) -> None:
+        """The plain extractor: feature after feature, video after video: decode, forward, save."""
+        torch.set_num_threads(threads)
+        out = self.folder / "npy"
+        out.mkdir(exist_ok=True)
+        for name in names:
+            feature, backbone = self.params.features[name], self.backbones[name]
+            preprocess = backbones.preprocessor(feature)
+            for path in sorted(video_folder(self.params.datasets["clips"]).glob("*.webm")):
+                reader = decord.VideoReader(str(path))
+                count = feature.sampling.frames
+                chosen = ((np.arange(count) + 0.5) / count * len(reader)).astype(int)
+                pixels = torch.from_numpy(preprocess(reader.get_batch(chosen).asnumpy()))
+                for field, values in backbone(pixels[None].to(self.device)).items():
+                    np.save(out / f"{path.stem}_{name}_{field}.npy", values[0].float().cpu().numpy())
+
+    def decode(self, name: str) -> None:
+        """Nothing but decoding and preprocessing, in as many processes as the extraction has."""
+        with closing(stream(self._source(name), self.workers)) as messages:
+            for _ in messages:
+                pass
+
+    def write(self, name: str) -> None:
+        """Nothing but the store, in batches."""
+        backbone, feature = self.backbones[name], self.params.features[name]
+        fields = stored_fields(backbone.fields, backbone.grid, feature.storage)
+        values = {field: np.zeros(shape, np.float32) for field, (shape, _) in backbone.fields.items()}
+        base = self.folder / "written" / name / "shard-000"
+        shutil.rmtree(base.parent, ignore_errors=True)
+        with ShardWriter(base, [(row.sample, row.digest) for row in self.rows], fields, {"key": "0"}) as writer:
+            for number, row in enumerate(self.rows, 1):
+                writer.put(row.sample, values, {})
+                if number % self.scale.batch == 0:
+                    writer.commit()
+            writer.finish()
+
+
+def measure(bench: Bench, names: Sequence[str], rounds: int, warmup: int) -> dict[str, Any]:
+    """Videos a second, ratios and, of a single feature, the slowest part."""
+    cores = len(os.sched_getaffinity(0))
+    cases: dict[str, Callable[[], None]] = {
+        "extract": lambda: bench.extract(*names),
+        "per_video": lambda: bench.per_video(1, *names),
+        "per_video_threads": lambda: bench.per_video(cores, *names),
+    }
+    if len(names) == 1:
+        cases |= {part: partial(getattr(bench, part), *names) for part in PARTS}
+    seconds = interleaved(cases, rounds, warmup)
+    plain = [min(pair) for pair in zip(seconds["per_video"], seconds["per_video_threads"], strict=True)]
+    result: dict[str, Any] = {
+        "videos_per_s": bench.scale.clips / median(seconds["extract"]),
+        "vs_per_video": ratio(plain, seconds["extract"]),
+    }
+    if len(names) == 1:
+        parts = {part: 1000 * median(seconds[part]) / bench.scale.clips for part in PARTS}
+        result |= {
+            "wall_over_forward": ratio(seconds["extract"], seconds["forward"]),
+            "ms_a_video": parts,
+            "binds": max(parts, key=parts.__getitem__),
+        }
+    return result
+
+
+def run(device: str = "cpu", clips: int = 4, mini_clips: int = 48, rounds: int = 3) -> dict[str, Any]:
+    """Everything; the claims are the first two keys. `vs_per_video` is of both mini backbones over the same clips."""
+    workers = 1 if device == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1)
+    scales = {
+        "real": Scale(REAL, clips, 320, 240, 48, batch=2 if device == "cpu" else 16),
+        "mini": Scale(MINI, mini_clips, 128, 128, 36, batch=16),
+    }
+    results: dict[str, Any] = {}
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, weights_loaded_once():
+        for size, scale in scales.items():
+            bench = Bench(Path(folder) / size, scale, device, workers)
+            times, warmup = (rounds, 1) if size == "mini" else (max(1, rounds // 2), 0)
+            for name in scale.features:
+                results[f"{size} {name}"] = measure(bench, [name], times, warmup)
+            if size == "mini":
+                results["mini fused"] = measure(bench, list(scale.features), times, warmup)
+    _show(results, device, workers)
+    return {
+        "wall_over_forward": max(results[f"real {name}"]["wall_over_forward"] for name in REAL),
+        "vs_per_video": results["mini fused"]["vs_per_video"],
+        "vs_per_video_each": {case: figures["vs_per_video"] for case, figures in results.items()},
+        "cases": results,
+        "device": device,
+        "decode_workers": workers,
+        "scales": {size: asdict(scale) for size, scale in scales.items()},
+        "seconds": time.perf_counter() - started,
+    }
+
+
+@contextmanager
+def weights_loaded_once() -> Iterator[None]:
+    """Inside, a backbone that was loaded is not loaded again."""
+    load, loaded = backbones.load, {}
+
+    def load_once(feature: Any, device: Any) -> Any:
+        key = feature.model_dump_json()
+        if key not in loaded:
+            loaded[key] = load(feature, device)
+        return loaded[key]
+
+    backbones.load = load_once
+    try:
+        yield
+    finally:
+        backbones.load = load
+
+
+def _show(results: Mapping[str, Mapping[str, Any]], device: str, workers: int) -> None:
+    rows = []
+    for case, figures in results.items():
+        parts = figures.get("ms_a_video", {})
+        rows.append(
+            {
+                "case": case,
+                "videos/s": figures["videos_per_s"],
+                "wall / forward": figures.get("wall_over_forward"),
+                "x per-video": figures["vs_per_video"],
+                **{f"{part} ms": parts.get(part) for part in PARTS},
+                "binds": figures.get("binds"),
+            }
+        )
+    table(f"extraction on {device}, {workers} decode processes", rows)
+
+
+if __name__ == "__main__":
+    main(run, device="cpu", clips=4, mini_clips=48, rounds=3)
