@@ -1,5 +1,7 @@
-"""The extraction loop: a shard of a manifest through a frozen backbone into a store. Knows no label and no head."""
+"""Shards of a manifest through frozen backbones into stores, stores into smaller ones. Knows no label and no head."""
 
-from pipeline.extraction.loop import ExtractionFailed, extract
+from pipeline.extraction.derivation import derive
+from pipeline.extraction.loop import extract
+from pipeline.extraction.progress import ExtractionError, ExtractionFailed
 
-__all__ = ["ExtractionFailed", "extract"]
+__all__ = ["ExtractionError", "ExtractionFailed", "derive", "extract"]

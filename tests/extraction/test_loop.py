@@ -7,43 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from pipeline import backbones
-from pipeline.config import feature_dir, parse_params
-from pipeline.datasets import build_manifest, read_manifest, write_manifest
-from pipeline.extraction import ExtractionFailed, extract, loop
+from pipeline.backbones.dinov3 import DinoV3
+from pipeline.config import feature_dir
+from pipeline.extraction import ExtractionError, ExtractionFailed
 from pipeline.store import FeatureStore, ShardWriter
 from pipeline.video import read_frames, segment_centres
-
-ROOT = Path(__file__).parents[2]
-
-
-def params_for(root: Path, **feature):
-    """The shipped features over a small set, in batches of 4."""
-    document = yaml.safe_load((ROOT / "params.yaml").read_text())
-    weights = str(ROOT / "weights" / "mini-dinov3")
-    chosen = document["features"]["dinov3_patches"] | {"weights": {"path": weights}, "batch": 4} | feature
-    dataset = {"layout": "ssv2", "root": str(root), "shard_size": 64}
-    compute = {"device": "cpu", "decode_workers": 0, "extract_threads": 1}
-    return parse_params({"compute": compute, "datasets": {"small": dataset}, "features": {"dino": chosen}})
-
-
-def manifest_of(params, features: Path) -> None:
-    path = features / "small" / "manifest.parquet"
-    previous = read_manifest(path) if path.exists() else None
-    write_manifest(build_manifest(params.datasets["small"], previous)[0], path)
-
-
-def run(params, features: Path, lines: list[str] | None = None) -> dict:
-    manifest_of(params, features)
-    return extract(params, "small", "dino", 0, features, (lines if lines is not None else []).append)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a store but its lock."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
-    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+from tests.extraction.small import contents, killed_until_done, make_manifest, params_for, run, with_workers
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +58,7 @@ def test_a_second_extraction_computes_nothing(finished):
 
 def test_decode_workers_change_no_byte(finished, tmp_path):
     params, features, _ = finished
-    workers = params.model_copy(update={"compute": params.compute.model_copy(update={"decode_workers": 2})})
-    run(workers, tmp_path)
+    run(with_workers(params, 2), tmp_path)
     assert contents(tmp_path / "small") == contents(features / "small")
 
 
@@ -160,35 +130,53 @@ def test_a_replaced_video_is_extracted_again_alone(finished, small_ssv2, tmp_pat
 
 
 def test_a_value_that_the_store_cannot_hold_fails_that_sample_by_name(small_ssv2, tmp_path, monkeypatch):
-    honest = loop._features
+    honest, calls = DinoV3.__call__, []
 
-    def spoilt(backbone, clips, device):
-        fields = honest(backbone, clips, device)
-        if any(clip.sample == "6" for clip in clips):
-            fields["patch_tokens"][[clip.sample for clip in clips].index("6")] = np.nan
+    def spoilt(self, pixels):
+        fields = {name: field.clone() for name, field in honest(self, pixels).items()}
+        if not calls:
+            fields["patch_tokens"][2, 1, 3] = torch.nan
+        calls.append(len(pixels))
         return fields
 
-    monkeypatch.setattr(loop, "_features", spoilt)
+    monkeypatch.setattr(DinoV3, "__call__", spoilt)
     params = params_for(small_ssv2, max_failed=0.1)
     run(params, tmp_path)
-    assert set(FeatureStore(feature_dir(params, "small", "dino", tmp_path)).failed) == {"6"}
+    failed = FeatureStore(feature_dir(params, "small", "dino", tmp_path)).failed
+    assert set(failed) == {"3"} and "nan" in failed["3"]
 
 
-def test_a_batch_that_does_not_fit_the_memory_is_halved(finished):
-    params, _, _ = finished
-    backbone = backbones.load(params.features["dino"], "cpu")
-    sizes = []
+def test_a_batch_that_does_not_fit_the_memory_is_halved_and_ends_the_same(finished, tmp_path, monkeypatch):
+    params, features, _ = finished
+    honest, sizes = DinoV3.__call__, []
 
-    class Tight:
-        def __call__(self, pixels):
-            sizes.append(len(pixels))
-            if len(pixels) > 2:
-                raise torch.OutOfMemoryError("too much")
-            return backbone(pixels)
+    def tight(self, pixels):
+        sizes.append(len(pixels))
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return honest(self, pixels)
 
-    rng = np.random.default_rng(0)
-    clips = [loop.Clip(str(i), rng.random((8, 3, 128, 128), dtype=np.float32)) for i in range(5)]
-    halved = loop._features(Tight(), clips, torch.device("cpu"))
-    whole = loop._features(backbone, clips, torch.device("cpu"))
-    assert sizes == [5, 2, 3, 1, 2]
-    np.testing.assert_allclose(halved["patch_tokens"], whole["patch_tokens"], atol=1e-4)
+    monkeypatch.setattr(DinoV3, "__call__", tight)
+    run(params, tmp_path)
+    assert sizes[:6] == [4, 2, 2, 4, 2, 2]
+    stores = [
+        FeatureStore(feature_dir(params, "small", "dino", root)).load("patch_tokens") for root in (tmp_path, features)
+    ]
+    np.testing.assert_allclose(*stores, atol=2e-3)
+
+
+def test_one_sample_that_does_not_fit_the_memory_ends_the_job_with_the_remedy(small_ssv2, tmp_path, monkeypatch):
+    def full(self, pixels):
+        raise torch.OutOfMemoryError("too much")
+
+    monkeypatch.setattr(DinoV3, "__call__", full)
+    with pytest.raises(ExtractionError, match=r"batch of one.*bf16"):
+        run(params_for(small_ssv2), tmp_path)
+
+
+def test_an_extraction_killed_at_random_moments_ends_byte_for_byte_equal(finished, tmp_path):
+    params, features, _ = finished
+    workers = with_workers(params, 1)
+    make_manifest(workers, tmp_path)
+    assert killed_until_done(workers, tmp_path, ["dino"], kills=4, longest=2.0)
+    assert contents(tmp_path / "small") == contents(features / "small")

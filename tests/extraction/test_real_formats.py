@@ -13,7 +13,7 @@ from pipeline.config import feature_dir, parse_params
 from pipeline.datasets import build_manifest, write_manifest
 from pipeline.extraction import extract
 from pipeline.store import FeatureStore, verify
-from tests.extraction.test_loop import params_for
+from tests.extraction.small import params_for
 
 CLIPS = Path(__file__).parents[3] / "shared/data/clips"
 

@@ -1,0 +1,154 @@
+"""Samples of a fixed number of frames, and texts, as a backbone takes them: runs in decode processes. Knows no weights.
+
+One decode serves several features: each gets the frames of its own times through its own preprocessor.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from pipeline.backbones import Preprocessor
+from pipeline.config import PixelFeature
+from pipeline.datasets import ShardSample
+from pipeline.video import VideoError, VideoFacts, read_frames, sampling_times
+
+MESSAGE_BYTES = 16 << 20
+MOST_SAMPLES = 32  # of a message: so that small pictures come early, too
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sample of one feature: the times of its frames, or the reason why it has none."""
+
+    sample: str
+    times: tuple[float, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Consecutive samples of the feature with number `lane`, and the inputs of those that have no reason, in order."""
+
+    lane: int
+    clips: tuple[Clip, ...]
+    inputs: Tensor | Sequence[str]
+
+
+@dataclass(frozen=True)
+class View:
+    """How one feature looks at a video, and which samples it has yet to see."""
+
+    feature: PixelFeature
+    preprocess: Preprocessor
+    wanted: frozenset[str]
+
+    @property
+    def sample_bytes(self) -> int:
+        """The most that its pixels of a sample may take: float32."""
+        return 4 * 3 * prod(self.feature.preprocess.size) * (self.feature.sampling.count or 0)
+
+    def times(self, facts: VideoFacts) -> np.ndarray:
+        return sampling_times(self.feature.sampling, facts.duration)
+
+
+class ClipSource:
+    """Decodes runs of consecutive samples. All features have one decoder.
+
+    Args:
+        folder: of the videos or pictures.
+        samples: the shard's, those that no feature wants left out.
+        views: one a feature.
+    """
+
+    def __init__(self, folder: Path, samples: Sequence[ShardSample], views: Sequence[View]) -> None:
+        self.folder, self.views = folder, views
+        self.decoder = views[0].feature.decoder
+        size = max(1, min(MOST_SAMPLES, MESSAGE_BYTES // sum(view.sample_bytes for view in views)))
+        self.jobs = [samples[start : start + size] for start in range(0, len(samples), size)]
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+    @cached_property
+    def message_bytes(self) -> int:
+        return len(self.jobs[0]) * max(view.sample_bytes for view in self.views)
+
+    def describe(self, job: int) -> str:
+        return f"one of the samples {self.jobs[job][0].sample} to {self.jobs[job][-1].sample}"
+
+    def messages(self, job: int) -> Iterator[Clips]:
+        """One message a feature that wants any of the job's samples."""
+        decoded = [self._sample(row) for row in self.jobs[job]]
+        for lane in range(len(self.views)):
+            own = [clips[lane] for clips in decoded if lane in clips]
+            pixels = [taken for _, taken in own if taken is not None]
+            if own:
+                # In a decode process, torch collates straight into shared memory.
+                inputs = default_collate(pixels) if pixels else torch.empty(0)
+                yield Clips(lane, tuple(clip for clip, _ in own), inputs)
+
+    def _sample(self, row: ShardSample) -> dict[int, tuple[Clip, Tensor | None]]:
+        """By lane, for each feature that wants the sample: what it sees."""
+        lanes = {lane: view for lane, view in enumerate(self.views) if row.sample in view.wanted}
+        if row.facts is None:
+            return {lane: (Clip(row.sample, reason=row.status), None) for lane in lanes}
+        facts = VideoFacts(**row.facts)
+        try:
+            return self._decoded(row, facts, lanes)
+        except VideoError as error:
+            if len(lanes) > 1:
+                # A video may break after the last frame that one of them looks at: each as if it were alone.
+                alone = [self._sample_alone(row, facts, lane) for lane in lanes]
+                return dict(zip(lanes, alone, strict=True))
+            return {lane: (_failed(row, error), None) for lane in lanes}
+
+    def _sample_alone(self, row: ShardSample, facts: VideoFacts, lane: int) -> tuple[Clip, Tensor | None]:
+        try:
+            return self._decoded(row, facts, {lane: self.views[lane]})[lane]
+        except VideoError as error:
+            return _failed(row, error), None
+
+    def _decoded(
+        self, row: ShardSample, facts: VideoFacts, lanes: Mapping[int, View]
+    ) -> dict[int, tuple[Clip, Tensor | None]]:
+        """One decode for all of `lanes`."""
+        times = {lane: view.times(facts) for lane, view in lanes.items()}
+        union = np.unique(np.concatenate(list(times.values())))
+        frames = read_frames(self.folder / str(row.path), union, self.decoder, facts)
+        seen = {}
+        for lane, view in lanes.items():
+            places = np.searchsorted(union, times[lane])
+            own = frames if np.array_equal(places, np.arange(len(union))) else frames[places]
+            pixels = torch.from_numpy(view.preprocess(own))
+            seen[lane] = Clip(row.sample, tuple(times[lane].tolist())), pixels
+        return seen
+
+
+def _failed(row: ShardSample, error: VideoError) -> Clip:
+    return Clip(row.sample, reason=f"{error.reason}: {error}")
+
+
+class TextSource:
+    """Texts: a sample's id is its text."""
+
+    message_bytes = 0
+
+    def __init__(self, samples: Sequence[ShardSample]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return 1
+
+    def describe(self, job: int) -> str:
+        return "the texts"
+
+    def messages(self, job: int) -> Iterator[Clips]:
+        clips = tuple(Clip(row.sample, reason="" if row.status == "ok" else row.status) for row in self.samples)
+        yield Clips(0, clips, [clip.sample for clip in clips if not clip.reason])

@@ -1,0 +1,86 @@
+"""Batches to a device and results back, both beside its arithmetic; halves what does not fit. Knows no backbone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.extraction.progress import ExtractionError
+
+Fields = dict[str, np.ndarray]
+
+
+class Device:
+    """Where backbones run.
+
+    On CUDA, copies have streams of their own and pinned memory: the next batch arrives, and the last one leaves, while
+    the device computes. Nothing here waits for the device but what `download` returns.
+    """
+
+    def __init__(self, asked: str) -> None:
+        name = asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(name)
+        self.type = self.device.type
+        if self.type == "cuda":
+            self._arriving, self._leaving = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device)
+
+    def upload(self, samples: Sequence[Tensor]) -> Tensor:
+        """(B, ...) on the device, of B tensors of one shape."""
+        if self.type != "cuda":
+            return torch.stack(list(samples))
+        shape = (len(samples), *samples[0].shape)
+        pinned = torch.empty(shape, dtype=samples[0].dtype, pin_memory=True)
+        torch.stack(list(samples), out=pinned)
+        with torch.cuda.stream(self._arriving):
+            batch = pinned.to(self.device, non_blocking=True)
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self._arriving)
+        batch.record_stream(computing)
+        return batch
+
+    def download(self, fields: Mapping[str, Tensor]) -> Callable[[], Fields]:
+        """A function that waits for the fields and gives them as arrays; callable from another thread."""
+        plain = {name: field.float() if field.is_floating_point() else field for name, field in fields.items()}
+        if self.type != "cuda":
+            return lambda: {name: field.cpu().numpy() for name, field in plain.items()}
+        self._leaving.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._leaving):
+            pinned = {name: torch.empty_like(field, device="cpu", pin_memory=True) for name, field in plain.items()}
+            for name, field in plain.items():
+                pinned[name].copy_(field, non_blocking=True)
+                field.record_stream(self._leaving)
+            arrived = torch.cuda.Event()
+            arrived.record()
+
+        def fields_once_there() -> Fields:
+            arrived.synchronize()
+            return {name: field.numpy() for name, field in pinned.items()}
+
+        return fields_once_there
+
+
+def halving(compute: Callable[[Any], dict[str, Tensor]], batch: Any) -> dict[str, Tensor]:
+    """compute(batch); where the device's memory does not suffice, of its halves.
+
+    Args:
+        compute: a batch -> {field: (len(batch), ...)}.
+        batch: has a length, and slices that are batches.
+
+    Raises:
+        ExtractionError: not even a batch of one fits.
+    """
+    try:
+        return compute(batch)
+    except torch.OutOfMemoryError as error:
+        if len(batch) == 1:
+            raise ExtractionError(
+                f"a batch of one does not fit the device's memory ({str(error).splitlines()[0]}); "
+                "take a lower precision (bf16), a smaller resize or crop, or a larger device"
+            ) from error
+    # Outside of the handler: while it runs, the error's frames hold the tensors that did not fit.
+    torch.cuda.empty_cache()
+    middle = len(batch) // 2
+    halves = [halving(compute, part) for part in (batch[:middle], batch[middle:])]
+    return {name: torch.cat([half[name] for half in halves]) for name in halves[0]}

@@ -1,0 +1,190 @@
+"""One feature's way through a pass: messages in, batches computed, samples committed. Knows no decoder.
+
+Which samples share a batch and a commit follows from the manifest alone, so a killed and resumed shard is byte for byte
+the one that was never killed. A lane gives tasks; the loop runs them, in order, in its writer thread.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from pipeline.backbones import BackboneError
+from pipeline.config import AnyFeature
+from pipeline.datasets import ShardSample
+from pipeline.extraction.clips import Clip, Clips
+from pipeline.extraction.device import Device, Fields, halving
+from pipeline.extraction.rows import Piece
+from pipeline.store import ShardWriter, StoreError
+
+# Rows of one sample beyond this grow in a file: ten minutes of flow at 25 fps and 224 x 224 are 1.5 GB.
+ROWS_IN_MEMORY = 256 << 20
+
+# What is to be done in the writer thread; returns how many samples are in the store since, and how many of them failed.
+Task = Callable[[], tuple[int, int]]
+
+
+class _Lane:
+    """What both kinds share: the batches that hold pending samples.
+
+    Attributes:
+        name: of the feature. wanted: the samples whose messages it needs.
+    """
+
+    def __init__(
+        self, name: str, feature: AnyFeature, backbone: Any, writer: ShardWriter, samples: Sequence[ShardSample]
+    ) -> None:
+        self.name, self.feature, self.backbone, self.writer = name, feature, backbone, writer
+        self.pending = frozenset(writer.pending)
+        ids = [sample.sample for sample in samples]
+        batches = [ids[start : start + feature.batch] for start in range(0, len(ids), feature.batch)]
+        self.batches = [batch for batch in batches if self.pending.intersection(batch)]
+
+    def _settle(self, sample: str, put: Callable[[], None]) -> int:
+        """Puts a sample; returns 1 if it fails. A value that the store cannot hold is its fault, not the store's."""
+        try:
+            put()
+        except StoreError:
+            raise
+        except ValueError as error:
+            self.writer.fail(sample, str(error))
+            return 1
+        return 0
+
+
+class ClipLane(_Lane):
+    """Samples of one shape, batched across videos. A batch with a pending sample is computed whole, so that each value
+    comes out as it would have the first time."""
+
+    def __init__(self, device: Device, *shared: Any) -> None:
+        super().__init__(*shared)
+        self.device = device
+        self.wanted = frozenset(sample for batch in self.batches for sample in batch)
+        self._full = iter([len(batch) for batch in self.batches])
+        self._size = next(self._full, 0)
+        self._clips: list[Clip] = []
+        self._inputs: list[Any] = []
+
+    def take(self, message: Clips) -> Iterator[Task]:
+        inputs = iter(message.inputs)
+        for clip in message.clips:
+            self._clips.append(clip)
+            if not clip.reason:
+                self._inputs.append(next(inputs))
+            if len(self._clips) == self._size:
+                clips, taken = self._clips, self._inputs
+                self._clips, self._inputs, self._size = [], [], next(self._full, 0)
+                yield self._batch(clips, taken)
+
+    def _batch(self, clips: Sequence[Clip], inputs: Sequence[Any]) -> Task:
+        return partial(self._write, clips, self._computed(inputs) if inputs else dict)
+
+    def _computed(self, inputs: Sequence[Any]) -> Callable[[], Fields]:
+        return self.device.download(halving(self.backbone, self.device.upload(inputs)))
+
+    def _write(self, clips: Sequence[Clip], computed: Callable[[], Fields]) -> tuple[int, int]:
+        """Puts one batch into the store and commits it."""
+        fields = computed()
+        rows = iter(range(len(clips)))
+        settled = failed = 0
+        for clip in clips:
+            row = None if clip.reason else next(rows)
+            if clip.sample not in self.pending:
+                continue
+            settled += 1
+            if row is None:
+                self.writer.fail(clip.sample, clip.reason)
+                failed += 1
+            else:
+                meta = {"times": self.backbone.token_times(clip.times)} if clip.times else {}
+                own = {name: field[row] for name, field in fields.items()}
+                failed += self._settle(clip.sample, partial(self.writer.put, clip.sample, own, meta))
+        self.writer.commit()
+        return settled, failed
+
+
+class TextLane(ClipLane):
+    """Texts, of which the backbone may refuse some: they fail, by name, and the others of their batch do not."""
+
+    def _computed(self, inputs: Sequence[str]) -> Callable[[], Fields]:
+        return self.device.download(halving(self.backbone, inputs))
+
+    def _batch(self, clips: Sequence[Clip], inputs: Sequence[str]) -> Task:
+        try:
+            return super()._batch(clips, inputs)
+        except BackboneError:
+            refused = dict(self._refusals(inputs))
+        told = [replace(clip, reason=clip.reason or refused.get(clip.sample, "")) for clip in clips]
+        return super()._batch(told, [text for text in inputs if text not in refused])
+
+    def _refusals(self, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(text, why) of each text that cannot be taken: a batch only says that there is one."""
+        try:
+            self._computed(texts)
+        except BackboneError as error:
+            if len(texts) == 1:
+                yield texts[0], str(error)
+                return
+            middle = len(texts) // 2
+            yield from self._refusals(texts[:middle])
+            yield from self._refusals(texts[middle:])
+
+
+class RowLane(_Lane):
+    """Samples of any length, computed piece by piece. A batch is what one commit holds: values know nothing of it."""
+
+    def __init__(self, *shared: Any) -> None:
+        super().__init__(*shared)
+        self.wanted = self.pending
+        self._left = [len(self.pending.intersection(batch)) for batch in self.batches]
+        self._failed = 0
+        self._held: Fields = {}
+
+    def take(self, piece: Piece) -> Iterator[Task]:
+        yield partial(self._write, piece, self._rows(piece))
+
+    def _rows(self, piece: Piece) -> Mapping[str, Any]:
+        """The rows of each field; nothing for a sample that failed."""
+        if piece.rows is None:
+            return piece.fields or {}
+        rows = halving(lambda part: self.backbone.rows(part.streams), piece.rows)
+        return {name: field.cpu() for name, field in rows.items()}
+
+    def _write(self, piece: Piece, rows: Mapping[str, Any]) -> tuple[int, int]:
+        """Keeps one piece; with the sample's last one puts the sample, with the batch's last sample commits it."""
+        if piece.reason:
+            self._held = {}
+            self.writer.fail(piece.sample, piece.reason)
+            return self._count(1)
+        arrays = {name: np.asarray(field) for name, field in rows.items()}
+        stop = piece.start + len(next(iter(arrays.values())))
+        if stop - piece.start == piece.total:
+            self._held = arrays
+        else:
+            if piece.start == 0:
+                self._held = {name: self._room(name, piece.total) for name in arrays}
+            for name, array in arrays.items():
+                with np.errstate(over="ignore"):  # an infinity in its place is refused with the sample
+                    np.copyto(self._held[name][piece.start : stop], array, casting="same_kind")
+            if stop < piece.total:
+                return 0, 0
+        held, self._held = self._held, {}
+        return self._count(self._settle(piece.sample, partial(self.writer.put, piece.sample, held, {"fps": piece.fps})))
+
+    def _room(self, name: str, total: int) -> np.ndarray:
+        (_, *shape), dtype = self.backbone.fields[name]
+        if total * prod(shape) * np.dtype(dtype).itemsize <= ROWS_IN_MEMORY:
+            return np.empty((total, *shape), dtype)
+        with tempfile.TemporaryFile(dir=self.writer.base.parent) as file:  # without a name: a kill leaves nothing
+            return np.memmap(file, dtype, "w+", shape=(total, *shape))
+
+    def _count(self, failed: int) -> tuple[int, int]:
+        self._left[0] -= 1
+        if self._left[0] == 0:
+            del self._left[0]
+            self.writer.commit()
+        return 1, failed

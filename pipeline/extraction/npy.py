@@ -1,0 +1,103 @@
+"""Frame features that somebody else computed, one .npy a sample, as published. Knows no video and no backbone.
+
+Nothing in the files is trusted: no pickle is opened, and shape and dtype are checked before a byte is kept.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from pipeline.config import NpyFeature, file_digest
+from pipeline.datasets import ShardSample
+from pipeline.extraction.rows import Piece
+
+HASHING_THREADS = 4
+
+
+class NpyFrames:
+    """Stands where a backbone stands: what a sample will look like in the store."""
+
+    def __init__(self, feature: NpyFeature) -> None:
+        self.fields = {"frames": ((None, feature.width), "float16")}
+
+
+class NpySource:
+    """One sample a job, from <root>/<sample><extension>; its rows are mapped into memory, not read."""
+
+    message_bytes = 0
+
+    def __init__(self, feature: NpyFeature, samples: Sequence[ShardSample]) -> None:
+        self.feature, self.samples = feature, samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def describe(self, job: int) -> str:
+        return f"sample {self.samples[job].sample}"
+
+    def messages(self, job: int) -> Iterator[Piece]:
+        sample = self.samples[job].sample
+        try:
+            rows_TD = read_frames_file(npy_path(self.feature, sample), self.feature.width, self.feature.orientation)
+        except ValueError as error:
+            yield Piece(0, sample, reason=str(error))
+        else:
+            yield Piece(0, sample, len(rows_TD), 0, self.feature.fps, fields={"frames": rows_TD})
+
+
+def npy_path(feature: NpyFeature, sample: str) -> Path:
+    """Where a sample's file lies. Raises ValueError for an id that would lead out of the root."""
+    relative = PurePosixPath(sample + feature.extension)
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(f"the id {sample!r} leads out of the features' root; correct the annotations")
+    return Path(feature.root) / relative
+
+
+def read_frames_file(path: Path, width: int, orientation: str) -> np.ndarray:
+    """A published file, mapped into memory.
+
+    Args:
+        path: the .npy file.
+        width: D, of one row.
+        orientation: "DT" for (D, T) as in the MS-TCN features, "TD" for (T, D).
+
+    Returns:
+        (T, D) floats, a view of the file, T at least 1.
+
+    Raises:
+        ValueError: the file is missing, empty or no .npy, holds Python objects or no floats, or has another shape; the
+            message names the file, what was found and what was expected.
+    """
+    try:
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise ValueError(f"missing: {path} does not exist") from None
+    except (OSError, EOFError, ValueError) as error:
+        cause = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"unreadable: {path} is no array of numbers in a whole .npy file ({cause})") from None
+    shape = f"({width}, T)" if orientation == "DT" else f"(T, {width})"
+    if not isinstance(found, np.ndarray) or found.dtype.kind != "f":
+        got = found.dtype if isinstance(found, np.ndarray) else "an .npz archive"
+        raise ValueError(f"unreadable: {path} holds {got}, expected floats of shape {shape}")
+    rows_TD = found.T if orientation == "DT" else found
+    if found.ndim != 2 or rows_TD.shape[1] != width or not len(rows_TD):
+        turned = found.ndim == 2 and rows_TD.shape[0] == width
+        hint = f"; set orientation: {'TD' if orientation == 'DT' else 'DT'} if that is how they lie" if turned else ""
+        raise ValueError(f"unreadable: {path} has shape {found.shape}, expected {shape}{hint}")
+    return rows_TD
+
+
+def with_file_digests(feature: NpyFeature, samples: Sequence[ShardSample]) -> list[ShardSample]:
+    """The samples with the sha256 of their .npy files instead of their videos'; empty where there is no such file."""
+
+    def digest(sample: ShardSample) -> str:
+        try:
+            return file_digest(npy_path(feature, sample.sample))
+        except (OSError, ValueError):
+            return ""  # why, is told when the sample is read
+
+    with ThreadPoolExecutor(HASHING_THREADS) as threads:
+        digests = threads.map(digest, samples)
+        return [sample._replace(digest=found) for sample, found in zip(samples, digests, strict=True)]

@@ -1,0 +1,76 @@
+"""What a person sees of an extraction: lines, a table of failures, errors. Knows no store and no backbone."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+SECONDS_BETWEEN_LINES = 5.0
+LISTED_FAILURES = 20
+
+
+class ExtractionError(RuntimeError):
+    """An extraction that cannot go on as asked; the message gives the remedy. What was committed is kept."""
+
+
+class ExtractionFailed(ExtractionError):
+    """More samples of a shard failed than `max_failed` allows; what was computed is kept."""
+
+
+class Progress:
+    """One line every few seconds for all features of a pass: done, failed, rate, time left.
+
+    Args:
+        dataset, shard: named in each line.
+        total: samples of the shard.
+        settled: feature -> how many of them its store holds already.
+        write: takes a line.
+    """
+
+    def __init__(
+        self, dataset: str, shard: int, total: int, settled: Mapping[str, int], write: Callable[[str], None]
+    ) -> None:
+        self.dataset, self.shard, self.total, self.write = dataset, shard, total, write
+        self.settled, self.everything = dict(settled), total * len(settled)
+        self.done = self.resumed = sum(settled.values())
+        self.failed = 0
+        self.start = self.last = time.monotonic()
+        for name, count in settled.items():
+            write(f"{self._place(name)}: {count} of {total} samples are there, {total - count} to compute")
+
+    def __call__(self, done: int = 0, failed: int = 0) -> None:
+        """Counts samples that are in a store by now, `failed` of them without data; says so when it is time."""
+        self.done += done
+        self.failed += failed
+        now = time.monotonic()
+        if now - self.last >= SECONDS_BETWEEN_LINES:
+            self.last, rate = now, (self.done - self.resumed) / (now - self.start)
+            left = f"{(self.everything - self.done) / rate:.0f} s left" if rate else "none done yet"
+            place = self._place("+".join(self.settled))
+            self.write(f"{place}: {self.done}/{self.everything}, {self.failed} failed, {rate:.1f}/s, {left}")
+
+    def end(self, name: str, failed: Mapping[str, str]) -> None:
+        """The last lines of one feature."""
+        seconds, computed = time.monotonic() - self.start, self.total - self.settled[name]
+        self.write(f"{self._place(name)}: computed {computed} of {self.total} in {seconds:.1f} s, {len(failed)} failed")
+        for line in failure_table(failed):
+            self.write(line)
+
+    def _place(self, name: str) -> str:
+        return f"{self.dataset}/{name} shard {self.shard:03d}"
+
+
+def failure_table(failed: Mapping[str, str]) -> list[str]:
+    """A line a failed sample, the first of them."""
+    lines = [f"  {sample}: {reason}" for sample, reason in list(failed.items())[:LISTED_FAILURES]]
+    hidden = len(failed) - len(lines)
+    return [*lines, f"  and {hidden} more"] if hidden else lines
+
+
+def refuse_too_many_failures(base: Path, failed: Mapping[str, str], total: int, allowed: float) -> None:
+    """Raises ExtractionFailed when more than `allowed` (a share) of `total` samples failed."""
+    if len(failed) > allowed * total:
+        raise ExtractionFailed(
+            f"{base}: {len(failed)} of {total} samples failed, more than max_failed = {allowed:g} allows:\n"
+            + "\n".join(failure_table(failed))
+            + "\nReplace the files, or raise max_failed in params.yaml; what was computed is kept."
+        )

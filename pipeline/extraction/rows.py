@@ -1,0 +1,234 @@
+"""Videos of any length as frame-level backbones take them, piece by piece: runs in decode processes. Knows no weights.
+
+A piece is a fixed number of rows with the frames around them that they look at, so that memory does not grow with the
+video. Before the first frame and after the last one, that frame is repeated.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.backbones import Preprocessor
+from pipeline.config import PixelFeature
+from pipeline.datasets import ShardSample
+from pipeline.store import FeatureStore
+from pipeline.video import VideoError, VideoFacts, iterate_frames, sampling_times
+
+# Fixed, since which windows share a batch may decide the last bits of a row.
+PIECE = 64
+DECODED_BYTES = 64 << 20  # native frames at once in a process
+
+Streams = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A piece's streams, (before + n + after, C, H, W) each, as a batch of n rows that can be cut."""
+
+    streams: Streams
+    context: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.streams.values()))) - sum(self.context)
+
+    def __getitem__(self, rows: slice) -> "Rows":
+        start, stop, _ = rows.indices(len(self))
+        around = slice(start, stop + sum(self.context))
+        return Rows({name: stream[around] for name, stream in self.streams.items()}, self.context)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive rows of one sample of the feature with number `lane`, or the reason why it has none.
+
+    Attributes:
+        total: rows of the whole sample. start: the first of these. fps: rows a second.
+        rows: what they are computed from; None where the decode process did that: they are then in `fields`.
+    """
+
+    lane: int
+    sample: str
+    total: int = 0
+    start: int = 0
+    fps: float = 0.0
+    rows: Rows | None = None
+    fields: Mapping[str, Tensor | np.ndarray] | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class FlowRows:
+    """The store of the flow feature that another feature reads."""
+
+    name: str
+    store: FeatureStore
+
+    def reason(self, sample: str, frames: int) -> str:
+        """Why a video of so many sampled frames has no flow; empty where it has."""
+        if sample in self.store.failed:
+            return f"{self.name}: {self.store.failed[sample]}"
+        found = self.store.lengths("flow")[sample]
+        return "" if found == frames else f"{self.name}: {found} rows for {frames} frames; extract it again"
+
+    def at(self, sample: str, frames: np.ndarray) -> Tensor:
+        """(len(frames), 2, H, W) uint8, of ascending frames with repeats."""
+        found = self.store.read_rows(sample, "flow", int(frames[0]), int(frames[-1]) + 1)
+        return torch.from_numpy(np.asarray(found)[frames - frames[0]])
+
+
+@dataclass(frozen=True)
+class RowView:
+    """How one frame-level feature looks at a video, and which samples it has yet to see.
+
+    Attributes:
+        preprocess: None for a feature that reads no pixels.
+        context: frames before and after that a row looks at.
+        stream_sizes: name -> (channels, height, width), None for what depends on the video.
+        flow: where its flow stream comes from.
+        compute: the backbone's rows, where they are plain CPU code; else None.
+    """
+
+    feature: PixelFeature
+    preprocess: Preprocessor | None
+    wanted: frozenset[str]
+    context: tuple[int, int]
+    stream_sizes: Mapping[str, tuple[int | None, ...]]
+    flow: FlowRows | None = None
+    compute: Callable[[Streams], Streams] | None = None
+
+    @property
+    def piece_bytes(self) -> int:
+        frames = PIECE + sum(self.context)
+        return sum(frames * prod(side or 512 for side in sizes) for sizes in self.stream_sizes.values())
+
+    def around(self, start: int, total: int) -> np.ndarray:
+        """The frames that the piece from row `start` looks at, edges repeated."""
+        stop = min(start + PIECE, total)
+        return np.arange(start - self.context[0], stop + self.context[1]).clip(0, total - 1)
+
+
+class Cutter:
+    """Cuts the preprocessed frames of one video, as they come, into the pieces of one feature.
+
+    Args:
+        view: the feature.
+        total: frames of the video, each of which is a row.
+    """
+
+    def __init__(self, view: RowView, total: int) -> None:
+        self.view, self.total = view, total
+        self.start = self._first = 0
+        self._held: Tensor | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.start >= self.total
+
+    def feed(self, frames_TCHW: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """(first row, frames around) of each piece that these frames complete."""
+        held = frames_TCHW if self._held is None else torch.cat([self._held, frames_TCHW])
+        while not self.done:
+            around = self.view.around(self.start, self.total)
+            if around[-1] >= self._first + len(held):
+                break
+            yield self.start, held[around - self._first]
+            self.start += PIECE
+            passed = max(0, self.start - self.view.context[0] - self._first)
+            held, self._first = held[passed:], self._first + passed
+        self._held = held.clone()
+
+
+class RowSource:
+    """Decodes one sample a job, each frame once for all features. All features have one decoder.
+
+    Args:
+        folder: of the videos or pictures.
+        samples: the shard's, those that no feature wants left out.
+        views: one a feature.
+    """
+
+    def __init__(self, folder: Path, samples: Sequence[ShardSample], views: Sequence[RowView]) -> None:
+        self.folder, self.samples, self.views = folder, samples, views
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def message_bytes(self) -> int:
+        return max(view.piece_bytes for view in self.views)
+
+    def describe(self, job: int) -> str:
+        return f"sample {self.samples[job].sample}"
+
+    def messages(self, job: int) -> Iterator[Piece]:
+        row = self.samples[job]
+        lanes = [lane for lane, view in enumerate(self.views) if row.sample in view.wanted]
+        if row.facts is None:
+            yield from (Piece(lane, row.sample, reason=row.status) for lane in lanes)
+            return
+        facts = VideoFacts(**row.facts)
+        times = {}
+        for lane in lanes:
+            view = self.views[lane]
+            own = sampling_times(view.feature.sampling, facts.duration)
+            if reason := view.flow and view.flow.reason(row.sample, len(own)):
+                yield Piece(lane, row.sample, reason=reason)
+            else:
+                times[lane] = own
+        blind = [lane for lane in times if self.views[lane].preprocess is None]
+        for lane in blind:
+            for start in range(0, len(times[lane]), PIECE):
+                yield self._piece(row.sample, lane, start, len(times[lane]))
+        if seeing := {lane: own for lane, own in times.items() if lane not in blind}:
+            yield from self._decoded(row, facts, seeing, dict.fromkeys(seeing, 0))
+
+    def _decoded(
+        self, row: ShardSample, facts: VideoFacts, times: Mapping[int, np.ndarray], begin: Mapping[int, int]
+    ) -> Iterator[Piece]:
+        """By lane, the pieces from row `begin` on, from one decode for all of them."""
+        cutters = {lane: Cutter(self.views[lane], len(own)) for lane, own in times.items()}
+        try:
+            for lane, frames in self._frames(row, facts, times):
+                pixels = torch.from_numpy(self.views[lane].preprocess(frames))
+                for start, around in cutters[lane].feed(pixels):
+                    if start >= begin[lane]:
+                        yield self._piece(row.sample, lane, start, len(times[lane]), around)
+        except VideoError as error:
+            for lane, start in [(lane, cutter.start) for lane, cutter in cutters.items() if not cutter.done]:
+                if len(times) == 1:
+                    yield Piece(lane, row.sample, reason=f"{error.reason}: {error}")
+                else:  # it may break after the last frame that this feature looks at
+                    yield from self._decoded(row, facts, {lane: times[lane]}, {lane: max(start, begin[lane])})
+
+    def _frames(
+        self, row: ShardSample, facts: VideoFacts, times: Mapping[int, np.ndarray]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """(lane, the next of its frames), from one pass over the video."""
+        union = np.unique(np.concatenate(list(times.values())))
+        places = {lane: np.searchsorted(union, own) for lane, own in times.items()}
+        at_once = max(1, min(PIECE, DECODED_BYTES // (3 * facts.height * facts.width)))
+        decoder = self.views[0].feature.decoder
+        first = 0
+        for frames in iterate_frames(self.folder / str(row.path), union, decoder, facts, at_once):
+            for lane, own in places.items():
+                due = own[(own >= first) & (own < first + len(frames))] - first
+                if len(due):
+                    yield lane, frames if len(due) == len(frames) else frames[due]
+            first += len(frames)
+
+    def _piece(self, sample: str, lane: int, start: int, total: int, pixels: Tensor | None = None) -> Piece:
+        view = self.views[lane]
+        streams = {} if pixels is None else {"rgb": pixels}
+        if view.flow is not None:
+            streams["flow"] = view.flow.at(sample, view.around(start, total))
+        rows = Rows(streams, view.context)
+        fps = view.feature.sampling.fps
+        if view.compute is None:
+            return Piece(lane, sample, total, start, fps, rows=rows)
+        return Piece(lane, sample, total, start, fps, fields=view.compute(rows.streams))

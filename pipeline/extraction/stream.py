@@ -1,0 +1,105 @@
+"""Decode processes, and their messages in order. Knows no video, no backbone and no store.
+
+Tensors cross between processes in shared memory; what may wait there is bounded in bytes.
+"""
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch.utils.data import DataLoader, IterableDataset
+
+from pipeline.extraction.progress import ExtractionError
+
+BYTES_AHEAD = 256 << 20  # decoded and not yet taken, over all processes
+MOST_AHEAD = 64  # messages of one process
+SHARED_MEMORY = Path("/dev/shm")
+
+
+class Source(Protocol):
+    """What a decode process runs: jobs, each of which gives messages. Holds paths and no open file."""
+
+    def __len__(self) -> int:
+        """Number of jobs."""
+        ...
+
+    @property
+    def message_bytes(self) -> int:
+        """About the size of a message."""
+        ...
+
+    def messages(self, job: int) -> Iterator[Any]: ...
+
+    def describe(self, job: int) -> str:
+        """Which samples a job is of."""
+        ...
+
+
+class _Share(IterableDataset):
+    """The jobs of one process; None ends a job."""
+
+    def __init__(self, source: Source, jobs: range) -> None:
+        self.source, self.jobs = source, jobs
+
+    def __iter__(self) -> Iterator[Any]:
+        for job in self.jobs:
+            yield from self.source.messages(job)
+            yield None
+
+
+def stream(source: Source, workers: int) -> Iterator[Any]:
+    """The messages of all jobs, job after job, whatever the number of processes.
+
+    Process w has the jobs w, w + workers, ...: the order needs no sorting, and nobody runs further ahead than memory
+    allows, however long a video is.
+
+    Args:
+        source: what to run.
+        workers: processes; 0 works in this one.
+
+    Raises:
+        ExtractionError: a process died, or shared memory is too small. Whatever a job raises is raised here.
+    """
+    workers = min(workers, len(source))
+    if workers == 0:
+        for job in range(len(source)):
+            yield from source.messages(job)
+        return
+    ahead = messages_ahead(source.message_bytes, workers)
+    shares = [iter(_process(source, range(first, len(source), workers), ahead)) for first in range(workers)]
+    for job in range(len(source)):
+        try:
+            yield from iter(partial(next, shares[job % workers]), None)
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):
+                raise
+            raise ExtractionError(
+                f"a decode process died (out of memory, or a crash in the decoder) at {source.describe(job)} or a "
+                "sample soon after; run again with compute.decode_workers: 0 to see which, and remove that file"
+            ) from error
+
+
+def _process(source: Source, jobs: range, ahead: int) -> DataLoader:
+    share = _Share(source, jobs)
+    return DataLoader(share, batch_size=None, num_workers=1, prefetch_factor=ahead, collate_fn=_as_it_is)
+
+
+def messages_ahead(size: int, workers: int) -> int:
+    """How many messages of `size` bytes each process may hold ready.
+
+    Raises:
+        ExtractionError: not even one a process fits into half of what is left of the machine's shared memory.
+    """
+    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 2 * BYTES_AHEAD
+    if workers * size > free // 2:
+        raise ExtractionError(
+            f"{SHARED_MEMORY} has {free >> 20} MB left, and {workers} decode processes want {2 * workers * size >> 20} "
+            "MB; give the container more (--shm-size=2g), or set fewer compute.decode_workers (0 needs none)"
+        )
+    return max(1, min(MOST_AHEAD, min(BYTES_AHEAD, free // 2) // (workers * size)))
+
+
+def _as_it_is(message: Any) -> Any:
+    return message

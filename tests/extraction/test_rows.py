@@ -1,0 +1,338 @@
+"""Claims about features with a row a frame: piece by piece as if in one piece, whatever the length."""
+
+import os
+import resource
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipeline import backbones
+from pipeline.backbones.i3d import I3D, I3DFrames
+from pipeline.config import FlowFeature, Preprocess, feature_dir
+from pipeline.datasets import ShardSample, read_manifest, shard_samples
+from pipeline.extraction import device, lanes, rows
+from pipeline.extraction.rows import PIECE, Cutter, Rows, RowSource, RowView
+from pipeline.store import FeatureStore, StoreError, verify
+from pipeline.video import VideoError, iterate_frames, probe, read_frames
+from tests.conftest import write_clip, write_ssv2
+from tests.extraction.small import contents, killed_until_done, make_manifest, params_of, run, with_workers
+
+SEEN = {"sampling": {"fps": 12}, "preprocess": {"resize": 40, "crop": [32, 32]}}
+FLOW = {"backbone": "flow", "method": "farneback", "batch": 2} | SEEN
+# Rows of the 6 clips: 36 each but for one of 170, which is three pieces.
+LENGTHS = {"1": 36, "2": 36, "3": 170, "4": 36, "5": 36, "6": 36}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """(params, features) with flow, slow_flow and i3d, extracted."""
+    folder = tmp_path_factory.mktemp("rows")
+    root = write_ssv2(folder / "ssv2", {"train": 6})
+    write_clip(root / "3.webm", 3, frames=170)
+    for stream, channels in (("rgb", 3), ("flow", 2)):
+        torch.manual_seed(channels)
+        save_file(I3D(channels, 8).state_dict(), folder / f"{stream}.safetensors")
+    i3d = {
+        "backbone": "i3d",
+        "rgb": {"path": str(folder / "rgb.safetensors")},
+        "flow": {"feature": "flow", "weights": {"path": str(folder / "flow.safetensors")}},
+        "window": 9,
+        "batch": 4,
+    }
+    slow = FLOW | {"sampling": {"fps": 4}, "batch": 3}
+    params = params_of(root, {"flow": FLOW, "slow": slow, "i3d": i3d | SEEN})
+    for name in ("flow", "slow", "i3d"):
+        run(params, folder / "features", names=name)
+    return params, folder / "features"
+
+
+def videos_of(world) -> Path:
+    return Path(world[0].datasets["small"].root)
+
+
+def store_of(world, name: str, features=None) -> FeatureStore:
+    params, made = world
+    return FeatureStore(feature_dir(params, "small", name, features or made))
+
+
+def files_of(world, name: str, features=None) -> dict[str, bytes]:
+    params, made = world
+    return contents(feature_dir(params, "small", name, features or made))
+
+
+def tolerant(params):
+    """The same params, of the same keys, that let a fifth of the samples fail."""
+    features = {name: f.model_copy(update={"max_failed": 0.2}) for name, f in params.features.items()}
+    return params.model_copy(update={"features": features})
+
+
+# --- pieces -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("total", [1, 2, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5])
+@pytest.mark.parametrize("context", [(0, 0), (0, 1), (8, 7), (100, 90)])
+def test_pieces_are_the_frames_around_their_rows_with_the_edges_repeated(total, context):
+    view = RowView(None, None, frozenset(), context, {"rgb": (1, 1, 1)})
+    cutter, rng = Cutter(view, total), np.random.default_rng(total)
+    frames = torch.arange(total).reshape(-1, 1, 1, 1)
+    cuts = np.unique(rng.integers(0, total + 1, 6)).tolist()
+    pieces = [
+        (start, around.flatten().tolist())
+        for low, high in zip([0, *cuts], [*cuts, total], strict=True)
+        if high > low
+        for start, around in cutter.feed(frames[low:high])
+    ]
+    wanted = [
+        (start, [min(max(t, 0), total - 1) for t in range(start - context[0], min(start + PIECE, total) + context[1])])
+        for start in range(0, total, PIECE)
+    ]
+    assert pieces == wanted and cutter.done
+
+
+def test_rows_are_cut_with_their_context():
+    stream = torch.arange(20)
+    batch = Rows({"rgb": stream}, (3, 2))
+    assert len(batch) == 15
+    assert batch[5:].streams["rgb"].tolist() == list(range(5, 20)) and len(batch[5:]) == 10
+    assert batch[:5].streams["rgb"].tolist() == list(range(10)) and len(batch[:5]) == 5
+
+
+# --- whole videos -----------------------------------------------------------------------------------------------------
+
+
+def test_every_sampled_frame_has_a_row(world):
+    for name, rate in (("flow", 1), ("slow", 3), ("i3d", 1)):
+        store = store_of(world, name)
+        (field,) = store.fields
+        assert store.lengths(field) == {sample: length // rate for sample, length in LENGTHS.items()}
+        assert store.meta("3") == {"fps": 12 / rate}
+        assert verify(store.directory) == []
+
+
+def test_flow_is_that_of_the_whole_video_at_once(world):
+    params, _ = world
+    feature = params.features["flow"]
+    assert isinstance(feature, FlowFeature)
+    times = (np.arange(170) + 0.5) / 12
+    frames = read_frames(videos_of(world) / "3.webm", times)
+    pixels = torch.from_numpy(backbones.preprocessor(feature)(frames))
+    wanted = backbones.load(feature).rows({"rgb": torch.cat([pixels, pixels[-1:]])})["flow"]
+    stored = store_of(world, "flow").read_ragged(["3"], "flow")[0]
+    np.testing.assert_array_equal(stored, wanted.numpy())
+    assert (stored[-1] == 128).all() and (stored[:-1] != 128).any()
+
+
+def test_i3d_rows_are_those_of_the_whole_video_at_once_from_pixels_and_stored_flow(world):
+    params, _ = world
+    feature = params.features["i3d"]
+    times = (np.arange(170) + 0.5) / 12
+    pixels = torch.from_numpy(backbones.preprocessor(feature)(read_frames(videos_of(world) / "3.webm", times)))
+    flow = torch.from_numpy(store_of(world, "flow").read_ragged(["3"], "flow")[0])
+    around = np.arange(-4, 170 + 4).clip(0, 169)
+    wanted = backbones.load(feature).rows({"rgb": pixels[around], "flow": flow[around]})["frames"]
+    stored = store_of(world, "i3d").read_ragged(["3"], "frames")[0]
+    np.testing.assert_allclose(stored, wanted.numpy(), rtol=2e-3, atol=2e-3)
+
+
+def test_the_provenance_chain_names_the_flow_that_was_read(world):
+    flow, i3d = store_of(world, "flow"), store_of(world, "i3d")
+    assert i3d.provenance["reads"]["flow"]["key"] == flow.key
+    assert i3d.provenance["weights"].keys() == {"rgb", "flow"}
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("name", ["flow", "i3d"])
+def test_decode_processes_change_no_byte(world, tmp_path, workers, name):
+    params, _ = world
+    for one in ("flow", name):
+        run(with_workers(params, workers), tmp_path, names=one)
+    assert files_of(world, name, tmp_path) == files_of(world, name)
+
+
+def test_how_much_is_decoded_at_once_changes_no_byte(world, tmp_path, monkeypatch):
+    asked = []
+
+    def noting(path, times, decoder, facts, piece):
+        asked.append(piece)
+        return iterate_frames(path, times, decoder, facts, piece)
+
+    monkeypatch.setattr(rows, "DECODED_BYTES", 7 * 64 * 64 * 3)
+    monkeypatch.setattr(rows, "iterate_frames", noting)
+    run(world[0], tmp_path, names="flow")
+    assert set(asked) == {7}
+    assert files_of(world, "flow", tmp_path) == files_of(world, "flow")
+
+
+def test_no_message_holds_more_than_a_piece_and_its_context(world):
+    params, features = world
+    backbone = backbones.load(params.features["i3d"])
+    view = RowView(
+        params.features["i3d"], backbones.preprocessor(params.features["i3d"]), frozenset(LENGTHS), backbone.context,
+        {"rgb": (3, 32, 32)},
+    )  # fmt: skip
+    samples = shard_samples(read_manifest(features / "small" / "manifest.parquet"), 0)
+    source = RowSource(videos_of(world), samples, [view])
+    lengths = [len(piece.rows.streams["rgb"]) for piece in source.messages(2)]
+    assert lengths == [PIECE + 8, PIECE + 8, 170 - 2 * PIECE + 8]
+
+
+def test_rows_too_many_for_memory_grow_in_a_file_that_leaves_no_trace(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(lanes, "ROWS_IN_MEMORY", 0)
+    run(world[0], tmp_path, names="flow")
+    assert files_of(world, "flow", tmp_path) == files_of(world, "flow")
+
+
+def test_a_piece_that_does_not_fit_the_memory_is_halved(world, tmp_path, monkeypatch):
+    honest, sizes = I3DFrames.rows, []
+
+    def tight(self, streams):
+        sizes.append(len(streams["rgb"]) - 8)
+        if sizes[-1] > 20:
+            raise torch.OutOfMemoryError("too much")
+        return honest(self, streams)
+
+    params, features = world
+    run(params, tmp_path, names="flow")
+    monkeypatch.setattr(I3DFrames, "rows", tight)
+    run(params, tmp_path, names="i3d")
+    assert sizes[:3] == [36, 18, 18]
+    halved, whole = (store_of(world, "i3d", root).read_ragged(["3"], "frames")[0] for root in (tmp_path, features))
+    np.testing.assert_allclose(halved, whole, rtol=2e-3, atol=2e-3)
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_two_rates_from_one_decode_give_the_bytes_of_two_decodes(world, tmp_path, monkeypatch, workers):
+    params, _ = world
+    run(with_workers(params, workers), tmp_path, names=["flow", "slow"])
+    for name in ("flow", "slow"):
+        assert files_of(world, name, tmp_path) == files_of(world, name)
+
+
+def test_a_video_that_breaks_after_the_last_frame_of_one_feature_fails_only_the_other(world, tmp_path, monkeypatch):
+    # The last of 4 a second is at 2.875 s, the last of 12 at 2.958 s.
+    def breaking(path, times, *rest):
+        for number, frames in enumerate(iterate_frames(path, times, *rest)):
+            if path.name == "2.webm" and times[number * 12 : number * 12 + 12].max() > 2.9:
+                raise VideoError(path, "decode_error", "it breaks at 2.9 s")
+            yield frames
+
+    monkeypatch.setattr(rows, "DECODED_BYTES", 12 * 64 * 64 * 3)
+    monkeypatch.setattr(rows, "iterate_frames", breaking)
+    params = tolerant(world[0])
+    manifests = run(params, tmp_path / "apart", names="flow"), run(params, tmp_path / "apart", names="slow")
+    assert [manifest["counts"]["failed"] for manifest in manifests] == [1, 0]
+    run(params, tmp_path / "fused", names=["flow", "slow"])
+    assert contents(tmp_path / "fused") == contents(tmp_path / "apart")
+    failed = store_of(world, "flow", tmp_path / "fused").failed
+    assert list(failed) == ["2"] and "2.9 s" in failed["2"]
+
+
+# --- what it reads ----------------------------------------------------------------------------------------------------
+
+
+def test_a_sample_without_flow_has_no_i3d_and_says_why(world, tmp_path, monkeypatch):
+    def broken(path, times, *rest):
+        if path.name == "4.webm":
+            raise VideoError(path, "decode_error", "it breaks")
+        return iterate_frames(path, times, *rest)
+
+    params = tolerant(world[0])
+    monkeypatch.setattr(rows, "iterate_frames", broken)
+    run(params, tmp_path, names="flow")
+    monkeypatch.undo()
+    run(params, tmp_path, names="i3d")
+    failed = store_of(world, "i3d", tmp_path).failed
+    assert list(failed) == ["4"] and failed["4"].startswith("flow: decode_error")
+
+
+def test_flow_that_is_absent_or_of_other_videos_is_refused_with_the_remedy(world, tmp_path):
+    params, _ = world
+    with pytest.raises(StoreError, match="extract"):
+        run(params, tmp_path, names="i3d")
+    root = write_ssv2(tmp_path / "set", {"train": 2})
+    params = params.model_copy(
+        update={"datasets": {"small": params.datasets["small"].model_copy(update={"root": str(root)})}}
+    )
+    run(params, tmp_path, names="flow")
+    write_clip(root / "2.webm", 99)
+    with pytest.raises(StoreError, match=r"sample '2' was made from.*extract small/flow again"):
+        run(params, tmp_path, names="i3d")
+
+
+# --- interruptions ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("names", [["flow"], ["flow", "slow"]])
+def test_a_ragged_extraction_killed_at_random_moments_ends_byte_for_byte_equal(world, tmp_path, monkeypatch, names):
+    params, _ = world
+    make_manifest(params, tmp_path)
+    assert killed_until_done(with_workers(params, 1), tmp_path, names, kills=4, longest=1.0)
+    for name in names:
+        assert files_of(world, name, tmp_path) == files_of(world, name)
+
+
+def test_a_video_cut_short_in_its_middle_by_a_kill_is_begun_again(world, tmp_path, monkeypatch):
+    """The process dies at the second piece of the long video: of its batch, nothing is kept."""
+    params, _ = world
+    honest = lanes.RowLane._write
+
+    def dies(self, piece, fields):
+        if piece.sample == "3" and piece.start == PIECE:
+            raise KeyboardInterrupt
+        return honest(self, piece, fields)
+
+    monkeypatch.setattr(lanes.RowLane, "_write", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(params, tmp_path, names="flow")
+    monkeypatch.undo()
+    lines: list[str] = []
+    run(params, tmp_path, lines, names="flow")
+    assert "2 of 6 samples are there" in lines[0]
+    assert files_of(world, "flow", tmp_path) == files_of(world, "flow")
+
+
+def test_a_row_that_the_store_cannot_hold_fails_its_sample_by_name(world, tmp_path, monkeypatch):
+    params = tolerant(world[0])
+    honest = device.halving
+
+    def spoilt(compute, batch):
+        fields = {name: field.clone() for name, field in honest(compute, batch).items()}
+        if len(batch) == 170 - 2 * PIECE:
+            fields["frames"][7, 0] = 1e6
+        return fields
+
+    run(params, tmp_path, names="flow")
+    monkeypatch.setattr(lanes, "halving", spoilt)
+    run(params, tmp_path, names="i3d")
+    failed = store_of(world, "i3d", tmp_path).failed
+    assert list(failed) == ["3"] and "does not fit float16" in failed["3"]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_a_video(world, tmp_path):
+    """Messages of 3,000 frames of 128 x 128, 147 MB, pass through a process that grows by a fraction of that."""
+    write_clip(tmp_path / "long.webm", 1, frames=3000, size=128)
+    feature = world[0].features["i3d"].model_copy(update={"preprocess": Preprocess(resize=(128, 128))})
+    view = RowView(feature, backbones.preprocessor(feature), frozenset({"long"}), (8, 7), {"rgb": (3, 128, 128)})
+    facts = asdict(probe(tmp_path / "long.webm"))
+    source = RowSource(tmp_path, [ShardSample("long", "", "long.webm", facts, "ok")], [view])
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        try:
+            first = next(messages := source.messages(0))
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            rows = len(first.rows) + sum(len(piece.rows) for piece in messages)
+            grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+            os.write(writer, f"{rows} {grown}".encode())
+        finally:
+            os._exit(0)
+    os.wait()
+    rows_seen, grown = map(int, os.read(reader, 99).split())
+    assert rows_seen == 3000 and grown < 40 << 10  # KiB

@@ -1,0 +1,63 @@
+"""Claims about decode processes: order, bounded memory, errors that arrive."""
+
+import os
+import signal
+
+import pytest
+import torch
+
+from pipeline.extraction import ExtractionError, stream
+from pipeline.extraction.stream import BYTES_AHEAD, MOST_AHEAD, messages_ahead
+
+
+class Numbers:
+    """Job n gives n + 1 messages."""
+
+    message_bytes = 1 << 20
+
+    def __init__(self, jobs, at=None, act=None):
+        self.jobs, self.at, self.act = jobs, at, act
+
+    def __len__(self):
+        return self.jobs
+
+    def messages(self, job):
+        for number in range(job + 1):
+            if job == self.at and self.act is not None:
+                self.act()
+            yield job, number, torch.full((2,), job)
+
+    def describe(self, job):
+        return f"sample {job}"
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 9])
+def test_messages_come_in_the_order_of_the_jobs_whatever_the_processes(workers):
+    got = [(job, number, int(tensor.sum())) for job, number, tensor in stream.stream(Numbers(7), workers)]
+    assert got == [(job, number, 2 * job) for job in range(7) for number in range(job + 1)]
+
+
+def test_an_error_in_a_decode_process_arrives_as_what_it_was():
+    def fails():
+        raise KeyError("of this kind")
+
+    with pytest.raises(KeyError, match="of this kind"):
+        list(stream.stream(Numbers(4, 2, fails), 2))
+
+
+def test_a_decode_process_that_dies_is_told_with_the_sample_and_the_remedy():
+    with pytest.raises(ExtractionError, match=r"at sample \d.*decode_workers: 0"):
+        list(stream.stream(Numbers(4, 2, lambda: os.kill(os.getpid(), signal.SIGKILL)), 2))
+
+
+def test_what_waits_is_bounded_in_bytes(monkeypatch):
+    def free(size):
+        monkeypatch.setattr(stream.shutil, "disk_usage", lambda path: type("usage", (), {"free": size}))
+
+    free(1 << 40)
+    assert messages_ahead(16 << 20, 4) * 4 * (16 << 20) <= BYTES_AHEAD
+    assert messages_ahead(1, 1) == MOST_AHEAD and messages_ahead(BYTES_AHEAD, 4) == 1
+    free(64 << 20)  # what Docker gives
+    assert messages_ahead(8 << 20, 2) == 2
+    with pytest.raises(ExtractionError, match=r"64 MB left.*--shm-size.*decode_workers"):
+        messages_ahead(16 << 20, 4)
