@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import Params, feature_dir, load_params
+from pipeline.config import Params, ParamsError, feature_dir, load_params
 from pipeline.plan import Plan
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -202,7 +202,12 @@ def _users(params: Params, root: Path) -> dict[Path, list[str]]:
     users: dict[Path, list[str]] = {}
 
     def note(dataset: str, feature: str, user: str) -> None:
-        users.setdefault(feature_dir(params, dataset, feature, root), []).append(user)
+        try:
+            store = feature_dir(params, dataset, feature, root)
+        except ParamsError as error:
+            say(f"{feature}: its store cannot be told, {error}")
+            return
+        users.setdefault(store, []).append(user)
         for other in params.features[feature].reads:
             note(dataset, other, feature)
 

@@ -77,6 +77,19 @@ def test_prune_leaves_a_store_that_is_being_written(project):
     assert stale.exists()
 
 
+def test_info_says_which_features_lack_their_weights_and_goes_on(project):
+    used = store(feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features")))
+    absent = {
+        "dino": DOCUMENT["features"]["dino"],
+        "other": DOCUMENT["features"]["dino"] | {"weights": {"path": "gone"}},
+    }
+    data = {"set": {"layout": "images", "root": "pictures", "features": ["dino", "other"]}}
+    Path("params.yaml").write_text(json.dumps({"datasets": data, "features": absent}))
+    text = run("info")
+    assert "other: its store cannot be told, weights gone do not exist" in text
+    assert used.name in text and "datasets.set" in text
+
+
 def test_info_says_who_uses_a_store(project):
     store(feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features")))
     store(Path("features/set/dino-ffffffffff"))

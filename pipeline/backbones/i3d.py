@@ -179,8 +179,10 @@ class I3DFrames:
         self.window = feature.window
         self.context = (self.window // 2, self.window - 1 - self.window // 2)
         weights = {"rgb": feature.rgb, "flow": feature.flow and feature.flow.weights}
+        # On a CPU, channels last is 1.17 times as fast at full width, and 1.8 times at an eighth of it.
+        self.layout = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
         self.models = {
-            name: _load(name, source).requires_grad_(False).eval().to(device)
+            name: _load(name, source).requires_grad_(False).eval().to(device, memory_format=self.layout)
             for name, source in weights.items()
             if source is not None
         }
@@ -214,7 +216,7 @@ class I3DFrames:
             with arithmetic(self.device, self.precision):
                 scaled_TCHY = scaled_rgb(covered) if name == "rgb" else dequantised_flow(covered)
                 windows_BCWHY = scaled_TCHY.unfold(0, self.window, 1).movedim(-1, 2)
-                rows.append(model(windows_BCWHY).float().mean(dim=(2, 3, 4)))
+                rows.append(model(windows_BCWHY.contiguous(memory_format=self.layout)).float().mean(dim=(2, 3, 4)))
         return torch.cat(rows)
 
     def _check(self, streams: Mapping[str, Tensor]) -> None:
