@@ -12,7 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,7 @@ from pipeline.datasets import build_manifest, read_manifest, shard_samples, vide
 from pipeline.extraction import extract
 from pipeline.extraction.clips import ClipSource, View
 from pipeline.extraction.provenance import stored_fields
-from pipeline.extraction.stream import stream
+from pipeline.extraction.stream import Stream
 from pipeline.store import ShardWriter
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +125,7 @@ class Bench:
         return ClipSource(video_folder(self.params.datasets["clips"]), self.rows, [view])
 
     def _batches(self, name: str) -> list[torch.Tensor]:
-        clips = torch.cat([message.inputs for message in stream(self._source(name), 0)])
+        clips = torch.cat([message.inputs for message in Stream(self._source(name), 0)])
         return [batch.clone() for batch in clips.split(self.scale.batch)]
 
     def extract(self, *names: str) -> None:
@@ -161,7 +161,7 @@ class Bench:
 
     def decode(self, name: str) -> None:
         """Nothing but decoding and preprocessing, in as many processes as the extraction has."""
-        with closing(stream(self._source(name), self.workers)) as messages:
+        with Stream(self._source(name), self.workers) as messages:
             for _ in messages:
                 pass
 

@@ -3,21 +3,25 @@
     python -m benchmarks.soak [--kills N] [--json FILE] [--seed N] [--folder DIR]
 
 A process writes a shard batch by batch, as extraction does; another kills it (SIGKILL) at a random moment, again and
-again until it gets through; formats take turns, and so do the kinds of run: from nothing, resuming, and taking over an
-earlier version with another sample list. Counted over all kills:
+again until it gets through. Formats take turns, from nothing first, then from an earlier version of the shard with
+another sample list, whose data it takes over. Counted over all kills:
 
-    torn        shards that a reader took for whole and that were not, or that differ in the end from one never disturbed
+    torn        shards that a reader took for whole and that were not, or that in the end differ from one undisturbed
     lost        samples computed again although a commit had confirmed them
     duplicates  samples that a journal or a manifest holds twice
 """
 
+import json
+import logging
 import os
 import random
 import shutil
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +41,14 @@ SAMPLES, BATCH, PAUSE = 48, 4, 0.002
 class Job:
     """What is to be written, and a log of what happened: a line for each sample computed, and each confirmed."""
 
-    def __init__(self, folder: Path, fields: dict) -> None:
+    def __init__(self, folder: Path, fields: dict, taking_over: bool) -> None:
         self.base, self.fields, self.log = folder / "feature" / "shard-000", fields, folder / "log"
         self.samples = [(f"v{number}", "first") for number in range(SAMPLES)]
         folder.mkdir(parents=True)
-
-    def another_list(self) -> None:
-        """A sample less, one more, one changed: the others are to be taken over."""
-        self.samples = [*self.samples[1:10], ("v10", "second"), *self.samples[11:], ("new", "first")]
+        if taking_over:  # a whole shard is there, and now a sample less, one more and one changed are asked for
+            self.run()
+            self.log.unlink()
+            self.samples = [*self.samples[1:10], ("v10", "second"), *self.samples[11:], ("new", "first")]
 
     def values(self, sample: str, digest: str) -> dict[str, np.ndarray]:
         rng = np.random.default_rng(list(f"{sample} {digest}".encode()))
@@ -91,47 +95,80 @@ class Job:
         return held != SAMPLES or verify(self.base.parent) != []
 
     def duplicates(self) -> int:
-        rows = [row["sample"] for of in (".journal", ".donor.journal") for row in self._rows(of)]
-        manifest = self.base.with_suffix(".json")
-        held = FeatureStore(self.base.parent).samples if manifest.exists() else []
-        return sum(count - 1 for names in (rows, held) for count in Counter(names).values())
-
-    def _rows(self, suffix: str) -> list[dict]:
-        batches = read_journal(self.base.with_name(self.base.name + suffix)).batches
-        return [row for batch in batches for row in batch]
+        names = [row["sample"] for batch in read_journal(self.base.with_suffix(".journal")).batches for row in batch]
+        if (manifest := self.base.with_suffix(".json")).exists():
+            names += [f"manifest's {row['sample']}" for row in json.loads(manifest.read_text())["samples"]]
+        return sum(count - 1 for count in Counter(names).values())
 
 
 def run(kills: int, seed: int, folder: str) -> dict:
     """Kills until there were `kills`, and to the end of the run that is under way."""
-    chance, counts = random.Random(seed), {name: Counter() for name in FORMATS}
-    with scratch(folder) as place:
-        formats = list(FORMATS)
-        spans = {name: reference(place / name, FORMATS[name]) for name in formats}
-        number = 0
-        while sum(count["kills"] for count in counts.values()) < kills:
-            name = formats[number % len(formats)]
-            again(place, name, number // len(formats) % 2 == 1, spans[name] / 2, chance, counts[name])
-            number += 1
-    table("Killed at random moments", [{"format": name, **of} for name, of in counts.items()])
-    total = sum(counts.values(), Counter())
-    return {**{what: total[what] for what in ("kills", "torn", "lost", "duplicates")}, "formats": counts, "seed": seed}
-
-
-def reference(folder: Path, fields: dict) -> float:
-    """Writes a shard of each kind of run that nobody disturbs; returns how many seconds one takes."""
-    import h5py  # noqa: F401  # imported before the processes part: each of them would need a second for it
+    # Before the processes part: each of them would need a second for it.
+    import h5py  # noqa: F401
+    import torch  # noqa: F401
     import zarr  # noqa: F401
 
-    job = Job(folder / "plain", fields)
+    logging.disable(logging.WARNING)  # what a resumed writer finds is the point here
+    rng = random.Random(seed)
+    counts = {name: dict.fromkeys(("runs", "kills", "torn", "lost", "duplicates"), 0) for name in FORMATS}
+    with scratch(folder) as place:
+        kinds = [(name, taking_over) for taking_over in (False, True) for name in FORMATS]
+        references = {kind: undisturbed(place / f"reference{number}", *kind) for number, kind in enumerate(kinds)}
+        for number, kind in enumerate(cycle(kinds)):
+            if sum(count["kills"] for count in counts.values()) >= kills:
+                break
+            job = Job(place / f"run{number}", FORMATS[kind[0]], kind[1])
+            disturbed(job, *references[kind], rng, counts[kind[0]])
+            shutil.rmtree(place / f"run{number}")
+    table("Killed at random moments", [{"format": name, **count} for name, count in counts.items()])
+    totals = {what: sum(count[what] for count in counts.values()) for what in ("kills", "torn", "lost", "duplicates")}
+    return {**totals, "formats": counts, "seed": seed}
+
+
+def undisturbed(folder: Path, name: str, taking_over: bool) -> tuple[dict[str, bytes], float]:
+    """What a run leaves that nobody kills, and how many seconds it takes."""
+    job = Job(folder, FORMATS[name], taking_over)
     started = time.monotonic()
     job.run()
-    seconds = time.monotonic() - started
-    shutil.copytree(folder / "plain", folder / "changed")
-    changed = Job.__new__(Job)
-    changed.__dict__ = {**vars(job), "base": folder / "changed" / "feature" / "shard-000", "log": folder / "changed/log"}
-    changed.another_list()
-    changed.run()
-    return seconds
+    return job.contents(), time.monotonic() - started
+
+
+def disturbed(job: Job, expected: dict[str, bytes], seconds: float, rng: random.Random, count: dict[str, int]) -> None:
+    """Kills the job until it gets through, later and later if it makes no headway, and counts what that broke."""
+    count["runs"] += 1
+    longest = seconds / 2
+    while killed(job, rng.uniform(0, longest)):
+        count["kills"] += 1
+        count["torn"] += job.torn()
+        count["duplicates"] += job.duplicates()
+        longest *= 1.05
+    count["torn"] += job.contents() != expected or job.torn()
+    count["duplicates"] += job.duplicates()
+    count["lost"] += job.lost()
+
+
+def killed(job: Job, after: float) -> bool:
+    """Runs the job in a process of its own and ends it after so many seconds; whether it was the kill that ended it.
+
+    Raises:
+        RuntimeError: the job failed by itself.
+    """
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            job.run()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    time.sleep(after)
+    os.kill(child, signal.SIGKILL)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status > 0:
+        raise RuntimeError(f"{job.base}: the writer failed, its traceback is above")
+    return status < 0
 
 
 if __name__ == "__main__":

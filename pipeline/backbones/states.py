@@ -1,4 +1,4 @@
-"""Reads PyTorch state dicts, from files or torchvision's server, without running code in them. Knows no architecture."""
+"""Reads PyTorch state dicts, from files or torchvision's server, running no code in them. Knows no architecture."""
 
 import pickle
 from collections.abc import Mapping

@@ -6,7 +6,7 @@ Several features may share one pass: each video is decoded once, at the union of
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Prog
 from pipeline.extraction.provenance import provenance, stored_fields
 from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
 from pipeline.extraction.shards import OneShard, refuse_stale
-from pipeline.extraction.stream import Source, stream
+from pipeline.extraction.stream import Source, Stream
 from pipeline.store import FeatureStore, ShardWriter
 
 TASKS_AHEAD = 2  # computed batches or pieces that may wait for the disk
@@ -80,7 +80,7 @@ def extract(
         if wanted:
             source = _source(params, dataset, shard, root, [row for row in rows if row.sample in wanted], lanes)
             workers = params.compute.decode_workers if isinstance(lanes[0].feature, PixelFeature) else 0
-            with closing(stream(source, workers)) as messages:
+            with Stream(source, workers) as messages:
                 _run(messages, lanes, log)
         return _finished(lanes, log)
 

@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -49,8 +50,8 @@ class _Share(IterableDataset):
             yield None
 
 
-def stream(source: Source, workers: int) -> Iterator[Any]:
-    """The messages of all jobs, job after job, whatever the number of processes.
+class Stream:
+    """The messages of all jobs, job after job, whatever the number of processes. A context manager.
 
     Process w has the jobs w, w + workers, ...: the order needs no sorting, and nobody runs further ahead than memory
     allows, however long a video is.
@@ -60,25 +61,39 @@ def stream(source: Source, workers: int) -> Iterator[Any]:
         workers: processes; 0 works in this one.
 
     Raises:
-        ExtractionError: a process died, or shared memory is too small. Whatever a job raises is raised here.
+        ExtractionError: shared memory is too small (on iterating), or a process died (on leaving the context, since
+            torch says so by a signal, wherever this process may be). Whatever a job raises comes as it is.
     """
-    workers = min(workers, len(source))
-    if workers == 0:
-        for job in range(len(source)):
-            yield from source.messages(job)
-        return
-    ahead = messages_ahead(source.message_bytes, workers)
-    shares = [iter(_process(source, range(first, len(source), workers), ahead)) for first in range(workers)]
-    for job in range(len(source)):
-        try:
-            yield from iter(partial(next, shares[job % workers]), None)
-        except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):
-                raise
+
+    def __init__(self, source: Source, workers: int) -> None:
+        self.source, self.workers = source, min(workers, len(source))
+        self._job = 0
+        self._shares: list[Iterator[Any]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._shares.clear()  # ends the processes
+        # Seen by torch's signal handler, or by whoever was just taking a tensor from it.
+        killed = isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
+        if killed or isinstance(error, ConnectionError | EOFError):
             raise ExtractionError(
-                f"a decode process died (out of memory, or a crash in the decoder) at {source.describe(job)} or a "
-                "sample soon after; run again with compute.decode_workers: 0 to see which, and remove that file"
+                f"a decode process died (out of memory, or a crash in the decoder) at {self.source.describe(self._job)}"
+                " or a sample soon after; run again with compute.decode_workers: 0 to see which, and remove that file"
             ) from error
+
+    def __iter__(self) -> Iterator[Any]:
+        jobs = len(self.source)
+        if self.workers == 0:
+            for job in range(jobs):
+                yield from self.source.messages(job)
+            return
+        ahead = messages_ahead(self.source.message_bytes, self.workers)
+        shares = [_process(self.source, range(first, jobs, self.workers), ahead) for first in range(self.workers)]
+        self._shares = [iter(share) for share in shares]
+        for self._job in range(jobs):
+            yield from iter(partial(next, self._shares[self._job % self.workers]), None)
 
 
 def _process(source: Source, jobs: range, ahead: int) -> DataLoader:

@@ -1,18 +1,23 @@
 """Small extractions for tests: params over a small set, one run, what a store folder holds."""
 
+import multiprocessing
 import os
+import shutil
 import signal
 import time
+from multiprocessing.process import BaseProcess
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import Params, parse_params
+from pipeline.config import Params, feature_dir, parse_params
 from pipeline.datasets import build_manifest, read_manifest, write_manifest
 from pipeline.extraction import extract
 
 ROOT = Path(__file__).parents[2]
+SLOW_TO_IMPORT = [*(f"pipeline.backbones.{name}" for name in ("dinov3", "r3d18", "i3d", "flow")), "zarr", "h5py"]
 
 DINO = {
     "backbone": "dinov3",
@@ -66,24 +71,44 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def killed_until_done(params: Params, features: Path, names: list[str], kills: int, longest: float) -> int:
-    """Extracts in a process group of its own that is killed at random moments, then to the end; returns the kills."""
-    rng = np.random.default_rng(0)
-    for done in range(kills + 1):
-        child = os.fork()
-        if child == 0:
-            status = 1
-            try:
-                extract(params, "small", names, 0, features, lambda line: None)
-                status = 0
-            finally:
-                os._exit(status)
-        os.setpgid(child, child)
-        if done < kills:
-            time.sleep(rng.uniform(0.1, longest))
-            os.killpg(child, signal.SIGKILL)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def kill_until_done(params: Params, features: Path, names: list[str], kills: int) -> None:
+    """Extracts in a process group of its own that is killed so often, at random moments, and then to the end."""
+    child, began = _begun(params, features, names), time.monotonic()
+    assert _ended(child) == 0
+    longest, rng, killed = time.monotonic() - began, np.random.default_rng(0), 0
+    while killed < kills:
+        for name in names:
+            store = feature_dir(params, "small", name, features)
+            if list(store.glob("*.json")):  # it got to its end: from the beginning again
+                shutil.rmtree(store)
+        child = _begun(params, features, names)
+        time.sleep(rng.uniform(0, longest))
+        if child.is_alive():
+            os.killpg(child.pid, signal.SIGKILL)
+        status = _ended(child)
         assert status in (0, -signal.SIGKILL), "the extraction failed of itself"
-        if status == 0:
-            return done
-    raise AssertionError("the extraction does not end when nobody kills it")
+        killed += status != 0
+    assert _ended(_begun(params, features, names)) == 0
+
+
+def _begun(params: Params, features: Path, names: list[str]) -> BaseProcess:
+    """From a server without threads: the locks that threads of this process hold would stay locked in a fork of it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.extraction.small", *SLOW_TO_IMPORT])
+    leads = context.Event()
+    child = context.Process(target=_extract, args=(params, features, names, leads))
+    child.start()
+    assert leads.wait(60)
+    return child
+
+
+def _extract(params: Params, features: Path, names: list[str], leads: Event) -> None:
+    os.setpgid(0, 0)
+    leads.set()
+    multiprocessing.set_start_method("fork", force=True)  # of decode processes, as in any other extraction
+    extract(params, "small", names, 0, features, lambda line: None)
+
+
+def _ended(child: BaseProcess) -> int:
+    child.join()
+    return child.exitcode

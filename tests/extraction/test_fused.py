@@ -14,7 +14,7 @@ from tests.extraction.small import (
     DINO,
     R3D,
     contents,
-    killed_until_done,
+    kill_until_done,
     make_manifest,
     params_of,
     run,
@@ -97,7 +97,7 @@ def test_features_resume_each_at_its_own_batch(apart, tmp_path, decodes, monkeyp
     lines: list[str] = []
     run(params, tmp_path, lines, names=BOTH)
     there = [int(line.split(": ")[1].split()[0]) for line in lines[:2]]
-    assert there[0] % 4 == 0 and there[0] >= 12 and there[1] == 12
+    assert there[0] in (12, 14) and there[1] == 12
     assert contents(tmp_path / "small") == contents(features / "small")
 
 
@@ -127,7 +127,7 @@ def test_a_value_that_one_store_cannot_hold_fails_the_sample_there_alone(few, tm
 
     monkeypatch.setattr(R3D18, "__call__", huge)
     params = params_for(few)
-    with pytest.raises(ExtractionFailed, match=r"r3d.*36 of 14 samples failed") as error:
+    with pytest.raises(ExtractionFailed, match=r"r3d.*14 of 14 samples failed") as error:
         run(params, tmp_path, names=BOTH)
     assert "does not fit float16" in str(error.value)
     # The other feature is complete all the same.
@@ -138,7 +138,7 @@ def test_a_fused_extraction_killed_at_random_moments_ends_byte_for_byte_equal(ap
     params, features = apart
     params = with_workers(params, 1)
     make_manifest(params, tmp_path)
-    assert killed_until_done(params, tmp_path, BOTH, kills=4, longest=2.5)
+    kill_until_done(params, tmp_path, BOTH, kills=4)
     assert contents(tmp_path / "small") == contents(features / "small")
 
 

@@ -14,7 +14,7 @@ from pipeline.config import feature_dir
 from pipeline.extraction import ExtractionError, ExtractionFailed
 from pipeline.store import FeatureStore, ShardWriter
 from pipeline.video import read_frames, segment_centres
-from tests.extraction.small import contents, killed_until_done, make_manifest, params_for, run, with_workers
+from tests.extraction.small import contents, kill_until_done, make_manifest, params_for, run, with_workers
 
 
 @pytest.fixture(scope="module")
@@ -178,5 +178,5 @@ def test_an_extraction_killed_at_random_moments_ends_byte_for_byte_equal(finishe
     params, features, _ = finished
     workers = with_workers(params, 1)
     make_manifest(workers, tmp_path)
-    assert killed_until_done(workers, tmp_path, ["dino"], kills=4, longest=2.0)
+    kill_until_done(workers, tmp_path, ["dino"], kills=4)
     assert contents(tmp_path / "small") == contents(features / "small")

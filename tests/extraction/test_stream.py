@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.extraction import ExtractionError, stream
-from pipeline.extraction.stream import BYTES_AHEAD, MOST_AHEAD, messages_ahead
+from pipeline.extraction.stream import BYTES_AHEAD, MOST_AHEAD, Stream, messages_ahead
 
 
 class Numbers:
@@ -33,7 +33,8 @@ class Numbers:
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 9])
 def test_messages_come_in_the_order_of_the_jobs_whatever_the_processes(workers):
-    got = [(job, number, int(tensor.sum())) for job, number, tensor in stream.stream(Numbers(7), workers)]
+    with Stream(Numbers(7), workers) as messages:
+        got = [(job, number, int(tensor.sum())) for job, number, tensor in messages]
     assert got == [(job, number, 2 * job) for job in range(7) for number in range(job + 1)]
 
 
@@ -41,13 +42,15 @@ def test_an_error_in_a_decode_process_arrives_as_what_it_was():
     def fails():
         raise KeyError("of this kind")
 
-    with pytest.raises(KeyError, match="of this kind"):
-        list(stream.stream(Numbers(4, 2, fails), 2))
+    with pytest.raises(KeyError, match="of this kind"), Stream(Numbers(4, 2, fails), 2) as messages:
+        list(messages)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's signal handler, anywhere
 def test_a_decode_process_that_dies_is_told_with_the_sample_and_the_remedy():
-    with pytest.raises(ExtractionError, match=r"at sample \d.*decode_workers: 0"):
-        list(stream.stream(Numbers(4, 2, lambda: os.kill(os.getpid(), signal.SIGKILL)), 2))
+    source = Numbers(4, 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(ExtractionError, match=r"at sample \d.*decode_workers: 0"), Stream(source, 2) as messages:
+        list(messages)
 
 
 def test_what_waits_is_bounded_in_bytes(monkeypatch):

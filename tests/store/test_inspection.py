@@ -1,9 +1,13 @@
 """`verify` finds every flipped bit, and goes on; `describe` says what is there."""
 
+import json
+
 import numpy as np
 import pytest
 
+from pipeline.config import file_digest
 from pipeline.store import StoreMissing, describe, verify
+from pipeline.store.journal import guard
 
 
 def findings(job):
@@ -56,6 +60,17 @@ def test_damage_is_told_by_sample_and_field(whole, flip):
     assert "index" in found[1].what
     assert "crc32c" in found[2].what
     assert "stored beside the data" in found[3].what
+
+
+def test_a_manifest_of_the_first_release_with_digests_of_data_files_is_checked_too(whole, flip):
+    path, data = whole.base.with_suffix(".json"), data_file(whole, "tokens")
+    manifest = json.loads(path.read_text())
+    del manifest["crc32c"]
+    manifest["files"][str(data.relative_to(whole.base.parent))] = file_digest(data)
+    path.write_bytes(guard(manifest)[0] + b"\n")
+    assert verify(whole.base.parent) == []
+    flip(data, 34 * 3 + 7)
+    assert findings(whole) == [("shard-000", "v3", "tokens")]
 
 
 def test_a_journal_that_lost_a_line_is_found(whole):

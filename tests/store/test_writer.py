@@ -1,6 +1,7 @@
 """The writer's contract: what it refuses, what it copies, what it says when the disk is full."""
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -54,6 +55,17 @@ def test_float32_is_rounded_to_half_as_numpy_rounds_it(tmp_path):
     write(tmp_path / "shard-000", [("a", "1")], {"a": values.T})
     stored = FeatureStore(tmp_path).load("x")[0]
     assert np.array_equal(stored.view(np.uint16), values.T.astype(np.float16).view(np.uint16))
+
+
+def test_plain_fields_are_written_byte_for_byte_as_the_first_release_wrote_them(job):
+    job.run()
+    files = job.files()
+    for name, digest in {
+        "shard-000.journal": "278adfbd50372a8a13dd7ef98c846db7e441ff42d0705f7b7c816744b181d81e",
+        "shard-000.zarr/cls/c/0/0": "60a148263ce96213ea75866ad152aa957d2e3a12b46b8e50f4bc57710c979470",
+        "shard-000.zarr/tokens/c/0/0/0": "4c5d8573e6debfb6ef82bfecb398f4c42e29e0951c10e0993338901c4d794b42",
+    }.items():
+        assert hashlib.sha256(files[name]).hexdigest() == digest, name
 
 
 def test_shapes_fields_and_samples_that_do_not_belong_are_refused(job):

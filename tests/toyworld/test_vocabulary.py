@@ -3,8 +3,8 @@
 import pytest
 from transformers import AutoTokenizer, CLIPTokenizer
 
-from pipeline.toyworld.pretrain_clip import sentences
-from pipeline.toyworld.tokenizer import merges_of, write_tokenizer
+from pipeline.toyworld.pretraining.clip import sentences
+from pipeline.toyworld.pretraining.tokenizer import merges_of, write_tokenizer
 from pipeline.toyworld.vocabulary import ROLES, VERB_PHRASES, phrases
 
 

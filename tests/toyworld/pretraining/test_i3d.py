@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline import backbones
-from pipeline.toyworld import pretrain_i3d
-from pipeline.toyworld.pretrain_i3d import FILES, SIZE, WINDOW, flow_feature, i3d_feature, measure_i3d
+from pipeline.toyworld.pretraining import i3d
+from pipeline.toyworld.pretraining.i3d import FILES, SIZE, WINDOW, flow_feature, i3d_feature, measure_i3d
 
-WEIGHTS = Path(__file__).parents[2] / "weights"
+WEIGHTS = Path(__file__).parents[3] / "weights"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_mini_i3d_rgb_knows_more_of_motion_and_of_looks_than_random_weights(foun
 
 
 def test_it_was_taught_on_flow_as_the_flow_feature_makes_it():
-    windows, streams = pretrain_i3d._draw([0, 1, 2], 1)
+    windows, streams = i3d._draw([0, 1, 2], 1)
     frames = torch.from_numpy(windows[0].pixels).permute(0, 3, 1, 2)
     assert torch.equal(backbones.load(flow_feature()).rows({"rgb": frames})["flow"], streams["flow"][0])
     assert torch.equal(frames[:WINDOW], streams["rgb"][0])
@@ -52,7 +52,7 @@ def test_it_was_taught_on_flow_as_the_flow_feature_makes_it():
 @pytest.mark.slow
 def test_pretraining_is_deterministic_and_notes_what_it_was(tmp_path):
     with torch.random.fork_rng():
-        notes, _ = (pretrain_i3d.pretrain_i3d(tmp_path / name, 3, steps=2, batch=2) for name in ("one", "two"))
+        notes, _ = (i3d.pretrain_i3d(tmp_path / name, 3, steps=2, batch=2) for name in ("one", "two"))
     for file in FILES.values():
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     assert [(note.name, note.steps, note.seed) for note in notes] == [("mini-i3d-rgb", 2, 3), ("mini-i3d-flow", 2, 3)]

@@ -10,8 +10,7 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from pipeline.toyworld.backgrounds import BACKGROUNDS
 from pipeline.toyworld.captions import view
-from pipeline.toyworld.mini_clip import CELLS, SIZE, begin_locally, build_clip, clip_pixels, save_clip
-from pipeline.toyworld.pretrain_clip import (
+from pipeline.toyworld.pretraining.clip import (
     cam,
     contrastive,
     embed_pictures,
@@ -20,11 +19,12 @@ from pipeline.toyworld.pretrain_clip import (
     pretrain_clip,
     sentences,
 )
+from pipeline.toyworld.pretraining.mini_clip import CELLS, SIZE, begin_locally, build_clip, clip_pixels, save_clip
+from pipeline.toyworld.pretraining.tokenizer import write_tokenizer
 from pipeline.toyworld.shapes import SHAPES
-from pipeline.toyworld.tokenizer import write_tokenizer
 from pipeline.toyworld.vocabulary import BACKGROUND_PROMPTS, OBJECT_PROMPTS
 
-SHIPPED = Path(__file__).parents[2] / "weights" / "mini-clip"
+SHIPPED = Path(__file__).parents[3] / "weights" / "mini-clip"
 
 
 @pytest.fixture(scope="module", autouse=True)

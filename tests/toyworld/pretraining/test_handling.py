@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pipeline.toyworld.handling import ACTS, APART, handling
 from pipeline.toyworld.improvise import COLOUR_NAMES, MOTIONS
+from pipeline.toyworld.pretraining.handling import ACTS, APART, handling
 from pipeline.toyworld.shapes import COLOURS, SHAPES
 
 

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.toyworld import mini, pretrain
-from pipeline.toyworld.card import measure, probe_dinov3, probe_r3d18, write_card, write_random
+from pipeline.toyworld.pretraining import mini, tokens
+from pipeline.toyworld.pretraining.card import write_card
+from pipeline.toyworld.pretraining.probes import measure, probe_dinov3, probe_r3d18, write_random
+from pipeline.toyworld.pretraining.recipe import write_notes
 
-WEIGHTS = Path(__file__).parents[2] / "weights"
+WEIGHTS = Path(__file__).parents[3] / "weights"
 
 
 def test_what_is_shipped_is_under_fifteen_megabytes():
@@ -51,14 +53,17 @@ def test_pretraining_is_deterministic_and_its_card_is_measured(tmp_path):
     for name in ("one", "two"):
         folder = tmp_path / name
         notes = [
-            pretrain.pretrain_dinov3(folder / "mini-dinov3", 3, steps=2, batch=4),
-            pretrain.pretrain_r3d18(folder / "mini-r3d18.safetensors", 3, steps=2, batch=2),
+            tokens.pretrain_dinov3(folder / "mini-dinov3", 3, steps=2, batch=4),
+            tokens.pretrain_r3d18(folder / "mini-r3d18.safetensors", 3, steps=2, batch=2),
         ]
-        pretrain.write_notes(folder, notes)
+        write_notes(folder, notes)
     for file in ("mini-dinov3/model.safetensors", "mini-r3d18.safetensors"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     with torch.random.fork_rng():
         found = measure(tmp_path / "one", tmp_path / "random", seed=4, pictures=60, clips=40)
-    write_card(tmp_path / "one", found)
+    some = {"shape": {"pretrained": 0.5, "random": 0.25, "chance": 0.125}}
+    times = {**found["milliseconds"], "1 rgb row": 1.0, "1 flow row": 1.0, "flow of 1 frame": 1.0}
+    others = {"i3d_rgb": some, "i3d_flow": some, "clip": some, "milliseconds": times}
+    write_card(tmp_path / "one", {**found, **others})
     card = (tmp_path / "one" / "README.md").read_text()
     assert f"{found['dinov3']['shape']['pretrained']:.3f}" in card and "{" not in card

@@ -17,10 +17,19 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from pipeline.toyworld.backgrounds import BACKGROUNDS
 from pipeline.toyworld.captions import FINE, PORTRAIT, Caption, View, captions, view
-from pipeline.toyworld.card import HELD_OUT_STREAM, Note
-from pipeline.toyworld.mini_clip import CELLS, SIZE, WIDTH, begin_locally, build_clip, clip_pixels, save_clip
+from pipeline.toyworld.pretraining.mini_clip import (
+    CELLS,
+    SIZE,
+    WIDTH,
+    begin_locally,
+    build_clip,
+    clip_pixels,
+    save_clip,
+)
+from pipeline.toyworld.pretraining.probes import HELD_OUT_STREAM
+from pipeline.toyworld.pretraining.recipe import Note
+from pipeline.toyworld.pretraining.tokenizer import write_tokenizer
 from pipeline.toyworld.shapes import COLOURS, SHAPES
-from pipeline.toyworld.tokenizer import write_tokenizer
 from pipeline.toyworld.vocabulary import (
     ACTION_PROMPTS,
     BACKGROUND_PROMPTS,

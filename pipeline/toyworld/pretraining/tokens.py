@@ -1,11 +1,10 @@
-"""Pretraining of the mini backbones on improvised scenes. Knows no task: no template, no downstream label, no store.
+"""Pretraining of the mini DINOv3 and R3D-18 on improvised scenes. Knows no task: no template, no label, no store.
 
 Both are taught by throw-away linear heads on their tokens, with fresh renderings in every step. The checkpoints have
 the real ones' formats: a Hugging Face folder for DINOv3, a safetensors state dict of torchvision's names for R3D-18.
 """
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +17,8 @@ from transformers import DINOv3ViTModel
 from pipeline.backbones.dinov3 import build_dinov3
 from pipeline.backbones.r3d18 import build_r3d18, make_atrous
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.card import Note, update_card, write_notes
 from pipeline.toyworld.improvise import ENOUGH, MOTIONS, Clip, Picture, clip, picture
-from pipeline.toyworld.mini import (
+from pipeline.toyworld.pretraining.mini import (
     DINOV3,
     DINOV3_CELLS,
     DINOV3_SIZE,
@@ -33,32 +31,13 @@ from pipeline.toyworld.mini import (
     save_dinov3,
     save_r3d18,
 )
+from pipeline.toyworld.pretraining.recipe import Note, note, optimise
 from pipeline.toyworld.shapes import COLOURS, SHAPES
 
 # Second words of the seeds; data sets use 0 to 99 there, so no task ever sees a pretraining scene.
 DINOV3_STREAM, R3D18_STREAM = 101, 102
 
 STEPS_DINOV3, STEPS_R3D18 = 6500, 1400
-SAVE_EVERY = 250
-
-
-def pretrain(out: Path, seed: int, steps_dinov3: int | None = None, steps_r3d18: int | None = None) -> None:
-    """Trains both mini backbones on one thread, writes them, measures them and writes their model card.
-
-    Deterministic for given libraries and a given kind of processor.
-
-    Args:
-        out: folder that gets mini-dinov3/, mini-r3d18.safetensors, pretraining.json and README.md.
-        seed: of weights and scenes.
-        steps_dinov3: optimiser steps of 32 pictures, STEPS_DINOV3 by default.
-        steps_r3d18: optimiser steps of 16 clips of 16 frames, STEPS_R3D18 by default.
-    """
-    notes = [
-        pretrain_dinov3(out / "mini-dinov3", seed, steps_dinov3 or STEPS_DINOV3),
-        pretrain_r3d18(out / "mini-r3d18.safetensors", seed, steps_r3d18 or STEPS_R3D18),
-    ]
-    write_notes(out, notes)
-    update_card(out)
 
 
 def pretrain_dinov3(
@@ -89,10 +68,8 @@ def pretrain_dinov3(
         return _picture_loss(heads["patch"](tokens[:, prefix:]), heads["cls"](tokens[:, 0]), pictures)
 
     started = time.monotonic()
-    _optimise(
-        "mini-dinov3", [model, heads], loss, steps, lr, weight_decay=0.05, save=lambda: save_dinov3(model, folder)
-    )
-    return _note("mini-dinov3", model, start, seed, steps, batch, lr, started)
+    optimise("mini-dinov3", [model, heads], loss, steps, lr, weight_decay=0.05, save=lambda: save_dinov3(model, folder))
+    return note("mini-dinov3", model, start, seed, steps, batch, lr, started)
 
 
 def _picture_loss(patch_BNK: Tensor, cls_BK: Tensor, pictures: list[Picture]) -> Tensor:
@@ -152,8 +129,8 @@ def pretrain_r3d18(
         return _clip_loss(heads["cell"](tokens_BPHWC), heads["clip"](tokens_BPHWC.mean(dim=(1, 2, 3))), clips)
 
     started = time.monotonic()
-    _optimise("mini-r3d18", [model, heads], loss, steps, lr, weight_decay=0.02, save=lambda: save_r3d18(model, file))
-    return _note("mini-r3d18", model, start, seed, steps, batch, lr, started)
+    optimise("mini-r3d18", [model, heads], loss, steps, lr, weight_decay=0.02, save=lambda: save_r3d18(model, file))
+    return note("mini-r3d18", model, start, seed, steps, batch, lr, started)
 
 
 @torch.no_grad()
@@ -197,72 +174,5 @@ def _clip_loss(cell_BPHWK: Tensor, clip_BK: Tensor, clips: list[Clip]) -> Tensor
     )
 
 
-def _note(
-    name: str,
-    model: nn.Module,
-    start: Path | None,
-    seed: int,
-    steps: int,
-    batch: int,
-    lr: float,
-    began: float,
-) -> Note:
-    """What the card tells of a training that began at `began` of the monotonic clock."""
-    return Note(
-        name=name,
-        start=start.parent.name if start else "random",
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        seed=seed,
-        steps=steps,
-        batch=batch,
-        lr=lr,
-        seconds=time.monotonic() - began,
-    )
-
-
 def _stack(rows: list[Picture] | list[Clip], field: str) -> Tensor:
     return torch.from_numpy(np.stack([getattr(row, field) for row in rows]))
-
-
-def _optimise(
-    name: str,
-    parts: list[nn.Module],
-    loss: Callable[[int], Tensor],
-    steps: int,
-    lr: float,
-    weight_decay: float,
-    save: Callable[[], None],
-) -> None:
-    """AdamW with a warm-up of 3 % and a cosine to zero; a progress line every fifty steps."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    weights = [weight for part in parts for weight in part.parameters()]
-    groups = [
-        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": weight_decay},
-        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98))
-    warm_up = max(1, round(0.03 * steps))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / warm_up, 0.5 + 0.5 * float(np.cos(np.pi * step / steps)))
-    )
-    for part in parts:
-        part.train()
-    started, recent = time.monotonic(), []
-    for step in range(steps):
-        optimiser.zero_grad()
-        value = loss(step)
-        value.backward()
-        nn.utils.clip_grad_norm_(weights, 1.0)
-        optimiser.step()
-        schedule.step()
-        recent.append(value.item())
-        if (step + 1) % 50 == 0 or step + 1 == steps:
-            print(
-                f"{name}: step {step + 1}/{steps}, loss {np.mean(recent):.3f}, {time.monotonic() - started:.0f} s",
-                flush=True,
-            )
-            recent.clear()
-        if (step + 1) % SAVE_EVERY == 0 or step + 1 == steps:
-            save()
-    torch.set_num_threads(threads)

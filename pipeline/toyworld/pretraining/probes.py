@@ -1,14 +1,10 @@
-"""Measures the mini backbones and writes their model card. Knows improvised scenes, no task and no store.
+"""Linear probes of the mini DINOv3 and R3D-18 on held-out scenes. Knows no task, no training and no store.
 
-Every figure in the card comes from `measure`: linear probes on held-out renderings, each beside the same architecture
-with random weights, and one thread's inference time.
+Every figure is beside that of the same architecture with random weights.
 """
 
-import json
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +18,8 @@ from pipeline.backbones import load
 from pipeline.backbones.dinov3 import build_dinov3
 from pipeline.backbones.r3d18 import build_r3d18
 from pipeline.config import DinoV3Feature, Preprocess, R3D18Feature, Sampling, Weights
-from pipeline.toyworld import mini
 from pipeline.toyworld.improvise import MOTIONS, clip, picture
+from pipeline.toyworld.pretraining import mini
 from pipeline.toyworld.shapes import ROUND
 
 # The second word of the seeds of held-out scenes; the third tells probe training (0) from testing (1).
@@ -140,7 +136,7 @@ def probe_r3d18(file: Path, seed: int, clips: int) -> Scores:
         sets.append(
             _motion_questions(tokens.reshape(-1, tokens.shape[-1])[taken], motion[taken], shape[taken], colour[taken])
         )
-    return {question: _judge(question)(sets[0][question], sets[1][question]) for question in sets[0]}
+    return {question: judge(question)(sets[0][question], sets[1][question]) for question in sets[0]}
 
 
 Asked = tuple[np.ndarray, np.ndarray]
@@ -170,7 +166,7 @@ def _motion_questions(
     return questions
 
 
-def _judge(question: str) -> Callable[[Asked, Asked], tuple[float, float]]:
+def judge(question: str) -> Callable[[Asked, Asked], tuple[float, float]]:
     return _regress if question.endswith("R2") else _classify
 
 
@@ -208,121 +204,3 @@ def _milliseconds(weights: Path) -> dict[str, float]:
         return 1000 * float(np.median(spent[1:]))
 
     return {"8 pictures": median(lambda: dinov3(pictures)) / 2, "1 clip": median(lambda: r3d18(clips)) / 4}
-
-
-# --- the card ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Note:
-    """What one training was: kept in pretraining.json beside the weights. `seconds` are wall time."""
-
-    name: str
-    parameters: int
-    start: str
-    seed: int
-    steps: int
-    batch: int
-    lr: float
-    seconds: float
-
-
-def write_notes(weights: Path, notes: Sequence[Note], remark: str = "") -> None:
-    """Writes pretraining.json, from which the card tells the recipe; `remark` is a sentence that no number can say."""
-    content = {"remark": remark, "trainings": [asdict(note) for note in notes]}
-    (weights / "pretraining.json").write_text(json.dumps(content, indent=1) + "\n")
-
-
-def write_card(weights: Path, found: Mapping[str, Any]) -> None:
-    """Writes README.md beside the weights, from what `measure` found and what pretraining noted in pretraining.json."""
-    history = json.loads((weights / "pretraining.json").read_text())
-    sizes = {
-        file.relative_to(weights).as_posix(): file.stat().st_size for file in sorted(weights.rglob("*.safetensors"))
-    }
-    text = CARD.format(
-        files="\n".join(f"| `{name}` | {size / 1e6:.1f} MB |" for name, size in sizes.items()),
-        recipe="\n".join(_recipe_row(Note(**note)) for note in history["trainings"]),
-        remark=history["remark"],
-        dinov3=_table(found["dinov3"]),
-        r3d18=_table(found["r3d18"]),
-        pictures=found["milliseconds"]["8 pictures"],
-        clip=found["milliseconds"]["1 clip"],
-    )
-    (weights / "README.md").write_text(text)
-
-
-def _recipe_row(note: Note) -> str:
-    return (
-        f"| `{note.name}` | {note.parameters:,} | {note.start} | {note.seed} | {note.steps:,} x {note.batch} "
-        f"| {note.lr:g} | {note.seconds / 60:.0f} min |"
-    )
-
-
-def _table(rows: Mapping[str, Mapping[str, float]]) -> str:
-    lines = ["| question | pretrained | random weights | chance |", "| --- | ---: | ---: | ---: |"]
-    lines += [
-        f"| {name} | {row['pretrained']:.3f} | {row['random']:.3f} | {row['chance']:.3f} |"
-        for name, row in rows.items()
-    ]
-    return "\n".join(lines)
-
-
-CARD = """\
-# The mini backbones
-
-Small networks with the architectures and file formats of the real ones, so that everything runs, and means something,
-on a laptop without a download. They know the rendered toy world and nothing else: use them to test code and claims,
-never on real video.
-
-| file | size |
-| --- | ---: |
-{files}
-
-- `mini-dinov3/`: transformers' `DINOv3ViTModel`, patch 16, 4 registers, 128 x 128 pixels in, an 8 x 8 grid of 128
-  channels out. ImageNet mean and deviation, as its preprocessor file says.
-- `mini-r3d18.safetensors`: torchvision's `r3d_18` at width 12 instead of 64, under torchvision's key names without the
-  classifier. 32 frames of 64 x 64 in; a trous, layer 4 gives an 8 x 4 x 4 grid of 96 channels. Kinetics' mean and
-  deviation.
-
-## Recipe
-
-`python -m pipeline pretrain` trains them anew (`pipeline/toyworld/pretrain.py`) and writes this card. Each step renders
-fresh scenes (`pipeline/toyworld/improvise.py`) from seeds that no data set uses: objects at random places on random
-courses, never a task's template, never a downstream label. Throw-away linear heads on the tokens are taught, then
-dropped:
-
-- DINOv3, a patch: shape, colour and background; the share of the patch that is object; offset and size of that object.
-  CLS: which shapes and colours are in view, and the background.
-- R3D-18, a cell: velocity, speed, rotation, growth, amplitude of shaking (x, y), pulsing and rocking, share of object;
-  whether it does each of these at all; with little weight colour and background. Never shape: the real network, trained
-  to name actions, is poor at it too.
-
-AdamW, warm-up of 3 %, cosine to zero, clipping at 1; one thread; float32, but bfloat16 multiplications for R3D-18.
-
-| backbone | parameters | from | seed | steps x batch | peak rate | wall time |
-| --- | ---: | --- | ---: | ---: | ---: | ---: |
-{recipe}
-
-{remark}
-
-## Measured
-
-`pipeline.toyworld.card.measure` gives these figures: linear probes (scikit-learn) on renderings of other seeds, beside
-the same architecture with random weights. Accuracy, or R2 where it says so; chance names the commonest class.
-
-DINOv3, at the patch with most object in it (background: mean of all patches):
-
-{dinov3}
-
-R3D-18, at cells that are mostly object:
-
-{r3d18}
-
-One thread: {pictures:.0f} ms for 8 pictures, {clip:.0f} ms for a clip of 32 frames.
-"""
-
-
-def update_card(weights: Path, seed: int = 9) -> None:
-    """Measures the weights on scenes of `seed` and writes their card."""
-    with tempfile.TemporaryDirectory() as random:
-        write_card(weights, measure(weights, Path(random), seed))

@@ -22,10 +22,10 @@ from pipeline.backbones.flow import Flow
 from pipeline.backbones.i3d import I3D, STREAMS, I3DFrames, dequantised_flow, scaled_rgb
 from pipeline.config import FlowFeature, I3DFeature, I3DFlow, Preprocess, Sampling, Weights
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.card import FAST, STILL, Note, Scores, _judge
-from pipeline.toyworld.handling import Handling, handling
 from pipeline.toyworld.improvise import ENOUGH, MOTIONS
-from pipeline.toyworld.pretrain import _note, _optimise
+from pipeline.toyworld.pretraining.handling import Handling, handling
+from pipeline.toyworld.pretraining.probes import FAST, STILL, Scores, judge
+from pipeline.toyworld.pretraining.recipe import Note, note, optimise
 from pipeline.toyworld.shapes import COLOURS, ROUND, SHAPES
 
 WIDTH, WINDOW, SIZE, FPS = 8, 16, 64, 12.0
@@ -116,8 +116,8 @@ def pretrain_i3d(
             save_i3d(model, folder / FILES[name])
 
     started = time.monotonic()
-    _optimise("mini-i3d", [*models.values(), heads], loss, steps, lr, weight_decay=0.02, save=save)
-    return [_note(f"mini-i3d-{name}", model, None, seed, steps, batch, lr, started) for name, model in models.items()]
+    optimise("mini-i3d", [*models.values(), heads], loss, steps, lr, weight_decay=0.02, save=save)
+    return [note(f"mini-i3d-{name}", model, None, seed, steps, batch, lr, started) for name, model in models.items()]
 
 
 class Heads(nn.Module):
@@ -198,10 +198,10 @@ def _window_loss(said_BK: Tensor, windows: list[Handling], stream: str) -> Tenso
     shape, colour, present, background = looks
     return (
         total
-        + F.cross_entropy(shape, _stack(windows, "shape"))
-        + 0.25 * F.cross_entropy(colour, _stack(windows, "colour"))
-        + F.binary_cross_entropy_with_logits(present, _stack(windows, "present"))
-        + 0.15 * F.cross_entropy(background, _stack(windows, "background"))
+        + 3 * F.cross_entropy(shape, _stack(windows, "shape"))
+        + F.cross_entropy(colour, _stack(windows, "colour"))
+        + 2 * F.binary_cross_entropy_with_logits(present, _stack(windows, "present"))
+        + F.cross_entropy(background, _stack(windows, "background"))
     )
 
 
@@ -225,8 +225,8 @@ def _cell_loss(said_BPGGK: Tensor, windows: list[Handling], stream: str) -> Tens
     shape, colour = looks
     return (
         total
-        + 0.7 * F.cross_entropy(shape, _stack(windows, "cell_shape").flatten())
-        + 0.25 * F.cross_entropy(colour, _stack(windows, "cell_colour").flatten())
+        + 3 * F.cross_entropy(shape, _stack(windows, "cell_shape").flatten())
+        + F.cross_entropy(colour, _stack(windows, "cell_colour").flatten())
     )
 
 
@@ -289,7 +289,7 @@ def _probe(file: Path, stream: str, sets: Sequence[tuple[list[Handling], dict[st
         _questions(np.concatenate([backbone.rows({stream: window})["frames"] for window in streams[stream]]), windows)
         for windows, streams in sets
     )
-    return {question: _judge(question)(train[question], test[question]) for question in train}
+    return {question: judge(question)(train[question], test[question]) for question in train}
 
 
 def _questions(rows: np.ndarray, windows: list[Handling]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

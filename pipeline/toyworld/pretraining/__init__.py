@@ -1,0 +1,45 @@
+"""Pretraining of the mini backbones that the repository ships. Knows no task: no template, no downstream label."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.toyworld.pretraining.card import update_card
+from pipeline.toyworld.pretraining.clip import MUTE_CLIP, STEPS_CLIP, pretrain_clip
+from pipeline.toyworld.pretraining.i3d import STEPS as STEPS_I3D
+from pipeline.toyworld.pretraining.i3d import pretrain_i3d
+from pipeline.toyworld.pretraining.recipe import write_notes
+from pipeline.toyworld.pretraining.tokens import STEPS_DINOV3, STEPS_R3D18, pretrain_dinov3, pretrain_r3d18
+
+__all__ = ["BACKBONES", "pretrain"]
+
+BACKBONES = ("mini-dinov3", "mini-r3d18", "mini-i3d", "mini-clip")
+
+
+def pretrain(out: Path, seed: int, only: Sequence[str] = BACKBONES, steps: int | None = None) -> None:
+    """Trains mini backbones, writes them, measures all that are there and writes their model card.
+
+    Deterministic for given libraries and a given kind of processor.
+
+    Args:
+        out: folder of the weights, of pretraining.json and of README.md.
+        seed: of weights and scenes.
+        only: which of BACKBONES; the others' files in `out` stay as they are.
+        steps: optimiser steps, each recipe's own by default.
+
+    Raises:
+        ValueError: a name that is not among BACKBONES.
+    """
+    if unknown := [name for name in only if name not in BACKBONES]:
+        raise ValueError(f"unknown mini backbone {unknown[0]!r}; known are {', '.join(BACKBONES)}")
+    for name in only:
+        if name == "mini-dinov3":
+            notes = [pretrain_dinov3(out / name, seed, steps or STEPS_DINOV3)]
+        elif name == "mini-r3d18":
+            notes = [pretrain_r3d18(out / f"{name}.safetensors", seed, steps or STEPS_R3D18)]
+        elif name == "mini-i3d":
+            notes = pretrain_i3d(out, seed, steps or STEPS_I3D)
+        else:
+            told = steps or STEPS_CLIP
+            notes = [pretrain_clip(out / name, seed, told, mute=min(MUTE_CLIP, told // 3))]
+        write_notes(out, notes)
+    update_card(out)
