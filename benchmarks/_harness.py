@@ -53,7 +53,7 @@ def installed(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
-        print(f"{package} is not installed and is left out: run with `uv run --group bench`", file=sys.stderr)
+        print(f"{package} is not installed and is left out: `uv sync` installs it", file=sys.stderr)
         return None
 
 

@@ -72,7 +72,7 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
 @app.command()
 def pretrain(
     out: Path = Path("weights"),
-    seed: int = 0,
+    seed: int = 2026,
     only: Annotated[list[str] | None, typer.Option(help="mini-dinov3, -r3d18, -i3d or -clip. Repeats.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, each recipe's own by default.")] = None,
 ) -> None:
