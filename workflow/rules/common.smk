@@ -1,5 +1,6 @@
 """What the rules share: the validated parameters, and named helpers, so that a rule reads as a sentence."""
 
+import os
 import shlex
 
 from snakemake.exceptions import WorkflowError
@@ -55,20 +56,29 @@ def listing(wildcards):
     return PLAN.listing(wildcards.dataset)
 
 
-def run_shards(wildcards):
-    """The shard manifests that a run reads: every shard of every feature of its head."""
-    dataset = PLAN.runs[wildcards.head, wildcards.key].dataset
+def look_at(dataset):
+    """Has what decides a data set's shards made first: the rendered annotations, and a manifest that is out of date.
+
+    A manifest that is not there yet is waited for by the extraction itself: its shards are known from the annotations.
+    """
     if dataset in PLAN.rendered:
         checkpoints.toyworld.get(dataset=dataset)
+    if os.path.exists(f"features/{dataset}/manifest.parquet"):
+        checkpoints.manifest.get(dataset=dataset)
+
+
+def run_shards(wildcards):
+    """The shard manifests that a run reads: every shard of every feature of its head."""
+    look_at(PLAN.runs[wildcards.head, wildcards.key].dataset)
     return PLAN.shard_manifests(wildcards.head, wildcards.key)
 
 
 def every_shard(wildcards):
     """The shard manifests of every feature that a head or a data set asks for."""
     wanted = {dataset: PLAN.features(dataset) for dataset in PLAN.params.datasets}
-    for dataset in PLAN.rendered:
-        if wanted[dataset]:
-            checkpoints.toyworld.get(dataset=dataset)
+    for dataset, features in wanted.items():
+        if features:
+            look_at(dataset)
     return [
         PLAN.shard_path(dataset, feature, shard)
         for dataset, features in wanted.items()

@@ -22,7 +22,7 @@ checkpoint toyworld:
         "python -m pipeline toyworld {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"
 
 
-rule manifest:
+checkpoint manifest:
     input:
         annotations,
     output:

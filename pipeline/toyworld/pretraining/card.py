@@ -87,7 +87,8 @@ courses, never a task's template, never a downstream label. Throw-away linear he
   whether it does each of these at all; with little weight colour and background. Never shape: the real network, trained
   to name actions, is poor at it too.
 - I3D, the pooled row and the cells below it: velocity, speed, rotation, growth, shaking, pulsing and rocking of the
-  handled object; rgb also its shape and colour, what is in view, and the background.
+  handled object; rgb also its shape and colour, what is in view, and the background. These win: rgb says what there is,
+  flow how it moves.
 - CLIP: a symmetric contrastive loss over pictures and captions in which every caption that holds of a picture is a
   positive; a light loss that ties projected patches to words; heads for masks, places, shapes, colours and an
   object-centred portrait. Backgrounds are independent of objects.

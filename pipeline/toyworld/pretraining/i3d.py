@@ -37,7 +37,7 @@ I3D_STREAM = 103
 SCALES = {"rgb": scaled_rgb, "flow": dequantised_flow}
 # The end point that cells are asked of, and its grid for such a window.
 CELLS_AT, STEPS_OF_CELLS, CELLS = "Mixed_4f", 4, 4
-STEPS, BATCH, RATE = 2400, 16, 3e-3
+STEPS, BATCH, RATE = 4000, 16, 3e-3
 # Motions with a sign, which are also named as one of three: backwards, none, forwards.
 SIGNED = ("velocity_x", "velocity_y", "rotation", "growth")
 
@@ -78,8 +78,9 @@ def pretrain_i3d(
 ) -> list[Note]:
     """Trains both networks on one thread, side by side.
 
-    Both learn the motion of the handled object: velocity, speed, rotation, growth, shaking, pulsing, rocking. rgb also
-    learns the shape and colour of that object, what is in view, and the background.
+    Both are taught the motion of the handled object: velocity, speed, rotation, growth, shaking, pulsing, rocking. rgb
+    is also taught the shape and colour of that object, what is in view, and the background: with the weights below it
+    learns these and no motion; with a quarter of them it learned motion and lost the looks.
 
     Args:
         folder: gets mini-i3d-rgb.safetensors and mini-i3d-flow.safetensors; written now and then, and at the end.

@@ -30,16 +30,16 @@ def test_a_file_is_a_small_state_dict_of_public_names_that_extraction_loads(stre
     assert rows.shape == (2, 128) and rows.isfinite().all()
 
 
-def test_mini_i3d_flow_knows_more_of_motion_than_random_weights(found):
-    for question in ("direction (4)", "velocity, R2", "sense of rotation", "busy on the spot or not"):
+def test_mini_i3d_flow_knows_how_things_move(found):
+    for question, lead in (("direction (4)", 0.1), ("velocity, R2", 0.4), ("shaking, pulsing or rocking (3)", 0.3)):
         row = found["i3d_flow"][question]
-        assert row["pretrained"] > row["random"] + 0.1, question
+        assert row["pretrained"] > row["random"] + lead, question
 
 
-def test_mini_i3d_rgb_knows_more_of_motion_and_of_looks_than_random_weights(found):
-    for question in ("direction (4)", "velocity, R2", "busy on the spot or not", "shape (12)", "colour (8)"):
+def test_mini_i3d_rgb_knows_what_there_is(found):
+    for question, lead in (("shape (12)", 0.3), ("colour (8)", 0.3), ("background (8)", 0.3)):
         row = found["i3d_rgb"][question]
-        assert row["pretrained"] > row["random"] + 0.1, question
+        assert row["pretrained"] > row["random"] + lead, question
 
 
 def test_it_was_taught_on_flow_as_the_flow_feature_makes_it():
