@@ -98,6 +98,8 @@ class Plan:
         document = json.loads(params.part(dataset=dataset, features=features, head=head))
         if chosen:
             document["ablations"] = {ablation: chosen.model_dump(mode="json")}
+            read = [name for run in self.ablation_runs(ablation) for name in run.config.features.model_dump().values()]
+            document["features"] |= json.loads(params.part(features=tuple(dict.fromkeys(read))))["features"]
         return canonical_json(document)
 
     @property
