@@ -1,0 +1,205 @@
+"""FACT_CLIP: FACT whose features also answer to texts. The vocabulary is an argument everywhere, never a weight.
+
+Shape suffixes: B videos, T frames, M tokens, N items that are aligned (tokens or frames), C classes of a vocabulary, E
+width of the embedding that texts and items share.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .losses import Targets
+from .matching import IGNORE, log_softmax, softmaxes
+from .model import Fact
+from .outputs import BlockOutput
+from .prediction import predict
+
+TARGETS = ("action_token", "frame", "logit")
+SCORINGS = ("cosine", "classifier")
+
+
+class FactClip(nn.Module):
+    """FACT, and a projection of what its last block knows to the width of the texts.
+
+    Args:
+        fact: the head itself.
+        text_dim: E.
+        target: what is aligned with texts. "action_token" and "frame": the class-agnostic features of either branch;
+            "logit": the frame classifier's logits, of seen classes only (the baseline: it knows a frame only by what it
+            has of the seen classes).
+        hidden, dropout: of the projection, Linear, LayerNorm, ReLU, dropout, Linear.
+        temperature: that the loss divides similarities by.
+
+    Raises:
+        ValueError: an unknown target.
+    """
+
+    def __init__(self, fact: Fact, text_dim: int, target: str, hidden: int, dropout: float, temperature: float):
+        super().__init__()
+        _known("target", target, TARGETS)
+        self.fact, self.target, self.temperature = fact, target, temperature
+        logits = fact.classes.channels(null=False)
+        width = {"action_token": fact.token_width, "frame": fact.frame_width, "logit": logits}[target]
+        self.project = nn.Sequential(
+            nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, text_dim)
+        )
+
+    def forward(
+        self, frames_BTD: Tensor, mask_BT: Tensor | None = None, transcript_BS: Tensor | None = None
+    ) -> tuple[list[BlockOutput], Tensor]:
+        """The blocks' outputs, and the embeddings of the last: (B, M, E) of tokens or (B, T, E) of frames, unit norm.
+
+        Arguments as for `Fact`.
+        """
+        outputs = self.fact(frames_BTD, mask_BT, transcript_BS)
+        return outputs, F.normalize(self.project(self.aligned(outputs[-1])).float(), dim=-1)
+
+    def aligned(self, output: BlockOutput) -> Tensor:
+        """(B, N, width): what is projected."""
+        if self.target == "action_token":
+            return output.token_features_BMH
+        if self.target == "frame":
+            return output.frame_features_BTH
+        parts = [(output.frame_logits_BTC[..., part.frame], part.seen) for part in softmaxes(output)]
+        return torch.cat([x if seen is None else x.masked_fill(~seen, 0) for x, seen in parts], -1)
+
+
+def similarity(embeddings_BNE: Tensor, text_CE: Tensor) -> Tensor:
+    """(B, N, C) cosines of unit vectors, in single precision at least, even under autocast.
+
+    Raises:
+        ValueError: texts of another width.
+    """
+    if embeddings_BNE.shape[-1] != text_CE.shape[-1]:
+        raise ValueError(
+            f"texts have width {text_CE.shape[-1]} and embeddings {embeddings_BNE.shape[-1]}; use the text feature "
+            "that the model was trained with"
+        )
+    wide = torch.promote_types(embeddings_BNE.dtype, torch.float32)
+    with torch.autocast(embeddings_BNE.device.type, enabled=False):
+        return embeddings_BNE.to(wide) @ text_CE.to(wide).T
+
+
+def clip_loss(
+    embeddings_BNE: Tensor, targets: Targets, text_CE: Tensor, seen_C: Tensor, temperature: float, target: str
+) -> Tensor:
+    """Contrastive loss of matched tokens, or of labelled frames, and the texts of the seen classes: `contrast`.
+
+    Args:
+        embeddings_BNE: of `FactClip`, with the same target.
+        targets: by `targets_of`.
+        text_CE: unit vectors, a class each.
+        seen_C: bool.
+
+    Raises:
+        ValueError: an unknown target, or texts of another width.
+    """
+    _known("target", target, TARGETS)
+    label_BN = targets.token_label_BM if target == "action_token" else targets.label_BT
+    return contrast(embeddings_BNE, label_BN, text_CE, seen_C, temperature)
+
+
+def contrast(embeddings_BNE: Tensor, label_BN: Tensor, text_CE: Tensor, seen_C: Tensor, temperature: float) -> Tensor:
+    """Symmetric contrastive loss with several positives a text; 0 at perfect alignment, however often classes repeat.
+
+    Items to texts: cross entropy over the seen vocabulary, the mean over items. Texts to items: for each class that is
+    present, cross entropy over the video's items against an even share for each item of the class, less its floor, the
+    log of their number; the mean over these classes. So the size depends on neither length nor vocabulary. The mean of
+    the two, then over videos; a video without items counts as 0. Classes that are not seen are in no softmax.
+
+    Args:
+        embeddings_BNE, text_CE: unit vectors.
+        label_BN: int64; items of IGNORE or of a class that is not seen take no part.
+
+    Source: Khosla et al., "Supervised Contrastive Learning", NeurIPS 2020, the form that averages outside of the log.
+    A plain diagonal takes each repetition of a class for its negative: perfect alignment of classes [0, 5, 9, 5, 12, 5,
+    9] costs (3 log 3 + 2 log 2) / 7 = 0.669 there.
+
+    >>> labels = torch.tensor([[0, 5, 9, 5, 12, 5, 9]])
+    >>> round(float(contrast(torch.eye(13)[labels], labels, torch.eye(13), torch.ones(13).bool(), 0.07)), 4)
+    0.0
+    """
+    logits_BNC = similarity(embeddings_BNE, text_CE) / temperature
+    chosen_BN = (label_BN != IGNORE) & seen_C[label_BN.clamp_min(0)]
+    label_BN = label_BN.clamp_min(0)
+    to_text_BN = -log_softmax(logits_BNC, seen_C).gather(2, label_BN.unsqueeze(2)).squeeze(2)
+    to_item_BCN = log_softmax(logits_BNC.transpose(1, 2), chosen_BN.unsqueeze(1))
+    to_item_BN = -to_item_BCN.gather(1, label_BN.unsqueeze(1)).squeeze(1)
+
+    count_BC = logits_BNC.new_zeros(logits_BNC.shape[::2]).scatter_add(1, label_BN, chosen_BN.to(logits_BNC))
+    alike_BN = count_BC.gather(1, label_BN).clamp_min(1)  # items of the same class
+    to_text_B = torch.where(chosen_BN, to_text_BN, 0.0).sum(1) / chosen_BN.sum(1).clamp_min(1)
+    excess_BN = torch.where(chosen_BN, (to_item_BN - alike_BN.log()) / alike_BN, 0.0)
+    to_item_B = excess_BN.sum(1) / (count_BC > 0).sum(1).clamp_min(1)
+    return (to_text_B + to_item_B).mean() / 2
+
+
+def score(
+    output: BlockOutput,
+    embeddings_BNE: Tensor,
+    text_CE: Tensor,
+    mask_BT: Tensor,
+    mwt: float,
+    gamma: float,
+    seen_C: Tensor,
+    scoring: str,
+    target: str,
+) -> Tensor:
+    """Each frame's scores over a vocabulary, seen and unseen classes alike: the largest is the answer.
+
+    "cosine": similarity to the texts, for every class. With the target "action_token", (1 - mwt) * that of the token
+    which the frame attends to most + mwt * the mean of the tokens', weighed by its attention. Tokens that are more
+    likely null than anything else are out (a token of an unseen class spreads over the seen classes, so its likeliest
+    class may be null while null is unlikely); if a video has no other, all stay.
+    "classifier": `predict`, which knows seen classes only; unseen ones have 0.
+
+    Args:
+        output: of the last block.
+        embeddings_BNE: of `FactClip`, with the same target.
+        text_CE: unit vectors of any vocabulary; for "classifier", that of the training.
+        mask_BT: bool, True for real frames.
+        gamma: calibrated stacking: taken from the scores of seen classes.
+        seen_C: bool, of the vocabulary.
+
+    Returns:
+        (B, T, C): cosines or probabilities, less gamma where seen; zeros in padded frames.
+
+    Raises:
+        ValueError: unknown choices, or a vocabulary that does not fit.
+
+    Source: stacking: Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning", ECCV 2016.
+    """
+    _known("target", target, TARGETS)
+    _known("scoring", scoring, SCORINGS)
+    if len(seen_C) != len(text_CE):
+        raise ValueError(f"seen says something of {len(seen_C)} classes and there are {len(text_CE)} texts")
+    if scoring == "classifier":
+        scores_BTC = predict(output, mask_BT, mwt)
+        if scores_BTC.shape[2] != len(text_CE):
+            raise ValueError(
+                f"the classifier has {scores_BTC.shape[2]} classes and the vocabulary {len(text_CE)}; score another "
+                "vocabulary than that of the training by cosine"
+            )
+    else:
+        scores_BTC = similarity(embeddings_BNE, text_CE)
+        if target == "action_token":
+            scores_BTC = _from_tokens(output, scores_BTC, mwt)
+    return torch.where(seen_C, scores_BTC - gamma, scores_BTC).masked_fill(~mask_BT.unsqueeze(2), 0)
+
+
+def _from_tokens(output: BlockOutput, scores_BMC: Tensor, mwt: float) -> Tensor:
+    """(B, T, C): the tokens' scores as the frames attend to them."""
+    log_null_BM = sum(part.tokens(output.token_logits_BMK)[..., -1] for part in softmaxes(output))
+    kept_BM = output.token_mask_BM & (log_null_BM.exp() < 0.5)
+    kept_BM = torch.where(kept_BM.any(1, keepdim=True), kept_BM, output.token_mask_BM)
+    log_BTM = log_softmax(output.a2f_BTM, kept_BM.unsqueeze(1))
+    chosen_BT1 = log_BTM.argmax(2, keepdim=True)
+    hard_BTC = scores_BMC.gather(1, chosen_BT1.expand(-1, -1, scores_BMC.shape[2]))
+    with torch.autocast(scores_BMC.device.type, enabled=False):
+        soft_BTC = log_BTM.exp().to(scores_BMC) @ scores_BMC
+    return (1 - mwt) * hard_BTC + mwt * soft_BTC
+
+
+def _known(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
