@@ -1,0 +1,347 @@
+"""Action segmentation as people read it: timelines, γ curves, tables, text files. Reads results only, no store.
+
+Shape suffixes: T frames of a video, C classes.
+"""
+
+import colorsys
+import json
+import math
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+SHOWN = 4  # videos of a picture of the worst or the best
+WIDTH = 12.0  # inches of a picture of timelines
+HEADER = "### Frame level recognition: ###"
+COLUMNS = ("seen", "unseen", "harmonic", "ausuc", "unseen_restricted", "fraction_unseen", "acc", "edit", "f1@50")
+NO_CONTEST = ("fraction_unseen",)  # evidence; more is not better
+BACKGROUND, UNLABELLED, WRONG = "#dcdcdc", "#ffffff", "#c00000"
+HUE, TONES = 0.618034, ((0.75, 0.88), (0.45, 0.97), (0.95, 0.58))  # golden angle; saturation and value by turns
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What a video looks like.
+
+    Attributes:
+        name: of the sample.
+        truth, prediction: (T,) class indices; a negative truth has no label.
+        confidence: (T,) of the prediction, in [0, 1].
+        figures: shown beside the name, in percent; None is a dash.
+    """
+
+    name: str
+    truth: np.ndarray
+    prediction: np.ndarray
+    confidence: np.ndarray
+    figures: Mapping[str, float | None]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def write_predictions(predictions: Mapping[str, np.ndarray], classes: Sequence[str], folder: Path) -> None:
+    """A text file a video, named like the video without extension, as MS-TCN writes and its eval.py reads them.
+
+    Two lines: a header, and one label a frame between spaces. A space within a class's name becomes "_". The folder is
+    renamed into place when all files are written and replaces the one before.
+
+    Args:
+        predictions: video -> (T,) class indices.
+        classes: names by index.
+        folder: does not need to exist.
+
+    Raises:
+        ValueError: a video's name leads out of the folder, or two classes differ by spaces only.
+    """
+    words = ["_".join(name.split()) for name in classes]
+    if len(set(words)) < len(words):
+        twice = sorted(name for name, word in zip(classes, words, strict=True) if words.count(word) > 1)
+        raise ValueError(f"classes {twice} cannot be told apart in a text file, where spaces become '_'; rename one")
+    scratch = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    for video, labels_T in predictions.items():
+        path = scratch / video
+        if not path.resolve().is_relative_to(scratch.resolve()) or path == scratch:
+            raise ValueError(f"video {video!r} is no name of a file below {folder}; correct the manifest")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{HEADER}\n{' '.join(words[label] for label in np.asarray(labels_T).tolist())}\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(scratch, folder)
+
+
+def comparison_table(
+    variants: Mapping[str, Sequence[Mapping[str, Any]]], out: Path, columns: Sequence[str] = COLUMNS
+) -> str:
+    """Variants side by side, mean and sample deviation over seeds, as JSON, CSV and Markdown.
+
+    Args:
+        variants: name -> the results of its seeds, each with the columns, in percent; None is left out of the mean.
+        out: path without a suffix.
+        columns: what to compare.
+
+    Returns:
+        The table in Markdown, the best of each column in bold.
+    """
+    rows = {}
+    for name, results in variants.items():
+        scores = pd.DataFrame([{column: result[column] for column in columns} for result in results]).astype(float)
+        mean, sd = scores.mean(), scores.std()
+        rows[name] = {
+            column: {
+                "mean": _known(mean[column]),
+                "sd": _known(sd[column]),
+                "per_seed": list(map(_known, scores[column])),
+            }
+            for column in columns
+        }
+    flat = [
+        {"variant": name, "seeds": len(variants[name])}
+        | {f"{column}{end}": row[column][key] for column in columns for end, key in (("", "mean"), ("_sd", "sd"))}
+        for name, row in rows.items()
+    ]
+    markdown = _markdown(rows, columns)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _write(out.with_name(f"{out.name}.csv"), pd.DataFrame(flat).to_csv(index=False))
+    _write(out.with_name(f"{out.name}.md"), markdown)
+    _write(out.with_name(f"{out.name}.json"), json.dumps({"columns": list(columns), "variants": rows}, indent=1) + "\n")
+    return markdown
+
+
+def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
+    lines = ["| variant | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    means = {column: [row[column]["mean"] for row in rows.values()] for column in columns}
+    best = {column: max((mean for mean in means[column] if mean is not None), default=None) for column in columns}
+    for name, row in rows.items():
+        cells = []
+        for column in columns:
+            mean, sd = row[column]["mean"], row[column]["sd"]
+            cell = "–" if mean is None else f"{mean:.1f}" if sd is None else f"{mean:.1f} ± {sd:.1f}"
+            contest = column not in NO_CONTEST and mean is not None and mean == best[column] and len(rows) > 1
+            cells.append(f"**{cell}**" if contest else cell)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+# --- timelines --------------------------------------------------------------------------------------------------------
+
+
+def class_colours(n_classes: int, background: Collection[int] = ()) -> list[str]:
+    """A colour for each class that depends on its index only, so that all pictures agree; background is grey."""
+    colours = []
+    for index in range(n_classes):
+        saturation, value = TONES[index % len(TONES)]
+        colours.append(matplotlib.colors.to_hex(colorsys.hsv_to_rgb(index * HUE % 1, saturation, value)))
+    return [BACKGROUND if index in background else colour for index, colour in enumerate(colours)]
+
+
+def worst_and_best(timelines: Sequence[Timeline], shown: int = SHOWN) -> tuple[list[Timeline], list[Timeline]]:
+    """The `shown` videos of lowest F1@50 (then Acc), worst first, and those of the highest, best first.
+
+    Videos without a labelled frame are in neither, and no video is in both: of few, the better half is called best.
+    """
+    judged = [timeline for timeline in timelines if timeline.figures["acc"] is not None]
+    order = sorted(judged, key=lambda timeline: (timeline.figures["f1@50"], timeline.figures["acc"], timeline.name))
+    half = len(order) // 2
+    return order[: min(shown, len(order) - half)], order[::-1][: min(shown, half)]
+
+
+def timelines_figure(
+    timelines: Sequence[Timeline],
+    classes: Sequence[str],
+    background: Collection[int] = (),
+    unseen: Collection[int] = (),
+    title: str = "",
+) -> plt.Figure:
+    """Truth, prediction and confidence over time, a panel a video; wrong frames are marked between the first two.
+
+    Args:
+        timelines: the videos, top to bottom; at least one.
+        classes: names by index. The legend lists those that occur, by the number written into their longer segments.
+        background: classes drawn in grey.
+        unseen: classes that training did not see, starred in the legend.
+    """
+    colours = class_colours(len(classes), background)
+    shown = np.unique(np.concatenate([np.append(t.truth, t.prediction) for t in timelines])).astype(int)
+    entries = [
+        Patch(facecolor=colours[c], edgecolor="grey", linewidth=0.4, label=f"{c}  {classes[c]}{' *' * (c in unseen)}")
+        for c in shown[shown >= 0]
+    ]
+    entries.append(Patch(facecolor=WRONG, label="wrong frames"))
+    longest = max(len(entry.get_label()) for entry in entries)
+    columns = max(1, int(WIDTH / (0.6 + 0.078 * longest)))
+    legend_height = 0.17 * math.ceil(len(entries) / columns) + 0.35
+    height = 1.35 * len(timelines) + legend_height + 0.5 * bool(title)
+    figure, panels = plt.subplots(len(timelines), 1, figsize=(WIDTH, height), layout="constrained", squeeze=False)
+    for axes, timeline in zip(panels[:, 0], timelines, strict=True):
+        _timeline(axes, timeline, colours)
+    panels[-1, 0].set_xlabel("frame")
+    if title:
+        figure.suptitle(title)
+    legend = figure.legend(
+        handles=entries, loc="outside lower center", ncols=columns, fontsize=7.5, frameon=False, handlelength=1.6
+    )
+    if len(unseen) and any(c in unseen for c in shown):
+        legend.set_title("* not seen in training", prop={"size": 7.5})
+    return figure
+
+
+def _timeline(axes: plt.Axes, timeline: Timeline, colours: Sequence[str]) -> None:
+    frames = len(timeline.truth)
+    for labels, base in ((timeline.truth, 2.2), (timeline.prediction, 1.1)):
+        runs = _runs(labels)
+        drawn = [colours[label] if label >= 0 else UNLABELLED for label, *_ in runs]
+        spans = [(start, stop - start) for _, start, stop in runs]
+        axes.broken_barh(spans, (base, 0.9), facecolors=drawn, edgecolor="white", linewidth=0.3)
+        for (label, start, stop), colour in zip(runs, drawn, strict=True):
+            if label >= 0 and stop - start > 0.018 * frames:
+                dark = np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) < 0.55
+                ink = "white" if dark else "black"
+                axes.text((start + stop) / 2, base + 0.43, label, ha="center", va="center", fontsize=6.5, color=ink)
+    wrong = (timeline.truth >= 0) & (timeline.truth != timeline.prediction)
+    spans = [(start, stop - start) for label, start, stop in _runs(wrong.astype(int)) if label]
+    axes.broken_barh(spans, (2.03, 0.14), facecolor=WRONG, linewidth=0)
+    axes.stairs(0.95 * timeline.confidence, np.arange(frames + 1), fill=True, color="#7a9cc6", linewidth=0)
+    axes.axhline(0.95, color="grey", linewidth=0.4, linestyle=":")
+    axes.set(xlim=(0, max(frames, 1)), ylim=(0, 3.15), yticks=(0.475, 1.55, 2.65))
+    axes.set_yticklabels(("confidence", "prediction", "truth"), fontsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+    numbers = "   ".join(f"{k} {'–' if v is None else f'{v:.1f}'}" for k, v in timeline.figures.items())
+    axes.set_title(f"{timeline.name}    {numbers}", loc="left", fontsize=8.5, pad=3)
+
+
+def _runs(labels_T: np.ndarray) -> list[tuple[int, int, int]]:
+    """(label, start, stop) of each run, those without a label too."""
+    start = np.flatnonzero(np.diff(labels_T, prepend=labels_T[:1] - 1))
+    return list(zip(labels_T[start].tolist(), start.tolist(), [*start[1:].tolist(), len(labels_T)], strict=False))
+
+
+# --- γ ----------------------------------------------------------------------------------------------------------------
+
+
+def gamma_figure(result: Mapping[str, Any]) -> plt.Figure:
+    """S, U and H over γ, and S over U, from what `zeroshot_metrics` returns.
+
+    Where unseen classes do not occur their lines are missing and the titles say so.
+    """
+    curve = {name: np.array(values, dtype=float) for name, values in result["curve"].items()}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.4, 1))
+    left.plot(curve["gamma"], curve["seen"], color="tab:blue", label="S, seen classes")
+    left.plot(curve["gamma"], curve["unseen"], color="tab:orange", label="U, unseen classes")
+    left.plot(curve["gamma"], curve["harmonic"], color="black", linewidth=2, label="H, harmonic mean")
+    left.plot(curve["gamma"], curve["fraction_unseen"], color="grey", linestyle=":", label="frames put on unseen")
+    left.axvline(result["gamma"], color="tab:green", linestyle="--", label=f"γ = {result['gamma']:.3g} (chosen)")
+    left.set(xlabel="γ, taken from the scores of seen classes", ylabel="percent", ylim=(0, 101))
+    left.set_title(" · ".join(f"{name} {_short(result[key])}" for name, key in zip("SUH", COLUMNS, strict=False)))
+    left.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False)
+    right.plot(curve["unseen"], curve["seen"], color="black")
+    right.fill_between(curve["unseen"], curve["seen"], color="tab:blue", alpha=0.12, linewidth=0)
+    if result["unseen"] is not None and result["seen"] is not None:
+        right.plot(result["unseen"], result["seen"], "o", color="tab:green", label="chosen γ", zorder=3)
+        right.legend(fontsize=8, loc="upper right")
+    right.axvline(result["chance"], color="grey", linestyle=":", linewidth=0.8)
+    right.set(xlabel="U, percent (dotted: chance)", ylabel="S, percent", xlim=(0, 101), ylim=(0, 101), aspect="equal")
+    right.set_title(f"AUSUC {_short(result['ausuc'])}")
+    return figure
+
+
+def seen_unseen_figure(variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> plt.Figure:
+    """S over U of several variants, a line a seed, a dot at its chosen γ."""
+    figure, axes = plt.subplots(figsize=(6.4, 6), layout="constrained")
+    for number, (name, results) in enumerate(variants.items()):
+        areas = [result["ausuc"] for result in results if result["ausuc"] is not None]
+        spread = f" ± {np.std(areas, ddof=1):.1f}" if len(areas) > 1 else ""
+        label = f"{name}: AUSUC {np.mean(areas):.1f}{spread}" if areas else f"{name}: AUSUC –"
+        for result in results:
+            curve = {key: np.array(result["curve"][key], dtype=float) for key in ("seen", "unseen")}
+            axes.plot(curve["unseen"], curve["seen"], color=f"C{number}", linewidth=1.2, alpha=0.8, label=label)
+            if result["unseen"] is not None and result["seen"] is not None:
+                axes.plot(result["unseen"], result["seen"], "o", color=f"C{number}", markersize=5)
+            label = None
+    axes.set(xlabel="U, percent", ylabel="S, percent", xlim=(0, 101), ylim=(0, 101), aspect="equal")
+    axes.set_title("seen against unseen accuracy over γ; dots: chosen γ", fontsize=10)
+    axes.legend(fontsize=8)
+    return figure
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+def publish_segmentation(run: Path, out: Path) -> None:
+    """Copies run/result.json to `out` and makes beside it the timelines, the γ curve, if there is one, and the texts.
+
+    Beside results/x.json: x_worst.png, x_best.png, x_gamma.png, x_predictions/<video>.
+
+    Args:
+        run: a folder with result.json, which holds classes (names by index), background (indices), and of a zero-shot
+            run unseen_classes (indices) and what `zeroshot_metrics` returns; and with predictions.parquet, a row a
+            video: sample; truth, prediction and confidence as lists; its acc, edit and f1@50, null where unknown.
+        out: results/<name>.json, written last.
+    """
+    text = (run / "result.json").read_text()
+    result = json.loads(text)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    timelines = read_timelines(run / "predictions.parquet")
+    unseen = result.get("unseen_classes", [])
+    for name, chosen in zip(("worst", "best"), worst_and_best(timelines), strict=True):
+        if chosen:
+            title = f"{name} videos by F1@50, {len(chosen)} of {len(timelines)}"
+            figure = timelines_figure(chosen, result["classes"], result["background"], unseen, title)
+            save(figure, out.with_name(f"{out.stem}_{name}.png"))
+    if "curve" in result:
+        save(gamma_figure(result), out.with_name(f"{out.stem}_gamma.png"))
+    predictions = {timeline.name: timeline.prediction for timeline in timelines}
+    write_predictions(predictions, result["classes"], out.with_name(f"{out.stem}_predictions"))
+    _write(out, text)
+
+
+def read_timelines(path: Path) -> list[Timeline]:
+    """The videos of predictions.parquet, as `publish_segmentation` describes it."""
+    return [
+        Timeline(
+            row["sample"],
+            np.asarray(row["truth"], dtype=np.int64),
+            np.asarray(row["prediction"], dtype=np.int64),
+            np.asarray(row["confidence"], dtype=np.float64),
+            {name: _known(row[name]) for name in ("acc", "edit", "f1@50")},
+        )
+        for row in pd.read_parquet(path).to_dict("records")
+    ]
+
+
+def save(figure: plt.Figure, path: Path) -> None:
+    """A picture by rename; no software version in the file: equal results give equal pictures."""
+    scratch = path.with_name(f".{path.name}.partial")
+    figure.savefig(scratch, dpi=120, format="png", metadata={"Software": None})
+    plt.close(figure)
+    os.replace(scratch, path)
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _write(path: Path, text: str) -> None:
+    scratch = path.with_name(f".{path.name}.partial")
+    scratch.write_text(text)
+    os.replace(scratch, path)

@@ -1,0 +1,209 @@
+"""Claims about timelines, curves, tables and text files: they say what the results say."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+from matplotlib.image import imread
+
+from pipeline.evaluation.zeroshot_metrics import zeroshot_metrics
+from pipeline.reports.segmentation import (
+    BACKGROUND,
+    Timeline,
+    class_colours,
+    comparison_table,
+    gamma_figure,
+    publish_segmentation,
+    save,
+    seen_unseen_figure,
+    timelines_figure,
+    worst_and_best,
+    write_predictions,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_open_figures():
+    yield
+    plt.close("all")
+
+
+def timeline(name="video", classes=5, frames=60, score=50.0, seed=0):
+    random = np.random.default_rng(seed)
+    truth = np.repeat(random.integers(0, classes, 6), -(-frames // 6))[:frames]
+    prediction = np.where(random.random(frames) < min(0.2, 40 / frames), random.integers(0, classes, frames), truth)
+    return Timeline(name, truth, prediction, random.random(frames), {"acc": score, "edit": score, "f1@50": score})
+
+
+def zeroshot(seed=0, signal=1.0, classes=8):
+    random = np.random.default_rng(seed)
+    truths = [random.integers(0, classes, 40) for _ in range(3)]
+    scores = [random.normal(size=(40, classes)) + signal * np.eye(classes)[truth] for truth in truths]
+    return zeroshot_metrics(scores, truths, np.arange(classes) < 5, gamma=0.5, background={0})
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+def read_as_ms_tcn_does(path):
+    """The labels as MS-TCN's eval.py takes them: the second line, split at spaces."""
+    return path.read_text().split("\n")[1].split()
+
+
+def test_predictions_are_text_files_that_ms_tcn_s_evaluation_reads(tmp_path):
+    videos = {"P03_cam01": np.array([0, 0, 2]), "gopro/P04.v2": np.array([1]), "empty": np.zeros(0, int)}
+    write_predictions(videos, ["SIL", "pour milk", "take_cup"], tmp_path / "predictions")
+    assert read_as_ms_tcn_does(tmp_path / "predictions/P03_cam01") == ["SIL", "SIL", "take_cup"]
+    assert read_as_ms_tcn_does(tmp_path / "predictions/gopro/P04.v2") == ["pour_milk"]
+    assert read_as_ms_tcn_does(tmp_path / "predictions/empty") == []
+    assert (tmp_path / "predictions/P03_cam01").read_text().startswith("### Frame level recognition: ###\n")
+
+
+def test_a_folder_of_predictions_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "predictions"
+    write_predictions({"old": np.array([0])}, ["a"], folder)
+    with pytest.raises(ValueError, match="no name of a file below"):
+        write_predictions({"new": np.array([0]), "../outside": np.array([0])}, ["a"], folder)
+    assert [path.name for path in folder.iterdir()] == ["old"]
+    write_predictions({"new": np.array([0])}, ["a"], folder)
+    assert [path.name for path in folder.iterdir()] == ["new"] and [p.name for p in tmp_path.iterdir()] == [folder.name]
+
+
+def test_classes_that_a_text_file_could_not_tell_apart_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"\['pour milk', 'pour_milk'\] cannot be told apart"):
+        write_predictions({"v": np.array([0])}, ["pour milk", "pour_milk"], tmp_path / "predictions")
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_comparison_has_a_row_a_variant_with_mean_and_sample_deviation_and_the_best_in_bold(tmp_path):
+    variants = {
+        "logit": [{"unseen": 0.0, "fraction_unseen": 9.0}, {"unseen": 2.0, "fraction_unseen": 1.0}],
+        "action_token": [{"unseen": 30.0, "fraction_unseen": 0.0}, {"unseen": 33.0, "fraction_unseen": 0.0}],
+    }
+    markdown = comparison_table(variants, tmp_path / "out/before_after", columns=("unseen", "fraction_unseen"))
+    assert markdown.splitlines()[2:] == [
+        "| logit | 1.0 ± 1.4 | 5.0 ± 5.7 |",
+        "| action_token | **31.5 ± 2.1** | 0.0 ± 0.0 |",
+    ]
+    table = json.loads((tmp_path / "out/before_after.json").read_text())["variants"]
+    assert table["logit"]["unseen"] == {"mean": 1.0, "sd": pytest.approx(np.std([0, 2], ddof=1)), "per_seed": [0, 2]}
+    assert pd.read_csv(tmp_path / "out/before_after.csv")["unseen"].tolist() == [1.0, 31.5]
+    assert (tmp_path / "out/before_after.md").read_text() == markdown
+
+
+def test_what_is_unknown_is_a_dash_and_a_single_seed_has_no_deviation(tmp_path):
+    markdown = comparison_table({"a": [{"unseen": None}], "b": [{"unseen": 2.0}]}, tmp_path / "t", columns=("unseen",))
+    assert "| a | – |" in markdown and "| b | **2.0** |" in markdown
+    rows = json.loads((tmp_path / "t.json").read_text())["variants"]
+    assert rows["a"]["unseen"] == {"mean": None, "sd": None, "per_seed": [None]} and rows["b"]["unseen"]["sd"] is None
+
+
+def test_the_columns_are_what_the_zero_shot_figures_are_called(tmp_path):
+    assert "±" in comparison_table({"a": [zeroshot(0), zeroshot(1)]}, tmp_path / "t")
+
+
+# --- timelines --------------------------------------------------------------------------------------------------------
+
+
+def drawn_colours(axes):
+    """start -> colour of the strip of truths, as drawn."""
+    strip = axes.collections[0]
+    starts = [round(path.get_extents().x0) for path in strip.get_paths()]
+    return dict(zip(starts, map(to_hex, strip.get_facecolors()), strict=True))
+
+
+def test_a_class_has_the_same_colour_in_every_video_and_picture_and_background_is_grey():
+    one = Timeline("a", np.array([0, 1, 1, 3]), np.array([0, 1, 1, 3]), np.ones(4), {"acc": 100.0})
+    two = Timeline("b", np.array([3, 0, 2]), np.array([3, 0, 2]), np.ones(3), {"acc": 100.0})
+    colours = class_colours(4, {0})
+    both = timelines_figure([one, two], list("abcd"), {0})
+    alone = timelines_figure([two], list("abcd"), {0})
+    assert drawn_colours(both.axes[0]) == {0: BACKGROUND, 1: colours[1], 3: colours[3]}
+    assert drawn_colours(both.axes[1]) == drawn_colours(alone.axes[0]) == {0: colours[3], 1: BACKGROUND, 2: colours[2]}
+
+
+def test_75_classes_have_75_colours():
+    assert len(set(class_colours(75))) == 75
+
+
+def test_the_legend_lists_the_classes_that_occur_and_stars_the_unseen():
+    video = Timeline("v", np.array([-1, 2, 2, 0]), np.array([2, 2, 1, 0]), np.ones(4), {"acc": None})
+    figure = timelines_figure([video], ["background", "push", "pull", "turn"], {0}, unseen={1, 3})
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts == ["0  background", "1  push *", "2  pull", "wrong frames"]
+    assert "acc –" in figure.axes[0].get_title(loc="left")
+
+
+@pytest.mark.parametrize("videos, classes, frames", [(1, 2, 1), (1, 5, 60), (8, 75, 120), (1, 75, 10_000)])
+def test_pictures_come_out_at_any_number_of_videos_classes_and_frames(tmp_path, videos, classes, frames):
+    shown = [timeline(f"video {i}", classes, frames, seed=i) for i in range(videos)]
+    figure = timelines_figure(shown, [f"class {i}" for i in range(classes)], {0}, title="worst")
+    save(figure, tmp_path / "picture.png")
+    picture = imread(tmp_path / "picture.png")
+    assert picture.shape[0] > 120 * videos and picture.shape[1] == 1440 and picture.std() > 0.05
+
+
+def test_the_worst_come_worst_first_the_best_best_first_and_none_twice():
+    scored = [timeline(str(score), score=float(score)) for score in (50, 10, 90, 30, 70)]
+    unlabelled = Timeline("u", np.full(3, -1), np.zeros(3, int), np.ones(3), {"acc": None, "f1@50": 100.0})
+    worst, best = worst_and_best([*scored, unlabelled], shown=2)
+    assert ([v.name for v in worst], [v.name for v in best]) == (["10", "30"], ["90", "70"])
+    worst, best = worst_and_best(scored)
+    assert ([v.name for v in worst], [v.name for v in best]) == (["10", "30", "50"], ["90", "70"])
+    assert worst_and_best([unlabelled]) == ([], [])
+
+
+# --- γ ----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_curve_s_picture_shows_the_result_s_numbers():
+    result = zeroshot()
+    left, right = gamma_figure(result).axes
+    lines = {line.get_label(): line for line in left.lines}
+    np.testing.assert_array_equal(lines["H, harmonic mean"].get_ydata(), result["curve"]["harmonic"])
+    assert right.get_title() == f"AUSUC {result['ausuc']:.1f}"
+    assert right.lines[1].get_xydata().tolist() == [[result["unseen"], result["seen"]]]
+
+
+def test_the_curve_of_videos_without_unseen_classes_is_drawn_as_such(tmp_path):
+    result = zeroshot_metrics([np.random.default_rng(0).normal(size=(9, 4))], [np.zeros(9, int)], np.arange(4) < 2, 0.0)
+    save(gamma_figure(result), tmp_path / "gamma.png")
+    assert "U –" in gamma_figure(result).axes[0].get_title()
+
+
+def test_the_comparison_of_curves_has_a_line_a_seed_and_a_name_a_variant():
+    figure = seen_unseen_figure({"logit": [zeroshot(0), zeroshot(1)], "action_token": [zeroshot(0, signal=3)]})
+    names = [text.get_text().split(":")[0] for text in figure.axes[0].get_legend().get_texts()]
+    assert names == ["logit", "action_token"]
+    assert len(figure.axes[0].lines) == 6  # a line and a dot for each of three results
+
+
+# --- a run ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("zero_shot", [False, True])
+def test_publishing_copies_the_result_and_draws_and_writes_the_same_bytes_again(tmp_path, zero_shot):
+    run, out = tmp_path / "run", tmp_path / "results/x.json"
+    run.mkdir()
+    result = {"classes": [f"class {i}" for i in range(8)], "background": [0], "unseen_classes": [5, 6, 7]}
+    (run / "result.json").write_text(json.dumps({**result, **(zeroshot() if zero_shot else {})}))
+    videos = [timeline(f"video{i}", 8, score=10.0 * i, seed=i) for i in range(3)]
+    rows = [
+        {"sample": v.name, "truth": v.truth, "prediction": v.prediction, "confidence": v.confidence} | v.figures
+        for v in videos
+    ]
+    pd.DataFrame(rows).to_parquet(run / "predictions.parquet")
+    publish_segmentation(run, out)
+    names = {"x.json", "x_worst.png", "x_best.png", "x_predictions"} | ({"x_gamma.png"} if zero_shot else set())
+    assert {path.name for path in out.parent.iterdir()} == names
+    assert out.read_text() == (run / "result.json").read_text()
+    labels = [f"class_{label}" for label in videos[1].prediction]
+    assert read_as_ms_tcn_does(out.with_name("x_predictions") / "video1") == labels
+    before = {path.name: path.read_bytes() for path in out.parent.glob("*.png")}
+    publish_segmentation(run, out)
+    assert {path.name: path.read_bytes() for path in out.parent.glob("*.png")} == before
