@@ -19,7 +19,7 @@ from .features import (
     VJepa2Feature,
     Weights,
 )
-from .heads import Ablation, GasmCastHead, GasmCastModel, Heads
+from .heads import Ablation, FactClipHead, FactHead, GasmCastHead, GasmCastModel, Heads, Input
 from .keys import (
     EXTRACTOR_VERSION,
     code_digest,
@@ -30,7 +30,7 @@ from .keys import (
     weights_digest,
     weights_digests,
 )
-from .params import Compute, Dataset, Params, ToySSv2, Toyworld, load_params, override, parse_params
+from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, load_params, override, parse_params
 
 __all__ = [
     "EXTRACTOR_VERSION",
@@ -43,12 +43,15 @@ __all__ = [
     "Dataset",
     "DerivedFeature",
     "DinoV3Feature",
+    "FactClipHead",
+    "FactHead",
     "FlowFeature",
     "GasmCastHead",
     "GasmCastModel",
     "Heads",
     "I3DFeature",
     "I3DFlow",
+    "Input",
     "NpyFeature",
     "Params",
     "ParamsError",
@@ -56,6 +59,7 @@ __all__ = [
     "Preprocess",
     "R3D18Feature",
     "Sampling",
+    "ToyAssembly",
     "ToySSv2",
     "Toyworld",
     "VJepa2Feature",

@@ -1,10 +1,33 @@
 """What stage 2 may be asked for: heads and ablations. Knows no head's code."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
 from .base import Fraction, Name, Positive, Strict
+
+
+class Input(NamedTuple):
+    """What a head reads in one of its roles: a feature of a data set."""
+
+    dataset: str
+    feature: str
+
+
+class Head(Strict):
+    """What every head has: its task, its data set, the features that it reads of it by role, and its result file."""
+
+    task: ClassVar[Literal["classification", "segmentation"]]
+    code: ClassVar[str]  # the module or folder in pipeline/heads
+    dataset: Name
+    features: Any
+    result: Name
+    seed: int
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """Role -> what is read in it."""
+        return {role: Input(self.dataset, feature) for role, feature in self.features.model_dump().items()}
 
 
 class GasmCastModel(Strict):
@@ -29,13 +52,12 @@ class GasmCastFeatures(Strict):
     motion: Name
 
 
-class GasmCastHead(Strict):
+class GasmCastHead(Head):
     """The gasm_cast head: what it reads, its model, its training, its result file."""
 
-    dataset: Name
+    task: ClassVar = "classification"
+    code: ClassVar = "gasm_cast"
     features: GasmCastFeatures
-    result: Name
-    seed: int
     model: GasmCastModel
     lr: Annotated[float, Field(gt=0, description="peak learning rate per 256 samples of batch")]
     batch_size: Positive
@@ -55,8 +77,130 @@ class GasmCastHead(Strict):
     calibration_bins: Positive
 
 
+class FactBlock(Strict):
+    """One block of FACT; what is null is taken from the block before: u from i, U from the one before it."""
+
+    a_dim: Positive | None = None
+    a_ffdim: Positive | None = None
+    a_layers: Positive | None = None
+    a_nhead: Positive | None = None
+    f: Literal["m", "m2", "cnn"] | None = None
+    f_dim: Positive | None = None
+    f_layers: Positive | None = None
+    f_ln: bool | None = None
+    dropout: Fraction | None = None
+    hid_dim: Positive | None = None
+    s_layers: Positive | None = None
+
+
+class TimeMask(Strict):
+    """In training, `times` windows of each video are zeroed: under `longest` frames, at most `share` of the video."""
+
+    longest: Positive
+    share: Fraction
+    times: Positive
+
+
+class FactModel(Strict):
+    """Constructor arguments of heads.fact.Fact that do not follow from the data (spec: docs of that class)."""
+
+    blocks: Annotated[str, Field(pattern="^[iI][uU]*$")]
+    Bi: FactBlock  # the blocks i and I
+    Bu: FactBlock = FactBlock()  # u
+    BU: FactBlock = FactBlock()  # U
+    tokens: Positive
+    frame_positions: bool = True
+    transcript: bool = False
+    channel_dropout: Fraction = 0.3
+    time_mask: TimeMask | None = None
+
+
+class FactLoss(Strict):
+    """Weights of FACT's losses and of its matching (spec: docs of heads.fact.LossSettings)."""
+
+    match: Literal["o2o", "o2m", "seq"] = "o2o"
+    pc: Annotated[float, Field(ge=0)] = 1.0
+    a2fc: Annotated[float, Field(ge=0)] = 1.0
+    sw: Annotated[float, Field(ge=0)] = 0.0
+    bgw: Annotated[float, Field(ge=0)] = 1.0
+    nullw: Annotated[float, Field(ge=-1)] = -1.0
+
+
+class FactFeatures(Strict):
+    frames: Name
+
+
+class SegmentationHead(Head):
+    """What the segmentation heads have in common: data, model, training, evaluation."""
+
+    task: ClassVar = "segmentation"
+    code: ClassVar = "fact"
+    features: FactFeatures
+    model: FactModel
+    loss: FactLoss = FactLoss()
+    mwt: Fraction
+    lr: Annotated[float, Field(gt=0)]
+    batch_size: Annotated[int, Field(gt=0, description="videos a step")]
+    epochs: Positive
+    decay_epoch: Annotated[int, Field(gt=0, description="from this epoch on, a tenth of the learning rate")]
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] = 10.0
+    ema_decay: Fraction = 0.0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    patience: Annotated[int, Field(gt=0, description="epochs without a better early-stopping accuracy")]
+    holdout: Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
+    train_split: str
+    eval_split: str
+    sample_rate: Annotated[int, Field(gt=0, description="one row in so many is read")] = 1
+    tolerance: Annotated[int, Field(ge=0, description="frames by which labels and features may differ in length")] = 5
+    with_background: Annotated[bool, Field(description="Edit and F1 count background segments, too")] = True
+    bootstrap: Positive
+
+
+class FactHead(SegmentationHead):
+    """The fact head: action segmentation with every class known."""
+
+
+class Vocabulary(Strict):
+    """The texts of the classes: a data set of texts and the feature that embeds them.
+
+    A class's text is its name with spaces for underscores.
+    """
+
+    dataset: Name
+    feature: Name
+
+
+class Alignment(Strict):
+    """What is aligned with text, and how (spec: docs of heads.fact.FactClip)."""
+
+    target: Literal["action_token", "frame", "logit"]
+    hidden: Positive
+    dropout: Fraction
+    temperature: Annotated[float, Field(gt=0)]
+    w_fact: Annotated[float, Field(ge=0)]
+    w_con: Annotated[float, Field(ge=0)]
+    scoring: Literal["cosine", "classifier"]
+
+
+class FactClipHead(SegmentationHead):
+    """The fact_clip head: some classes are held out of training and recognised by their names."""
+
+    vocabulary: Vocabulary
+    alignment: Alignment
+    unseen: Annotated[str, Field(description="a list of the data set's class_lists: the classes held out of training")]
+    stand_ins: Annotated[float, Field(gt=0, lt=1, description="share of the seen classes held out to choose gamma on")]
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """The frames, and in the role "text" the vocabulary."""
+        return {**super().inputs, "text": Input(self.vocabulary.dataset, self.vocabulary.feature)}
+
+
 class Heads(Strict):
     gasm_cast: GasmCastHead | None = None
+    fact: FactHead | None = None
+    fact_clip: FactClipHead | None = None
 
     def items(self) -> list[tuple[str, Any]]:
         """(name, head) of the heads that are declared."""

@@ -51,9 +51,21 @@ class ToySSv2(Strict):
     fps: Positive
 
 
+class ToyAssembly(Strict):
+    """Sizes of the rendered toy-assembly set: procedures of many steps in one video."""
+
+    train: Positive
+    test: Positive
+    size: Positive
+    steps: tuple[Positive, Positive]  # fewest and most segments of a video, background among them
+    frames: tuple[Positive, Positive]  # of a segment
+    fps: Positive
+
+
 class Toyworld(Strict):
     seed: int
-    ssv2: ToySSv2
+    ssv2: ToySSv2 | None = None
+    assembly: ToyAssembly | None = None
 
 
 class Dataset(Strict):
@@ -62,10 +74,16 @@ class Dataset(Strict):
     `features` are extracted by `snakemake features` even when no head reads them.
     """
 
-    layout: Literal["ssv2", "images", "texts"]
+    layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic"]
     root: str
-    videos: str = "."
+    videos: str | None = "."  # folder below root; None where there are published features and no videos
     extension: str = ".webm"
+    # Of the layouts whose frames have labels: where these lie below root, how many there are a second (None: one a row
+    # of the features), named lists of classes in text files below root, and the classes that are background.
+    labels: str = "groundTruth"
+    label_fps: Annotated[float, Field(gt=0)] | None = None
+    class_lists: dict[Name, str] = Field(default_factory=dict)
+    background: tuple[str, ...] = ()
     made_by: Literal["toyworld"] | None = None
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
     allow_links: bool = False
@@ -74,7 +92,7 @@ class Dataset(Strict):
     @property
     def kind(self) -> Literal["video", "image", "text"]:
         """What a sample is."""
-        return {"ssv2": "video", "images": "image", "texts": "text"}[self.layout]
+        return {"images": "image", "texts": "text"}.get(self.layout, "video")
 
 
 class Params(Strict):
@@ -99,8 +117,7 @@ class Params(Strict):
             self._fusing_fits(f"fused.{number}", group)
         for name, head in self.heads.items():
             _must_exist(f"heads.{name}.dataset", head.dataset, self.datasets, "datasets")
-            for role, feature in head.features.model_dump().items():
-                _must_exist(f"heads.{name}.features.{role}", feature, self.features, "features")
+            self._inputs_exist(f"heads.{name}.", head)
         for name, ablation in self.ablations.items():
             _must_exist(f"ablations.{name}.head", ablation.head, dict(self.heads.items()), "heads")
             for variant, overrides in ablation.variants.items():
@@ -109,8 +126,7 @@ class Params(Strict):
                     changed = override(self.head(ablation.head), overrides)
                 except ParamsError as error:
                     raise ValueError(f"{key}: {error}") from None
-                for role, feature in changed.features.model_dump().items():
-                    _must_exist(f"{key}: features.{role}", feature, self.features, "features")
+                self._inputs_exist(f"{key}: ", changed)
         for name, dataset in self.datasets.items():
             for feature in dataset.features:
                 _must_exist(f"datasets.{name}.features", feature, self.features, "features")
@@ -124,6 +140,11 @@ class Params(Strict):
                         f"datasets.{name}.root must be data/{name}, where toyworld renders, got {dataset.root}"
                     )
         return self
+
+    def _inputs_exist(self, key: str, head: Any) -> None:
+        for role, read in head.inputs.items():
+            _must_exist(f"{key}dataset of {role}", read.dataset, self.datasets, "datasets")
+            _must_exist(f"{key}features.{role}", read.feature, self.features, "features")
 
     def _reading_fits(self, name: str, feature: AnyFeature) -> None:
         if isinstance(feature, I3DFeature) and feature.flow is not None:
@@ -178,14 +199,17 @@ class Params(Strict):
             head: name of a head; its data set and features come along.
         """
         document: dict[str, Any] = {"compute": self.compute.model_dump(mode="json")}
+        datasets = () if dataset is None else (dataset,)
         if head is not None:
             chosen = self.head(head)
-            dataset, features = chosen.dataset, tuple(chosen.features.model_dump().values())
             document["heads"] = {head: chosen.model_dump(mode="json")}
-        if dataset is not None:
+            datasets = tuple(dict.fromkeys((chosen.dataset, *(read.dataset for read in chosen.inputs.values()))))
+            features = tuple(read.feature for read in chosen.inputs.values())
+        if datasets:
             # Which other features somebody wants of the data set is none of this part's business.
-            document["datasets"] = {dataset: self.datasets[dataset].model_dump(mode="json", exclude={"features"})}
-            if self.datasets[dataset].made_by == "toyworld" and self.toyworld is not None:
+            described = {name: self.datasets[name].model_dump(mode="json", exclude={"features"}) for name in datasets}
+            document["datasets"] = described
+            if self.toyworld is not None and any(self.datasets[name].made_by == "toyworld" for name in datasets):
                 document["toyworld"] = self.toyworld.model_dump(mode="json")
         if features:
             chosen = self.reading(*features)

@@ -1,6 +1,6 @@
 """Data sets: real layouts in, one manifest table out. Knows no store, no backbone and no head."""
 
-from pipeline.datasets.annotations import annotation_files, read_annotations
+from pipeline.datasets.annotations import LABELLED, annotation_files, label_files, read_annotations
 from pipeline.datasets.build import build_manifest
 from pipeline.datasets.folders import video_folder
 from pipeline.datasets.manifest import (
@@ -16,9 +16,11 @@ from pipeline.datasets.manifest import (
 )
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.quality import quality_markdown
+from pipeline.datasets.segments import frame_labels
 from pipeline.datasets.shards import assign_shards
 
 __all__ = [
+    "LABELLED",
     "DatasetError",
     "NoSuchShard",
     "ShardSample",
@@ -26,6 +28,8 @@ __all__ = [
     "assign_shards",
     "build_manifest",
     "classes",
+    "frame_labels",
+    "label_files",
     "quality_markdown",
     "read_annotations",
     "read_manifest",

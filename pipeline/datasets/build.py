@@ -15,8 +15,9 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.config import Dataset
-from pipeline.datasets.annotations import read_annotations
+from pipeline.datasets.annotations import read_annotations, read_labels
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
+from pipeline.datasets.labels import Labels, digest_of
 from pipeline.datasets.manifest import FACTS, FACTS_VERSION, SCHEMA, to_frame
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.quality import NOUNS, summarise
@@ -51,7 +52,7 @@ def build_manifest(
     workers: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Looks at every video or picture of a data set; a text needs no looking at.
+    """Looks at every video or picture of a data set, and reads the labels of frames; a text needs no looking at.
 
     A file whose size and modification time are those of `previous` is not hashed again, and if it was ok, not probed
     again either: a rebuild costs one `stat` a file. What was not ok is probed afresh, since the cause may be gone.
@@ -64,15 +65,22 @@ def build_manifest(
 
     Returns:
         The manifest (columns of `manifest.SCHEMA`, rows in annotation order) and the quality report, JSON-able.
-        `status` is ok, or a reason of video.VideoError, or missing, not_a_file, outside_root.
+        `status` is ok, or a reason of video.VideoError, or missing, not_a_file, outside_root. Where the set has no
+        videos, a sample with labels is ok, and its digest is theirs.
 
     Raises:
-        DatasetError: the annotations cannot be used, the videos' folder is absent or outside the root, a worker died.
+        DatasetError: the annotations or a file of labels cannot be used, the videos' folder is absent or outside the
+            root, a worker died.
     """
     annotations = read_annotations(dataset)
+    labels = read_labels(dataset, annotations["sample"].tolist())
+    known = labels.metadata(dataset) if labels else {}
     say = _Progress(len(annotations), NOUNS[dataset.kind], progress)
     if dataset.kind == "text":
         findings = [Finding("ok", hashlib.sha256(text.encode()).hexdigest()) for text in annotations["sample"]]
+        say(findings)
+    elif dataset.videos is None and labels:
+        findings = [_of_labels(dataset, sample, labels) for sample in annotations["sample"]]
         say(findings)
     else:
         findings = []
@@ -81,12 +89,21 @@ def build_manifest(
             say(chunk)
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
     shards = assign_shards(annotations["sample"].tolist(), assigned, dataset.shard_size)
-    frame = _frame(annotations, findings, shards)
+    frame = _frame(annotations, labels, findings, shards)
+    frame.attrs |= known
     # Without the folder, so that the report of a set is the same wherever it lies.
-    folder = f"{video_folder(dataset)}{os.sep}"
+    folder = f"{Path(dataset.root) if dataset.videos is None else video_folder(dataset)}{os.sep}"
     sentences = (finding.detail.replace(folder, "") for finding in findings)
     details = dict(zip(annotations["sample"], sentences, strict=True))
-    return frame, summarise(frame, dataset.kind, annotations.attrs, details)
+    notes = labels.notes if labels else {}
+    return frame, summarise(frame, dataset.kind, {**annotations.attrs, "notes": notes}, details)
+
+
+def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
+    """What is known of a sample without a video."""
+    if sample in labels.segments:
+        return Finding("ok", digest_of(labels.segments[sample]))
+    return Finding("missing", detail=f"{Path(dataset.root, dataset.labels)} has no labels of it, and it has no video")
 
 
 def _jobs(dataset: Dataset, annotations: pd.DataFrame, previous: pd.DataFrame | None) -> list[Job]:
@@ -112,11 +129,14 @@ def _remembered(previous: pd.DataFrame | None) -> dict[tuple[str, str], Finding]
     return found
 
 
-def _frame(annotations: pd.DataFrame, findings: Sequence[Finding], shards: dict[str, int]) -> pd.DataFrame:
+def _frame(
+    annotations: pd.DataFrame, labels: Labels | None, findings: Sequence[Finding], shards: dict[str, int]
+) -> pd.DataFrame:
     columns: dict[str, Any] = {name: annotations[name] for name in ("sample", "path", "label", "template", "split")}
     columns |= {name: [getattr(f, name) for f in findings] for name in ("digest", "status", "bytes", "mtime_ns")}
     columns |= {name: [f.facts[i] if f.facts else None for f in findings] for i, name in enumerate(FACTS)}
     columns["shard"] = list(shards.values())
+    columns["segments"] = [labels.segments.get(sample) if labels else None for sample in annotations["sample"]]
     arrays = [pa.array(list(columns[field.name]), type=field.type) for field in SCHEMA]
     return to_frame(pa.Table.from_arrays(arrays, schema=SCHEMA))
 

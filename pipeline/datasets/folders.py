@@ -8,7 +8,16 @@ from pipeline.datasets.names import DatasetError
 
 
 def video_folder(dataset: Dataset) -> Path:
-    """The folder that a sample's `path` is relative to."""
+    """The folder that a sample's `path` is relative to.
+
+    Raises:
+        DatasetError: the data set has none, only labels.
+    """
+    if dataset.videos is None:
+        raise DatasetError(
+            f"the data set in {dataset.root} has no videos (videos: null); use features that are imported, of backbone "
+            "npy"
+        )
     return Path(dataset.root) / dataset.videos
 
 

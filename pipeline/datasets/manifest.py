@@ -30,22 +30,30 @@ FACTS = {
     "edit_list": pa.bool_(),
     "decord_exact": pa.bool_(),
 }
+# The runs of a sample's frame labels; null of the layouts whose frames have none, and of a sample without labels.
+SEGMENTS = pa.list_(pa.field("element", pa.struct({"label": pa.string(), "frames": pa.int32()})))
 SCHEMA = pa.schema(
     {
         "sample": pa.string(),
-        "path": pa.string(),  # POSIX, relative to the videos' folder; null for a text
+        "path": pa.string(),  # POSIX, relative to the videos' folder; null for a text, and where the set has no videos
         "label": pa.string(),  # null where the set has none
         "template": pa.string(),  # as published
         "split": pa.string(),
-        "digest": pa.string(),  # sha256 of the file, or of the text; empty where it could not be read
+        "digest": pa.string(),  # sha256 of the file, the text, or the labels; empty where it could not be read
         "status": pa.string(),  # ok, or the reason why not
-        **FACTS,  # null where the status is not ok, and for a text
+        **FACTS,  # null where the status is not ok, for a text, and where the set has no videos
         "bytes": pa.int64(),  # null, as mtime_ns, where there is no file to look at
         "mtime_ns": pa.int64(),
         "shard": pa.int64(),
+        "segments": SEGMENTS,
     },
     metadata={"facts_version": str(FACTS_VERSION)},
 )
+# What labelled frames add to `frame.attrs`, as JSON in the file: names of the classes in their order, lists of classes
+# by name, and the verb and noun of each class.
+JSON_ATTRS = ("classes", "class_lists", "parts")
+# Columns that manifests of earlier versions lack: null in all of their rows.
+LATER = frozenset({"segments"})
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -60,8 +68,8 @@ class ShardSample(NamedTuple):
 
     sample: str
     digest: str
-    path: str | None  # POSIX, relative to the videos' folder; None for a text
-    facts: dict[str, Any] | None  # arguments of video.VideoFacts; None where the status is not ok, and for a text
+    path: str | None  # POSIX, relative to the videos' folder; None where there is no file
+    facts: dict[str, Any] | None  # arguments of video.VideoFacts; None where the status is not ok, or no file is there
     status: str
 
 
@@ -72,16 +80,21 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
         column = table[field.name]
         if pa.types.is_string(field.type):
             columns[field.name] = pd.Series(column.to_numpy(zero_copy_only=False), dtype=object)
+        elif pa.types.is_list(field.type):
+            columns[field.name] = pd.Series(column.to_pylist(), dtype=object)
         else:
             columns[field.name] = column.to_pandas(types_mapper=_NULLABLE.get)
     frame = pd.DataFrame(columns)
-    frame.attrs["facts_version"] = (table.schema.metadata or {}).get(b"facts_version", b"").decode()
+    metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
+    frame.attrs["facts_version"] = metadata.get("facts_version", "")
+    frame.attrs |= {name: json.loads(metadata[name]) for name in JSON_ATTRS if name in metadata}
     return frame
 
 
 def to_table(frame: pd.DataFrame) -> pa.Table:
     """The inverse of `to_frame`; nothing of pandas' own metadata, so that equal content is equal bytes."""
     metadata = {"facts_version": frame.attrs.get("facts_version", "")}
+    metadata |= {name: json.dumps(frame.attrs[name]) for name in JSON_ATTRS if name in frame.attrs}
     columns = [pa.Array.from_pandas(frame[field.name], type=field.type) for field in SCHEMA]
     return pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata(metadata))
 
@@ -133,8 +146,8 @@ def read_shards(path: Path) -> dict[str, int]:
 
 
 def classes(frame: pd.DataFrame) -> list[str]:
-    """The labels that occur, sorted: class i of every head is the i-th of these."""
-    return sorted(frame["label"].dropna().unique())
+    """Class i of every head is the i-th of these: the data set's own, else the labels that occur, sorted."""
+    return frame.attrs.get("classes") or sorted(frame["label"].dropna().unique())
 
 
 def shard_samples(frame: pd.DataFrame, shard: int) -> list[ShardSample]:
@@ -189,12 +202,16 @@ def _read_table(path: Path, columns: list[str]) -> pa.Table:
         # From an open file: given a path, pyarrow would also take a folder, and read `name=value` folders as columns.
         with Path(path).open("rb") as stream:
             file = pq.ParquetFile(stream)
-            absent = [name for name in columns if name not in file.schema_arrow.names]
-            if absent:
+            present = [name for name in columns if name in file.schema_arrow.names]
+            absent = [name for name in columns if name not in present]
+            if not LATER.issuperset(absent):
                 raise DatasetError(
                     f"{path} lacks the columns {', '.join(absent)}: it is no manifest of this version; {remedy}"
                 )
-            return file.read(columns=columns).select(columns)
+            table = file.read(columns=present)
+            for name in absent:
+                table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+            return table.select(columns)
     except pa.ArrowInvalid as error:
         raise DatasetError(f"{path} is not a Parquet file that can be read ({error}); {remedy}") from None
 

@@ -8,6 +8,7 @@ import pandas as pd
 SHOWN = 20  # samples named in each list; the counts are always complete
 SIZES_SHOWN = 10
 NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
+LABEL_SPREADS = ("frames_a_video", "segments_a_video")
 SPREADS = ("duration", "fps", "frames", "width", "height", "file_bytes", "characters", "words")
 
 
@@ -18,14 +19,16 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
         frame: a manifest.
         kind: "video", "image" or "text": what a sample is.
         attrs: what the annotations tell beside their rows. Of videos `listed_twice`, [sample, split that counts, split
-            ignored] of each id that they repeat; of pictures `ignored`, {suffix: count} of the files that are none.
+            ignored] of each id that they repeat, and `notes` on labels of frames; of pictures `ignored`,
+            {suffix: count} of the files that are none.
         details: a sentence for the samples that are not ok.
 
     Returns:
         Of every kind `kind`, `samples`, `ok`, `splits` {split: {status: count}}; `not_ok` {reason: {count, samples:
         [{sample, detail}]}}. Of videos and pictures `same_content`, `unlabelled` {split: count}, `classes`, and over
         the ok samples `sizes`, `codecs`, `bytes`. Of videos also `listed_twice`, `duration` (s), `fps`, `frames` and
-        `decord_exact`; of pictures `width`, `height`, `file_bytes` and `ignored`; of texts `characters` and `words`.
+        `decord_exact`, and where frames have labels, `labels` instead of `classes`; of pictures `width`, `height`,
+        `file_bytes` and `ignored`; of texts `characters` and `words`.
     """
     ok = frame[frame["status"] == "ok"]
     report = {
@@ -40,9 +43,13 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
 
 def _of_videos(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) -> dict[str, Any]:
     twice = attrs["listed_twice"]
+    if "classes" in frame.attrs:
+        asked = {"labels": _of_labels(frame, attrs["notes"])}
+    else:
+        asked = {"classes": _classes(frame) | _absences(frame)}
     return _of_files(frame, ok) | {
         "same_content": _same_content(ok, "split"),
-        "classes": _classes(frame) | _absences(frame),
+        **asked,
         "listed_twice": {"count": len(twice), "samples": [list(item) for item in twice[:SHOWN]]},
         "duration": _spread(ok["duration"]) | {"hours": round(float(ok["duration"].sum()) / 3600, 3)},
         "fps": _spread(ok["fps"]),
@@ -69,11 +76,48 @@ def _of_texts(_: pd.DataFrame, ok: pd.DataFrame, __: Mapping[str, Any]) -> dict[
 
 def _of_files(frame: pd.DataFrame, ok: pd.DataFrame) -> dict[str, Any]:
     return {
-        "unlabelled": {split: int(rows["label"].isna().sum()) for split, rows in frame.groupby("split", sort=False)},
-        "sizes": _counts(ok["width"].astype(str) + "x" + ok["height"].astype(str), SIZES_SHOWN),
+        "unlabelled": {
+            split: int((rows["label"].isna() & rows["segments"].isna()).sum())
+            for split, rows in frame.groupby("split", sort=False)
+        },
+        "sizes": _counts((ok["width"].astype("string") + "x" + ok["height"].astype("string")).dropna(), SIZES_SHOWN),
         "codecs": _counts(ok["codec"]),
         "bytes": int(frame["bytes"].sum()),
     }
+
+
+def _of_labels(frame: pd.DataFrame, notes: Mapping[str, Any]) -> dict[str, Any]:
+    """How many frames and segments have labels, in all and by class, and which videos have none."""
+    labelled, without = frame.dropna(subset=["segments"]), frame[frame["segments"].isna()]
+    runs = pd.DataFrame(
+        [
+            (row.sample, segment["label"], segment["frames"])
+            for row in labelled[["sample", "segments"]].itertuples(index=False)
+            for segment in row.segments
+        ],
+        columns=["sample", "label", "frames"],
+    )
+    by_class = runs.groupby("label").agg(
+        frames=("frames", "sum"), segments=("frames", "size"), videos=("sample", "nunique")
+    )
+    counts = by_class.reindex(frame.attrs["classes"], fill_value=0)
+    listed = frame.attrs["class_lists"]
+    return {
+        "videos": len(labelled),
+        "without": {"count": len(without), "samples": without["sample"].head(SHOWN).tolist()},
+        "frames": int(runs["frames"].sum()),
+        "segments": len(runs),
+        "frames_a_video": _spread(runs.groupby("sample")["frames"].sum()),
+        "segments_a_video": _spread(runs.groupby("sample").size()),
+        "classes": {name: {key: int(value) for key, value in row.items()} for name, row in counts.T.items()},
+        "never": counts.index[counts["segments"] == 0].tolist(),
+        "lists": {name: {"classes": len(names)} | _sums(counts.loc[names]) for name, names in listed.items()},
+        **notes,
+    }
+
+
+def _sums(counts: pd.DataFrame) -> dict[str, int]:
+    return {name: int(counts[name].sum()) for name in ("frames", "segments")}
 
 
 def _not_ok(frame: pd.DataFrame, details: Mapping[str, str]) -> dict[str, Any]:
@@ -133,16 +177,21 @@ def quality_markdown(quality: Mapping[str, Any]) -> str:
     """The report as Markdown: what is there, what is not, and what deserves a look."""
     noun = NOUNS[quality["kind"]]
     parts = [f"# Data set: {quality['ok']} of {quality['samples']} {noun} ok", _split_table(quality)]
-    spreads = [name for name in SPREADS if name in quality]
+    spreads = {name: quality[name] for name in SPREADS if name in quality}
+    if "labels" in quality:
+        spreads |= {f"labelled {name.split('_')[0]}": quality["labels"][name] for name in LABEL_SPREADS}
     parts.append(
         _table(
             [f"of the ok {noun}", "min", "median", "max"],
-            [[name, *(quality[name][q] for q in ("min", "median", "max"))] for name in spreads],
+            [[name, *(spread[q] for q in ("min", "median", "max"))] for name, spread in spreads.items()],
         )
     )
     lines = {"video": _video_lines, "image": _picture_lines, "text": lambda _: []}[quality["kind"]](quality)
     if lines:
         parts.append("\n".join(f"- {line}" for line in lines))
+    if "labels" in quality:
+        rows = [[name, *counts.values()] for name, counts in quality["labels"]["classes"].items()]
+        parts.append(f"## Labels of frames\n\n{_table(['class', 'frames', 'segments', 'videos'], rows)}")
     for reason, found in quality["not_ok"].items():
         rows = [[item["sample"], item["detail"]] for item in found["samples"]]
         head = f"## {reason}: {found['count']}" + (f", the first {len(rows)}" if len(rows) < found["count"] else "")
@@ -162,19 +211,44 @@ def _split_table(quality: Mapping[str, Any]) -> str:
 
 
 def _video_lines(quality: Mapping[str, Any]) -> list[str]:
-    same, twice, classes = quality["same_content"], quality["listed_twice"], quality["classes"]
+    same, twice = quality["same_content"], quality["listed_twice"]
     return [
         f"{quality['duration']['hours']} hours, {quality['bytes'] / 1e9:.2f} GB; "
         f"decord is exact on {quality['decord_exact']}.",
         "Codecs: " + _listing(quality["codecs"]) + ". Sizes: " + _listing(quality["sizes"]) + ".",
-        f"Classes: {classes['count']}; in train but not in validation {len(classes['not_in_validation'])}, "
-        f"in validation but not in train {len(classes['not_in_train'])}.",
+        *(_label_lines(quality["labels"]) if "labels" in quality else _class_lines(quality["classes"])),
         f"Same content under different ids: {same['count']} groups, {same['across_splits']} of them across splits"
         + _repeated(same),
         f"Ids listed twice: {twice['count']}"
         + "".join(f"; {sample} counts for {kept}, not for {ignored}" for sample, kept, ignored in twice["samples"])
         + ".",
     ]
+
+
+def _class_lines(classes: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Classes: {classes['count']}; in train but not in validation {len(classes['not_in_validation'])}, "
+        f"in validation but not in train {len(classes['not_in_train'])}."
+    ]
+
+
+def _label_lines(labels: Mapping[str, Any]) -> list[str]:
+    without = labels["without"]
+    lines = [
+        f"Labels: {labels['frames']} frames in {labels['segments']} segments of {labels['videos']} videos.",
+        f"Videos without labels: {without['count']}" + "".join(f", {sample}" for sample in without["samples"]) + ".",
+        f"Classes: {len(labels['classes'])}; without a frame {', '.join(labels['never']) or 'none'}.",
+    ]
+    lines += [
+        f"List {name}: {found['classes']} classes, {found['frames']} frames in {found['segments']} segments."
+        for name, found in labels["lists"].items()
+    ]
+    if "frames_of_several_actions" in labels:
+        lines.append(
+            f"Actions overlap on {labels['frames_of_several_actions']} frames; {labels['actions_without_a_frame']} are "
+            "left without one."
+        )
+    return lines
 
 
 def _picture_lines(quality: Mapping[str, Any]) -> list[str]:

@@ -3,6 +3,11 @@
 Knows no store, no head and no trainer: what it writes is read like any other data set or checkpoint.
 """
 
-from pipeline.toyworld.ssv2 import ToyworldError, write_ssv2
+from pipeline.toyworld.assembly import write_assembly
+from pipeline.toyworld.ssv2 import write_ssv2
+from pipeline.toyworld.writing import ToyworldError
 
-__all__ = ["ToyworldError", "write_ssv2"]
+__all__ = ["WRITERS", "ToyworldError", "write_assembly", "write_ssv2"]
+
+# By the layout of the data set that each writes.
+WRITERS = {"ssv2": write_ssv2, "mstcn": write_assembly}

@@ -120,6 +120,23 @@ def write_texts(path: Path, texts: Sequence[str] = ("dog", "a red fox", "ice cre
     return list(texts)
 
 
+# Three classes and three videos, as sets of MS-TCN's layout have them.
+MAPPING = ("SIL", "take_cup", "pour_coffee")
+LABELLED = {"v1": "SIL take_cup take_cup SIL", "v2": "take_cup pour_coffee pour_coffee", "v3": "SIL SIL pour_coffee"}
+
+
+def write_labelled(root: Path, bundles: Mapping[str, Sequence[str]], labels: Mapping[str, str] | None = None) -> Path:
+    """Writes mapping.txt, a file of labels a video (names between spaces, one a frame) and lists of videos by path."""
+    for folder in ("groundTruth", "splits"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "mapping.txt").write_text("".join(f"{index} {name}\n" for index, name in enumerate(MAPPING)))
+    for sample, names in (LABELLED if labels is None else labels).items():
+        (root / f"groundTruth/{sample}.txt").write_text("".join(f"{name}\n" for name in names.split()))
+    for path, lines in bundles.items():
+        (root / path).write_text("".join(f"{line}\n" for line in lines))
+    return root
+
+
 def made_up_manifest(annotations: pd.DataFrame, shard_size: int) -> pd.DataFrame:
     """A manifest as if every video were there and ok; digests are those of the ids."""
     samples = annotations["sample"].tolist()
@@ -134,7 +151,7 @@ def made_up_manifest(annotations: pd.DataFrame, shard_size: int) -> pd.DataFrame
         "bytes": [90_000] * len(samples),
         "mtime_ns": [1_700_000_000_000_000_000 + i for i in range(len(samples))],
     }
-    columns["shard"] = list(assign_shards(samples, {}, shard_size).values())
+    columns |= {"shard": list(assign_shards(samples, {}, shard_size).values()), "segments": [None] * len(samples)}
     return to_frame(pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA))
 
 

@@ -72,6 +72,11 @@ def test_a_manifest_that_is_absent_or_broken_is_an_error_that_names_it(frame, tm
         read_manifest(tmp_path / "old.parquet")
 
 
+def test_a_manifest_of_an_earlier_version_lacks_segments_and_reads_as_without_any(frame, tmp_path):
+    pq.write_table(manifest.to_table(frame).drop_columns(["segments"]), tmp_path / "old.parquet")
+    pd.testing.assert_frame_equal(read_manifest(tmp_path / "old.parquet"), frame)
+
+
 def test_classes_are_the_labels_that_occur_sorted(frame):
     assert classes(frame) == ["Holding something", "Moving something up"]
 

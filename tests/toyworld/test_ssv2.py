@@ -15,8 +15,9 @@ import pytest
 from pipeline.config import ToySSv2, Toyworld
 from pipeline.toyworld import ToyworldError, write_ssv2
 from pipeline.toyworld.scene import render
-from pipeline.toyworld.ssv2 import encode, stage, videos
+from pipeline.toyworld.ssv2 import stage, videos
 from pipeline.toyworld.templates import TEMPLATES
+from pipeline.toyworld.writing import encode
 
 
 def _params(seed: int = 1, train: int = 1, size: int = 64) -> Toyworld:

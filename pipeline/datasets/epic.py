@@ -1,0 +1,167 @@
+"""Reads Epic-Kitchens-100's annotations as published: actions of a verb and a noun. Opens no video.
+
+In the folder `labels` of params, below the root:
+    EPIC_100_train.csv, EPIC_100_validation.csv    narration_id, participant_id, video_id, start_frame, stop_frame,
+                                                   verb_class, noun_class, ...; an action a line
+    EPIC_100_verb_classes.csv, EPIC_100_noun_classes.csv    id, key, ...
+    EPIC_100_video_info.csv                        video_id, duration (s), fps, resolution
+Videos, if there are any, lie as <videos>/<participant>/videos/<id><extension>.
+
+Classes are the background, then each pair of verb and noun that occurs. Labels are `label_fps` a second. Actions
+overlap, and a frame has one label: that of the action that began last.
+
+Source: Damen et al., IJCV 2022, https://github.com/epic-kitchens/epic-kitchens-100-annotations.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from pipeline.config import Dataset
+from pipeline.datasets.labels import Labels, class_list_files, required
+from pipeline.datasets.names import DatasetError, check_file_name
+from pipeline.datasets.segments import Segment
+
+SPLITS = ("train", "validation")
+NUMBERS = ["start_frame", "stop_frame", "verb_class", "noun_class"]
+ACTIONS = ["narration_id", "participant_id", "video_id", *NUMBERS]
+
+
+def read_annotations(dataset: Dataset) -> pd.DataFrame:
+    """One row a video, in the order train, validation, and of its first action within each.
+
+    Returns:
+        Columns `sample` (the video's id), `path` (or None where the set has no videos), `label` (None), `split`,
+        `template` (None); all of them objects. A video of both splits counts for train, and is kept in
+        `frame.attrs["listed_twice"]`.
+
+    Raises:
+        DatasetError: a file is absent or broken, or an id cannot be a file name.
+    """
+    actions = _actions(dataset)
+    rows, listed_twice = {}, []
+    for video, participant, split in actions[["video_id", "participant_id", "split"]].drop_duplicates().to_numpy():
+        if video in rows:
+            listed_twice.append([video, rows[video][1], split])
+            continue
+        name = check_file_name(f"{video}{dataset.extension}", str(_file(dataset, split)))
+        folder = check_file_name(participant, str(_file(dataset, split)))
+        rows[video] = (None if dataset.videos is None else f"{folder}/videos/{name}", split)
+    frame = pd.DataFrame([(video, *row) for video, row in rows.items()], columns=["sample", "path", "split"])
+    frame = frame.assign(label=None, template=None).astype(object)
+    frame.attrs["listed_twice"] = listed_twice
+    return frame
+
+
+def annotation_files(dataset: Dataset) -> list[Path]:
+    """The five tables and the lists of classes. Raises DatasetError where one is not there."""
+    names = (*SPLITS, "verb_classes", "noun_classes", "video_info")
+    return [*(_file(dataset, name) for name in names), *class_list_files(dataset).values()]
+
+
+def label_files(dataset: Dataset, samples: Sequence[str]) -> dict[str, Path]:
+    """None: the annotations say it all."""
+    return {}
+
+
+def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels:
+    """The labels of all frames of these videos, `label_fps` a second.
+
+    Raises:
+        DatasetError: `label_fps` or the background is not set, a table is broken, or an action has a verb, a noun or a
+            video that its table lacks.
+    """
+    if dataset.label_fps is None or len(dataset.background) != 1:
+        raise DatasetError(
+            f"the labels of {dataset.root} are made from times: set label_fps to the rows a second of the features and "
+            "background to one name, that of the frames without an action"
+        )
+    (background,) = dataset.background
+    actions = _actions(dataset)
+    verbs, nouns = (_keys(_file(dataset, f"{kind}_classes")) for kind in ("verb", "noun"))
+    _expect_known(dataset, actions, verbs, nouns)
+    pairs = sorted(set(zip(actions["verb_class"], actions["noun_class"], strict=True)))
+    classes = [background, *(f"{verbs[verb]} {nouns[noun]}" for verb, noun in pairs)]
+    number = {pair: 1 + index for index, pair in enumerate(pairs)}
+    info = _table(_file(dataset, "video_info"), ["video_id", "duration", "fps"], ["duration", "fps"])
+    info = info.set_index("video_id")
+    places = [{key: 1 + place for place, key in enumerate(sorted(keys))} for keys in (verbs, nouns)]
+    parts = {
+        "verbs": [background, *(verbs[key] for key in sorted(verbs))],
+        "nouns": [background, *(nouns[key] for key in sorted(nouns))],
+        "pairs": [[0, 0], *([places[0][verb], places[1][noun]] for verb, noun in pairs)],
+    }
+    segments, shared, hidden = {}, 0, 0
+    for video, rows in actions[actions["video_id"].isin(set(samples))].groupby("video_id", sort=False):
+        if video not in info.index:
+            raise DatasetError(f"video {video!r} is not in {_file(dataset, 'video_info')}; use one release's files")
+        seconds, fps = info.loc[video, ["duration", "fps"]]
+        rows = rows.sort_values("start_frame", kind="stable")
+        spans = np.rint(rows[["start_frame", "stop_frame"]].to_numpy() * (dataset.label_fps / fps)).astype(np.int64)
+        owner = np.full(round(seconds * dataset.label_fps), -1)
+        for action, (start, stop) in enumerate(spans):
+            shared += int((owner[start:stop] >= 0).sum())
+            owner[start:stop] = action
+        hidden += len(rows) - len(np.setdiff1d(owner, [-1]))
+        index = np.array([number[pair] for pair in zip(rows["verb_class"], rows["noun_class"], strict=True)] + [0])
+        segments[video] = _runs(index[owner], classes)
+    notes = {"frames_of_several_actions": shared, "actions_without_a_frame": hidden}
+    return Labels(classes, segments, parts, notes)
+
+
+def _runs(labels_T: np.ndarray, classes: Sequence[str]) -> list[Segment]:
+    starts = np.flatnonzero(np.diff(labels_T, prepend=-1))
+    lengths = np.diff(starts, append=len(labels_T))
+    return [
+        {"label": classes[labels_T[start]], "frames": int(length)}
+        for start, length in zip(starts, lengths, strict=True)
+    ]
+
+
+def _expect_known(dataset: Dataset, actions: pd.DataFrame, verbs: dict[int, str], nouns: dict[int, str]) -> None:
+    for column, keys in (("verb_class", verbs), ("noun_class", nouns)):
+        unknown = actions[~actions[column].isin(keys)]
+        if len(unknown):
+            row = unknown.iloc[0]
+            raise DatasetError(
+                f"{_file(dataset, row['split'])}: {row['narration_id']} of video {row['video_id']!r} has the {column} "
+                f"{row[column]}, which is not in {_file(dataset, column + 'es').name}; use one release's files"
+            )
+
+
+def _actions(dataset: Dataset) -> pd.DataFrame:
+    """All actions, with their `split`."""
+    tables = [_table(_file(dataset, split), ACTIONS, NUMBERS).assign(split=split) for split in SPLITS]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _keys(path: Path) -> dict[int, str]:
+    table = _table(path, ["id", "key"], ["id"])
+    if table["id"].duplicated().any() or table["key"].duplicated().any():
+        raise DatasetError(f"{path} has an id or a key twice; download it again")
+    return dict(zip(table["id"].astype(int), table["key"], strict=True))
+
+
+def _table(path: Path, columns: list[str], numbers: list[str]) -> pd.DataFrame:
+    """The named columns of a csv file; `numbers` as such, the others as text."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, pd.errors.EmptyDataError) as error:  # the former of bytes that are not UTF-8, too
+        raise DatasetError(f"{path} is no csv file that can be read ({error}); download it again") from None
+    absent = [name for name in columns if name not in table]
+    if absent:
+        raise DatasetError(f"{path} lacks the columns {', '.join(absent)}; use the files of the official release")
+    table = table[columns].copy()
+    for name in numbers:
+        values = pd.to_numeric(table[name], errors="coerce")
+        bad = table[~(values >= 0)]
+        if len(bad):
+            raise DatasetError(f"{path}: line {bad.index[0] + 2} has the {name} {bad[name].iloc[0]!r}, wanted a number")
+        table[name] = values
+    return table
+
+
+def _file(dataset: Dataset, name: str) -> Path:
+    return required(dataset, dataset.labels, f"EPIC_100_{name}.csv")

@@ -1,0 +1,124 @@
+"""What the layouts whose frames have labels share: classes, lists of classes, text files of labels. Knows no layout."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Dataset
+from pipeline.datasets.folders import followed, home_of
+from pipeline.datasets.names import DatasetError
+from pipeline.datasets.segments import Segment, run_lengths
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What a data set says of its frames.
+
+    Attributes:
+        classes: names; class i of every head is the i-th of these.
+        segments: sample -> the runs of its labels; a sample without labels is not in it.
+        parts: where a class is a verb and a noun: {"verbs", "nouns": names, "pairs": [verb, noun] of each class, as
+            indices}; else None.
+        notes: JSON-able remarks for the quality report.
+    """
+
+    classes: list[str]
+    segments: Mapping[str, list[Segment]]
+    parts: dict[str, list[Any]] | None = None
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def metadata(self, dataset: Dataset) -> dict[str, Any]:
+        """What the manifest keeps beside its rows: `classes`, `class_lists` and, if there are any, `parts`.
+
+        Raises:
+            DatasetError: the data set's background or a list of classes names a class that there is not.
+        """
+        for name in dataset.background:
+            if name not in self.classes:
+                raise DatasetError(
+                    f"the background {name!r} of the data set in {dataset.root} is not among its {len(self.classes)} "
+                    f"classes ({', '.join(self.classes[:5])}, ...); correct it in params.yaml"
+                )
+        lists = {name: _class_list(path, self.classes) for name, path in class_list_files(dataset).items()}
+        return {"classes": self.classes, "class_lists": lists} | ({"parts": self.parts} if self.parts else {})
+
+
+def digest_of(segments: Sequence[Segment]) -> str:
+    """sha256 of a sample's labels: what stands for it where the set has no videos."""
+    return hashlib.sha256(json.dumps([[s["label"], s["frames"]] for s in segments]).encode()).hexdigest()
+
+
+def class_list_files(dataset: Dataset) -> dict[str, Path]:
+    """The files of the data set's lists of classes, by name, in the order of params.
+
+    Raises:
+        DatasetError: one is not there, or leads out of the root.
+    """
+    return {name: required(dataset, path) for name, path in dataset.class_lists.items()}
+
+
+def required(dataset: Dataset, *parts: str) -> Path:
+    """A file below the root.
+
+    Raises:
+        DatasetError: it is not there, or leads out of the root.
+    """
+    path = Path(dataset.root, *parts)
+    if not path.is_file():
+        raise DatasetError(f"{path} does not exist or is no file; correct the data set's paths in params.yaml")
+    followed(path, home_of(dataset))
+    return path
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file without the white space around them; a last one may lack its line end.
+
+    Raises:
+        DatasetError: it is not UTF-8, or cannot be read.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+    lines = [line.strip() for line in lines]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def read_label_file(path: Path, sample: str, classes: Collection[str]) -> list[Segment]:
+    """A text file with the label of a frame a line.
+
+    Raises:
+        DatasetError: it cannot be read, holds nothing or a label that is no class; the message names sample and file.
+    """
+    try:
+        lines = read_lines(path)
+    except DatasetError as error:
+        raise DatasetError(f"video {sample!r}: {error}") from None
+    if not lines:
+        raise DatasetError(f"video {sample!r}: {path} holds no label; write one a frame, or remove the file")
+    segments, line = run_lengths(lines), 1
+    for segment in segments:
+        if segment["label"] not in classes:
+            raise DatasetError(
+                f"video {sample!r}: {path} has the label {segment['label']!r} on line {line}, which is none of the "
+                f"{len(classes)} classes of the mapping; correct it, or add it to the mapping"
+            )
+        line += segment["frames"]
+    return segments
+
+
+def _class_list(path: Path, classes: Sequence[str]) -> list[str]:
+    known, listed = set(classes), dict.fromkeys(filter(None, read_lines(path)))
+    for name in listed:
+        if name not in known:
+            raise DatasetError(
+                f"{path} lists {name!r}, which is none of the {len(classes)} classes; correct its spelling"
+            )
+    return list(listed)

@@ -1,0 +1,146 @@
+"""Reads the layout of MS-TCN's data sets, a label a line a frame, and EgoProceL's variant of it. Opens no video.
+
+    mapping.txt                 `0 SIL`: number and name of each class; the name may hold spaces
+    groundTruth/<id>.txt        the name of a class a line, one a frame; the folder is `labels` in params
+    splits/train.split1.bundle  mstcn: a video a line, as `<id>.txt`; Breakfast, 50Salads, GTEA, HA-ViD
+    split1.train, split1.test   egoprocel: a video a line, as `<id>`; EgoProceL and Epic-Kitchens as FACT publishes them
+
+Bundles may begin with a line `#bundle`, have paths before their ids, and lack the last line end. At plan time only they
+and the mapping are read, not the labels.
+
+Source: Abu Farha and Gall, CVPR 2019, and the data published with it, https://zenodo.org/records/3625992; Lu and
+Elhamifar, CVPR 2024.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from pipeline.config import Dataset
+from pipeline.datasets.folders import followed, home_of
+from pipeline.datasets.labels import Labels, class_list_files, read_label_file, read_lines, required
+from pipeline.datasets.names import DatasetError, check_file_name
+
+# Layout -> folder of the lists of videos, the names that are looked at, and how they are understood.
+LISTS = {
+    "mstcn": ("splits", ("*.bundle",), re.compile(r"(?P<kind>\w+)\.(?P<fold>\w+)\.bundle")),
+    "egoprocel": (".", ("*.train", "*.test"), re.compile(r"(?P<fold>\w+)\.(?P<kind>train|test)")),
+}
+
+
+class Bundle(NamedTuple):
+    """A list of videos: `kind` is train, test or the like, `fold` which division of the set it belongs to."""
+
+    kind: str
+    fold: str
+    path: Path
+
+
+def read_annotations(dataset: Dataset) -> pd.DataFrame:
+    """One row a video, in the order of the lists: fold by fold, train first and test last.
+
+    Returns:
+        Columns `sample`, `path` (`<id><extension>`, or None where the set has no videos), `label` (None), `split`
+        (every list that has the video: "train.split1+test.split2", or "train" where there is one fold only),
+        `template` (None); all of them objects. `frame.attrs["listed_twice"]` holds [sample, list, list] of what a list
+        repeats.
+
+    Raises:
+        DatasetError: there is no list, one has an unknown name, cannot be read or holds an id that cannot be a file
+            name, or a fold trains on a video that it also tests on.
+    """
+    bundles = _bundles(dataset)
+    one_fold = len({bundle.fold for bundle in bundles}) == 1
+    rows: dict[str, list[Bundle]] = {}
+    listed_twice = []
+    for bundle in bundles:
+        for sample in _ids(bundle.path):
+            check_file_name(f"{sample}{dataset.extension}", str(bundle.path))
+            if bundle in rows.setdefault(sample, []):
+                listed_twice.append([sample, bundle.path.name, bundle.path.name])
+                continue
+            trains = [other for other in rows[sample] if other.fold == bundle.fold and other.kind == "train"]
+            if trains:
+                raise DatasetError(
+                    f"video {sample!r} is in {trains[0].path} and in {bundle.path}: what was trained on must not be "
+                    "evaluated on; remove it from one of them"
+                )
+            rows[sample].append(bundle)
+    splits = ["+".join(b.kind if one_fold else f"{b.kind}.{b.fold}" for b in lists) for lists in rows.values()]
+    paths = [None if dataset.videos is None else f"{sample}{dataset.extension}" for sample in rows]
+    frame = pd.DataFrame({"sample": list(rows), "path": paths, "label": None, "split": splits}, dtype=object)
+    frame = frame.assign(template=None).astype(object)
+    frame.attrs["listed_twice"] = listed_twice
+    return frame
+
+
+def annotation_files(dataset: Dataset) -> list[Path]:
+    """The mapping, the lists of videos and the lists of classes. Raises DatasetError where one must be and is not."""
+    bundles = [bundle.path for bundle in _bundles(dataset)]
+    return [required(dataset, "mapping.txt"), *bundles, *class_list_files(dataset).values()]
+
+
+def label_files(dataset: Dataset, samples: Sequence[str]) -> dict[str, Path]:
+    """sample -> its text file of labels, of the samples that have one."""
+    paths = {sample: Path(dataset.root, dataset.labels, f"{sample}.txt") for sample in samples}
+    return {sample: path for sample, path in paths.items() if path.exists()}
+
+
+def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels:
+    """The labels of all frames of these samples; one without a file of labels has none.
+
+    Raises:
+        DatasetError: the mapping cannot be used, or a file of labels; the message names the video and the file.
+    """
+    classes = _mapping(required(dataset, "mapping.txt"))
+    known, home = frozenset(classes), home_of(dataset)
+    segments = {}
+    for sample, path in label_files(dataset, samples).items():
+        followed(path, home)
+        segments[sample] = read_label_file(path, sample, known)
+    return Labels(classes, segments)
+
+
+def _bundles(dataset: Dataset) -> list[Bundle]:
+    folder, patterns, name = LISTS[dataset.layout]
+    found = []
+    for path in (path for pattern in patterns for path in Path(dataset.root, folder).glob(pattern)):
+        parts = name.fullmatch(path.name)
+        if parts is None:
+            raise DatasetError(
+                f"{path} is not named like a list of videos of the layout {dataset.layout} "
+                "(train.split1.bundle, or split1.train for egoprocel); rename or remove it"
+            )
+        found.append(Bundle(parts["kind"], parts["fold"], required(dataset, folder, path.name)))
+    if not found:
+        raise DatasetError(
+            f"no list of videos ({', '.join(patterns)}) in {Path(dataset.root, folder)}; correct the data set's root "
+            "in params.yaml"
+        )
+    # split2 before split10; train first, test last.
+    return sorted(found, key=lambda b: (len(b.fold), b.fold, b.kind != "train", b.kind == "test", b.kind))
+
+
+def _ids(path: Path) -> list[str]:
+    lines = [line for line in read_lines(path) if line and not line.startswith("#")]
+    return [re.split(r"[/\\]", line)[-1].removesuffix(".txt") for line in lines]
+
+
+def _mapping(path: Path) -> list[str]:
+    """Names of the classes, by their numbers."""
+    names: dict[int, str] = {}
+    for number, line in enumerate(filter(None, read_lines(path)), 1):
+        index, *name = line.split(maxsplit=1)
+        if not index.isdecimal() or not name:
+            raise DatasetError(f"{path}: line {number} is {line!r}, wanted `0 name of a class`; correct it")
+        if int(index) in names or name[0] in names.values():
+            raise DatasetError(f"{path}: line {number} ({line!r}) repeats a number or a name; remove one of the two")
+        names[int(index)] = name[0]
+    if not names or sorted(names) != list(range(len(names))):
+        raise DatasetError(
+            f"{path} has the numbers {sorted(names)[:20]}, wanted 0, 1, 2, ... without a gap; correct it"
+        )
+    return [names[index] for index in range(len(names))]
