@@ -61,12 +61,12 @@ def main() -> None:
 @app.command()
 def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
     """Render a data set of the embedded toy world: real encoded videos in the real layout."""
-    from pipeline.toyworld import write_ssv2
+    from pipeline.toyworld import WRITERS
 
     chosen = load_params(params)
     if chosen.toyworld is None or chosen.datasets[dataset].made_by != "toyworld":
         raise typer.BadParameter(f"{dataset} is not made by toyworld")
-    write_ssv2(chosen.toyworld, Path(chosen.datasets[dataset].root), say)
+    WRITERS[chosen.datasets[dataset].layout](chosen.toyworld, Path(chosen.datasets[dataset].root), say)
 
 
 @app.command()
@@ -216,8 +216,8 @@ def _users(params: Params, root: Path) -> dict[Path, list[str]]:
             note(dataset, other, feature)
 
     for name, head in params.heads.items():
-        for feature in head.features.model_dump().values():
-            note(head.dataset, feature, name)
+        for read in head.inputs.values():
+            note(read.dataset, read.feature, name)
     for name, dataset in params.datasets.items():
         for feature in dataset.features:
             note(name, feature, f"datasets.{name}")
@@ -248,7 +248,7 @@ def _run_arguments(params: str, head: str, changes: list[str] | None):
     overrides = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes or ())}
     run = plan.run(head, overrides)
     chosen = plan.params.replacing(head, run.config)
-    features = {role: feature_dir(chosen, run.dataset, name) for role, name in run.config.features.model_dump().items()}
+    features = {role: feature_dir(chosen, *read) for role, read in run.config.inputs.items()}
     return chosen, head, FEATURES / run.dataset / "manifest.parquet", features, Path(run.folder)
 
 

@@ -25,7 +25,7 @@ from pipeline.config import (
 )
 
 # A run's numbers depend on these sources; editing one starts new runs beside the old ones.
-RUN_CODE = ("heads/{head}", "training")
+RUN_CODE = ("heads/{code}", "training")
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Plan:
         document = json.loads(params.part(dataset=dataset, features=features, head=head))
         if chosen:
             document["ablations"] = {ablation: chosen.model_dump(mode="json")}
-            read = [name for run in self.ablation_runs(ablation) for name in run.config.features.model_dump().values()]
-            document["features"] |= json.loads(params.part(features=tuple(dict.fromkeys(read))))["features"]
+            reads = {read.feature: None for run in self.ablation_runs(ablation) for read in run.config.inputs.values()}
+            document["features"] |= json.loads(params.part(features=tuple(reads)))["features"]
         return canonical_json(document)
 
     @property
@@ -118,8 +118,7 @@ class Plan:
         """The features of a data set that a head or the data set itself asks for, with all that they are made from."""
         asked = dict.fromkeys(self.params.datasets[dataset].features)
         for run in self.results.values():
-            if run.dataset == dataset:
-                asked |= dict.fromkeys(run.config.features.model_dump().values())
+            asked |= dict.fromkeys(read.feature for read in run.config.inputs.values() if read.dataset == dataset)
         return self.params.reading(*asked)
 
     @cached_property
@@ -162,6 +161,14 @@ class Plan:
         """The files that declare a data set's samples. Raises ParamsError when they are not there."""
         return [str(path) for path in datasets.annotation_files(self.params.datasets[dataset])]
 
+    def label_files(self, dataset: str) -> list[str]:
+        """The files with the labels of a data set's frames, a file a sample."""
+        chosen = self.params.datasets[dataset]
+        if chosen.layout not in datasets.LABELLED:
+            return []
+        found = datasets.label_files(chosen, datasets.read_annotations(chosen)["sample"].tolist())
+        return [str(path) for path in found.values()]
+
     def listing(self, dataset: str) -> str:
         """Changes when a sample is added to or removed from a data set that no annotation file declares."""
         if self.annotation_files(dataset):
@@ -186,9 +193,9 @@ class Plan:
         """The shard manifests of every feature that a run reads."""
         run = self.runs[head, key]
         return [
-            self.shard_path(run.dataset, feature, shard)
-            for feature in run.config.features.model_dump().values()
-            for shard in self.shards(run.dataset)
+            self.shard_path(read.dataset, read.feature, shard)
+            for read in run.config.inputs.values()
+            for shard in self.shards(read.dataset)
         ]
 
     def shard_digest(self, manifest: str, shard: int) -> str:
@@ -210,6 +217,6 @@ def sources(*folders: str) -> list[str]:
 def run_key(params: Params, head: str, config: Any) -> str:
     """The key of a run: the head's sub-tree (its result's name apart), its features and the code that trains it."""
     keyed = config.model_dump(mode="json", exclude={"result", "bootstrap", "calibration_bins", "eval_split"})
-    keys = {role: feature_key(params, name) for role, name in config.features.model_dump().items()}
-    code = code_digest(*(path.format(head=head) for path in RUN_CODE))
+    keys = {role: feature_key(params, read.feature) for role, read in config.inputs.items()}
+    code = code_digest(*(path.format(code=config.code) for path in RUN_CODE))
     return content_key({"head": head, "config": keyed, "features": keys, "code": code})

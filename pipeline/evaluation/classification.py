@@ -3,29 +3,25 @@
 Shape suffixes: B videos, T steps, N samples, C classes.
 """
 
-import contextlib
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping
-from importlib.metadata import version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.config import Params, canonical_json, code_digest
+from pipeline.config import Params
 from pipeline.evaluation.metrics import bootstrap_interval, calibration, confusion, per_class, ranked, top_k_accuracy
+from pipeline.evaluation.provenance import counted, deterministic, opened, provenance, trained
 from pipeline.training.data import Batch, OrderedBatches, Tokens
-from pipeline.training.dataset import SHOWN, DataError, Samples
-from pipeline.training.registry import KINDS, build, predict
-from pipeline.training.run_folder import WEIGHTS, RunError, read_run, write_json
-from pipeline.training.trainer import accelerator, head_samples, say
+from pipeline.training.dataset import Samples
+from pipeline.training.registry import KINDS, predict
+from pipeline.training.run_folder import write_json
+from pipeline.training.trainer import accelerator, say
 
-LIBRARIES = ("torch", "lightning", "numpy", "transformers", "torchvision")
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 FRAME_ORDERS = ("as_is", "reversed", "shuffled")
 TOP = 5
@@ -40,37 +36,9 @@ def evaluate(
     out: Path | None = None,
     progress: Callable[[str], None] = say,
 ) -> dict[str, Any]:
-    """Reads the evaluation split once and writes what came of it: predictions.parquet in the run, and the result JSON.
-
-    Equal inputs give equal bytes, provenance.timings apart.
-
-    Args:
-        params: holds the head and `compute`.
-        head: its name.
-        manifest: the data set's Parquet manifest.
-        features: role -> directory of the store.
-        run: folder of a complete run.
-        out: the result; run/result.json if not given.
-        progress: called with one line at the end.
-
-    Returns:
-        What the JSON holds.
-
-    Raises:
-        RunError: the run is not complete, or learned from other data.
-        DataError: manifest and stores do not belong together, or nothing can be evaluated.
-    """
+    """`evaluation.evaluate` of a classification head."""
     began = time.monotonic()
-    torch.set_num_threads(params.compute.threads)
-    config = params.head(head)
-    samples = head_samples(params, head, manifest, features)
-    record = read_run(run)
-    if record["data_digest"] != samples.digest:
-        raise RunError(
-            f"{run} learned from other samples than {manifest} and the stores hold now; train the head again"
-        )
-    if not samples.parts["evaluated"]:
-        raise DataError(f"the split {config.eval_split!r} holds no usable sample; correct eval_split in params.yaml")
+    config, (samples, record) = params.head(head), opened(params, head, manifest, features, run)
     device = torch.device(accelerator(params.compute.device))
     with deterministic():
         logits, wall = _predict(params, head, samples, run, device)
@@ -81,10 +49,7 @@ def evaluate(
         scores[f"top1_{order}"] = top_k_accuracy(ranked(probabilities[order], 1), labels, 1)
     result = {
         **scores,
-        "samples": {
-            **samples.counts,
-            "failures": [{"sample": s, "reason": r} for s, r in list(samples.failed.items())[:SHOWN]],
-        },
+        "samples": counted(samples),
         "provenance": {
             **provenance(config, samples, device),
             "timings": {"predict_s": wall, "evaluate_s": time.monotonic() - began, "train": record["timings"]},
@@ -124,43 +89,6 @@ def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str]
     }
 
 
-def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str, Any]:
-    """What the numbers rest on; nothing here depends on the moment."""
-    features = {}
-    for role, stream in samples.streams.items():
-        made = stream.store.provenance
-        features[role] = {
-            "name": made["feature"],
-            "key": stream.store.key,
-            "backbone": made["config"]["backbone"],
-            "weights": made["weights"],
-            "dataset": config.dataset,
-            "failed": len(stream.store.failed),
-        }
-    # Anywhere in the chain: a feature may be made from others.
-    guessed = any('"random:' in canonical_json(stream.store.provenance) for stream in samples.streams.values())
-    return {
-        "params": config.model_dump(mode="json"),
-        "features": features,
-        "weights": "random" if guessed else "trained",
-        "code": code_digest("."),
-        "seed": config.seed,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
-    }
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    """Only operations that repeat to the bit; the caller's choice comes back afterwards."""
-    before = torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-
-
 def reorder(batch: Batch, roles: tuple[str, ...], order: str, seed: int) -> Batch:
     """The same tokens with their steps in another order; the times stay, so a step claims to be at another moment.
 
@@ -197,9 +125,7 @@ def _predict(
     """Logits (N, C) float32 for each order of the frames, and the seconds that took."""
     config, compute = params.head(head), params.compute
     began = time.monotonic()
-    model = build(head, config, samples)
-    model.load_state_dict(load_file(run / WEIGHTS))
-    model.to(device).eval()
+    model = trained(params, head, samples, run, device)
     tokens = Tokens(samples, samples.parts["evaluated"], compute.cache_memory_gb * 1e9)
     loader = tokens.loader(OrderedBatches(range(len(tokens)), config.batch_size), compute.decode_workers)
     dtype = AUTOCAST.get(config.precision)

@@ -1,6 +1,25 @@
 """Pictures and tables from results alone. Reads no store, trains nothing."""
 
+import json
+from pathlib import Path
+
+import pandas as pd
+
 from pipeline.reports.ablation import ablation_table
-from pipeline.reports.classification import publish
+from pipeline.reports.classification import publish_classification, training_figure
+from pipeline.reports.segmentation import publish_segmentation, save
 
 __all__ = ["ablation_table", "publish"]
+
+
+def publish(run: Path, out: Path) -> None:
+    """Copies run/result.json to `out` and draws its pictures beside it, as its kind asks for.
+
+    Args:
+        run: folder of an evaluated run.
+        out: results/<name>.json, written last.
+    """
+    classifies = "top1" in json.loads((run / "result.json").read_text())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
+    (publish_classification if classifies else publish_segmentation)(run, out)

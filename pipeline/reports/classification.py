@@ -16,18 +16,17 @@ from matplotlib.ticker import MaxNLocator
 LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a grey smear
 
 
-def publish(run: Path, out: Path) -> None:
-    """Copies run/result.json to `out` and draws <out>_confusion.png and <out>_training.png beside it.
+def publish_classification(run: Path, out: Path) -> None:
+    """Copies run/result.json to `out` and draws <out>_confusion.png beside it.
 
     Args:
-        run: folder with result.json and history.csv.
+        run: folder with result.json.
         out: results/<name>.json, written last.
     """
     text = (run / "result.json").read_text()
     result = json.loads(text)
     out.parent.mkdir(parents=True, exist_ok=True)
     _save(confusion_figure(result), out.with_name(f"{out.stem}_confusion.png"))
-    _save(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
     scratch = out.with_suffix(".partial")
     scratch.write_text(text)
     os.replace(scratch, out)
@@ -65,12 +64,12 @@ def training_figure(history: pd.DataFrame) -> plt.Figure:
     figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for column, name in (("train_loss", "train"), ("holdout_loss", "holdout")):
         loss.plot(history["epoch"], history[column], label=name)
-    loss.set(xlabel="epoch", ylabel="cross entropy", title="loss")
+    loss.set(xlabel="epoch", title="loss")
     loss.legend()
     accuracy.plot(history["epoch"], history["holdout_accuracy"], color="tab:green")
     best = history["holdout_accuracy"].idxmax()
     accuracy.axvline(history["epoch"][best], color="grey", linestyle=":", label=f"best, epoch {history['epoch'][best]}")
-    accuracy.set(xlabel="epoch", ylabel="top-1", ylim=(0, 1.02), title="holdout accuracy")
+    accuracy.set(xlabel="epoch", ylim=(0, 1.02), title="holdout accuracy")
     accuracy.legend(loc="lower right")
     for axes in (loss, accuracy):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -12,8 +12,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.training.dataset import DataError, Samples, Stream
+from pipeline.training.frames import Rows, Videos
 
 Batch = dict[str, Tensor]
+
+
+def table(samples: Samples, ids: Sequence[str], memory: float) -> "Tokens | Rows":
+    """The samples by row number: token grids, or videos with a row a frame."""
+    return Rows(samples, ids, memory) if isinstance(samples, Videos) else Tokens(samples, ids, memory)
 
 
 class Tokens(Dataset[Batch]):
@@ -143,13 +149,13 @@ class FeatureData(LightningDataModule):
     def __init__(self, samples: Samples, *, batch_size: int, seed: int, memory: float, workers: int) -> None:
         super().__init__()
         self.samples, self.batch_size, self.seed, self.memory, self.workers = samples, batch_size, seed, memory, workers
-        self.tokens: Tokens | None = None
+        self.table: Tokens | Rows | None = None
 
     def setup(self, stage: str) -> None:
         """Loads what fits, once a process."""
-        if self.tokens is None:
+        if self.table is None:
             ids = self.samples.parts["train"] + self.samples.parts["holdout"]
-            self.tokens = Tokens(self.samples, ids, self.memory)
+            self.table = table(self.samples, ids, self.memory)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of the training part."""
@@ -162,11 +168,11 @@ class FeatureData(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The holdout, each sample once."""
-        start, stop = len(self.samples.parts["train"]), len(self.tokens)
+        start, stop = len(self.samples.parts["train"]), len(self.table)
         return self._loader(OrderedBatches(range(start, stop), self.batch_size, *self._place))
 
     def _loader(self, batches: Sampler[list[int]]) -> DataLoader:
-        return self.tokens.loader(batches, self.workers, pin=torch.cuda.is_available())
+        return self.table.loader(batches, self.workers, pin=torch.cuda.is_available())
 
     @property
     def _place(self) -> tuple[int, int]:

@@ -103,60 +103,113 @@ def join(
         DataError: a store made from other content than the manifest's, a sample that a store has not seen, streams
             whose times or crops differ, or nothing to train on.
     """
-    if train == evaluated:
-        raise DataError(f"train_split and eval_split are both {train!r}; a split that was learned from says nothing")
     streams = {role: _stream(role, store) for role, store in stores.items()}
     _same_box(streams)
     names = classes(frame)
     index = {name: i for i, name in enumerate(names)}
-    failed, unlabelled, skipped = {}, 0, 0
+    found = usable(frame, stores, train, evaluated, labelled=frame["label"].notna())
+    labels = {row.sample: index[row.label] for row in found.rows}
+    _same_times(streams, labels)
+    held = carve(found.splits[train], labels, holdout, seed)
+    if not held:
+        raise DataError(
+            f"no class of the split {train!r} has two usable samples, so nothing can be held out of training"
+        )
+    parts = found.parts(train, evaluated, held)
+    content = {
+        "classes": names,
+        "features": {role: stream.store.key for role, stream in streams.items()},
+        **{
+            part: [(sample, found.digests[sample], labels[sample]) for sample in parts[part]]
+            for part in ("train", "holdout")
+        },
+    }
+    return Samples(
+        names, parts, labels, found.failed, found.unlabelled, found.skipped, content_digest(content), streams
+    )
+
+
+@dataclass(frozen=True)
+class Usable:
+    """What remains of a manifest: the rows of two splits that are labelled and ok in every store, and what does not."""
+
+    rows: list[Any]
+    splits: dict[str, list[str]]
+    digests: dict[str, str]
+    failed: dict[str, str]
+    unlabelled: int
+    skipped: int
+
+    def parts(self, train: str, evaluated: str, held: set[str]) -> dict[str, list[str]]:
+        """ "train", "holdout" and "evaluated" -> sample ids, in the manifest's order."""
+        return {
+            "train": [sample for sample in self.splits[train] if sample not in held],
+            "holdout": [sample for sample in self.splits[train] if sample in held],
+            "evaluated": self.splits[evaluated],
+        }
+
+
+def usable(
+    frame: pd.DataFrame, stores: Mapping[str, FeatureStore], train: str, evaluated: str, labelled: pd.Series
+) -> Usable:
+    """Sorts the manifest's rows; each is counted once.
+
+    A row may be of several splits, joined by "+", as where a data set has several folds.
+
+    Args:
+        frame: the manifest.
+        stores: role -> store.
+        train, evaluated: names of splits.
+        labelled: bool, a row each.
+
+    Raises:
+        DataError: a sample in both splits, a store made from other content than the manifest's, a sample that a store
+            has not seen, or nothing to train on.
+    """
+    if train == evaluated:
+        raise DataError(f"train_split and eval_split are both {train!r}; a split that was learned from says nothing")
+    failed: dict[str, str] = {}
+    unlabelled, skipped = 0, 0
     splits: dict[str, list[str]] = {train: [], evaluated: []}
-    labels, digests = {}, {}
+    rows, digests = [], {}
     stored = {role: set(store.samples) for role, store in stores.items()}
-    for row in frame[["sample", "label", "split", "digest", "status"]].itertuples(index=False):
+    # Features that somebody else computed do not say from which file.
+    dated = [role for role, store in stores.items() if store.provenance["config"]["backbone"] != "npy"]
+    for row, has_label in zip(frame.itertuples(index=False), labelled, strict=True):
         reason = None if row.status == "ok" else row.status
         for role, store in stores.items():
             known = row.sample in stored[role] or row.sample in store.failed
-            if known and store.digest(row.sample) != row.digest:
+            if known and role in dated and store.digest(row.sample) != row.digest:
                 raise DataError(_stale(row.sample, role, store, "was made from another file than the manifest's"))
             reason = reason or store.failed.get(row.sample)
+        chosen = splits.keys() & row.split.split("+")
+        if len(chosen) == 2:
+            raise DataError(f"sample {row.sample} is both in {train!r} and in {evaluated!r}; correct the splits")
         if reason:
             failed[row.sample] = reason
-        elif pd.isna(row.label):
+        elif not has_label:
             unlabelled += 1
-        elif row.split not in splits:
+        elif not chosen:
             skipped += 1
         else:
             for role, store in stores.items():
                 if row.sample not in stored[role]:
                     raise DataError(_stale(row.sample, role, store, "is not in it"))
-            splits[row.split].append(row.sample)
-            labels[row.sample], digests[row.sample] = index[row.label], row.digest
+            splits[chosen.pop()].append(row.sample)
+            rows.append(row)
+            digests[row.sample] = row.digest
     if not splits[train]:
+        known = sorted({split for joined in frame["split"] for split in joined.split("+")})
         raise DataError(
             f"no sample of the split {train!r} is usable: {len(failed)} failed, {unlabelled} have no label. "
-            f"The manifest's splits are {sorted(frame['split'].unique())}; correct train_split in params.yaml"
+            f"The manifest's splits are {known}; correct train_split in params.yaml"
         )
-    _same_times(streams, labels)
-    held = carve(splits[train], labels, holdout, seed)
-    if not held:
-        raise DataError(
-            f"no class of the split {train!r} has two usable samples, so nothing can be held out of training"
-        )
-    parts = {
-        "train": [sample for sample in splits[train] if sample not in held],
-        "holdout": [sample for sample in splits[train] if sample in held],
-        "evaluated": splits[evaluated],
-    }
-    content = {
-        "classes": names,
-        "features": {role: stream.store.key for role, stream in streams.items()},
-        **{
-            part: [(sample, digests[sample], labels[sample]) for sample in parts[part]] for part in ("train", "holdout")
-        },
-    }
-    digest = hashlib.sha256(canonical_json(content).encode()).hexdigest()
-    return Samples(names, parts, labels, failed, unlabelled, skipped, digest, streams)
+    return Usable(rows, splits, digests, failed, unlabelled, skipped)
+
+
+def content_digest(content: Any) -> str:
+    """sha256 of canonical JSON."""
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
 def carve(samples: Sequence[str], labels: Mapping[str, int], share: float, seed: int) -> set[str]:

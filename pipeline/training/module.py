@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from pipeline.training.data import Batch
+from pipeline.training.dataset import Samples
 from pipeline.training.registry import KINDS, predict
 
 LR_BATCH = 256  # the batch that params' lr is given for
@@ -26,14 +27,14 @@ class HeadModule(LightningModule):
         head: its name.
         model: its module.
         config: its sub-tree of params.
-        n_classes: C.
+        samples: decide the number of classes.
         steps: optimiser steps an epoch.
     """
 
-    def __init__(self, head: str, model: nn.Module, config: Any, n_classes: int, steps: int) -> None:
+    def __init__(self, head: str, model: nn.Module, config: Any, samples: Samples, steps: int) -> None:
         super().__init__()
         self.head, self.model, self.config, self.steps = head, model, config, steps
-        self.accuracy = MulticlassAccuracy(n_classes, average="micro")
+        self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro")
         self.mixing = np.random.default_rng(0)
 
     def forward(self, batch: Batch) -> Tensor:

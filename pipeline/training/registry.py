@@ -7,10 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from pipeline.heads.fact import Fact, FactClip, Parts, TimeMask, blocks
 from pipeline.heads.gasm_cast import GasmCast
 from pipeline.training.dataset import Samples
+from pipeline.training.frames import Videos
 
 
 class HeadError(ValueError):
@@ -23,19 +26,19 @@ class TooLarge(HeadError):
 
 @dataclass(frozen=True)
 class Kind:
-    """How to make one kind of head, and how to call it with a batch's float streams.
+    """How to make one kind of head, and, of a classifier, how to call it with a batch's float streams.
 
     Attributes:
-        roles: the streams that it reads; each is a key of the batch.
         build: (the head's params, the joined samples) -> module.
-        forward: (module, batch) -> logits (B, C).
         limit: trainable parameters must be fewer.
+        roles: the streams that a classifier reads; each is a key of the batch.
+        forward: of a classifier, (module, batch) -> logits (B, C).
     """
 
-    roles: tuple[str, ...]
-    build: Callable[[Any, Samples], nn.Module]
-    forward: Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
+    build: Callable[[Any, Any], nn.Module]
     limit: int
+    roles: tuple[str, ...] = ()
+    forward: Callable[[nn.Module, Mapping[str, Tensor]], Tensor] | None = None
 
 
 def _gasm_cast(config: Any, samples: Samples) -> nn.Module:
@@ -51,13 +54,45 @@ def _gasm_cast(config: Any, samples: Samples) -> nn.Module:
     )
 
 
+def _fact(config: Any, samples: Videos) -> Fact:
+    model = config.model
+    head = Fact(
+        feature_dim=samples.streams["frames"].width,
+        n_classes=len(samples.classes),
+        tokens=model.tokens,
+        blocks=blocks(model.blocks, *(getattr(model, name).model_dump() for name in ("Bi", "Bu", "BU"))),
+        fpos=model.frame_positions,
+        transcript=model.transcript,
+        cmr=model.channel_dropout,
+        time_mask=None if model.time_mask is None else TimeMask(**model.time_mask.model_dump()),
+        parts=verbs_and_nouns(samples),
+    )
+    head.seen.copy_(torch.from_numpy(samples.seen))
+    return head
+
+
+def verbs_and_nouns(samples: Videos) -> Parts | None:
+    """How the classes are made of verbs and nouns, if they are."""
+    if samples.pairs is None:
+        return None
+    n_verbs, n_nouns = (int(column.max()) + 1 for column in samples.pairs.T)
+    return Parts(n_verbs, n_nouns, torch.from_numpy(samples.pairs))
+
+
+def _fact_clip(config: Any, samples: Videos) -> FactClip:
+    chosen, (_, text_dim) = config.alignment, samples.text.shape
+    return FactClip(_fact(config, samples), text_dim, chosen.target, chosen.hidden, chosen.dropout, chosen.temperature)
+
+
 KINDS = {
     "gasm_cast": Kind(
-        roles=("semantic", "motion"),
         build=_gasm_cast,
-        forward=lambda module, batch: module(batch["semantic"], batch["motion"], batch["times"]),
         limit=20_000_000,
+        roles=("semantic", "motion"),
+        forward=lambda module, batch: module(batch["semantic"], batch["motion"], batch["times"]),
     ),
+    "fact": Kind(build=_fact, limit=200_000_000),
+    "fact_clip": Kind(build=_fact_clip, limit=200_000_000),
 }
 
 

@@ -22,6 +22,7 @@ from pipeline.config import Params, canonical_json
 from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
 from pipeline.training.data import FeatureData
 from pipeline.training.dataset import SHOWN, Samples, open_samples
+from pipeline.training.frames import open_videos
 from pipeline.training.module import HeadModule
 from pipeline.training.registry import build, count
 from pipeline.training.run_folder import (
@@ -33,9 +34,12 @@ from pipeline.training.run_folder import (
     only_writer,
     weights_digest,
 )
+from pipeline.training.segmentation import SegmentationModule
 
+MODULES = {"classification": HeadModule, "segmentation": SegmentationModule}
+STAND_INS = "stand_ins"  # the folder, in a run's, of the training from which γ is chosen
 # What a head's params hold that does not reach its weights.
-AFTER_TRAINING = {"result", "eval_split", "bootstrap", "calibration_bins"}
+AFTER_TRAINING = {"result", "eval_split", "bootstrap", "calibration_bins", "with_background"}
 
 
 def say(line: str) -> None:
@@ -44,15 +48,26 @@ def say(line: str) -> None:
 
 
 def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
-    """The samples of a head as its params ask for them. Errors: see `training.dataset.join`."""
+    """The samples of a head as its params ask for them. Errors: see `dataset.join` and `frames.open_videos`."""
     config = params.head(head)
-    return open_samples(
+    wanted = {
+        "train": config.train_split,
+        "evaluated": config.eval_split,
+        "holdout": config.holdout,
+        "seed": config.seed,
+    }
+    if config.task == "classification":
+        return open_samples(manifest, features, **wanted)
+    dataset = params.datasets[config.dataset]
+    return open_videos(
         manifest,
         features,
-        train=config.train_split,
-        evaluated=config.eval_split,
-        holdout=config.holdout,
-        seed=config.seed,
+        **wanted,
+        sample_rate=config.sample_rate,
+        tolerance=config.tolerance,
+        label_fps=dataset.label_fps,
+        background=dataset.background,
+        unseen=getattr(config, "unseen", None),
     )
 
 
@@ -65,6 +80,8 @@ def train(
     progress: Callable[[str], None] = say,
 ) -> dict[str, Any]:
     """Brings a run to its end: from scratch, from the last epoch of a killed training, or not at all if it is complete.
+
+    A head with stand-ins is trained twice: first, in the folder `stand_ins`, without some of its seen classes too.
 
     Writes weights.safetensors (averaged weights of the best epoch by holdout accuracy), history.csv, DVCLive's logs,
     and last, by rename, run.json.
@@ -83,11 +100,16 @@ def train(
     Raises:
         DataError, TooLarge, RunBusy, RunError, TrainingDiverged: with the remedy.
     """
-    began = time.monotonic()
-    first = rank_zero_only.rank == 0
     torch.set_num_threads(params.compute.threads)
-    config = params.head(head)
     samples = head_samples(params, head, manifest, features)
+    if share := getattr(params.head(head), "stand_ins", 0):
+        _train(params, head, samples.standing_in(share, params.head(head).seed), run / STAND_INS, progress)
+    return _train(params, head, samples, run, progress)
+
+
+def _train(params: Params, head: str, samples: Samples, run: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+    began = time.monotonic()
+    config, first = params.head(head), rank_zero_only.rank == 0
     keyed = config.model_dump(mode="json", exclude=AFTER_TRAINING)
     identity = hashlib.sha256(canonical_json([samples.digest, keyed]).encode()).hexdigest()
     say_first = progress if first else lambda line: None
@@ -151,7 +173,7 @@ def _fit(
     torch.manual_seed(config.seed)
     model = build(head, config, samples)
     steps = max(len(samples.parts["train"]) // config.batch_size, 1)
-    module = HeadModule(head, model, config, len(samples.classes), steps)
+    module = MODULES[config.task](head, model, config, samples, steps)
     average = MovingAverage(config.ema_decay)
     journal = Journal(run, average, config.patience, compute.threads, progress)
     checkpoint = ModelCheckpoint(

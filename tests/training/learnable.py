@@ -120,6 +120,7 @@ def frame(per_class: dict[str, int]) -> pd.DataFrame:
     table["digest"] = [digest(sample) for sample in table["sample"]]
     table["status"] = "ok"
     table["shard"] = 0
+    table["segments"] = None
     facts = {"duration": 4.0, "frames": 48, "fps": 12.0, "width": 64, "height": 64, "codec": "vp9", "rotation": 0}
     for name, value in {**facts, "edit_list": False, "decord_exact": True, "bytes": 1, "mtime_ns": 1}.items():
         table[name] = value

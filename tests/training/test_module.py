@@ -1,6 +1,7 @@
 """One step of training: schedule, decay groups, mixup."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -102,8 +103,8 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
     config = made.params.head("gasm_cast")
     logits = torch.randn(5, 7)
     model = nn.Linear(1, 1)
-    monkeypatch.setitem(KINDS, "fixed", Kind(("semantic", "motion"), None, lambda module, batch: logits, 100))
-    module = HeadModule("fixed", model, config, 7, 3)
+    monkeypatch.setitem(KINDS, "fixed", Kind(None, 100, ("semantic", "motion"), lambda module, batch: logits))
+    module = HeadModule("fixed", model, config, SimpleNamespace(classes=list(range(7))), 3)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
 
     class Fixed:
@@ -120,7 +121,7 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
 
 def test_the_peak_rate_scales_with_the_batch_and_the_first_step_is_warm_up(made):
     config = made.params.head("gasm_cast")
-    module = HeadModule("gasm_cast", nn.Linear(3, 3), config, 3, 5)
+    module = HeadModule("gasm_cast", nn.Linear(3, 3), config, SimpleNamespace(classes=list(range(3))), 5)
     optimizer = module.configure_optimizers()["optimizer"]
     assert optimizer.param_groups[0]["initial_lr"] == pytest.approx(config.lr * config.batch_size / 256)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(config.lr * config.batch_size / 256 / 5)

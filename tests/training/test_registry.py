@@ -28,10 +28,10 @@ def test_gasm_cast_must_stay_under_20_million_trainable_parameters():
 
 def test_the_limit_counts_trainable_parameters_only(made, monkeypatch):
     frozen = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False))
-    monkeypatch.setitem(KINDS, "frozen", Kind((), lambda config, samples: frozen, None, limit=13))
+    monkeypatch.setitem(KINDS, "frozen", Kind(lambda config, samples: frozen, limit=13))
     assert build("frozen", None, None) is frozen
     assert (count(frozen), count(frozen, trainable=True)) == (24, 12)
-    monkeypatch.setitem(KINDS, "frozen", Kind((), lambda config, samples: frozen, None, limit=12))
+    monkeypatch.setitem(KINDS, "frozen", Kind(lambda config, samples: frozen, limit=12))
     with pytest.raises(TooLarge, match="12 trainable parameters and must have fewer than 12"):
         build("frozen", None, None)
 

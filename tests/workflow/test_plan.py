@@ -58,6 +58,7 @@ def planned(tmp_path):
     def ours(document: dict) -> None:
         document.pop("toyworld")
         document["datasets"] = {"toy-ssv2": {"layout": "ssv2", "root": "data/ssv2", "shard_size": 20}}
+        document["heads"] = {"gasm_cast": document["heads"]["gasm_cast"]}
 
     project.change(ours)
     return project

@@ -46,7 +46,10 @@ def annotations(wildcards):
     """The annotation files of a data set; those that toyworld renders exist only once its checkpoint has run."""
     if wildcards.dataset in PLAN.rendered:
         return checkpoints.toyworld.get(dataset=wildcards.dataset).output
-    return PLAN.annotation_files(wildcards.dataset)
+    return [
+        *PLAN.annotation_files(wildcards.dataset),
+        *PLAN.label_files(wildcards.dataset),
+    ]
 
 
 def listing(wildcards):
@@ -69,7 +72,8 @@ def look_at(dataset):
 
 def run_shards(wildcards):
     """The shard manifests that a run reads: every shard of every feature of its head."""
-    look_at(PLAN.runs[wildcards.head, wildcards.key].dataset)
+    for read in PLAN.runs[wildcards.head, wildcards.key].config.inputs.values():
+        look_at(read.dataset)
     return PLAN.shard_manifests(wildcards.head, wildcards.key)
 
 
@@ -100,6 +104,13 @@ def feature_gpus(wildcards):
 def one_of(names):
     """A regular expression of these names, of nothing when there are none."""
     return "|".join(names) or "(?!)"
+
+
+def results_of(task):
+    """A regular expression of the results of heads of one task."""
+    return one_of(
+        [name for name, run in PLAN.results.items() if run.config.task == task]
+    )
 
 
 def extracted_alone():

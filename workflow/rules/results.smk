@@ -26,6 +26,49 @@ rule result:
         "logs/result/{result}.log",
     benchmark:
         "logs/result/{result}.tsv"
+    wildcard_constraints:
+        result=results_of("classification"),
+    conda:
+        "../../environment.yml"
+    params:
+        run=lambda wildcards, input: input.result.rsplit("/", 1)[0],
+    shell:
+        "python -m pipeline report {params.run} {output.json} 2>&1 | tee {log}"
+
+
+rule segmentation_result:
+    input:
+        result=result_file,
+        params=PARAMS_FILES,
+        code=REPORT_CODE,
+    output:
+        json=report(
+            "results/{result}.json",
+            category="Results",
+            labels={"result": "{result}", "kind": "numbers"},
+        ),
+        worst=report(
+            "results/{result}_worst.png",
+            category="Results",
+            labels={"result": "{result}", "kind": "worst videos"},
+        ),
+        best=report(
+            "results/{result}_best.png",
+            category="Results",
+            labels={"result": "{result}", "kind": "best videos"},
+        ),
+        curve=report(
+            "results/{result}_training.png",
+            category="Results",
+            labels={"result": "{result}", "kind": "training curve"},
+        ),
+        predictions=directory("results/{result}_predictions"),
+    log:
+        "logs/result/{result}.log",
+    benchmark:
+        "logs/result/{result}.tsv"
+    wildcard_constraints:
+        result=results_of("segmentation"),
     conda:
         "../../environment.yml"
     params:

@@ -1,0 +1,91 @@
+"""What evaluations of every kind of head share: the run's samples and weights, and what a result rests on."""
+
+import contextlib
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.config import Params, canonical_json, code_digest
+from pipeline.training.dataset import SHOWN, DataError, Samples
+from pipeline.training.registry import build
+from pipeline.training.run_folder import WEIGHTS, RunError, read_run
+from pipeline.training.trainer import head_samples
+
+LIBRARIES = ("torch", "lightning", "numpy", "transformers", "torchvision")
+
+
+def opened(
+    params: Params, head: str, manifest: Path, features: Mapping[str, Path], run: Path
+) -> tuple[Samples, dict[str, Any]]:
+    """The head's samples and the record of its run, which belong together. Sets the number of threads.
+
+    Raises:
+        RunError: the run is not complete, or learned from other data.
+        DataError: manifest and stores do not belong together, or nothing can be evaluated.
+    """
+    torch.set_num_threads(params.compute.threads)
+    samples, record = head_samples(params, head, manifest, features), read_run(run)
+    if record["data_digest"] != samples.digest:
+        raise RunError(
+            f"{run} learned from other samples than {manifest} and the stores hold now; train the head again"
+        )
+    if not samples.parts["evaluated"]:
+        split = params.head(head).eval_split
+        raise DataError(f"the split {split!r} holds no usable sample; correct eval_split in params.yaml")
+    return samples, record
+
+
+def trained(params: Params, head: str, samples: Samples, run: Path, device: torch.device) -> nn.Module:
+    """The head with the run's weights, ready to predict."""
+    model = build(head, params.head(head), samples)
+    model.load_state_dict(load_file(run / WEIGHTS))
+    return model.to(device).eval()
+
+
+def counted(samples: Samples) -> dict[str, Any]:
+    """Every row of the manifest counted once, and the first failures with their reasons."""
+    failures = [{"sample": sample, "reason": reason} for sample, reason in list(samples.failed.items())[:SHOWN]]
+    return {**samples.counts, "failures": failures}
+
+
+def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str, Any]:
+    """What the numbers rest on; nothing here depends on the moment."""
+    features = {}
+    for role, stream in samples.streams.items():
+        made = stream.store.provenance
+        features[role] = {
+            "name": made["feature"],
+            "key": stream.store.key,
+            "backbone": made["config"]["backbone"],
+            "weights": made["weights"],
+            "dataset": config.inputs[role].dataset,
+            "failed": len(stream.store.failed),
+        }
+    # Anywhere in the chain: a feature may be made from others.
+    guessed = any('"random:' in canonical_json(stream.store.provenance) for stream in samples.streams.values())
+    return {
+        "params": config.model_dump(mode="json"),
+        "features": features,
+        "weights": "random" if guessed else "trained",
+        "code": code_digest("."),
+        "seed": config.seed,
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
+    }
+
+
+@contextlib.contextmanager
+def deterministic() -> Iterator[None]:
+    """Only operations that repeat to the bit; the caller's choice comes back afterwards."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)

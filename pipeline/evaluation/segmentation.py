@@ -1,0 +1,163 @@
+"""From a trained segmentation head and its caches to a result JSON and a table of predictions. Knows no video.
+
+Shape suffixes: T rows of a video, L its labels, C classes.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from pipeline.config import FactClipHead, Params
+from pipeline.evaluation.provenance import counted, deterministic, opened, provenance, trained
+from pipeline.evaluation.segment_metrics import (
+    bootstrap_intervals,
+    class_confusion,
+    class_table,
+    figures,
+    pooled,
+    segment_counts,
+)
+from pipeline.evaluation.zeroshot_metrics import choose_gamma, stacked, zeroshot_intervals, zeroshot_metrics
+from pipeline.heads.fact import predict, score
+from pipeline.training.data import OrderedBatches
+from pipeline.training.frames import IGNORE, Rows, Videos
+from pipeline.training.run_folder import read_run, write_json
+from pipeline.training.segmentation import answer
+from pipeline.training.trainer import STAND_INS, accelerator, say
+
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class Scored(NamedTuple):
+    """Videos with the scores of their labelled frames; the largest of a frame is the answer."""
+
+    ids: list[str]
+    scores: list[np.ndarray]  # (L, C) float64 each
+    truths: list[np.ndarray]  # (L,) int64 each
+
+
+def evaluate(
+    params: Params,
+    head: str,
+    manifest: Path,
+    features: Mapping[str, Path],
+    run: Path,
+    out: Path | None = None,
+    progress: Callable[[str], None] = say,
+) -> dict[str, Any]:
+    """`evaluation.evaluate` of a segmentation head, zero-shot or not."""
+    began = time.monotonic()
+    config, (samples, record) = params.head(head), opened(params, head, manifest, features, run)
+    device = torch.device(accelerator(params.compute.device))
+    background = {"background": samples.background, "with_background": config.with_background}
+    with deterministic():
+        found = _scored(params, head, samples, run, samples.parts["evaluated"], device)
+        if isinstance(config, FactClipHead):
+            gamma = _gamma(params, head, samples, run, device)
+            predictions = [stacked(of, samples.seen, gamma) for of in found.scores]
+            headline = zeroshot_metrics(found.scores, found.truths, samples.seen, gamma, **background)
+        else:
+            predictions, headline = [of.argmax(axis=1) for of in found.scores], {}
+    counts = segment_counts(predictions, found.truths, **background)
+    intervals = bootstrap_intervals(counts, config.bootstrap, config.seed)
+    if headline:
+        intervals |= zeroshot_intervals(predictions, found.truths, samples.seen, config.bootstrap, config.seed)
+    result = {
+        **headline,
+        **pooled(counts),
+        "ci95": intervals,
+        "classes": samples.classes,
+        "background": list(samples.background),
+        "unseen_classes": np.flatnonzero(~samples.seen).tolist(),
+        "per_class": class_table(predictions, found.truths, samples.classes, **background),
+        "confusion": class_confusion(predictions, found.truths, len(samples.classes)).tolist(),
+        "samples": counted(samples),
+        "provenance": {
+            **provenance(config, samples, device),
+            "timings": {"evaluate_s": time.monotonic() - began, "train": record["timings"]},
+        },
+    }
+    _write_predictions(run / "predictions.parquet", found, predictions, counts)
+    write_json(out or run / "result.json", result)
+    progress(f"{run}: {config.eval_split} " + ", ".join(_said(result)))
+    return result
+
+
+def _said(result: Mapping[str, Any]) -> Iterator[str]:
+    names = ("acc", "edit", "f1@10", "f1@25", "f1@50", "seen", "unseen", "harmonic", "ausuc")
+    for name in names:
+        if result.get(name) is not None:
+            yield f"{name} {result[name]:.3f}"
+
+
+def _gamma(params: Params, head: str, samples: Videos, run: Path, device: torch.device) -> float:
+    """γ from the training without stand-ins, which play the unseen classes: none of it was learned from.
+
+    Stand-ins count wherever they occur in the train split, other classes only in the videos that were held out.
+    """
+    config = params.head(head)
+    taught = samples.standing_in(config.stand_ins, config.seed)
+    read_run(run / STAND_INS)
+    playing = samples.seen & ~taught.seen
+    found = [
+        _scored(params, head, taught, run / STAND_INS, samples.parts[part], device) for part in ("holdout", "train")
+    ]
+    truths = [*found[0].truths, *(np.where(playing[of], of, IGNORE) for of in found[1].truths)]
+    return choose_gamma([*found[0].scores, *found[1].scores], truths, samples.seen, playing)
+
+
+def _scored(params: Params, head: str, samples: Videos, run: Path, ids: list[str], device: torch.device) -> Scored:
+    config, compute = params.head(head), params.compute
+    model = trained(params, head, samples, run, device)
+    rows = Rows(samples, ids, compute.cache_memory_gb * 1e9)
+    loader = rows.loader(OrderedBatches(range(len(rows)), config.batch_size), compute.decode_workers)
+    dtype, scores = AUTOCAST.get(config.precision), []
+    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        for batch in loader:
+            there = {key: tensor.to(device) for key, tensor in batch.items()}
+            scores += _scores(model, config, samples, there)
+    spread = [of[samples.row_of_label[sample]] for sample, of in zip(ids, scores, strict=True)]
+    return Scored(ids, spread, [samples.truth[sample] for sample in ids])
+
+
+def _scores(model: nn.Module, config: Any, samples: Videos, batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    """(T, C) of each video, γ not taken yet."""
+    outputs, embeddings = answer(model, batch)
+    if embeddings is None:
+        scores_BTC = predict(outputs[-1], batch["mask"], config.mwt)
+    else:
+        chosen, text = config.alignment, torch.from_numpy(samples.text).to(embeddings.device)
+        seen = torch.from_numpy(samples.seen).to(embeddings.device)
+        scores_BTC = score(
+            outputs[-1], embeddings, text, batch["mask"], config.mwt, 0.0, seen, chosen.scoring, chosen.target
+        )
+    lengths = batch["mask"].sum(dim=1).tolist()
+    return [of[:length].double().cpu().numpy() for of, length in zip(scores_BTC, lengths, strict=True)]
+
+
+def _write_predictions(path: Path, found: Scored, predictions: list[np.ndarray], counts: pd.DataFrame) -> None:
+    """A row a video: truth, prediction and confidence a labelled frame; acc, edit and f1@50."""
+    measured = figures(counts)
+    frame = pd.DataFrame(
+        {
+            "sample": found.ids,
+            "truth": [of.tolist() for of in found.truths],
+            "prediction": [of.tolist() for of in predictions],
+            "confidence": [_confidence(*of).tolist() for of in zip(found.scores, predictions, strict=True)],
+            **{name: measured[name].to_numpy() for name in ("acc", "edit", "f1@50")},
+        }
+    )
+    scratch = path.with_name(f".{path.name}.partial")
+    frame.to_parquet(scratch, index=False)
+    scratch.replace(path)
+
+
+def _confidence(scores_LC: np.ndarray, prediction_L: np.ndarray) -> np.ndarray:
+    """(L,) the score of what was predicted, in [0, 1]: a probability, or a cosine where texts were compared."""
+    return np.take_along_axis(scores_LC, prediction_L[:, None], axis=1)[:, 0].clip(0, 1)

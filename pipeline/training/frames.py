@@ -1,0 +1,303 @@
+"""Joins a manifest with a store of frame features into videos with a label a row. Knows no head and no trainer.
+
+Shape suffixes: B videos, T rows, L labels of a video, C classes, D width.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.datasets.manifest import classes, read_manifest
+from pipeline.datasets.segments import frame_labels
+from pipeline.store import FeatureStore
+from pipeline.training.dataset import DataError, Samples, carve, content_digest, usable
+
+IGNORE = -1  # the label of a row that no loss may see
+
+
+@dataclass(frozen=True)
+class FrameStream:
+    """A feature of `width` channels, stored in `name`: `fps` rows a second, or None where it is one of texts."""
+
+    store: FeatureStore
+    name: str
+    width: int
+    fps: float | None = None
+
+
+@dataclass(frozen=True)
+class Videos(Samples):
+    """Videos to learn segmentation from. `labels` are those that training may see.
+
+    Attributes (beside those of Samples):
+        labels: sample id -> (T,) int64, the class of each row that is read; IGNORE where it is held out or unlabelled.
+        truth: sample id -> (L,) int64, the class of each labelled frame, held-out classes among them.
+        row_of_label: sample id -> (L,) int64, the row that each label belongs to.
+        seen: (C,) bool; False for classes that are held out of training.
+        background: the classes that are background.
+        sample_rate: one row in so many is read.
+        pairs: (C, 2) int64, the verb and the noun of each class, where classes are such pairs; else None.
+        text: (C, e) float32, unit vectors of the classes' texts, where a vocabulary is read; else None.
+    """
+
+    truth: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+    row_of_label: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+    seen: np.ndarray = field(repr=False, default_factory=lambda: np.ones(0, bool))
+    background: tuple[int, ...] = ()
+    sample_rate: int = 1
+    pairs: np.ndarray | None = field(repr=False, default=None)
+    text: np.ndarray | None = field(repr=False, default=None)
+
+    def standing_in(self, share: float, seed: int) -> "Videos":
+        """The same videos with some of the seen classes hidden like the unseen ones, and those left aside.
+
+        Args:
+            share: of the seen classes that are no background; at least one.
+            seed: decides which, by a hash of seed and name.
+
+        Raises:
+            DataError: no class is left to be seen, or none that can stand in.
+        """
+        able = [c for c in np.flatnonzero(self.seen).tolist() if c not in self.background]
+        ranked = sorted(able, key=lambda c: hashlib.sha256(f"{seed}:{self.classes[c]}".encode()).digest())
+        count = max(round(share * len(able)), 1)
+        if len(able) <= count:
+            raise DataError(f"{count} of {len(able)} seen classes cannot stand in for unseen ones: too few are left")
+        hidden = sorted(ranked[:count])
+        seen = self.seen.copy()
+        seen[hidden] = False
+        labels = {sample: np.where((of != IGNORE) & seen[of], of, IGNORE) for sample, of in self.labels.items()}
+        return replace(self, labels=labels, seen=seen, digest=content_digest([self.digest, hidden]))
+
+
+def open_videos(
+    manifest: Path,
+    features: Mapping[str, Path],
+    *,
+    train: str,
+    evaluated: str,
+    holdout: float,
+    seed: int,
+    sample_rate: int,
+    tolerance: int,
+    label_fps: float | None,
+    background: Sequence[str],
+    unseen: str | None,
+) -> Videos:
+    """Reads the manifest, opens the store and joins them.
+
+    Args:
+        manifest: the data set's Parquet manifest.
+        features: {"frames": the directory of a store with a row a frame}, and with a vocabulary "text": that of a store
+            with a vector a text.
+        train, evaluated: names of splits.
+        holdout: share of the train videos carved out for early stopping.
+        seed: decides the carve.
+        sample_rate: one row in so many is read; its label is the commonest of those it stands for.
+        tolerance: frames by which labels and features of a video may differ in length; the longer is cut.
+        label_fps: labels a second, each belonging to the row nearest in time; None is one label a row.
+        background: names of classes.
+        unseen: the list of the data set's class_lists that is held out of training; None holds out nothing.
+
+    Raises:
+        DataError: manifest and store that do not belong together, lengths that differ too much, unknown names.
+    """
+    frame = read_manifest(manifest)
+    streams = {"frames": _stream(FeatureStore(features["frames"], verify=True))}
+    stream, names, text = streams["frames"], classes(frame), None
+    if "text" in features:
+        streams["text"], text = _vocabulary(FeatureStore(features["text"], verify=True), names)
+    index = {name: number for number, name in enumerate(names)}
+    seen = np.ones(len(names), bool)
+    seen[_indices(_listed(frame, unseen), index, f"class_lists.{unseen}")] = False
+    found = usable(frame, {"frames": stream.store}, train, evaluated, labelled=frame["segments"].notna())
+    lengths = stream.store.lengths(stream.name)
+    labels, truth, row_of_label = {}, {}, {}
+    for row in found.rows:
+        sample = row.sample
+        whole = frame_labels(row.segments, names)
+        rows = _rows(sample, len(whole), lengths[sample], stream.fps, label_fps, tolerance)
+        truth[sample], row_of_label[sample] = whole[: len(rows)], rows // sample_rate
+        shown = np.where(seen[truth[sample]], truth[sample], IGNORE)
+        labels[sample] = majority(shown, row_of_label[sample], -(-lengths[sample] // sample_rate), len(names))
+    held = carve(found.splits[train], dict.fromkeys(found.splits[train], 0), holdout, seed)
+    if not held:
+        raise DataError(f"the split {train!r} has one usable video, so none can be held out of training")
+    parts = found.parts(train, evaluated, held)
+    pairs = frame.attrs.get("parts", {}).get("pairs")
+    content = {
+        "classes": names,
+        "features": {role: other.store.key for role, other in streams.items()},
+        "background": list(background),
+        **{
+            part: [(sample, found.digests[sample], labels[sample].tolist()) for sample in parts[part]]
+            for part in ("train", "holdout")
+        },
+    }
+    return Videos(
+        classes=names,
+        parts=parts,
+        labels=labels,
+        failed=found.failed,
+        unlabelled=found.unlabelled,
+        skipped=found.skipped,
+        digest=content_digest(content),
+        streams=streams,
+        truth=truth,
+        row_of_label=row_of_label,
+        seen=seen,
+        background=tuple(_indices(background, index, "background")),
+        sample_rate=sample_rate,
+        pairs=None if pairs is None else np.array(pairs, np.int64),
+        text=text,
+    )
+
+
+def text_of(name: str) -> str:
+    """What a class is called in a vocabulary: its name with spaces for underscores."""
+    return name.replace("_", " ")
+
+
+def _vocabulary(store: FeatureStore, names: Sequence[str]) -> tuple[FrameStream, np.ndarray]:
+    texts = [text_of(name) for name in names]
+    if absent := sorted(set(texts) - set(store.samples)):
+        raise DataError(
+            f"the vocabulary lacks {len(absent)} of {len(texts)} classes, first {absent[0]!r}; add a line for each to "
+            "the data set of texts"
+        )
+    ((name, (shape, _)),) = store.fields.items()
+    return FrameStream(store, name, shape[0]), store.read(texts, name).astype(np.float32)
+
+
+def _stream(store: FeatureStore) -> FrameStream:
+    """The field of a store with a row a frame: the one whose samples have two axes, the first of any length."""
+    fields = {name: shape for name, (shape, _) in store.fields.items() if len(shape) == 2 and shape[0] is None}
+    if len(fields) != 1:
+        raise DataError(
+            f"frames: a segmentation head needs exactly one field of shape (None, width), but the store holds "
+            f"{ {name: shape for name, (shape, _) in store.fields.items()} }; name another feature in params.yaml"
+        )
+    ((name, shape),) = fields.items()
+    config = store.provenance["config"]
+    return FrameStream(store, name, shape[1], config["fps"] if "fps" in config else config["sampling"]["fps"])
+
+
+def _listed(frame: pd.DataFrame, name: str | None) -> Sequence[str]:
+    if name is None:
+        return ()
+    known = frame.attrs.get("class_lists", {})
+    if name not in known:
+        raise DataError(f"unseen names the list {name!r}; the data set's class_lists are {sorted(known) or 'none'}")
+    return known[name]
+
+
+def _indices(names: Sequence[str], index: Mapping[str, int], where: str) -> list[int]:
+    if unknown := [name for name in names if name not in index]:
+        raise DataError(f"{where} names the class {unknown[0]!r}, which the data set does not have")
+    return [index[name] for name in names]
+
+
+def _rows(sample: str, labels: int, rows: int, row_fps: float, label_fps: float | None, tolerance: int) -> np.ndarray:
+    """(L,) the row of each label that is kept, L being `labels` less what lies beyond the last row.
+
+    Row i and label j stand for the times (i + 0.5) / row_fps and (j + 0.5) / label_fps.
+
+    Raises:
+        DataError: more than `tolerance` labels lie beyond the rows, or as many beyond the labels.
+    """
+    each = 1.0 if label_fps is None else row_fps / label_fps  # rows a label
+    there = round(rows / each)
+    kept = min(labels, there)
+    if abs(labels - there) > tolerance:
+        raise DataError(
+            f"sample {sample}: {labels} labels and {rows} rows of features differ by {abs(labels - there)} "
+            f"frames, more than the tolerance of {tolerance}; correct the files, or label_fps of the data set, or "
+            "tolerance of the head"
+        )
+    return np.minimum(((np.arange(kept) + 0.5) * each).astype(np.int64), rows - 1)
+
+
+def majority(labels_L: np.ndarray, row_of_label_L: np.ndarray, rows: int, n_classes: int) -> np.ndarray:
+    """(T,) the commonest label of each row, the smaller of equals; IGNORE where it has none.
+
+    Args:
+        labels_L: class indices or IGNORE, which counts as a class of its own and wins no tie.
+        row_of_label_L: the row of each.
+        rows: T.
+        n_classes: C.
+    """
+    counts_TC = np.zeros((rows, n_classes + 1), np.int64)
+    np.add.at(counts_TC, (row_of_label_L, np.where(labels_L == IGNORE, n_classes, labels_L)), 1)
+    best_T = counts_TC.argmax(axis=1)
+    return np.where((counts_TC.sum(axis=1) == 0) | (best_T == n_classes), IGNORE, best_T)
+
+
+def transcript(labels_T: np.ndarray) -> np.ndarray:
+    """(S,) the classes of a video's segments in order: runs of one class, IGNORE left out.
+
+    >>> transcript(np.array([4, 4, 7, -1, 7, 9])).tolist()
+    [4, 7, 7, 9]
+    """
+    starts = np.flatnonzero(np.diff(labels_T, prepend=IGNORE - 1))
+    return labels_T[starts][labels_T[starts] != IGNORE]
+
+
+class Rows(Dataset[dict[str, Tensor]]):
+    """Videos by lists of row numbers, a padded batch at a time; features that fit into the memory allowed stay in it.
+
+    Args:
+        samples: the joined videos.
+        ids: the videos that numbers count, in order.
+        memory: bytes that may be held.
+    """
+
+    def __init__(self, samples: Videos, ids: Sequence[str], memory: float) -> None:
+        self.ids, self.samples = list(ids), samples
+        self.stream: FrameStream = samples.streams["frames"]
+        lengths = self.stream.store.lengths(self.stream.name)
+        size = sum(lengths[sample] for sample in self.ids) * self.stream.width * 2
+        self.held: dict[str, Tensor] | None = None
+        if size <= memory:
+            self.held = {sample: self._read(sample) for sample in self.ids}
+
+    def _read(self, sample: str) -> Tensor:
+        (rows_TD,) = self.stream.store.read_ragged([sample], self.stream.name)
+        return torch.from_numpy(np.ascontiguousarray(rows_TD[:: self.samples.sample_rate]))
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        """A batch: frames (B, T, D) as stored, zero where padded; mask (B, T) bool; labels (B, T) int64, IGNORE where
+        padded; transcript (B, S) int64, -1 where padded; row (B,) int64."""
+        chosen = [self.ids[row] for row in rows]
+        features = [self.held[sample] if self.held is not None else self._read(sample) for sample in chosen]
+        longest = max(len(rows_TD) for rows_TD in features)
+        batch = {
+            "frames": features[0].new_zeros(len(rows), longest, self.stream.width),
+            "mask": torch.zeros(len(rows), longest, dtype=torch.bool),
+            "labels": torch.full((len(rows), longest), IGNORE),
+            "row": torch.as_tensor(rows, dtype=torch.int64),
+        }
+        transcripts = [torch.from_numpy(transcript(self.samples.labels[sample])) for sample in chosen]
+        batch["transcript"] = pad_sequence(transcripts, batch_first=True, padding_value=IGNORE)
+        for place, (sample, rows_TD) in enumerate(zip(chosen, features, strict=True)):
+            batch["frames"][place, : len(rows_TD)] = rows_TD
+            batch["mask"][place, : len(rows_TD)] = True
+            batch["labels"][place, : len(rows_TD)] = torch.from_numpy(self.samples.labels[sample])
+        return batch
+
+    def loader(self, batches: Sampler[list[int]], workers: int, pin: bool = False) -> DataLoader:
+        """A loader of whole batches; worker processes only where something is read from disk."""
+        workers = workers if self.held is None else 0
+        return DataLoader(
+            self, batch_size=None, sampler=batches, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin
+        )

@@ -1,0 +1,93 @@
+"""What one step of training a segmentation head does: losses, optimiser, schedule. Knows no store and no file.
+
+Shape suffixes: B videos, T rows, C classes.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from pipeline.heads.fact import BlockOutput, FactClip, LossSettings, clip_loss, fact_loss, predict, targets_of
+from pipeline.training.frames import IGNORE, Videos, transcript
+
+Batch = dict[str, Tensor]
+
+
+class SegmentationModule(LightningModule):
+    """FACT or FACT_CLIP in training.
+
+    Args:
+        head: its name.
+        model: heads.fact.Fact or FactClip.
+        config: its sub-tree of params.
+        samples: decide classes, background, what is seen, and the texts.
+        steps: optimiser steps an epoch.
+    """
+
+    def __init__(self, head: str, model: nn.Module, config: Any, samples: Videos, steps: int) -> None:
+        super().__init__()
+        self.head, self.model, self.config, self.steps = head, model, config, steps
+        self.background = samples.background
+        learned = [*samples.parts["train"], *samples.parts["holdout"]]
+        segments = [len(transcript(samples.labels[sample])) for sample in learned]
+        self.avg_segments, self.n_segments = float(np.mean(segments)), max(segments)
+        self.register_buffer("seen", torch.from_numpy(samples.seen), persistent=False)
+        text = None if samples.text is None else torch.from_numpy(samples.text)
+        self.register_buffer("text", text, persistent=False)
+        self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro", ignore_index=IGNORE)
+
+    def on_train_batch_start(self, _: Batch, step: int) -> None:
+        """Draws follow from seed, epoch, step and process, so that a resumed training repeats them."""
+        place = [self.config.seed % 2**64, self.current_epoch, step, self.global_rank]
+        torch.manual_seed(int(np.random.default_rng(place).integers(2**63)))
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """The loss of the head; held-out classes are in none of its terms."""
+        loss, _ = self._loss(batch)
+        size = len(batch["row"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=size, sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """The loss, and the share of frames that the classifier gets right: those of seen classes."""
+        loss, output = self._loss(batch)
+        self.accuracy.update(predict(output, batch["mask"], self.config.mwt).flatten(0, 1), batch["labels"].flatten())
+        size = len(batch["row"])
+        self.log("holdout_loss", loss, on_epoch=True, logger=False, batch_size=size, sync_dist=True)
+        self.log("holdout_accuracy", self.accuracy, on_epoch=True, logger=False, batch_size=size)
+
+    def _loss(self, batch: Batch) -> tuple[Tensor, BlockOutput]:
+        """The loss and the last block's output."""
+        mask_BT, labels_BT = batch["mask"], batch["labels"]
+        settings = self.settings()
+        outputs, embeddings = answer(self.model, batch)
+        targets = targets_of(outputs[-1], labels_BT, mask_BT, settings, self.n_segments)
+        loss = fact_loss(outputs, targets, settings)["loss"]
+        if embeddings is not None:
+            chosen = self.config.alignment
+            contrast = clip_loss(embeddings, targets, self.text, self.seen, chosen.temperature, chosen.target)
+            loss = chosen.w_fact * loss + chosen.w_con * contrast
+        return loss, outputs[-1]
+
+    def settings(self) -> LossSettings:
+        """The losses' weights, with what follows from the data."""
+        weights = self.config.loss.model_dump()
+        return LossSettings(**weights, avg_segments=self.avg_segments, background=self.background)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam; from decay_epoch on with a tenth of the rate."""
+        config = self.config
+        optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [config.decay_epoch])
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
+
+
+def answer(model: nn.Module, batch: Batch) -> tuple[list[BlockOutput], Tensor | None]:
+    """What the blocks say of a batch, and the embeddings that are compared with texts where the head has any."""
+    fact = model.fact if isinstance(model, FactClip) else model
+    given = (batch["frames"].float(), batch["mask"], batch["transcript"] if fact.transcript else None)
+    return model(*given) if isinstance(model, FactClip) else (model(*given), None)

@@ -1,0 +1,125 @@
+"""Segmentation heads from caches to results: they learn, repeat to the byte, and name what they rest on."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pipeline.config import override
+from pipeline.datasets.manifest import read_manifest, write_manifest
+from pipeline.evaluation import evaluate
+from pipeline.evaluation.segment_metrics import segment_metrics
+from pipeline.training import train
+from pipeline.training.run_folder import RunError
+from tests.training.procedures import CLASSES, UNSEEN, make
+
+torch.set_num_threads(1)
+
+
+def trained(world, head, run, **changes):
+    params = world.params.replacing(head, override(world.params.head(head), changes)) if changes else world.params
+    given = (params, head, world.manifest, world.features(head), run)
+    train(*given, progress=lambda line: None)
+    return evaluate(*given, progress=lambda line: None)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("world"), epochs=25, decay_epoch=20, lr=1e-2)
+
+
+@pytest.fixture(scope="module")
+def fact(world, tmp_path_factory):
+    run = tmp_path_factory.mktemp("fact") / "run"
+    return run, trained(world, "fact", run)
+
+
+@pytest.fixture(scope="module")
+def fact_clip(world, tmp_path_factory):
+    run = tmp_path_factory.mktemp("fact_clip") / "run"
+    return run, trained(world, "fact_clip", run)
+
+
+def test_fact_learns_and_its_figures_follow_from_its_predictions(fact):
+    run, result = fact
+    table = pd.read_parquet(run / "predictions.parquet")
+    given = [*map(np.asarray, table["prediction"])], [*map(np.asarray, table["truth"])]
+    again = segment_metrics(*given, background={0}, with_background=True)
+    assert result["acc"] > 80 and result["edit"] > 50
+    for name in ("acc", "edit", "f1@10", "f1@25", "f1@50", "acc_without_background"):
+        assert result[name] == pytest.approx(again[name])
+    assert result["acc_without_background"] != result["acc"]
+    low, high = result["ci95"]["acc"]
+    assert low <= result["acc"] <= high
+    assert result["samples"]["evaluated"] == len(table) == 8
+    assert result["classes"] == CLASSES and result["unseen_classes"] == [] and "gamma" not in result
+
+
+def test_the_result_names_what_it_rests_on(fact, fact_clip):
+    features = fact_clip[1]["provenance"]["features"]
+    assert {role: (of["name"], of["key"], of["dataset"]) for role, of in features.items()} == {
+        "frames": ("i3d_frames", "keyrows", "made"),
+        "text": ("clip_text", "keytexts", "texts"),
+    }
+    assert set(fact[1]["provenance"]["features"]) == {"frames"}
+
+
+def test_classes_that_were_never_seen_are_recognised_by_their_texts(fact_clip):
+    _, result = fact_clip
+    assert result["unseen_classes"] == sorted(CLASSES.index(name) for name in UNSEEN)
+    assert result["unseen"] > 3 * result["chance"] and result["seen_restricted"] > 90
+    assert result["best"]["harmonic"] > 40
+    assert result["harmonic"] == pytest.approx(
+        2 * result["seen"] * result["unseen"] / (result["seen"] + result["unseen"])
+    )
+    assert result["fraction_unseen"] > 0 and result["gamma"] != 0
+
+
+def test_training_never_learns_which_held_out_class_a_frame_is_of(world, tmp_path):
+    frame, (one, other) = read_manifest(world.manifest), UNSEEN
+    swap = {one: other, other: one}
+    frame["segments"] = [
+        [{**run, "label": swap.get(run["label"], run["label"])} for run in runs] for runs in frame["segments"]
+    ]
+    write_manifest(frame, tmp_path / "manifest.parquet")
+    for name, manifest in (("as it was", world.manifest), ("swapped", tmp_path / "manifest.parquet")):
+        trained(world._replace(manifest=manifest), "fact_clip", tmp_path / name, epochs=2)
+    files = [tmp_path / name / "weights.safetensors" for name in ("as it was", "swapped")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_equal_params_give_equal_bytes(world, fact, tmp_path):
+    run, result = fact
+    again = trained(world, "fact", tmp_path / "run")
+    for one in (result, again):
+        one["provenance"].pop("timings", None)
+    assert json.dumps(result, sort_keys=True) == json.dumps(again, sort_keys=True)
+    assert (run / "weights.safetensors").read_bytes() == (tmp_path / "run" / "weights.safetensors").read_bytes()
+    assert (run / "predictions.parquet").read_bytes() == (tmp_path / "run" / "predictions.parquet").read_bytes()
+
+
+def test_a_finished_training_with_stand_ins_is_not_trained_again(world, fact_clip):
+    run, _ = fact_clip
+    lines: list[str] = []
+    train(world.params, "fact_clip", world.manifest, world.features("fact_clip"), run, progress=lines.append)
+    assert len(lines) == 2 and all("complete already" in line for line in lines)
+
+
+def test_a_run_of_other_params_is_refused(world, fact, tmp_path):
+    other = world.params.replacing("fact", override(world.params.head("fact"), {"holdout": 0.4}))
+    with pytest.raises(RunError, match="learned from other samples"):
+        evaluate(other, "fact", world.manifest, world.features("fact"), fact[0], progress=lambda line: None)
+
+
+@pytest.mark.parametrize("changes", [{"sample_rate": 2}, {"model.transcript": True, "loss.match": "seq"}])
+def test_variants_train_and_are_evaluated_on_every_labelled_frame(world, fact, tmp_path, changes):
+    result = trained(world, "fact", tmp_path / "run", epochs=2, **changes)
+    assert result["counts"]["frames"] == fact[1]["counts"]["frames"]
+
+
+@pytest.mark.parametrize("target", ["action_token", "logit"])
+def test_the_other_targets_train_too(world, tmp_path, target):
+    result = trained(world, "fact_clip", tmp_path / "run", epochs=2, **{"alignment.target": target})
+    assert 0 <= result["seen"] <= 100 and result["curve"]["gamma"]
