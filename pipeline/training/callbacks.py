@@ -80,6 +80,7 @@ class Journal(Callback):
         self.best_epoch = 0  # counted from 1
         self.best_accuracy = -1.0
         self.start = 0.0
+        self.repeated = False
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers."""
@@ -103,8 +104,14 @@ class Journal(Callback):
         trainer.should_stop = self.has_stalled
         if self.rows:
             self.progress(f"resumed after epoch {len(self.rows)} of {trainer.max_epochs}")
-        for row in self.rows:
-            _log(trainer, row)
+        self.repeat(trainer)
+
+    def repeat(self, trainer: Trainer) -> None:
+        """Repeats the rows of a resumed training to the logger, once."""
+        if not self.repeated:
+            self.repeated = True
+            for row in self.rows:
+                _log(trainer, row)
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Runs after the validation, before the checkpoint."""

@@ -201,6 +201,7 @@ def _fit(
     )
     resumed = run / CHECKPOINT if (run / CHECKPOINT).exists() else None
     trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+    journal.repeat(trainer)  # where no epoch was left, Lightning starts no training
     return module, journal
 
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -159,6 +160,18 @@ def test_a_manifest_newer_than_its_stores_is_refused(tmp_path):
     (tmp_path / f"{FEATURES['motion']}-keymotion" / "shard-000.json").unlink()
     with pytest.raises(StoreMissing):
         train(*made.arguments(tmp_path / "run"))
+
+
+def test_a_training_killed_after_its_last_checkpoint_loses_nothing_of_its_logs(made, tmp_path):
+    given = made.arguments(tmp_path / "run", epochs=2)
+    train(*given, progress=lambda line: None)
+    curve = tmp_path / "run" / "dvclive/plots/metrics/holdout_accuracy.tsv"
+    whole, state = curve.read_bytes(), json.loads((tmp_path / "run" / "state.json").read_text())
+    shutil.rmtree(tmp_path / "run" / "dvclive")
+    (tmp_path / "run" / "run.json").unlink()
+    (tmp_path / "run" / "state.json").write_text(json.dumps({"identity": state["identity"]}))
+    train(*given, progress=lambda line: None)
+    assert curve.read_bytes() == whole
 
 
 @pytest.mark.slow
