@@ -266,4 +266,15 @@ def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("
     from pipeline.reports import ablation_table
 
     plan = Plan(load_params(params))
-    say(ablation_table(plan.params.ablations[name], [run.folder for run in plan.ablation_runs(name)], out / name))
+    chosen, runs = plan.params.ablations[name], [run.folder for run in plan.ablation_runs(name)]
+    say(ablation_table(chosen, plan.params.head(chosen.head).task, runs, out / name))
+
+
+@app.command()
+def claims(params: ParamsOption = "params.yaml", out: Path = Path("results/claims.json")) -> None:
+    """What params claim of their ablations, checked: JSON, and a table in Markdown."""
+    from pipeline.reports import claims_table
+
+    plan = Plan(load_params(params))
+    folders = {key: [run.folder for run in runs] for key, runs in plan.claimed.items()}
+    say(claims_table(plan.params.claims, folders, out))

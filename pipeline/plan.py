@@ -14,8 +14,10 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.config import (
+    AFTER_TRAINING,
     DerivedFeature,
     Params,
+    ParamsError,
     canonical_json,
     code_digest,
     content_key,
@@ -69,13 +71,34 @@ class Plan:
         return {head.result: self.run(name) for name, head in self.params.heads.items()}
 
     def ablation_runs(self, name: str) -> list[Run]:
-        """The runs of an ablation's table: its variants times its seeds, in order."""
-        ablation = self.params.ablations[name]
-        return [
-            self.run(ablation.head, {**changes, "seed": seed})
-            for changes in ablation.variants.values()
-            for seed in ablation.seeds
-        ]
+        """The runs of an ablation's table: its variants times its seeds, in order.
+
+        Raises:
+            ParamsError: an override that does not fit, or two variants that are one training.
+        """
+        ablation, owner, runs = self.params.ablations[name], {}, []
+        for variant, changes in ablation.variants.items():
+            for seed in ablation.seeds:
+                run = self.run(ablation.head, {**changes, "seed": seed})
+                if (other := owner.setdefault(run.key, (variant, seed))) != (variant, seed):
+                    raise ParamsError(
+                        f"ablations.{name}: {variant} with seed {seed} trains the same as {other[0]} with seed "
+                        f"{other[1]}; let variants differ in what a training sees"
+                    )
+                runs.append(run)
+        return runs
+
+    @cached_property
+    def claimed(self) -> dict[tuple[str, str], list[Run]]:
+        """(ablation, variant) -> its runs, a seed each, of every figure that a claim names."""
+        found: dict[tuple[str, str], list[Run]] = {}
+        for claim in self.params.claims.values():
+            for figure in claim.figures:
+                ablation = self.params.ablations[figure.ablation]
+                first = list(ablation.variants).index(figure.variant) * len(ablation.seeds)
+                runs = self.ablation_runs(figure.ablation)[first : first + len(ablation.seeds)]
+                found[figure.ablation, figure.variant] = runs
+        return found
 
     @cached_property
     def runs(self) -> dict[tuple[str, str], Run]:
@@ -101,6 +124,11 @@ class Plan:
             reads = {read.feature: None for run in self.ablation_runs(ablation) for read in run.config.inputs.values()}
             document["features"] |= json.loads(params.part(features=tuple(reads)))["features"]
         return canonical_json(document)
+
+    @property
+    def document(self) -> str:
+        """Canonical JSON of the whole params."""
+        return canonical_json(self.params.model_dump(mode="json"))
 
     @property
     def gpus(self) -> int:
@@ -216,7 +244,7 @@ def sources(*folders: str) -> list[str]:
 
 def run_key(params: Params, head: str, config: Any) -> str:
     """The key of a run: the head's sub-tree (its result's name apart), its features and the code that trains it."""
-    keyed = config.model_dump(mode="json", exclude={"result", "bootstrap", "calibration_bins", "eval_split"})
+    keyed = config.model_dump(mode="json", exclude=AFTER_TRAINING)
     keys = {role: feature_key(params, read.feature) for role, read in config.inputs.items()}
     code = code_digest(*(path.format(code=config.code) for path in RUN_CODE))
     return content_key({"head": head, "config": keyed, "features": keys, "code": code})

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from pipeline.config import load_params
+import pytest
+
+from pipeline.config import ParamsError, load_params, parse_params
 from pipeline.plan import Plan
 
 ROOT = Path(__file__).parents[1]

@@ -33,6 +33,7 @@ from .keys import (
 from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, load_params, override, parse_params
 
 __all__ = [
+    "AFTER_TRAINING",
     "EXTRACTOR_VERSION",
     "Ablation",
     "AnyFeature",

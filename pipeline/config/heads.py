@@ -6,6 +6,9 @@ from pydantic import Field
 
 from .base import Fraction, Name, Positive, Strict
 
+# What a head's params hold that does not reach its weights.
+AFTER_TRAINING = frozenset({"result", "eval_split", "bootstrap", "calibration_bins"})
+
 
 class Input(NamedTuple):
     """What a head reads in one of its roles: a feature of a data set."""
@@ -17,7 +20,7 @@ class Input(NamedTuple):
 class Head(Strict):
     """What every head has: its task, its data set, the features that it reads of it by role, and its result file."""
 
-    task: ClassVar[Literal["classification", "segmentation"]]
+    task: ClassVar[Literal["classification", "segmentation", "zeroshot"]]
     code: ClassVar[str]  # the module or folder in pipeline/heads
     dataset: Name
     features: Any
@@ -28,6 +31,23 @@ class Head(Strict):
     def inputs(self) -> dict[str, Input]:
         """Role -> what is read in it."""
         return {role: Input(self.dataset, feature) for role, feature in self.features.model_dump().items()}
+
+
+class TrainedHead(Head):
+    """What every head that is trained has: how long, on what, and how it is judged."""
+
+    lr: Annotated[float, Field(gt=0)]
+    batch_size: Annotated[int, Field(gt=0, description="samples a step")]
+    epochs: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    clip_norm: Annotated[float, Field(gt=0)]
+    ema_decay: Fraction
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    patience: Annotated[int, Field(gt=0, description="epochs without a better early-stopping accuracy")]
+    holdout: Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
+    train_split: str
+    eval_split: str
+    bootstrap: Positive
 
 
 class GasmCastModel(Strict):
@@ -52,7 +72,7 @@ class GasmCastFeatures(Strict):
     motion: Name
 
 
-class GasmCastHead(Head):
+class GasmCastHead(TrainedHead):
     """The gasm_cast head: what it reads, its model, its training, its result file."""
 
     task: ClassVar = "classification"
@@ -60,20 +80,9 @@ class GasmCastHead(Head):
     features: GasmCastFeatures
     model: GasmCastModel
     lr: Annotated[float, Field(gt=0, description="peak learning rate per 256 samples of batch")]
-    batch_size: Positive
-    epochs: Positive
     warmup_epochs: Annotated[float, Field(ge=0)]
-    weight_decay: Annotated[float, Field(ge=0)]
-    clip_norm: Annotated[float, Field(gt=0)]
     label_smoothing: Fraction
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0 is off")]
-    ema_decay: Fraction
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    patience: Annotated[int, Field(gt=0, description="epochs without a better early-stopping accuracy")]
-    holdout: Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
-    train_split: str
-    eval_split: str
-    bootstrap: Positive
     calibration_bins: Positive
 
 
@@ -130,8 +139,8 @@ class FactFeatures(Strict):
     frames: Name
 
 
-class SegmentationHead(Head):
-    """What the segmentation heads have in common: data, model, training, evaluation."""
+class SegmentationHead(TrainedHead):
+    """What the segmentation heads have in common beside that."""
 
     task: ClassVar = "segmentation"
     code: ClassVar = "fact"
@@ -139,22 +148,14 @@ class SegmentationHead(Head):
     model: FactModel
     loss: FactLoss = FactLoss()
     mwt: Fraction
-    lr: Annotated[float, Field(gt=0)]
-    batch_size: Annotated[int, Field(gt=0, description="videos a step")]
-    epochs: Positive
     decay_epoch: Annotated[int, Field(gt=0, description="from this epoch on, a tenth of the learning rate")]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 10.0
     ema_decay: Fraction = 0.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    patience: Annotated[int, Field(gt=0, description="epochs without a better early-stopping accuracy")]
-    holdout: Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
-    train_split: str
-    eval_split: str
     sample_rate: Annotated[int, Field(gt=0, description="one row in so many is read")] = 1
     tolerance: Annotated[int, Field(ge=0, description="frames by which labels and features may differ in length")] = 5
     with_background: Annotated[bool, Field(description="Edit and F1 count background segments, too")] = True
-    bootstrap: Positive
 
 
 class FactHead(SegmentationHead):
@@ -185,6 +186,8 @@ class Alignment(Strict):
 
 class FactClipHead(SegmentationHead):
     """The fact_clip head: some classes are held out of training and recognised by their names."""
+
+    task: ClassVar = "zeroshot"
 
     vocabulary: Vocabulary
     alignment: Alignment

@@ -1,16 +1,25 @@
 """Numbers people read, from trained heads and caches. Knows no video and no backbone."""
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pipeline.config import Params
 from pipeline.evaluation import classification, segmentation
-from pipeline.training.trainer import say
+from pipeline.evaluation.provenance import counted, deterministic, opened, provenance
+from pipeline.training.run_folder import write_json
+from pipeline.training.trainer import accelerator, say
 
 __all__ = ["evaluate"]
 
-TASKS = {"classification": classification.evaluate, "segmentation": segmentation.evaluate}
+TASKS = {
+    "classification": classification.evaluate,
+    "segmentation": segmentation.evaluate,
+    "zeroshot": segmentation.evaluate,
+}
 
 
 def evaluate(
@@ -42,4 +51,22 @@ def evaluate(
         RunError: the run is not complete, or learned from other data.
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
-    return TASKS[params.head(head).task](params, head, manifest, features, run, out, progress)
+    began = time.monotonic()
+    config, (samples, record) = params.head(head), opened(params, head, manifest, features, run)
+    device = torch.device(accelerator(params.compute.device))
+    with deterministic():
+        found = TASKS[config.task](params, head, samples, run, device)
+    result = {
+        **found.scores,
+        "samples": counted(samples),
+        "provenance": {
+            **provenance(config, samples, device),
+            "timings": {**found.timings, "evaluate_s": time.monotonic() - began, "train": record["timings"]},
+        },
+    }
+    scratch = run / ".predictions.parquet.partial"
+    found.predictions.to_parquet(scratch, index=False)
+    scratch.replace(run / "predictions.parquet")
+    write_json(out or run / "result.json", result)
+    progress(f"{run}: {config.eval_split} {found.said}")
+    return result

@@ -4,7 +4,6 @@ Shape suffixes: B videos, T steps, N samples, C classes.
 """
 
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,55 +14,30 @@ from torch import Tensor, nn
 
 from pipeline.config import Params
 from pipeline.evaluation.metrics import bootstrap_interval, calibration, confusion, per_class, ranked, top_k_accuracy
-from pipeline.evaluation.provenance import counted, deterministic, opened, provenance, trained
+from pipeline.evaluation.provenance import Evaluated, inference, trained
 from pipeline.training.data import Batch, OrderedBatches, Tokens
 from pipeline.training.dataset import Samples
 from pipeline.training.registry import KINDS, predict
-from pipeline.training.run_folder import write_json
-from pipeline.training.trainer import accelerator, say
 
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 FRAME_ORDERS = ("as_is", "reversed", "shuffled")
 TOP = 5
 
 
-def evaluate(
-    params: Params,
-    head: str,
-    manifest: Path,
-    features: Mapping[str, Path],
-    run: Path,
-    out: Path | None = None,
-    progress: Callable[[str], None] = say,
-) -> dict[str, Any]:
-    """`evaluation.evaluate` of a classification head."""
-    began = time.monotonic()
-    config, (samples, record) = params.head(head), opened(params, head, manifest, features, run)
-    device = torch.device(accelerator(params.compute.device))
-    with deterministic():
-        logits, wall = _predict(params, head, samples, run, device)
+def evaluate(params: Params, head: str, samples: Samples, run: Path, device: torch.device) -> Evaluated:
+    """`evaluation.evaluate` of a classifier: as it is, and with the steps of its tokens in other orders."""
+    logits, wall = _predict(params, head, samples, run, device)
     labels = np.array([samples.labels[sample] for sample in samples.parts["evaluated"]])
     probabilities = {order: _softmax(values) for order, values in logits.items()}
-    scores = summary(labels, probabilities["as_is"], samples.classes, config)
+    scores = summary(labels, probabilities["as_is"], samples.classes, params.head(head))
     for order in FRAME_ORDERS[1:]:
         scores[f"top1_{order}"] = top_k_accuracy(ranked(probabilities[order], 1), labels, 1)
-    result = {
-        **scores,
-        "samples": counted(samples),
-        "provenance": {
-            **provenance(config, samples, device),
-            "timings": {"predict_s": wall, "evaluate_s": time.monotonic() - began, "train": record["timings"]},
-        },
-    }
-    _write_predictions(run / "predictions.parquet", samples, labels, probabilities)
-    write_json(out or run / "result.json", result)
-    low, high = result["ci95"]
-    progress(
-        f"{run}: {config.eval_split} top-1 {result['top1']:.4f} (95 % {low:.4f} to {high:.4f}), "
-        f"top-5 {result['top5']:.4f}, ece {result['ece']:.4f}; "
-        f"reversed {result['top1_reversed']:.4f}, shuffled {result['top1_shuffled']:.4f}"
+    low, high = scores["ci95"]
+    said = (
+        f"top-1 {scores['top1']:.4f} (95 % {low:.4f} to {high:.4f}), "
+        f"top-5 {scores['top5']:.4f}, ece {scores['ece']:.4f}; "
+        f"reversed {scores['top1_reversed']:.4f}, shuffled {scores['top1_shuffled']:.4f}"
     )
-    return result
+    return Evaluated(scores, _predictions(samples, labels, probabilities), said, {"predict_s": wall})
 
 
 def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str], config: Any) -> dict[str, Any]:
@@ -128,9 +102,8 @@ def _predict(
     model = trained(params, head, samples, run, device)
     tokens = Tokens(samples, samples.parts["evaluated"], compute.cache_memory_gb * 1e9)
     loader = tokens.loader(OrderedBatches(range(len(tokens)), config.batch_size), compute.decode_workers)
-    dtype = AUTOCAST.get(config.precision)
     logits: dict[str, list[np.ndarray]] = {order: [] for order in FRAME_ORDERS}
-    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+    with inference(config.precision, device):
         for batch in loader:
             for order, values in _logits(head, model, batch, config.seed, device).items():
                 logits[order].append(values)
@@ -149,11 +122,11 @@ def _softmax(logits_NC: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits_NC).double().softmax(dim=1).numpy()
 
 
-def _write_predictions(path: Path, samples: Samples, labels: np.ndarray, probabilities: dict[str, np.ndarray]) -> None:
+def _predictions(samples: Samples, labels: np.ndarray, probabilities: dict[str, np.ndarray]) -> pd.DataFrame:
     """A row a sample: its label, the prediction, the best five with their probabilities, and what other orders gave."""
     names = np.array(samples.classes, dtype=object)
     best = ranked(probabilities["as_is"], TOP)
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "sample": samples.parts["evaluated"],
             "label": names[labels],
@@ -163,6 +136,3 @@ def _write_predictions(path: Path, samples: Samples, labels: np.ndarray, probabi
             "probabilities": np.take_along_axis(probabilities["as_is"], best, axis=1).tolist(),
         }
     )
-    scratch = path.with_name(f".{path.name}.partial")
-    frame.to_parquet(scratch, index=False)
-    scratch.replace(path)

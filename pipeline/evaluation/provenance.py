@@ -5,8 +5,9 @@ import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import pandas as pd
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -17,7 +18,17 @@ from pipeline.training.registry import build
 from pipeline.training.run_folder import WEIGHTS, RunError, read_run
 from pipeline.training.trainer import head_samples
 
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 LIBRARIES = ("torch", "lightning", "numpy", "transformers", "torchvision")
+
+
+class Evaluated(NamedTuple):
+    """What one kind of head came to: figures for the result, a table of predictions, a line for the log."""
+
+    scores: dict[str, Any]
+    predictions: pd.DataFrame
+    said: str
+    timings: dict[str, float]
 
 
 def opened(
@@ -46,6 +57,14 @@ def trained(params: Params, head: str, samples: Samples, run: Path, device: torc
     model = build(head, params.head(head), samples)
     model.load_state_dict(load_file(run / WEIGHTS))
     return model.to(device).eval()
+
+
+@contextlib.contextmanager
+def inference(precision: str, device: torch.device) -> Iterator[None]:
+    """No gradients, and the precision that the head was trained in."""
+    dtype = AUTOCAST.get(precision)
+    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        yield
 
 
 def counted(samples: Samples) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 Shape suffixes: T rows of a video, L its labels, C classes.
 """
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from pipeline.config import FactClipHead, Params
-from pipeline.evaluation.provenance import counted, deterministic, opened, provenance, trained
+from pipeline.evaluation.provenance import Evaluated, inference, trained
 from pipeline.evaluation.segment_metrics import (
     bootstrap_intervals,
     class_confusion,
@@ -27,11 +26,9 @@ from pipeline.evaluation.zeroshot_metrics import choose_gamma, stacked, zeroshot
 from pipeline.heads.fact import predict, score
 from pipeline.training.data import OrderedBatches
 from pipeline.training.frames import IGNORE, Rows, Videos
-from pipeline.training.run_folder import read_run, write_json
+from pipeline.training.run_folder import read_run
 from pipeline.training.segmentation import answer
-from pipeline.training.trainer import STAND_INS, accelerator, say
-
-AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+from pipeline.training.trainer import STAND_INS
 
 
 class Scored(NamedTuple):
@@ -42,33 +39,22 @@ class Scored(NamedTuple):
     truths: list[np.ndarray]  # (L,) int64 each
 
 
-def evaluate(
-    params: Params,
-    head: str,
-    manifest: Path,
-    features: Mapping[str, Path],
-    run: Path,
-    out: Path | None = None,
-    progress: Callable[[str], None] = say,
-) -> dict[str, Any]:
+def evaluate(params: Params, head: str, samples: Videos, run: Path, device: torch.device) -> Evaluated:
     """`evaluation.evaluate` of a segmentation head, zero-shot or not."""
-    began = time.monotonic()
-    config, (samples, record) = params.head(head), opened(params, head, manifest, features, run)
-    device = torch.device(accelerator(params.compute.device))
+    config = params.head(head)
     background = {"background": samples.background, "with_background": config.with_background}
-    with deterministic():
-        found = _scored(params, head, samples, run, samples.parts["evaluated"], device)
-        if isinstance(config, FactClipHead):
-            gamma = _gamma(params, head, samples, run, device)
-            predictions = [stacked(of, samples.seen, gamma) for of in found.scores]
-            headline = zeroshot_metrics(found.scores, found.truths, samples.seen, gamma, **background)
-        else:
-            predictions, headline = [of.argmax(axis=1) for of in found.scores], {}
+    found = _scored(params, head, samples, run, samples.parts["evaluated"], device)
+    if isinstance(config, FactClipHead):
+        gamma = _gamma(params, head, samples, run, device)
+        predictions = [stacked(of, samples.seen, gamma) for of in found.scores]
+        headline = zeroshot_metrics(found.scores, found.truths, samples.seen, gamma, **background)
+    else:
+        predictions, headline = [of.argmax(axis=1) for of in found.scores], {}
     counts = segment_counts(predictions, found.truths, **background)
     intervals = bootstrap_intervals(counts, config.bootstrap, config.seed)
     if headline:
         intervals |= zeroshot_intervals(predictions, found.truths, samples.seen, config.bootstrap, config.seed)
-    result = {
+    scores = {
         **headline,
         **pooled(counts),
         "ci95": intervals,
@@ -77,16 +63,8 @@ def evaluate(
         "unseen_classes": np.flatnonzero(~samples.seen).tolist(),
         "per_class": class_table(predictions, found.truths, samples.classes, **background),
         "confusion": class_confusion(predictions, found.truths, len(samples.classes)).tolist(),
-        "samples": counted(samples),
-        "provenance": {
-            **provenance(config, samples, device),
-            "timings": {"evaluate_s": time.monotonic() - began, "train": record["timings"]},
-        },
     }
-    _write_predictions(run / "predictions.parquet", found, predictions, counts)
-    write_json(out or run / "result.json", result)
-    progress(f"{run}: {config.eval_split} " + ", ".join(_said(result)))
-    return result
+    return Evaluated(scores, _predictions(found, predictions, counts), ", ".join(_said(scores)), {})
 
 
 def _said(result: Mapping[str, Any]) -> Iterator[str]:
@@ -117,8 +95,8 @@ def _scored(params: Params, head: str, samples: Videos, run: Path, ids: list[str
     model = trained(params, head, samples, run, device)
     rows = Rows(samples, ids, compute.cache_memory_gb * 1e9)
     loader = rows.loader(OrderedBatches(range(len(rows)), config.batch_size), compute.decode_workers)
-    dtype, scores = AUTOCAST.get(config.precision), []
-    with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+    scores: list[np.ndarray] = []
+    with inference(config.precision, device):
         for batch in loader:
             there = {key: tensor.to(device) for key, tensor in batch.items()}
             scores += _scores(model, config, samples, there)
@@ -141,10 +119,10 @@ def _scores(model: nn.Module, config: Any, samples: Videos, batch: dict[str, tor
     return [of[:length].double().cpu().numpy() for of, length in zip(scores_BTC, lengths, strict=True)]
 
 
-def _write_predictions(path: Path, found: Scored, predictions: list[np.ndarray], counts: pd.DataFrame) -> None:
+def _predictions(found: Scored, predictions: list[np.ndarray], counts: pd.DataFrame) -> pd.DataFrame:
     """A row a video: truth, prediction and confidence a labelled frame; acc, edit and f1@50."""
     measured = figures(counts)
-    frame = pd.DataFrame(
+    return pd.DataFrame(
         {
             "sample": found.ids,
             "truth": [of.tolist() for of in found.truths],
@@ -153,9 +131,6 @@ def _write_predictions(path: Path, found: Scored, predictions: list[np.ndarray],
             **{name: measured[name].to_numpy() for name in ("acc", "edit", "f1@50")},
         }
     )
-    scratch = path.with_name(f".{path.name}.partial")
-    frame.to_parquet(scratch, index=False)
-    scratch.replace(path)
 
 
 def _confidence(scores_LC: np.ndarray, prediction_L: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ import pandas as pd
 
 from pipeline.reports.ablation import ablation_table
 from pipeline.reports.classification import publish_classification, training_figure
-from pipeline.reports.segmentation import publish_segmentation, save
+from pipeline.reports.files import save_figure
+from pipeline.reports.segmentation import publish_segmentation
 
 __all__ = ["ablation_table", "publish"]
 
@@ -20,6 +21,5 @@ def publish(run: Path, out: Path) -> None:
         out: results/<name>.json, written last.
     """
     classifies = "top1" in json.loads((run / "result.json").read_text())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    save(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
+    save_figure(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
     (publish_classification if classifies else publish_segmentation)(run, out)

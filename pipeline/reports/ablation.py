@@ -1,80 +1,114 @@
 """One table an ablation: a row a variant, mean and standard deviation over seeds. Reads results only."""
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import pandas as pd
 
 from pipeline.config import Ablation
+from pipeline.reports.files import save_figure, save_text
+from pipeline.reports.segmentation import seen_unseen_figure
 
-COLUMNS = ("top1", "top5", "ece", "top1_reversed", "top1_shuffled")
+Result = Mapping[str, Any]
 
 
-def ablation_table(ablation: Ablation, runs: Sequence[str | Path], out: Path) -> str:
-    """Writes the table as JSON, CSV and Markdown.
+class Column(NamedTuple):
+    """A figure of a result, and how it is shown; `best` is None for evidence, where more is not better."""
+
+    name: str
+    digits: int
+    best: Literal["high", "low"] | None = "high"
+
+
+COLUMNS = {
+    "classification": (
+        Column("top1", 3),
+        Column("top5", 3),
+        Column("ece", 3, "low"),
+        Column("top1_reversed", 3, None),
+        Column("top1_shuffled", 3, None),
+    ),
+    "segmentation": tuple(Column(name, 1) for name in ("acc", "edit", "f1@10", "f1@25", "f1@50")),
+    "zeroshot": (
+        *(Column(name, 1) for name in ("seen", "unseen", "harmonic", "ausuc", "seen_restricted", "unseen_restricted")),
+        Column("fraction_unseen", 1, None),
+        *(Column(name, 1) for name in ("acc", "edit", "f1@50")),
+    ),
+}
+
+
+def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], out: Path) -> str:
+    """Writes the table as JSON, CSV and Markdown, and of a zero-shot head S over U as a picture.
 
     Args:
         ablation: its variants and seeds.
+        task: of its head, which decides the columns.
         runs: the folders of its runs, variants times seeds, in that order; each holds a result.json.
-        out: path without a suffix.
+        out: path without a suffix; `out`_seen_unseen.png is the picture.
 
     Returns:
-        The table in Markdown. The standard deviation is the sample's (n - 1); null with a single seed.
+        The table in Markdown. The standard deviation is the sample's (n - 1), null with a single seed; what a result
+        does not know is left out of the mean.
     """
+    each, columns = len(ablation.seeds), COLUMNS[task]
     results = [json.loads((Path(run) / "result.json").read_text()) for run in runs]
-    rows = []
-    for position, variant in enumerate(ablation.variants):
-        first = position * len(ablation.seeds)
-        group = results[first : first + len(ablation.seeds)]
-        scores = pd.DataFrame(group, columns=list(COLUMNS)).astype(float)
-        row: dict[str, Any] = {"variant": variant, "seeds": len(group)}
-        for column in COLUMNS:
-            row[column] = scores[column].mean()
-            row[f"{column}_sd"] = scores[column].std() if len(group) > 1 else None
-        rows.append(row)
-    table = pd.DataFrame(rows)
+    groups = {name: results[i * each : (i + 1) * each] for i, name in enumerate(ablation.variants)}
+    rows = {name: _statistics(group, columns) for name, group in groups.items()}
     document = {
         "head": ablation.head,
         "seeds": list(ablation.seeds),
         "variants": {
-            row["variant"]: {
-                "changes": ablation.variants[row["variant"]],
-                "mean": {column: row[column] for column in COLUMNS},
-                "sd": {column: row[f"{column}_sd"] for column in COLUMNS},
-                "runs": [str(run) for run in runs[i * len(ablation.seeds) : (i + 1) * len(ablation.seeds)]],
-                "per_seed": [r["top1"] for r in results[i * len(ablation.seeds) : (i + 1) * len(ablation.seeds)]],
-            }
-            for i, row in enumerate(rows)
+            name: {"changes": changes, "runs": list(map(str, runs[i * each : (i + 1) * each])), **rows[name]}
+            for i, (name, changes) in enumerate(ablation.variants.items())
         },
     }
-    markdown = _markdown(rows)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out.with_suffix(".csv"), table.to_csv(index=False))
-    _write(out.with_suffix(".md"), markdown)
-    _write(out.with_suffix(".json"), json.dumps(document, indent=1, sort_keys=True) + "\n")
+    flat = [
+        {"variant": name, "seeds": each}
+        | {f"{c.name}{end}": row[key][c.name] for c in columns for end, key in (("", "mean"), ("_sd", "sd"))}
+        for name, row in rows.items()
+    ]
+    markdown = _markdown(rows, columns)
+    if task == "zeroshot":
+        save_figure(seen_unseen_figure(groups), out.with_name(f"{out.name}_seen_unseen.png"))
+    save_text(pd.DataFrame(flat).to_csv(index=False), out.with_name(f"{out.name}.csv"))
+    save_text(markdown, out.with_name(f"{out.name}.md"))
+    save_text(json.dumps(document, indent=1, sort_keys=True) + "\n", out.with_name(f"{out.name}.json"))
     return markdown
 
 
-def _markdown(rows: Sequence[dict[str, Any]]) -> str:
-    best = {column: max(row[column] for row in rows) for column in COLUMNS}
-    best["ece"] = min(row["ece"] for row in rows)
-    lines = ["| variant | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
-    for row in rows:
+def _statistics(results: Sequence[Result], columns: Sequence[Column]) -> dict[str, dict[str, Any]]:
+    """mean, sd and per_seed of each column; None where unknown."""
+    scores = pd.DataFrame([{c.name: result[c.name] for c in columns} for result in results]).astype(float)
+    return {
+        "mean": {name: _known(value) for name, value in scores.mean().items()},
+        "sd": {name: _known(value) for name, value in scores.std().items()},
+        "per_seed": {name: [_known(value) for value in scores[name]] for name in scores},
+    }
+
+
+def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
+    lines = ["| variant | " + " | ".join(c.name for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    best = {column: _best(column, [row["mean"][column.name] for row in rows.values()]) for column in columns}
+    for name, row in rows.items():
         cells = []
-        for column in COLUMNS:
-            spread = f" ± {row[f'{column}_sd']:.3f}" if row[f"{column}_sd"] is not None else ""
-            cell = f"{row[column]:.3f}{spread}"
-            # Accuracy on reversed or shuffled frames is evidence, not a contest: nothing there is best.
-            contest = column in ("top1", "top5", "ece") and row[column] == best[column]
-            cells.append(f"**{cell}**" if contest else cell)
-        lines.append(f"| {row['variant']} | " + " | ".join(cells) + " |")
+        for column in columns:
+            mean, sd = row["mean"][column.name], row["sd"][column.name]
+            cell = "–" if mean is None else f"{mean:.{column.digits}f}"
+            cell += "" if sd is None else f" ± {sd:.{column.digits}f}"
+            cells.append(f"**{cell}**" if mean is not None and mean == best[column] else cell)
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_suffix(path.suffix + ".partial")
-    scratch.write_text(text)
-    os.replace(scratch, path)
+def _best(column: Column, means: Sequence[float | None]) -> float | None:
+    """What is set in bold, if there is a contest."""
+    known = [mean for mean in means if mean is not None]
+    if column.best is None or len(means) < 2 or not known:
+        return None
+    return max(known) if column.best == "high" else min(known)
+
+
+def _known(value: float) -> float | None:
+    return None if pd.isna(value) else float(value)

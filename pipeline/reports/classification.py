@@ -1,17 +1,15 @@
 """A classification result and its pictures, from a run's files alone. Reads no store."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
+
+from pipeline.reports.files import save_figure, save_text
 
 LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a grey smear
 
@@ -24,12 +22,8 @@ def publish_classification(run: Path, out: Path) -> None:
         out: results/<name>.json, written last.
     """
     text = (run / "result.json").read_text()
-    result = json.loads(text)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _save(confusion_figure(result), out.with_name(f"{out.stem}_confusion.png"))
-    scratch = out.with_suffix(".partial")
-    scratch.write_text(text)
-    os.replace(scratch, out)
+    save_figure(confusion_figure(json.loads(text)), out.with_name(f"{out.stem}_confusion.png"))
+    save_text(text, out)
 
 
 def confusion_figure(result: dict[str, Any]) -> plt.Figure:
@@ -74,9 +68,3 @@ def training_figure(history: pd.DataFrame) -> plt.Figure:
     for axes in (loss, accuracy):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
-
-
-def _save(figure: plt.Figure, path: Path) -> None:
-    # No software version in the file: equal results give equal pictures.
-    figure.savefig(path, dpi=120, metadata={"Software": None})
-    plt.close(figure)

@@ -14,19 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.reports.files import save_figure, save_text
+
 SHOWN = 4  # videos of a picture of the worst or the best
 WIDTH = 12.0  # inches of a picture of timelines
 HEADER = "### Frame level recognition: ###"
-COLUMNS = ("seen", "unseen", "harmonic", "ausuc", "unseen_restricted", "fraction_unseen", "acc", "edit", "f1@50")
-NO_CONTEST = ("fraction_unseen",)  # evidence; more is not better
 BACKGROUND, UNLABELLED, WRONG = "#dcdcdc", "#ffffff", "#c00000"
 HUE, TONES = 0.618034, ((0.75, 0.88), (0.45, 0.97), (0.95, 0.58))  # golden angle; saturation and value by turns
 
@@ -81,59 +79,6 @@ def write_predictions(predictions: Mapping[str, np.ndarray], classes: Sequence[s
         path.write_text(f"{HEADER}\n{' '.join(words[label] for label in np.asarray(labels_T).tolist())}\n")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(scratch, folder)
-
-
-def comparison_table(
-    variants: Mapping[str, Sequence[Mapping[str, Any]]], out: Path, columns: Sequence[str] = COLUMNS
-) -> str:
-    """Variants side by side, mean and sample deviation over seeds, as JSON, CSV and Markdown.
-
-    Args:
-        variants: name -> the results of its seeds, each with the columns, in percent; None is left out of the mean.
-        out: path without a suffix.
-        columns: what to compare.
-
-    Returns:
-        The table in Markdown, the best of each column in bold.
-    """
-    rows = {}
-    for name, results in variants.items():
-        scores = pd.DataFrame([{column: result[column] for column in columns} for result in results]).astype(float)
-        mean, sd = scores.mean(), scores.std()
-        rows[name] = {
-            column: {
-                "mean": _known(mean[column]),
-                "sd": _known(sd[column]),
-                "per_seed": list(map(_known, scores[column])),
-            }
-            for column in columns
-        }
-    flat = [
-        {"variant": name, "seeds": len(variants[name])}
-        | {f"{column}{end}": row[column][key] for column in columns for end, key in (("", "mean"), ("_sd", "sd"))}
-        for name, row in rows.items()
-    ]
-    markdown = _markdown(rows, columns)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out.with_name(f"{out.name}.csv"), pd.DataFrame(flat).to_csv(index=False))
-    _write(out.with_name(f"{out.name}.md"), markdown)
-    _write(out.with_name(f"{out.name}.json"), json.dumps({"columns": list(columns), "variants": rows}, indent=1) + "\n")
-    return markdown
-
-
-def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[str]) -> str:
-    lines = ["| variant | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    means = {column: [row[column]["mean"] for row in rows.values()] for column in columns}
-    best = {column: max((mean for mean in means[column] if mean is not None), default=None) for column in columns}
-    for name, row in rows.items():
-        cells = []
-        for column in columns:
-            mean, sd = row[column]["mean"], row[column]["sd"]
-            cell = "–" if mean is None else f"{mean:.1f}" if sd is None else f"{mean:.1f} ± {sd:.1f}"
-            contest = column not in NO_CONTEST and mean is not None and mean == best[column] and len(rows) > 1
-            cells.append(f"**{cell}**" if contest else cell)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 # --- timelines --------------------------------------------------------------------------------------------------------
@@ -248,7 +193,8 @@ def gamma_figure(result: Mapping[str, Any]) -> plt.Figure:
     left.plot(curve["gamma"], curve["fraction_unseen"], color="grey", linestyle=":", label="frames put on unseen")
     left.axvline(result["gamma"], color="tab:green", linestyle="--", label=f"γ = {result['gamma']:.3g} (chosen)")
     left.set(xlabel="γ, taken from the scores of seen classes", ylabel="percent", ylim=(0, 101))
-    left.set_title(" · ".join(f"{name} {_short(result[key])}" for name, key in zip("SUH", COLUMNS, strict=False)))
+    headline = {"S": "seen", "U": "unseen", "H": "harmonic"}
+    left.set_title(" · ".join(f"{name} {_short(result[key])}" for name, key in headline.items()))
     left.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False)
     right.plot(curve["unseen"], curve["seen"], color="black")
     right.fill_between(curve["unseen"], curve["seen"], color="tab:blue", alpha=0.12, linewidth=0)
@@ -296,19 +242,18 @@ def publish_segmentation(run: Path, out: Path) -> None:
     """
     text = (run / "result.json").read_text()
     result = json.loads(text)
-    out.parent.mkdir(parents=True, exist_ok=True)
     timelines = read_timelines(run / "predictions.parquet")
     unseen = result.get("unseen_classes", [])
     for name, chosen in zip(("worst", "best"), worst_and_best(timelines), strict=True):
         if chosen:
             title = f"{name} videos by F1@50, {len(chosen)} of {len(timelines)}"
             figure = timelines_figure(chosen, result["classes"], result["background"], unseen, title)
-            save(figure, out.with_name(f"{out.stem}_{name}.png"))
+            save_figure(figure, out.with_name(f"{out.stem}_{name}.png"))
     if "curve" in result:
-        save(gamma_figure(result), out.with_name(f"{out.stem}_gamma.png"))
+        save_figure(gamma_figure(result), out.with_name(f"{out.stem}_gamma.png"))
     predictions = {timeline.name: timeline.prediction for timeline in timelines}
     write_predictions(predictions, result["classes"], out.with_name(f"{out.stem}_predictions"))
-    _write(out, text)
+    save_text(text, out)
 
 
 def read_timelines(path: Path) -> list[Timeline]:
@@ -325,23 +270,9 @@ def read_timelines(path: Path) -> list[Timeline]:
     ]
 
 
-def save(figure: plt.Figure, path: Path) -> None:
-    """A picture by rename; no software version in the file: equal results give equal pictures."""
-    scratch = path.with_name(f".{path.name}.partial")
-    figure.savefig(scratch, dpi=120, format="png", metadata={"Software": None})
-    plt.close(figure)
-    os.replace(scratch, path)
-
-
 def _known(value: float | None) -> float | None:
     return None if value is None or np.isnan(value) else float(value)
 
 
 def _short(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
-
-
-def _write(path: Path, text: str) -> None:
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(text)
-    os.replace(scratch, path)

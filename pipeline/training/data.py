@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Sampler
 
 from pipeline.training.dataset import DataError, Samples, Stream
 from pipeline.training.frames import Rows, Videos
+from pipeline.training.table import Table
 
 Batch = dict[str, Tensor]
 
@@ -22,7 +23,7 @@ def table(samples: Samples, ids: Sequence[str], memory: float) -> "Tokens | Rows
     return Rows(samples, ids, memory) if isinstance(samples, Videos) else Tokens(samples, ids, memory)
 
 
-class Tokens(Dataset[Batch]):
+class Tokens(Table):
     """Samples by lists of rows, a whole batch at a time.
 
     The streams that fit into the memory allowed are loaded at once, smallest first; the others are read when asked for.
@@ -47,6 +48,10 @@ class Tokens(Dataset[Batch]):
                 stream = self.streams[role]
                 self.held[role] = torch.from_numpy(stream.store.load(stream.name, self.ids))
 
+    @property
+    def in_memory(self) -> bool:
+        return len(self.held) == len(self.streams)
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -62,13 +67,6 @@ class Tokens(Dataset[Batch]):
                     stream.store.read([self.ids[row] for row in index.tolist()], stream.name)
                 )
         return batch
-
-    def loader(self, batches: Sampler[list[int]], workers: int, pin: bool = False) -> DataLoader:
-        """A loader of whole batches; worker processes only where something is read from disk."""
-        workers = workers if len(self.held) < len(self.streams) else 0
-        return DataLoader(
-            self, batch_size=None, sampler=batches, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin
-        )
 
 
 def _sample_bytes(stream: Stream) -> int:

@@ -13,12 +13,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.datasets.manifest import classes, read_manifest
 from pipeline.datasets.segments import frame_labels
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, Samples, carve, content_digest, usable
+from pipeline.training.table import Table
 
 IGNORE = -1  # the label of a row that no loss may see
 
@@ -250,7 +250,7 @@ def transcript(labels_T: np.ndarray) -> np.ndarray:
     return labels_T[starts][labels_T[starts] != IGNORE]
 
 
-class Rows(Dataset[dict[str, Tensor]]):
+class Rows(Table):
     """Videos by lists of row numbers, a padded batch at a time; features that fit into the memory allowed stay in it.
 
     Args:
@@ -272,6 +272,10 @@ class Rows(Dataset[dict[str, Tensor]]):
         (rows_TD,) = self.stream.store.read_ragged([sample], self.stream.name)
         return torch.from_numpy(np.ascontiguousarray(rows_TD[:: self.samples.sample_rate]))
 
+    @property
+    def in_memory(self) -> bool:
+        return self.held is not None
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -279,7 +283,7 @@ class Rows(Dataset[dict[str, Tensor]]):
         """A batch: frames (B, T, D) as stored, zero where padded; mask (B, T) bool; labels (B, T) int64, IGNORE where
         padded; transcript (B, S) int64, -1 where padded; row (B,) int64."""
         chosen = [self.ids[row] for row in rows]
-        features = [self.held[sample] if self.held is not None else self._read(sample) for sample in chosen]
+        features = [self.held[sample] if self.in_memory else self._read(sample) for sample in chosen]
         longest = max(len(rows_TD) for rows_TD in features)
         batch = {
             "frames": features[0].new_zeros(len(rows), longest, self.stream.width),
@@ -294,10 +298,3 @@ class Rows(Dataset[dict[str, Tensor]]):
             batch["mask"][place, : len(rows_TD)] = True
             batch["labels"][place, : len(rows_TD)] = torch.from_numpy(self.samples.labels[sample])
         return batch
-
-    def loader(self, batches: Sampler[list[int]], workers: int, pin: bool = False) -> DataLoader:
-        """A loader of whole batches; worker processes only where something is read from disk."""
-        workers = workers if self.held is None else 0
-        return DataLoader(
-            self, batch_size=None, sampler=batches, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin
-        )

@@ -1,4 +1,4 @@
-"""What one step of training does, whatever the head: loss, mixup, optimiser, schedule. Knows no store and no file.
+"""What one step of training does, of every head and of a classifier: loss, mixup, optimiser. Knows no store, no file.
 
 Shape suffixes: B videos, C classes.
 """
@@ -20,20 +20,42 @@ from pipeline.training.registry import KINDS, predict
 LR_BATCH = 256  # the batch that params' lr is given for
 
 
-class HeadModule(LightningModule):
-    """One head in training.
+class TrainedModule(LightningModule):
+    """A head in training, whatever its task.
 
     Args:
         head: its name.
         model: its module.
         config: its sub-tree of params.
-        samples: decide the number of classes.
         steps: optimiser steps an epoch.
     """
 
-    def __init__(self, head: str, model: nn.Module, config: Any, samples: Samples, steps: int) -> None:
+    def __init__(self, head: str, model: nn.Module, config: Any, steps: int) -> None:
         super().__init__()
         self.head, self.model, self.config, self.steps = head, model, config, steps
+
+    def on_train_batch_start(self, _: Batch, step: int) -> None:
+        """Draws follow from seed, epoch, step and process, so that a resumed training repeats them.
+
+        Not once an epoch: Lightning leaves out the hook of the epoch that a resumed training starts with.
+        """
+        place = [*self.place(step), self.global_rank]
+        torch.manual_seed(int(np.random.default_rng(place).integers(2**63)))
+
+    def place(self, step: int) -> list[int]:
+        """Where the training is, the same on every device."""
+        return [self.config.seed % 2**64, self.current_epoch, step]
+
+
+class HeadModule(TrainedModule):
+    """A classifier in training.
+
+    Args:
+        samples: decide the number of classes.
+    """
+
+    def __init__(self, head: str, model: nn.Module, config: Any, samples: Samples, steps: int) -> None:
+        super().__init__(head, model, config, steps)
         self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro")
         self.mixing = np.random.default_rng(0)
 
@@ -41,14 +63,10 @@ class HeadModule(LightningModule):
         """Logits (B, C)."""
         return predict(self.head, self.model, batch)
 
-    def on_train_batch_start(self, _: Batch, step: int) -> None:
-        """Draws follow from seed, epoch, step and process, so that a resumed training repeats them.
-
-        Not once an epoch: Lightning leaves out the hook of the epoch that a resumed training starts with.
-        """
-        place = [self.config.seed % 2**64, self.current_epoch, step]
-        self.mixing = np.random.default_rng(place)  # the same λ on every device
-        torch.manual_seed(int(np.random.default_rng([*place, self.global_rank]).integers(2**63)))
+    def on_train_batch_start(self, batch: Batch, step: int) -> None:
+        """The draws of a step, those of mixup among them."""
+        super().on_train_batch_start(batch, step)
+        self.mixing = np.random.default_rng(self.place(step))
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """Cross entropy with label smoothing, of mixed samples where mixup is on."""

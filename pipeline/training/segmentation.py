@@ -7,43 +7,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from pipeline.heads.fact import BlockOutput, FactClip, LossSettings, clip_loss, fact_loss, predict, targets_of
 from pipeline.training.frames import IGNORE, Videos, transcript
+from pipeline.training.module import Batch, TrainedModule
 
-Batch = dict[str, Tensor]
 
-
-class SegmentationModule(LightningModule):
+class SegmentationModule(TrainedModule):
     """FACT or FACT_CLIP in training.
 
     Args:
-        head: its name.
         model: heads.fact.Fact or FactClip.
-        config: its sub-tree of params.
         samples: decide classes, background, what is seen, and the texts.
-        steps: optimiser steps an epoch.
     """
 
     def __init__(self, head: str, model: nn.Module, config: Any, samples: Videos, steps: int) -> None:
-        super().__init__()
-        self.head, self.model, self.config, self.steps = head, model, config, steps
-        self.background = samples.background
+        super().__init__(head, model, config, steps)
         learned = [*samples.parts["train"], *samples.parts["holdout"]]
         segments = [len(transcript(samples.labels[sample])) for sample in learned]
-        self.avg_segments, self.n_segments = float(np.mean(segments)), max(segments)
+        self.n_segments = max(segments)
+        self.settings = LossSettings(
+            **config.loss.model_dump(), avg_segments=float(np.mean(segments)), background=samples.background
+        )
         self.register_buffer("seen", torch.from_numpy(samples.seen), persistent=False)
         text = None if samples.text is None else torch.from_numpy(samples.text)
         self.register_buffer("text", text, persistent=False)
         self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro", ignore_index=IGNORE)
-
-    def on_train_batch_start(self, _: Batch, step: int) -> None:
-        """Draws follow from seed, epoch, step and process, so that a resumed training repeats them."""
-        place = [self.config.seed % 2**64, self.current_epoch, step, self.global_rank]
-        torch.manual_seed(int(np.random.default_rng(place).integers(2**63)))
 
     def training_step(self, batch: Batch, _: int) -> Tensor:
         """The loss of the head; held-out classes are in none of its terms."""
@@ -63,20 +54,14 @@ class SegmentationModule(LightningModule):
     def _loss(self, batch: Batch) -> tuple[Tensor, BlockOutput]:
         """The loss and the last block's output."""
         mask_BT, labels_BT = batch["mask"], batch["labels"]
-        settings = self.settings()
         outputs, embeddings = answer(self.model, batch)
-        targets = targets_of(outputs[-1], labels_BT, mask_BT, settings, self.n_segments)
-        loss = fact_loss(outputs, targets, settings)["loss"]
+        targets = targets_of(outputs[-1], labels_BT, mask_BT, self.settings, self.n_segments)
+        loss = fact_loss(outputs, targets, self.settings)["loss"]
         if embeddings is not None:
             chosen = self.config.alignment
             contrast = clip_loss(embeddings, targets, self.text, self.seen, chosen.temperature, chosen.target)
             loss = chosen.w_fact * loss + chosen.w_con * contrast
         return loss, outputs[-1]
-
-    def settings(self) -> LossSettings:
-        """The losses' weights, with what follows from the data."""
-        weights = self.config.loss.model_dump()
-        return LossSettings(**weights, avg_segments=self.avg_segments, background=self.background)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam; from decay_epoch on with a tenth of the rate."""

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
-from pipeline.config import Params, canonical_json
+from pipeline.config import AFTER_TRAINING, Params, canonical_json
 from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
 from pipeline.training.data import FeatureData
 from pipeline.training.dataset import SHOWN, Samples, open_samples
@@ -36,10 +36,8 @@ from pipeline.training.run_folder import (
 )
 from pipeline.training.segmentation import SegmentationModule
 
-MODULES = {"classification": HeadModule, "segmentation": SegmentationModule}
+MODULES = {"classification": HeadModule, "segmentation": SegmentationModule, "zeroshot": SegmentationModule}
 STAND_INS = "stand_ins"  # the folder, in a run's, of the training from which γ is chosen
-# What a head's params hold that does not reach its weights.
-AFTER_TRAINING = {"result", "eval_split", "bootstrap", "calibration_bins", "with_background"}
 
 
 def say(line: str) -> None:

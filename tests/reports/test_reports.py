@@ -9,6 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from pipeline.config import Ablation
+from pipeline.evaluation.zeroshot_metrics import zeroshot_metrics
 from pipeline.reports import ablation_table, publish
 
 
@@ -40,19 +41,64 @@ def runs(tmp_path) -> list[Path]:
 
 def test_a_table_has_a_row_a_variant_with_mean_and_sample_deviation_over_seeds(runs, tmp_path):
     ablation = Ablation(head="gasm_cast", seeds=[0, 1], variants={"full": {}, "concat": {"model.fusion": "concat"}})
-    markdown = ablation_table(ablation, runs, tmp_path / "out/table")
+    markdown = ablation_table(ablation, "classification", runs, tmp_path / "out/table")
     rows = json.loads((tmp_path / "out/table.json").read_text())["variants"]
     assert rows["full"]["mean"]["top1"] == pytest.approx(0.85)
     assert rows["full"]["sd"]["top1"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
-    assert rows["concat"]["changes"] == {"model.fusion": "concat"} and rows["concat"]["per_seed"] == [0.5, 0.7]
+    assert rows["concat"]["changes"] == {"model.fusion": "concat"} and rows["concat"]["per_seed"]["top1"] == [0.5, 0.7]
     assert "**0.850 ± 0.071**" in markdown and "| concat | 0.600 ± 0.141" in markdown
     assert pd.read_csv(tmp_path / "out/table.csv")["top1"].tolist() == pytest.approx([0.85, 0.6])
     assert (tmp_path / "out/table.md").read_text() == markdown
 
 
 def test_a_single_seed_has_no_deviation(runs, tmp_path):
-    ablation_table(Ablation(head="h", seeds=[0], variants={"only": {}}), runs[:1], tmp_path / "one")
+    ablation_table(Ablation(head="h", seeds=[0], variants={"only": {}}), "classification", runs[:1], tmp_path / "one")
     assert json.loads((tmp_path / "one.json").read_text())["variants"]["only"]["sd"]["top1"] is None
+
+
+def test_a_result_without_a_figure_that_the_table_shows_is_refused(runs, tmp_path):
+    (runs[0] / "result.json").write_text("{}")
+    with pytest.raises(KeyError, match="top1"):
+        ablation_table(Ablation(head="h", seeds=[0], variants={"a": {}}), "classification", runs[:1], tmp_path / "one")
+
+
+def zeroshot(folder: Path, seed: int, signal: float, **changes) -> Path:
+    """A run of a zero-shot head that is the better the stronger its signal."""
+    random = np.random.default_rng(seed)
+    truths = [random.integers(0, 8, 40) for _ in range(3)]
+    scores = [random.normal(size=(40, 8)) + signal * np.eye(8)[truth] for truth in truths]
+    folder.mkdir()
+    result = zeroshot_metrics(scores, truths, np.arange(8) < 5, gamma=0.5, background={0}) | changes
+    (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def test_zero_shot_variants_stand_side_by_side_in_percent_with_the_best_in_bold_and_their_curves(tmp_path):
+    ablation = Ablation(head="fact_clip", seeds=[0, 1], variants={"logit": {}, "action_token": {}})
+    runs = [
+        zeroshot(tmp_path / "a", 0, 0.1, unseen=0.0, fraction_unseen=9.0),
+        zeroshot(tmp_path / "b", 1, 0.1, unseen=2.0, fraction_unseen=1.0),
+        zeroshot(tmp_path / "c", 0, 3.0, unseen=30.0, fraction_unseen=0.0),
+        zeroshot(tmp_path / "d", 1, 3.0, unseen=33.0, fraction_unseen=0.0),
+    ]
+    markdown = ablation_table(ablation, "zeroshot", runs, tmp_path / "before_after")
+    header, _, logit, action_token = (line.strip("| ").split(" | ") for line in markdown.splitlines())
+    place = {name: header.index(name) for name in ("unseen", "fraction_unseen")}
+    assert [logit[place["unseen"]], action_token[place["unseen"]]] == ["1.0 ± 1.4", "**31.5 ± 2.1**"]
+    assert [logit[place["fraction_unseen"]], action_token[place["fraction_unseen"]]] == ["5.0 ± 5.7", "0.0 ± 0.0"]
+    assert pd.read_csv(tmp_path / "before_after.csv")["unseen"].tolist() == [1.0, 31.5]
+    picture = imread(tmp_path / "before_after_seen_unseen.png")
+    assert picture.shape[0] > 300 and picture.std() > 0.01
+
+
+def test_what_no_seed_knows_is_a_dash_and_null(tmp_path):
+    ablation = Ablation(head="fact_clip", seeds=[0], variants={"a": {}, "b": {}})
+    runs = [zeroshot(tmp_path / "a", 0, 1.0, unseen=None), zeroshot(tmp_path / "b", 0, 1.0, unseen=2.0)]
+    markdown = ablation_table(ablation, "zeroshot", runs, tmp_path / "table")
+    assert " | – | " in markdown.splitlines()[2] and " | **2.0** | " in markdown.splitlines()[3]
+    rows = json.loads((tmp_path / "table.json").read_text())["variants"]
+    assert rows["a"]["mean"]["unseen"] is None and rows["a"]["per_seed"]["unseen"] == [None]
+    assert rows["b"]["sd"]["unseen"] is None
 
 
 @pytest.mark.parametrize("classes", [2, 174])

@@ -14,10 +14,8 @@ from pipeline.reports.segmentation import (
     BACKGROUND,
     Timeline,
     class_colours,
-    comparison_table,
     gamma_figure,
     publish_segmentation,
-    save,
     seen_unseen_figure,
     timelines_figure,
     worst_and_best,
@@ -75,36 +73,6 @@ def test_a_folder_of_predictions_is_replaced_whole_or_not_at_all(tmp_path):
 def test_classes_that_a_text_file_could_not_tell_apart_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"\['pour milk', 'pour_milk'\] cannot be told apart"):
         write_predictions({"v": np.array([0])}, ["pour milk", "pour_milk"], tmp_path / "predictions")
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_comparison_has_a_row_a_variant_with_mean_and_sample_deviation_and_the_best_in_bold(tmp_path):
-    variants = {
-        "logit": [{"unseen": 0.0, "fraction_unseen": 9.0}, {"unseen": 2.0, "fraction_unseen": 1.0}],
-        "action_token": [{"unseen": 30.0, "fraction_unseen": 0.0}, {"unseen": 33.0, "fraction_unseen": 0.0}],
-    }
-    markdown = comparison_table(variants, tmp_path / "out/before_after", columns=("unseen", "fraction_unseen"))
-    assert markdown.splitlines()[2:] == [
-        "| logit | 1.0 ± 1.4 | 5.0 ± 5.7 |",
-        "| action_token | **31.5 ± 2.1** | 0.0 ± 0.0 |",
-    ]
-    table = json.loads((tmp_path / "out/before_after.json").read_text())["variants"]
-    assert table["logit"]["unseen"] == {"mean": 1.0, "sd": pytest.approx(np.std([0, 2], ddof=1)), "per_seed": [0, 2]}
-    assert pd.read_csv(tmp_path / "out/before_after.csv")["unseen"].tolist() == [1.0, 31.5]
-    assert (tmp_path / "out/before_after.md").read_text() == markdown
-
-
-def test_what_is_unknown_is_a_dash_and_a_single_seed_has_no_deviation(tmp_path):
-    markdown = comparison_table({"a": [{"unseen": None}], "b": [{"unseen": 2.0}]}, tmp_path / "t", columns=("unseen",))
-    assert "| a | – |" in markdown and "| b | **2.0** |" in markdown
-    rows = json.loads((tmp_path / "t.json").read_text())["variants"]
-    assert rows["a"]["unseen"] == {"mean": None, "sd": None, "per_seed": [None]} and rows["b"]["unseen"]["sd"] is None
-
-
-def test_the_columns_are_what_the_zero_shot_figures_are_called(tmp_path):
-    assert "±" in comparison_table({"a": [zeroshot(0), zeroshot(1)]}, tmp_path / "t")
 
 
 # --- timelines --------------------------------------------------------------------------------------------------------

@@ -113,6 +113,38 @@ def results_of(task):
     )
 
 
+def ablations_of(*tasks):
+    """A regular expression of the ablations of heads of these tasks."""
+    chosen = PLAN.params.ablations.items()
+    return one_of(
+        [name for name, of in chosen if PLAN.params.head(of.head).task in tasks]
+    )
+
+
+def published(**pictures):
+    """The outputs of a result, in the report by what they show: its numbers, and pictures by name."""
+    shown = {"json": "numbers", **pictures}
+    return {
+        name: report(
+            (
+                "results/{result}.json"
+                if name == "json"
+                else f"results/{{result}}_{name}.png"
+            ),
+            category="Results",
+            labels={"result": "{result}", "kind": kind},
+        )
+        for name, kind in shown.items()
+    }
+
+
+TIMELINES = {
+    "worst": "worst videos",
+    "best": "best videos",
+    "training": "training curve",
+}
+
+
 def extracted_alone():
     """The features that have a job of their own: neither derived, nor extracted together with others."""
     apart = {*PLAN.derived, *PLAN.fused}

@@ -7,21 +7,7 @@ rule result:
         params=PARAMS_FILES,
         code=REPORT_CODE,
     output:
-        json=report(
-            "results/{result}.json",
-            category="Results",
-            labels={"result": "{result}", "kind": "numbers"},
-        ),
-        confusion=report(
-            "results/{result}_confusion.png",
-            category="Results",
-            labels={"result": "{result}", "kind": "confusion matrix"},
-        ),
-        curve=report(
-            "results/{result}_training.png",
-            category="Results",
-            labels={"result": "{result}", "kind": "training curve"},
-        ),
+        **published(confusion="confusion matrix", training="training curve"),
     log:
         "logs/result/{result}.log",
     benchmark:
@@ -36,45 +22,20 @@ rule result:
         "python -m pipeline report {params.run} {output.json} 2>&1 | tee {log}"
 
 
-rule segmentation_result:
-    input:
-        result=result_file,
-        params=PARAMS_FILES,
-        code=REPORT_CODE,
+use rule result as segmentation_result with:
     output:
-        json=report(
-            "results/{result}.json",
-            category="Results",
-            labels={"result": "{result}", "kind": "numbers"},
-        ),
-        worst=report(
-            "results/{result}_worst.png",
-            category="Results",
-            labels={"result": "{result}", "kind": "worst videos"},
-        ),
-        best=report(
-            "results/{result}_best.png",
-            category="Results",
-            labels={"result": "{result}", "kind": "best videos"},
-        ),
-        curve=report(
-            "results/{result}_training.png",
-            category="Results",
-            labels={"result": "{result}", "kind": "training curve"},
-        ),
+        **published(**TIMELINES),
         predictions=directory("results/{result}_predictions"),
-    log:
-        "logs/result/{result}.log",
-    benchmark:
-        "logs/result/{result}.tsv"
     wildcard_constraints:
         result=results_of("segmentation"),
-    conda:
-        "../../environment.yml"
-    params:
-        run=lambda wildcards, input: input.result.rsplit("/", 1)[0],
-    shell:
-        "python -m pipeline report {params.run} {output.json} 2>&1 | tee {log}"
+
+
+use rule result as zeroshot_result with:
+    output:
+        **published(gamma="seen and unseen accuracy over γ", **TIMELINES),
+        predictions=directory("results/{result}_predictions"),
+    wildcard_constraints:
+        result=results_of("zeroshot"),
 
 
 rule ablation:
@@ -88,6 +49,8 @@ rule ablation:
         "logs/ablation/{ablation}.log",
     benchmark:
         "logs/ablation/{ablation}.tsv"
+    wildcard_constraints:
+        ablation=ablations_of("classification", "segmentation"),
     conda:
         "../../environment.yml"
     params:

@@ -1,0 +1,19 @@
+"""What both tables of features share: how batches are drawn from one. Knows no sample."""
+
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class Table(Dataset):
+    """Rows of a feature, a batch by a list of row numbers."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether every row is held, so that nothing is read from disk any more."""
+        raise NotImplementedError
+
+    def loader(self, batches: Sampler[list[int]], workers: int, pin: bool = False) -> DataLoader:
+        """A loader of whole batches; worker processes only where something is read from disk."""
+        workers = 0 if self.in_memory else workers
+        return DataLoader(
+            self, batch_size=None, sampler=batches, num_workers=workers, persistent_workers=workers > 0, pin_memory=pin
+        )
