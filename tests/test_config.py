@@ -244,3 +244,28 @@ def test_the_extractor_version_is_bumped_when_the_extraction_code_changes():
 )
 def test_the_box_is_the_seen_part_of_the_frame(resize, crop, box):
     assert config.Preprocess(resize=tuple(resize), crop=tuple(crop) if crop else None).box == pytest.approx(box)
+
+
+@pytest.mark.parametrize(
+    "change, says",
+    [
+        ({"of": {"ablation": "nope", "variant": "gasm_cast", "figure": "top1"}}, "names 'nope', which is not in abl"),
+        ({"of": {"ablation": "gasm_cast_streams", "variant": "x", "figure": "top1"}}, "names 'x', which is not in"),
+        ({"times": 0.0}, "greater than 0"),
+    ],
+)
+def test_a_claim_of_something_that_is_not_there_is_refused(document, change, says):
+    document["claims"]["gasm_cast_level"] |= change
+    with pytest.raises(ParamsError, match=says):
+        parse_params(document)
+
+
+def test_ablations_that_a_claim_compares_have_the_same_seeds(document):
+    document["ablations"]["gasm_cast_streams"]["seeds"] = [0, 1]
+    document["claims"]["gasm_cast_level"]["over"] = {
+        "ablation": "gasm_cast_storage",
+        "variant": "fp16",
+        "figure": "top1",
+    }
+    with pytest.raises(ParamsError, match="different seeds"):
+        parse_params(document)

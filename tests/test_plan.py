@@ -18,3 +18,15 @@ def test_the_part_of_an_ablation_holds_every_feature_that_its_variants_read(monk
     assert [run.key for run in Plan(part).ablation_runs("gasm_cast_storage")] == [
         run.key for run in plan.ablation_runs("gasm_cast_storage")
     ]
+
+
+def test_variants_of_an_ablation_that_are_one_training_are_refused(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    document = load_params("params.yaml").model_dump(mode="json")
+    variants = {"here": {}, "there": {"eval_split": "train"}}
+    document["claims"], document["ablations"] = (
+        {},
+        {"splits": {"head": "gasm_cast", "seeds": [0, 1], "variants": variants}},
+    )
+    with pytest.raises(ParamsError, match=r"ablations\.splits: there with seed 0 trains the same as here with seed 0"):
+        Plan(parse_params(document)).ablation_runs("splits")

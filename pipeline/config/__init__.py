@@ -19,7 +19,18 @@ from .features import (
     VJepa2Feature,
     Weights,
 )
-from .heads import Ablation, FactClipHead, FactHead, GasmCastHead, GasmCastModel, Heads, Input
+from .heads import (
+    AFTER_TRAINING,
+    Ablation,
+    Claim,
+    FactClipHead,
+    FactHead,
+    Figure,
+    GasmCastHead,
+    GasmCastModel,
+    Heads,
+    Input,
+)
 from .keys import (
     EXTRACTOR_VERSION,
     code_digest,
@@ -38,6 +49,7 @@ __all__ = [
     "Ablation",
     "AnyFeature",
     "BackboneFeature",
+    "Claim",
     "ClipFeature",
     "ClipTextFeature",
     "Compute",
@@ -46,6 +58,7 @@ __all__ = [
     "DinoV3Feature",
     "FactClipHead",
     "FactHead",
+    "Figure",
     "FlowFeature",
     "GasmCastHead",
     "GasmCastModel",

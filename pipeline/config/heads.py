@@ -1,4 +1,4 @@
-"""What stage 2 may be asked for: heads and ablations. Knows no head's code."""
+"""What stage 2 may be asked for: heads, ablations and claims of them. Knows no head's code."""
 
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -216,3 +216,29 @@ class Ablation(Strict):
     head: Name
     seeds: Annotated[list[int], Field(min_length=1)]
     variants: dict[Name, dict[str, Any]]
+
+
+class Figure(Strict):
+    """A figure of the results of one variant of an ablation, a value a seed; or of one number."""
+
+    ablation: Name
+    variant: Name
+    figure: str
+
+
+class Claim(Strict):
+    """Something that is said of ablations, and checked: that one figure exceeds `times` another, or a number, by `by`.
+
+    It holds if the mean over seeds of (of - times * over) is above `by`.
+    """
+
+    says: str
+    of: Figure
+    over: Figure | float
+    times: Annotated[float, Field(gt=0)] = 1.0
+    by: float = 0.0
+
+    @property
+    def figures(self) -> list[Figure]:
+        """What it reads."""
+        return [side for side in (self.of, self.over) if isinstance(side, Figure)]

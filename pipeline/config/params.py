@@ -22,7 +22,7 @@ from .features import (
     I3DFeature,
     PixelFeature,
 )
-from .heads import Ablation, Heads
+from .heads import Ablation, Claim, Heads
 
 
 class Compute(Strict):
@@ -106,6 +106,7 @@ class Params(Strict):
     fused: tuple[tuple[Name, ...], ...] = ()
     heads: Heads = Heads()
     ablations: dict[Name, Ablation] = Field(default_factory=dict)
+    claims: dict[Name, Claim] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_resolve(self) -> "Params":
@@ -127,6 +128,8 @@ class Params(Strict):
                 except ParamsError as error:
                     raise ValueError(f"{key}: {error}") from None
                 self._inputs_exist(f"{key}: ", changed)
+        for name, claim in self.claims.items():
+            self._claiming_fits(f"claims.{name}", claim)
         for name, dataset in self.datasets.items():
             for feature in dataset.features:
                 _must_exist(f"datasets.{name}.features", feature, self.features, "features")
@@ -160,6 +163,14 @@ class Params(Strict):
             source = self.features[feature.source]
             if source.ragged or not isinstance(source, BackboneFeature):
                 raise ValueError(f"features.{name}.source names {feature.source!r}, which has no token grid")
+
+    def _claiming_fits(self, key: str, claim: Claim) -> None:
+        for figure in claim.figures:
+            _must_exist(key, figure.ablation, self.ablations, "ablations")
+            ablation = self.ablations[figure.ablation]
+            _must_exist(key, figure.variant, ablation.variants, f"ablations.{figure.ablation}.variants")
+            if ablation.seeds != self.ablations[claim.of.ablation].seeds:
+                raise ValueError(f"{key} compares seed by seed, but its ablations have different seeds")
 
     def _fusing_fits(self, key: str, group: tuple[str, ...]) -> None:
         if len(set(group)) < 2:

@@ -6,11 +6,12 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.reports.ablation import ablation_table
+from pipeline.reports.claims import claims_table
 from pipeline.reports.classification import publish_classification, training_figure
 from pipeline.reports.files import save_figure
 from pipeline.reports.segmentation import publish_segmentation
 
-__all__ = ["ablation_table", "publish"]
+__all__ = ["ablation_table", "claims_table", "publish"]
 
 
 def publish(run: Path, out: Path) -> None:

@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from pipeline.evaluation.zeroshot_metrics import zeroshot_metrics
+from pipeline.reports.files import save_figure
 from pipeline.reports.segmentation import (
     BACKGROUND,
     Timeline,
@@ -111,7 +112,7 @@ def test_the_legend_lists_the_classes_that_occur_and_stars_the_unseen():
 def test_pictures_come_out_at_any_number_of_videos_classes_and_frames(tmp_path, videos, classes, frames):
     shown = [timeline(f"video {i}", classes, frames, seed=i) for i in range(videos)]
     figure = timelines_figure(shown, [f"class {i}" for i in range(classes)], {0}, title="worst")
-    save(figure, tmp_path / "picture.png")
+    save_figure(figure, tmp_path / "picture.png")
     picture = imread(tmp_path / "picture.png")
     assert picture.shape[0] > 120 * videos and picture.shape[1] == 1440 and picture.std() > 0.05
 
@@ -140,7 +141,7 @@ def test_the_curve_s_picture_shows_the_result_s_numbers():
 
 def test_the_curve_of_videos_without_unseen_classes_is_drawn_as_such(tmp_path):
     result = zeroshot_metrics([np.random.default_rng(0).normal(size=(9, 4))], [np.zeros(9, int)], np.arange(4) < 2, 0.0)
-    save(gamma_figure(result), tmp_path / "gamma.png")
+    save_figure(gamma_figure(result), tmp_path / "gamma.png")
     assert "U –" in gamma_figure(result).axes[0].get_title()
 
 

@@ -185,6 +185,13 @@ def result_file(wildcards):
     return f"{PLAN.results[wildcards.result].folder}/result.json"
 
 
+def claimed_results(wildcards):
+    """The results of every run that a claim is about."""
+    return [
+        f"{run.folder}/result.json" for runs in PLAN.claimed.values() for run in runs
+    ]
+
+
 def ablation_results(wildcards):
     """The results of an ablation's runs: variants times seeds."""
     return [

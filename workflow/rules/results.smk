@@ -57,3 +57,35 @@ rule ablation:
         part=part("ablation"),
     shell:
         "python -m pipeline ablation {wildcards.ablation} --params {params.part} 2>&1 | tee {log}"
+
+
+use rule ablation as zeroshot_ablation with:
+    output:
+        multiext("results/ablations/{ablation}", json=".json", csv=".csv", md=".md"),
+        curves=report(
+            "results/ablations/{ablation}_seen_unseen.png",
+            category="Ablations",
+            labels={"ablation": "{ablation}", "kind": "seen over unseen accuracy"},
+        ),
+    wildcard_constraints:
+        ablation=ablations_of("zeroshot"),
+
+
+rule claims:
+    input:
+        results=claimed_results,
+        params=PARAMS_FILES,
+        code=REPORT_CODE,
+    output:
+        json="results/claims.json",
+        md=report("results/claims.md", category="Claims"),
+    log:
+        "logs/claims.log",
+    benchmark:
+        "logs/claims.tsv"
+    conda:
+        "../../environment.yml"
+    params:
+        document=shlex.quote(PLAN.document),
+    shell:
+        "python -m pipeline claims --params {params.document} 2>&1 | tee {log}"

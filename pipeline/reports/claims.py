@@ -1,0 +1,92 @@
+"""What params claim of ablations, beside what was measured. Reads results only."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Claim, Figure
+from pipeline.reports.files import save_text
+
+Results = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
+
+
+def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Sequence[str]], out: Path) -> str:
+    """Checks every claim, over the seeds of its ablations, and writes what came out as JSON and Markdown.
+
+    A claim holds if the mean of its differences, seed by seed, is above what it wants; how far that is from chance is
+    for its standard deviation and the number of seeds that agree to say.
+
+    Args:
+        claims: by name.
+        runs: (ablation, variant) -> the folders of its runs, a seed each; each holds a result.json.
+        out: claims.json; claims.md is written beside it.
+
+    Returns:
+        The table in Markdown.
+
+    Raises:
+        ValueError: a claim of a figure that a result does not have.
+    """
+    results = {key: [json.loads((Path(run) / "result.json").read_text()) for run in of] for key, of in runs.items()}
+    checked = {name: _checked(name, claim, results) for name, claim in claims.items()}
+    lines = ["| claim | holds | measured | wants | difference | seeds |", "|---" * 6 + "|"]
+    for name, found in checked.items():
+        apart = found["difference"]
+        lines.append(
+            f"| {name}: {found['says']} | {'yes' if found['holds'] else '**no**'} "
+            f"| {_with_deviation(found['mean'], found['sd'])} | {found['wants']} "
+            f"| {_with_deviation(apart['mean'], apart['sd'])} | {found['seeds_that_agree']} of {found['seeds']} |"
+        )
+    markdown = "\n".join(lines) + "\n"
+    save_text(markdown, out.with_suffix(".md"))
+    save_text(json.dumps(checked, indent=1) + "\n", out)
+    return markdown
+
+
+def _checked(name: str, claim: Claim, results: Results) -> dict[str, Any]:
+    measured = _values(name, claim.of, results)
+    paired = isinstance(claim.over, Figure)
+    over = _values(name, claim.over, results) if paired else np.full_like(measured, claim.over)
+    apart = measured - claim.times * over
+    return {
+        "says": claim.says,
+        "holds": bool(apart.mean() > claim.by),
+        "mean": float(measured.mean()),
+        "sd": _deviation(measured),
+        "wants": _wants(claim, float(claim.times * over.mean())),
+        "difference": {"mean": float(apart.mean()), "sd": _deviation(apart), "per_seed": apart.tolist()},
+        "seeds": len(apart),
+        "seeds_that_agree": int((apart > claim.by).sum()),
+    }
+
+
+def _values(name: str, figure: Figure, results: Results) -> np.ndarray:
+    """The figure of each seed."""
+    found = [result.get(figure.figure) for result in results[figure.ablation, figure.variant]]
+    if not all(isinstance(value, (int, float)) for value in found):
+        raise ValueError(
+            f"claims.{name}: the results of {figure.variant} in {figure.ablation} have no number {figure.figure!r}; "
+            "name one of their figures"
+        )
+    return np.array(found, dtype=float)
+
+
+def _wants(claim: Claim, bound: float) -> str:
+    text = f"> {bound + claim.by:.3g}"
+    if not isinstance(claim.over, Figure):
+        return text
+    times = "" if claim.times == 1 else f"{claim.times:g} × "
+    by = "" if claim.by == 0 else f" {claim.by:+g}"
+    return f"{text} ({times}{claim.over.figure} of {claim.over.variant}{by})"
+
+
+def _deviation(values: np.ndarray) -> float | None:
+    """The sample's standard deviation; None of one seed."""
+    return float(values.std(ddof=1)) if len(values) > 1 else None
+
+
+def _with_deviation(mean: float, sd: float | None) -> str:
+    return f"{mean:.3g}" if sd is None else f"{mean:.3g} ± {sd:.2g}"
