@@ -31,6 +31,7 @@ from .keys import (
     weights_digests,
 )
 from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, load_params, override, parse_params
+from .places import VideoPlace
 
 __all__ = [
     "EXTRACTOR_VERSION",
@@ -63,6 +64,7 @@ __all__ = [
     "ToySSv2",
     "Toyworld",
     "VJepa2Feature",
+    "VideoPlace",
     "Weights",
     "canonical_json",
     "code_digest",
