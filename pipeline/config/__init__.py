@@ -42,6 +42,7 @@ from .keys import (
     weights_digests,
 )
 from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, load_params, override, parse_params
+from .places import VideoPlace
 
 __all__ = [
     "AFTER_TRAINING",
@@ -77,6 +78,7 @@ __all__ = [
     "ToySSv2",
     "Toyworld",
     "VJepa2Feature",
+    "VideoPlace",
     "Weights",
     "canonical_json",
     "code_digest",

@@ -23,6 +23,7 @@ from .features import (
     PixelFeature,
 )
 from .heads import Ablation, Claim, Heads
+from .places import VideoPlace
 
 
 class Compute(Strict):
@@ -78,6 +79,8 @@ class Dataset(Strict):
     root: str
     videos: str | None = "."  # folder below root; None where there are published features and no videos
     extension: str = ".webm"
+    # Of mstcn and egoprocel, where videos do not lie as <id><extension>: the first whose `ids` fit decides.
+    video_paths: tuple[VideoPlace, ...] = ()
     # Of the layouts whose frames have labels: where these lie below root, how many there are a second (None: one a row
     # of the features), named lists of classes in text files below root, and the classes that are background.
     labels: str = "groundTruth"
@@ -88,6 +91,12 @@ class Dataset(Strict):
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
     allow_links: bool = False
     features: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _layout_has_places(self) -> "Dataset":
+        if self.video_paths and self.layout not in ("mstcn", "egoprocel"):
+            raise ValueError(f"video_paths is for the layouts mstcn and egoprocel, got {self.layout}; remove it")
+        return self
 
     @property
     def kind(self) -> Literal["video", "image", "text"]:

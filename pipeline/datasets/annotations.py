@@ -38,6 +38,15 @@ def annotation_files(dataset: Dataset) -> list[Path]:
     return LAYOUTS[dataset.layout].annotation_files(dataset)
 
 
+def video_paths(dataset: Dataset, sample: str) -> tuple[str, ...]:
+    """Where a sample's video may lie, below the videos' folder, in a layout that has such places; else nothing.
+
+    Raises:
+        DatasetError: the id is like none of the patterns of params.
+    """
+    return mstcn.video_paths(dataset, sample) if LAYOUTS[dataset.layout] is mstcn else ()
+
+
 def label_files(dataset: Dataset, samples: Sequence[str]) -> dict[str, Path]:
     """sample -> the file of its frames' labels, where a layout has one a sample and it is there."""
     return LAYOUTS[dataset.layout].label_files(dataset, samples) if dataset.layout in LABELLED else {}

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.config import Dataset
-from pipeline.datasets.annotations import read_annotations, read_labels
+from pipeline.datasets.annotations import read_annotations, read_labels, video_paths
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
 from pipeline.datasets.labels import Labels, digest_of
 from pipeline.datasets.manifest import FACTS, FACTS_VERSION, SCHEMA, to_frame
@@ -70,9 +70,10 @@ def build_manifest(
 
     Raises:
         DatasetError: the annotations or a file of labels cannot be used, the videos' folder is absent or outside the
-            root, a worker died.
+            root, not one video lies where a layout of many places looks for it, a worker died.
     """
     annotations = read_annotations(dataset)
+    annotations["path"], absent = _located(dataset, annotations)
     labels = read_labels(dataset, annotations["sample"].tolist())
     known = labels.metadata(dataset) if labels else {}
     say = _Progress(len(annotations), NOUNS[dataset.kind], progress)
@@ -95,8 +96,30 @@ def build_manifest(
     folder = f"{Path(dataset.root) if dataset.videos is None else video_folder(dataset)}{os.sep}"
     sentences = (finding.detail.replace(folder, "") for finding in findings)
     details = dict(zip(annotations["sample"], sentences, strict=True))
-    notes = labels.notes if labels else {}
-    return frame, summarise(frame, dataset.kind, {**annotations.attrs, "notes": notes}, details)
+    details |= {sample: f"{' or '.join(paths)} does not exist" for sample, paths in absent.items()}
+    asked = {**annotations.attrs, "notes": labels.notes if labels else {}, "label_fps": dataset.label_fps}
+    return frame, summarise(frame, dataset.kind, asked, details)
+
+
+def _located(dataset: Dataset, annotations: pd.DataFrame) -> tuple[list[str | None], dict[str, tuple[str, ...]]]:
+    """The path of each sample's video, and of those that are nowhere where they may lie, by sample, all the places."""
+    places = {sample: video_paths(dataset, sample) for sample in annotations["sample"]}
+    if dataset.videos is None or not any(places.values()):
+        return annotations["path"].tolist(), {}
+    folder = check_folder(dataset)
+    there = {
+        sample: next((path for path in paths if os.path.lexists(os.path.join(folder, path))), None)
+        for sample, paths in places.items()
+    }
+    absent = {sample: places[sample] for sample, path in there.items() if path is None}
+    if len(absent) == len(there):
+        sample, paths = next(iter(absent.items()))
+        raise DatasetError(
+            f"none of the {len(absent)} videos is in {folder}: that of {sample!r} was looked for at "
+            f"{' and '.join(paths)}; correct videos, extension or video_paths of the data set in params.yaml, or set "
+            "videos: null and import published features"
+        )
+    return [path or places[sample][0] for sample, path in there.items()], absent
 
 
 def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:

@@ -7,8 +7,9 @@ In the folder `labels` of params, below the root:
     EPIC_100_video_info.csv                        video_id, duration (s), fps, resolution
 Videos, if there are any, lie as <videos>/<participant>/videos/<id><extension>.
 
-Classes are the background, then each pair of verb and noun that occurs. Labels are `label_fps` a second. Actions
-overlap, and a frame has one label: that of the action that began last.
+Classes are the background, then each pair of verb and noun that occurs; they are made of all verbs and nouns of the
+class tables, those that never occur among them, with the background before them: 98 and 301. Labels are `label_fps` a
+second. Actions overlap, and a frame has one label: that of the action that began last.
 
 Source: Damen et al., IJCV 2022, https://github.com/epic-kitchens/epic-kitchens-100-annotations.
 """

@@ -68,7 +68,10 @@ def required(dataset: Dataset, *parts: str) -> Path:
     """
     path = Path(dataset.root, *parts)
     if not path.is_file():
-        raise DatasetError(f"{path} does not exist or is no file; correct the data set's paths in params.yaml")
+        raise DatasetError(
+            f"{path} does not exist or is no file; put the data set's file there (docs/real-data.md says where from), "
+            "or correct its paths in params.yaml"
+        )
     followed(path, home_of(dataset))
     return path
 
@@ -82,7 +85,8 @@ def read_lines(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from None
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DatasetError(f"{path} is not UTF-8 text on line {line}: {error}; save it as UTF-8") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
     lines = [line.strip() for line in lines]

@@ -8,6 +8,9 @@
 Bundles may begin with a line `#bundle`, have paths before their ids, and lack the last line end. At plan time only they
 and the mapping are read, not the labels.
 
+Videos, if there are any, lie as <videos>/<id><extension> or where `video_paths` of params says: Breakfast's
+`P03_cam01_P03_coffee` is `P03/cam01/P03_coffee.avi`.
+
 Source: Abu Farha and Gall, CVPR 2019, and the data published with it, https://zenodo.org/records/3625992; Lu and
 Elhamifar, CVPR 2024.
 """
@@ -43,14 +46,14 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     """One row a video, in the order of the lists: fold by fold, train first and test last.
 
     Returns:
-        Columns `sample`, `path` (`<id><extension>`, or None where the set has no videos), `label` (None), `split`
-        (every list that has the video: "train.split1+test.split2", or "train" where there is one fold only),
+        Columns `sample`, `path` (the first of `video_paths`, or None where the set has no videos), `label` (None),
+        `split` (every list that has the video: "train.split1+test.split2", or "train" where there is one fold only),
         `template` (None); all of them objects. `frame.attrs["listed_twice"]` holds [sample, list, list] of what a list
         repeats.
 
     Raises:
         DatasetError: there is no list, one has an unknown name, cannot be read or holds an id that cannot be a file
-            name, or a fold trains on a video that it also tests on.
+            name or is like none of the patterns of params, or a fold trains on a video that it also tests on.
     """
     bundles = _bundles(dataset)
     one_fold = len({bundle.fold for bundle in bundles}) == 1
@@ -70,11 +73,32 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
                 )
             rows[sample].append(bundle)
     splits = ["+".join(b.kind if one_fold else f"{b.kind}.{b.fold}" for b in lists) for lists in rows.values()]
-    paths = [None if dataset.videos is None else f"{sample}{dataset.extension}" for sample in rows]
+    paths = [None if dataset.videos is None else video_paths(dataset, sample)[0] for sample in rows]
     frame = pd.DataFrame({"sample": list(rows), "path": paths, "label": None, "split": splits}, dtype=object)
     frame = frame.assign(template=None).astype(object)
     frame.attrs["listed_twice"] = listed_twice
     return frame
+
+
+def video_paths(dataset: Dataset, sample: str) -> tuple[str, ...]:
+    """Where the video of a sample may lie, below the videos' folder: the first that is there is meant.
+
+    Raises:
+        DatasetError: the id is like none of the patterns of `video_paths`, or makes a path that leads elsewhere.
+    """
+    if not dataset.video_paths:
+        return (f"{sample}{dataset.extension}",)
+    found = next(filter(None, (place.of(sample) for place in dataset.video_paths)), None)
+    if found is None:
+        patterns = ", ".join(place.ids for place in dataset.video_paths)
+        raise DatasetError(
+            f"video {sample!r} of the data set in {dataset.root} is like none of the ids of video_paths ({patterns}); "
+            "add a pattern to params.yaml, or correct the id in its list"
+        )
+    for path in found:
+        for part in path.split("/"):
+            check_file_name(part, f"video_paths of the data set in {dataset.root}")
+    return tuple(f"{path}{dataset.extension}" for path in found)
 
 
 def annotation_files(dataset: Dataset) -> list[Path]:
@@ -117,8 +141,8 @@ def _bundles(dataset: Dataset) -> list[Bundle]:
         found.append(Bundle(parts["kind"], parts["fold"], required(dataset, folder, path.name)))
     if not found:
         raise DatasetError(
-            f"no list of videos ({', '.join(patterns)}) in {Path(dataset.root, folder)}; correct the data set's root "
-            "in params.yaml"
+            f"no list of videos ({', '.join(patterns)}) in {Path(dataset.root, folder)}; put the data set's files "
+            "there (docs/real-data.md says where from), or correct its root in params.yaml"
         )
     # split2 before split10; train first, test last.
     return sorted(found, key=lambda b: (len(b.fold), b.fold, b.kind != "train", b.kind == "test", b.kind))
@@ -132,7 +156,9 @@ def _ids(path: Path) -> list[str]:
 def _mapping(path: Path) -> list[str]:
     """Names of the classes, by their numbers."""
     names: dict[int, str] = {}
-    for number, line in enumerate(filter(None, read_lines(path)), 1):
+    for number, line in enumerate(read_lines(path), 1):
+        if not line:
+            continue
         index, *name = line.split(maxsplit=1)
         if not index.isdecimal() or not name:
             raise DatasetError(f"{path}: line {number} is {line!r}, wanted `0 name of a class`; correct it")

@@ -1,6 +1,7 @@
 """What a manifest says about its data set, for people: a JSON-able summary and its Markdown. Opens no file."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
@@ -8,6 +9,7 @@ import pandas as pd
 SHOWN = 20  # samples named in each list; the counts are always complete
 SIZES_SHOWN = 10
 NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
+LENGTH_STEPS = (1, 5, 25)  # frames by which labels and video differ, as the report counts them
 LABEL_SPREADS = ("frames_a_video", "segments_a_video")
 SPREADS = ("duration", "fps", "frames", "width", "height", "file_bytes", "characters", "words")
 
@@ -19,16 +21,16 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
         frame: a manifest.
         kind: "video", "image" or "text": what a sample is.
         attrs: what the annotations tell beside their rows. Of videos `listed_twice`, [sample, split that counts, split
-            ignored] of each id that they repeat, and `notes` on labels of frames; of pictures `ignored`,
-            {suffix: count} of the files that are none.
+            ignored] of each id that they repeat, `notes` on labels of frames and `label_fps` (None: one a frame); of
+            pictures `ignored`, {suffix: count} of the files that are none.
         details: a sentence for the samples that are not ok.
 
     Returns:
         Of every kind `kind`, `samples`, `ok`, `splits` {split: {status: count}}; `not_ok` {reason: {count, samples:
         [{sample, detail}]}}. Of videos and pictures `same_content`, `unlabelled` {split: count}, `classes`, and over
         the ok samples `sizes`, `codecs`, `bytes`. Of videos also `listed_twice`, `duration` (s), `fps`, `frames` and
-        `decord_exact`, and where frames have labels, `labels` instead of `classes`; of pictures `width`, `height`,
-        `file_bytes` and `ignored`; of texts `characters` and `words`.
+        `decord_exact`, and where frames have labels, `labels` instead of `classes`, with `lengths` in it where there
+        are videos too; of pictures `width`, `height`, `file_bytes` and `ignored`; of texts `characters` and `words`.
     """
     ok = frame[frame["status"] == "ok"]
     report = {
@@ -44,7 +46,7 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
 def _of_videos(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) -> dict[str, Any]:
     twice = attrs["listed_twice"]
     if "classes" in frame.attrs:
-        asked = {"labels": _of_labels(frame, attrs["notes"])}
+        asked = {"labels": _of_labels(frame, attrs["notes"]) | _of_lengths(ok, attrs["label_fps"])}
     else:
         asked = {"classes": _classes(frame) | _absences(frame)}
     return _of_files(frame, ok) | {
@@ -113,6 +115,30 @@ def _of_labels(frame: pd.DataFrame, notes: Mapping[str, Any]) -> dict[str, Any]:
         "never": counts.index[counts["segments"] == 0].tolist(),
         "lists": {name: {"classes": len(names)} | _sums(counts.loc[names]) for name, names in listed.items()},
         **notes,
+    }
+
+
+def _of_lengths(ok: pd.DataFrame, label_fps: float | None) -> dict[str, Any]:
+    """`lengths`: labels of each video less the labels that it has time for; nothing where no video has both."""
+    both = ok.dropna(subset=["segments", "frames"])
+    if both.empty:
+        return {}
+    labels = both["segments"].map(lambda runs: sum(run["frames"] for run in runs)).astype(int)
+    wanted = both["frames"] if label_fps is None else (both["duration"] * label_fps).round()
+    table = pd.DataFrame({"sample": both["sample"], "labels": labels, "video": wanted.astype(int)})
+    table["difference"] = table["labels"] - table["video"]
+    size = table["difference"].abs()
+    worst = table[size > 0].sort_values("difference", key=abs, ascending=False, kind="stable").head(SHOWN)
+    bounds = [0, *LENGTH_STEPS, float("inf")]
+    names = ["0", *(f"up to {step}" for step in LENGTH_STEPS), f"over {LENGTH_STEPS[-1]}"]
+    counts = [int((size == 0).sum())]
+    counts += [int(((size > low) & (size <= high)).sum()) for low, high in pairwise(bounds)]
+    return {
+        "lengths": {
+            "videos": len(table),
+            "differences": dict(zip(names, counts, strict=True)),
+            "worst": worst.to_dict("records"),
+        }
     }
 
 
@@ -192,11 +218,22 @@ def quality_markdown(quality: Mapping[str, Any]) -> str:
     if "labels" in quality:
         rows = [[name, *counts.values()] for name, counts in quality["labels"]["classes"].items()]
         parts.append(f"## Labels of frames\n\n{_table(['class', 'frames', 'segments', 'videos'], rows)}")
+        parts += _length_tables(quality["labels"].get("lengths"))
     for reason, found in quality["not_ok"].items():
         rows = [[item["sample"], item["detail"]] for item in found["samples"]]
         head = f"## {reason}: {found['count']}" + (f", the first {len(rows)}" if len(rows) < found["count"] else "")
         parts.append(f"{head}\n\n{_table(['sample', 'detail'], rows)}")
     return "\n\n".join(parts) + "\n"
+
+
+def _length_tables(lengths: Mapping[str, Any] | None) -> list[str]:
+    if lengths is None:
+        return []
+    tables = [_table(["differ by", "videos"], list(lengths["differences"].items()))]
+    if lengths["worst"]:
+        head = ["sample", "labels", "video", "difference"]
+        tables.append(_table(head, [[row[name] for name in head] for row in lengths["worst"]]))
+    return ["\n\n".join([f"## Frames of labels less those of the video: {lengths['videos']} videos", *tables])]
 
 
 def _split_table(quality: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ class Videos(Samples):
         background: the classes that are background.
         sample_rate: one row in so many is read.
         pairs: (C, 2) int64, the verb and the noun of each class, where classes are such pairs; else None.
+        n_parts: how many verbs and nouns the data set's vocabularies have, those among them that no class is made of.
         text: (C, e) float32, unit vectors of the classes' texts, where a vocabulary is read; else None.
     """
 
@@ -54,6 +55,7 @@ class Videos(Samples):
     background: tuple[int, ...] = ()
     sample_rate: int = 1
     pairs: np.ndarray | None = field(repr=False, default=None)
+    n_parts: tuple[int, int] = (0, 0)
     text: np.ndarray | None = field(repr=False, default=None)
 
     def standing_in(self, share: float, seed: int) -> "Videos":
@@ -132,7 +134,7 @@ def open_videos(
     if not held:
         raise DataError(f"the split {train!r} has one usable video, so none can be held out of training")
     parts = found.parts(train, evaluated, held)
-    pairs = frame.attrs.get("parts", {}).get("pairs")
+    made_of = frame.attrs.get("parts", {"verbs": [], "nouns": [], "pairs": None})
     content = {
         "classes": names,
         "features": {role: other.store.key for role, other in streams.items()},
@@ -156,7 +158,8 @@ def open_videos(
         seen=seen,
         background=tuple(_indices(background, index, "background")),
         sample_rate=sample_rate,
-        pairs=None if pairs is None else np.array(pairs, np.int64),
+        pairs=None if made_of["pairs"] is None else np.array(made_of["pairs"], np.int64),
+        n_parts=(len(made_of["verbs"]), len(made_of["nouns"])),
         text=text,
     )
 

@@ -73,10 +73,7 @@ def _fact(config: Any, samples: Videos) -> Fact:
 
 def verbs_and_nouns(samples: Videos) -> Parts | None:
     """How the classes are made of verbs and nouns, if they are."""
-    if samples.pairs is None:
-        return None
-    n_verbs, n_nouns = (int(column.max()) + 1 for column in samples.pairs.T)
-    return Parts(n_verbs, n_nouns, torch.from_numpy(samples.pairs))
+    return None if samples.pairs is None else Parts(*samples.n_parts, torch.from_numpy(samples.pairs))
 
 
 def _fact_clip(config: Any, samples: Videos) -> FactClip:

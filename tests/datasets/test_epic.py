@@ -84,6 +84,17 @@ def test_classes_are_the_background_and_the_pairs_that_occur_and_parts_tell_thei
     assert named == ["none none", *attrs["classes"][1:]]
 
 
+def test_parts_hold_every_verb_and_noun_of_the_class_tables_not_only_those_that_occur(tmp_path):
+    dataset = write_epic(tmp_path)
+    for kind, known, size in (("verb", VERBS, 97), ("noun", NOUNS, 300)):
+        keys = {index: known.get(index, f"{kind}-{index}") for index in range(size)}
+        rows = ["id,key", *(f"{index},{key}" for index, key in keys.items())]
+        (tmp_path / f"annotations/EPIC_100_{kind}_classes.csv").write_text("\n".join(rows))
+    attrs = build_manifest(dataset)[0].attrs
+    assert (len(attrs["parts"]["verbs"]), len(attrs["parts"]["nouns"])) == (98, 301), "with the background"
+    assert attrs["parts"]["pairs"] == [[0, 0], [1, 3], [4, 1], [4, 6]] and len(attrs["classes"]) == 4
+
+
 def test_splits_and_paths_are_those_of_the_release(tmp_path):
     dataset = write_epic(tmp_path)
     frame = read_annotations(dataset.model_copy(update={"videos": ".", "extension": ".MP4"}))

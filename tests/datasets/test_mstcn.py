@@ -108,6 +108,19 @@ def test_names_of_classes_may_hold_spaces(root):
     assert classes(build(root)) == ["SIL", "take the cup", "pour_coffee"]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\n0 SIL\n\n1 take_cup\n2 pour_coffee\n\n",
+        "0 SIL\r\n1 take_cup\r\n2 pour_coffee",
+        "\ufeff2 pour_coffee\n1 take_cup\n0 SIL",
+    ],
+)
+def test_a_mapping_may_have_blank_lines_any_line_ends_and_any_order(root, text):
+    (root / "mapping.txt").write_bytes(text.encode())
+    assert classes(build(root)) == list(MAPPING)
+
+
 def test_an_absent_video_that_a_bundle_names_is_missing_and_told(root):
     (root / TRAIN).write_text("v1.txt\nnowhere.txt\nv2.txt\n")
     frame, quality = build_manifest(dataset(root))
@@ -132,7 +145,7 @@ def test_a_video_without_labels_is_ok_and_unlabelled(root, clips):
     [
         (b"", "holds no label"),
         (b"\n \n", "holds no label"),
-        (b"SIL\n\xff\xfe\n", "not UTF-8"),
+        (b"SIL\r\nSIL\n\xff\xfe\n", "not UTF-8 text on line 3: .*; save it as UTF-8"),
         (b"SIL\ntake_mug\n", r"has the label 'take_mug' on line 2, .* 3 classes"),
         (b"SIL\n\nSIL\n", r"has the label '' on line 2"),
     ],
@@ -161,6 +174,7 @@ def test_a_folder_of_labels_that_leads_out_of_the_root_is_refused(root, tmp_path
         ("0 SIL\n1 SIL\n", "repeats a number or a name"),
         ("SIL\ntake_cup\n", "line 1 is 'SIL'"),
         ("0\n", "line 1 is '0'"),
+        ("\n0 SIL\n\n\n1\n", "line 5 is '1'"),
         ("", "without a gap"),
     ],
 )

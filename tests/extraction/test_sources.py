@@ -11,6 +11,7 @@ from pipeline.extraction import ExtractionFailed
 from pipeline.store import FeatureStore, verify
 from tests.backbones.small_clip import save_clip
 from tests.conftest import write_ssv2
+from tests.datasets.made_up import write_labelled
 from tests.extraction.small import DINO, contents, params_of, run, with_workers
 
 
@@ -182,3 +183,26 @@ def test_videos_that_are_gone_do_not_matter_to_their_published_features(tmp_path
     (root / "3.webm").unlink()
     params = params_of(root, npy(tmp_path / "npy"))
     assert run(params, tmp_path / "features", names="npy")["counts"] == {"ok": 8, "failed": 0}
+
+
+@pytest.mark.parametrize(
+    ("orientation", "samples"),
+    [
+        ("DT", ["P03_cam01_P03_coffee", "P03_stereo01_P03_cereals"]),
+        ("DT", ["rgb-01-1", "rgb-01-2"]),
+        ("TD", ["S1_Cheese_C1", "S2_Tea_C1"]),
+    ],
+)
+def test_published_features_stand_for_the_videos_of_a_labelled_set_under_its_ids(tmp_path, orientation, samples):
+    root, labels = tmp_path / "set", dict.fromkeys(samples, "SIL take_cup take_cup SIL pour_coffee")
+    lists = {f"splits/{kind}.split1.bundle": [f"{s}.txt"] for kind, s in zip(("train", "test"), samples, strict=True)}
+    write_labelled(root, lists, labels)
+    (root / "features").mkdir()
+    rows = {sample: np.random.default_rng(place).normal(size=(5, WIDTH)) for place, sample in enumerate(samples)}
+    for sample, values in rows.items():
+        np.save(root / f"features/{sample}.npy", values.T if orientation == "DT" else values)
+    params = params_of(root, npy(root / "features", orientation=orientation), layout="mstcn", videos=None)
+    assert run(params, tmp_path / "features", names="npy")["counts"] == {"ok": 2, "failed": 0}
+    store = store_of(params, tmp_path / "features", "npy")
+    for sample, values in rows.items():
+        np.testing.assert_array_equal(store.read_ragged([sample], "frames")[0], values.astype(np.float16))

@@ -5,8 +5,10 @@ import torch
 from torch import nn
 
 from pipeline.config import override
+from pipeline.datasets.manifest import write_manifest
 from pipeline.training.registry import KINDS, HeadError, Kind, TooLarge, build, count, predict
 from pipeline.training.trainer import head_samples
+from tests.training.procedures import CLASSES, params, table, write_rows
 
 
 def test_the_head_fits_the_stores_and_takes_half_precision_batches(made):
@@ -42,3 +44,16 @@ def test_params_that_do_not_fit_each_other_are_an_error_that_names_their_place(m
     config = override(params.head(head), {"model.attention_heads": 3})
     with pytest.raises(HeadError, match=r"heads\.gasm_cast\.model: .*3 attention_heads do not divide"):
         build(head, config, samples)
+
+
+def test_fact_has_a_channel_for_every_verb_and_noun_of_the_vocabularies_whether_it_occurs_or_not(tmp_path):
+    frame = table({"train": 4, "test": 2})
+    pairs = [[0, 0], *([1 + number // 3, 1 + number % 3] for number in range(9))]
+    frame.attrs["parts"] = {"verbs": ["none", *"abcde"], "nouns": ["none", *"abcdefg"], "pairs": pairs}
+    write_manifest(frame, tmp_path / "manifest.parquet")
+    chosen = params(**{"model": params().heads.fact.model.model_dump(mode="json") | {"blocks": "IU"}})
+    stores = {"frames": write_rows(tmp_path / "rows", frame)}
+    samples = head_samples(chosen, "fact", tmp_path / "manifest.parquet", stores)
+    module = build("fact", chosen.heads.fact, samples)
+    assert samples.n_parts == module.n_parts == (6, 8), "the pairs alone would say 4 and 4"
+    assert module.classes.channels(null=True) == 6 + 8 + 2 and len(module.pairs_A2) == len(CLASSES)

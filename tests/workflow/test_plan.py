@@ -47,6 +47,13 @@ def test_toyworld_never_writes_where_a_real_data_set_lies(project):
     assert "rule toyworld" not in done.stdout
 
 
+def test_a_real_data_set_that_is_not_there_is_one_error_with_the_remedy_and_nothing_is_made(project):
+    done = project.run("snakemake --configfile configs/breakfast.yaml -n --cores 1", check=False)
+    told = "DatasetError: no list of videos (*.bundle) in data/breakfast/splits; put the data set's files there"
+    assert done.returncode != 0 and done.stdout.count(told) == done.stdout.count("Error: ") == 1
+    assert not (project.root / "data/breakfast").exists()
+
+
 @pytest.fixture
 def planned(tmp_path):
     """A project over annotations of 60 videos in shards of 20, which are there, and videos, which need not be."""
