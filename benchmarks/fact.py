@@ -1,6 +1,7 @@
 """FACT against a plain implementation of the same network: inference and training step, one video and eight at once.
 
     python -m benchmarks.fact [--json FILE] [--rounds N] [--frames T] [--threads N]
+    python -m benchmarks.fact --lengths 2000,6000,10000 [--json FILE] [--threads N]
 
 2048-D features, 75 classes, blocks iuUU, 30 tokens, at the widths that are published for HA-ViD and for Breakfast.
 Ours is heads.fact; plain is benchmarks._fact_plain: a loop over videos, unfused convolutions, matching with (T, M, S)
@@ -10,14 +11,23 @@ and loss in double precision. A step is forward, loss, backward, clipping and Ad
 Figures are processor seconds, medians of rounds in which the cases take turns; speed-ups are medians of the rounds' own
 ratios. bf16 is ours under autocast against plain in fp32; plain under autocast is given beside it. `batch8_speedup` is
 the smaller one of inference and step: eight videos in a batch of ours, against eight times one of plain's, which knows
-no batch; `_to_ours_alone` says how much of it is the batch. What U costs depends on the segments that it finds, and
-random weights find one at each frame or two of noise: so the videos are runs of one random vector each plus a tenth of
-noise, as neighbouring windows are alike. `segments_found` are those of the two U blocks, still more than trained ones.
+no batch; `_to_ours_alone` says how much of it is the batch.
+
+What U costs depends on the segments that it finds: tens in a trained model, but one at each frame or two with random
+weights, and then the GRU over them is most of a step. So the frame classifiers, and nothing else, are fitted to the
+videos' labels (`settled`), and Adam's rate is too small to move them. `segments_found` are those of the two U blocks;
+in a step dropout and blanked frames make more of them, by other draws in each implementation, about as many.
+
+With --lengths: memory and time at the data sets' own numbers of classes and of tokens, a process a row. Inference is
+the second of two, a step the first one; the peak is of resident memory, interpreter and features included.
 """
 
+import multiprocessing
+import re
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -30,16 +40,42 @@ from pipeline.heads.fact import BlockSettings, Fact, predict
 from pipeline.heads.fact.blocks import blocks
 from pipeline.heads.fact.losses import LossSettings, fact_loss, targets_of
 
-FEATURES, CLASSES, TOKENS, BATCH, MWT = 2048, 75, 30, 8, 0.1
-SEGMENTS, NOISE = 15, 0.1  # true segments of a video
+FEATURES, BATCH, MWT, RATE = 2048, 8, 0.1, 1e-7
+SEGMENTS, NOISE = 15, 0.1  # true segments of a video; what a frame has besides its class's vector, of size 1
 WIDTHS = {
     "havid": dict(a_dim=256, a_ffdim=512, f="m", f_dim=256, f_ln=False, dropout=0.2),
     "breakfast": dict(a_dim=512, a_ffdim=512, f="m2", f_dim=512, f_ln=False, dropout=0.0),
 }
+OWN = {"havid": (75, 75), "breakfast": (48, 60)}  # classes and tokens
 REGULAR = dict(cmr=0.3, time_mask=(30, 0.05, 5))
 SETTINGS = LossSettings(
     pc=0.2, a2fc=1.0, sw=5.0, bgw=1.0, nullw=-1.0, match="o2o", avg_segments=float(SEGMENTS), background=(0,)
 )
+
+
+class Net(NamedTuple):
+    """The widths' name, and the sizes."""
+
+    name: str
+    classes: int = 75
+    tokens: int = 30
+
+    def chain(self) -> list[BlockSettings]:
+        """iuUU at the data set's widths."""
+        entry = dict(hid_dim=512, a_nhead=8, a_layers=6, f_layers=10, s_layers=1, **WIDTHS[self.name])
+        return blocks("iuUU", entry, {"a_layers": 1, "f_layers": 5})
+
+    def ours(self, weights: dict[str, Tensor] | None = None, cmr: float = 0.0, time_mask: Any = None) -> Fact:
+        sizes = dict(feature_dim=FEATURES, n_classes=self.classes, tokens=self.tokens, blocks=self.chain())
+        model = Fact(**sizes, fpos=True, transcript=False, cmr=cmr, time_mask=time_mask)
+        if weights is not None:
+            model.load_state_dict(weights)
+        return model
+
+    def plain(self, weights: dict[str, Tensor], **regular: Any) -> plain.PlainFact:
+        model = plain.PlainFact(FEATURES, self.classes, self.tokens, self.chain(), **regular)
+        plain.load(model, weights)
+        return model
 
 
 class Data(NamedTuple):
@@ -53,34 +89,35 @@ class Data(NamedTuple):
         return Data(*(part[:1] for part in self))
 
 
-def videos(frames: int) -> Data:
+def videos(frames: int, classes: int, number: int) -> Data:
     """Runs of random classes, each with its vector plus noise."""
-    centre_CD = torch.randn(CLASSES, FEATURES)
-    starts = torch.rand(BATCH, frames).topk(SEGMENTS - 1, dim=1).indices
-    run_BT = torch.zeros(BATCH, frames, dtype=torch.int64).scatter_(1, starts, 1).cumsum(1)
-    labels_BT = torch.randint(CLASSES, (BATCH, SEGMENTS)).gather(1, run_BT)
-    frames_BTD = NOISE * torch.randn(BATCH, frames, FEATURES) + centre_CD[labels_BT]
+    centre_CD = torch.randn(classes, FEATURES)
+    starts = torch.rand(number, frames).topk(SEGMENTS - 1, dim=1).indices
+    run_BT = torch.zeros(number, frames, dtype=torch.int64).scatter_(1, starts, 1).cumsum(1)
+    labels_BT = torch.randint(classes, (number, SEGMENTS)).gather(1, run_BT)
+    frames_BTD = torch.randn(number, frames, FEATURES).mul_(NOISE).add_(centre_CD[labels_BT])
     return Data(frames_BTD, labels_BT, torch.ones_like(labels_BT, dtype=torch.bool))
 
 
-def chain(name: str) -> list[BlockSettings]:
-    """iuUU at a data set's widths."""
-    entry = dict(hid_dim=512, a_nhead=8, a_layers=6, f_layers=10, s_layers=1, **WIDTHS[name])
-    return blocks("iuUU", entry, {"a_layers": 1, "f_layers": 5})
+@torch.no_grad()
+def settled(net: Net, data: Data) -> dict[str, Tensor]:
+    """Random weights, but for each block's frame classifier, which is fitted to the labels by ridge regression."""
+    model = net.ours().eval()
+    hot_NC = 5 * nn.functional.one_hot(data.labels_BT.flatten(), net.classes).float()
 
+    def fit(leave: nn.Linear, given: tuple[Tensor]) -> None:
+        x_NE = nn.functional.pad(given[0].flatten(0, 1), (0, 1), value=1.0)
+        gram_EE = x_NE.t() @ x_NE
+        gram_EE.diagonal().add_(0.01 * gram_EE.diagonal().mean())
+        weight_EC = torch.linalg.solve(gram_EE, x_NE.t() @ hot_NC)
+        leave.weight[-net.classes :], leave.bias[-net.classes :] = weight_EC[:-1].t(), weight_EC[-1]
 
-def ours_of(name: str, cmr: float = 0.0, time_mask: tuple[int, float, int] | None = None) -> Fact:
-    sizes = dict(feature_dim=FEATURES, n_classes=CLASSES, tokens=TOKENS, blocks=chain(name))
-    return Fact(**sizes, fpos=True, transcript=False, cmr=cmr, time_mask=time_mask)
-
-
-def pair(name: str, weights: dict[str, Tensor], **regular: Any) -> tuple[Fact, plain.PlainFact]:
-    """Ours and plain, with these weights."""
-    ours = ours_of(name, **regular)
-    ours.load_state_dict(weights)
-    other = plain.PlainFact(FEATURES, CLASSES, TOKENS, chain(name), **regular)
-    plain.load(other, weights)
-    return ours, other
+    # One forward: each block is fitted just before it answers, and the next one reads the answer.
+    hooks = [block.frames.leave.register_forward_pre_hook(fit) for block in model.blocks]
+    model(data.frames_BTD)
+    for hook in hooks:
+        hook.remove()
+    return model.state_dict()
 
 
 # --- the cases --------------------------------------------------------------------------------------------------------
@@ -112,36 +149,45 @@ def step(model: nn.Module, optimiser: torch.optim.Optimizer, data: Data, bf16: b
     optimiser.step()
 
 
-def agree(name: str, weights: dict[str, Tensor], data: Data) -> dict[str, Any]:
-    """Largest differences between ours and plain in double precision, and how many segments U finds.
+@torch.no_grad()
+def found(model: nn.Module, data: Data) -> list[int]:
+    """How many segments the U blocks find."""
+    if isinstance(model, Fact):
+        outputs = model(data.frames_BTD, data.mask_BT)
+        return [out.segment_mask_BS.shape[1] for out in outputs if out.segment_mask_BS is not None]
+    return [len(answer.runs) for answer in model(data.frames_BTD[0]) if answer.runs]
+
+
+def agree(net: Net, weights: dict[str, Tensor], data: Data) -> dict[str, float]:
+    """Largest differences between ours and plain in double precision.
 
     Raises:
         AssertionError: they are not the same network.
     """
-    models = [model.double() for model in pair(name, weights)]
+    models = net.ours(weights).double(), net.plain(weights).double()
     exact = Data(data.frames_BTD.double(), data.labels_BT, data.mask_BT)
     ours, other = (infer(model.eval(), exact) for model in models)
     with torch.inference_mode():
         totals = [float(loss_of(model, exact)) for model in models]
-        found = [len(answer.runs) for answer in models[1](exact.frames_BTD[0]) if answer.runs]
+        assert found(models[0], exact) == found(models[1], exact), "the models find different segments"
     difference = float((ours - other).abs().max())
-    assert difference < 1e-5 and abs(totals[0] / totals[1] - 1) < 1e-5, f"{name}: {difference}, losses {totals}"
-    return {"probabilities": difference, "loss": abs(totals[0] / totals[1] - 1), "segments_found": found}
+    assert difference < 1e-5 and abs(totals[0] / totals[1] - 1) < 1e-5, f"{net.name}: {difference}, losses {totals}"
+    return {"probabilities": difference, "loss": abs(totals[0] / totals[1] - 1)}
 
 
-def cases_of(name: str, weights: dict[str, Tensor], data: Data) -> dict[str, Callable[[], Any]]:
-    """All that is timed, by name; each model trains on its own copy of the weights."""
-    one, cases = data.first(), {}
-    for label, position in (("ours", 0), ("plain", 1)):
-        still = pair(name, weights)[position].eval()
-        moving = pair(name, weights, **REGULAR)[position].train()
-        optimiser = torch.optim.Adam(moving.parameters(), 1e-4)
+def cases_of(net: Net, weights: dict[str, Tensor], data: Data) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
+    """All that is timed, by name, each model with its own copy of the weights; and how many segments U finds."""
+    one, cases, segments = data.first(), {}, {}
+    for label, make in (("ours", net.ours), ("plain", net.plain)):
+        still, moving = make(weights).eval(), make(weights, **REGULAR).train()
+        segments |= {f"{label} inference": found(still, one), f"{label} step": found(moving, one)}
+        optimiser = torch.optim.Adam(moving.parameters(), RATE)
         for case, call in {"inference": partial(infer, still), "step": partial(step, moving, optimiser)}.items():
             cases[f"{label} {case} fp32"] = partial(call, one)
             cases[f"{label} {case} bf16"] = partial(call, one, bf16=True)
             if label == "ours":
                 cases[f"ours {case} of {BATCH}"] = partial(call, data)
-    return cases
+    return cases, segments
 
 
 # --- the comparison ---------------------------------------------------------------------------------------------------
@@ -163,10 +209,12 @@ def timed(cases: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[fl
 def compare(name: str, frames: int, rounds: int) -> dict[str, Any]:
     """The speed-ups at the widths of a data set."""
     torch.manual_seed(0)
-    data = videos(frames)
-    weights = ours_of(name).state_dict()
-    agreement = agree(name, weights, data.first())
-    seconds = timed(cases_of(name, weights, data), rounds)
+    net = Net(name)
+    data = videos(frames, net.classes, BATCH)
+    weights = settled(net, data)
+    agreement = agree(net, weights, data.first())
+    cases, segments = cases_of(net, weights, data)
+    seconds = timed(cases, rounds)
 
     def faster(case: str, than: Sequence[float]) -> float:
         return ratio(than, seconds[case])
@@ -185,21 +233,70 @@ def compare(name: str, frames: int, rounds: int) -> dict[str, Any]:
     return {
         **result,
         "agreement": agreement,
+        "segments_found": segments,
         "processor_seconds": {case: median(values) for case, values in seconds.items()},
     }
 
 
-def run(rounds: int, frames: int, threads: int) -> dict[str, Any]:
+# --- the sizes --------------------------------------------------------------------------------------------------------
+
+
+def peak_mib() -> int:
+    """The most resident memory since the process began, or since it was last forgotten."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024
+
+
+def size(name: str, label: str, frames: int, threads: int) -> dict[str, Any]:
+    """Inference and a training step on one long video: seconds and peaks. For a process of its own."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    net = Net(name, *OWN[name])
+    data = videos(frames, net.classes, 1)
+    weights = settled(net, data)
+    model = getattr(net, label)(weights, **REGULAR).eval()
+    row = {"net": name, "frames": frames, "model": label, "segments": found(model, data)}
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    row["at rest, MiB"] = peak_mib()
+
+    def metered(case: str, call: Callable[[], Any]) -> None:
+        wall, busy = time.perf_counter(), time.process_time()
+        call()
+        row[f"{case}, s"], row[f"{case}, processor s"] = time.perf_counter() - wall, time.process_time() - busy
+        row[f"{case}, MiB"] = peak_mib()
+
+    infer(model, data)
+    metered("inference", partial(infer, model, data))
+    model.train()
+    metered("step", partial(step, model, torch.optim.Adam(model.parameters(), RATE), data))
+    return row
+
+
+def sizes(lengths: Sequence[int], threads: int) -> dict[str, Any]:
+    """Both data sets at each length, ours and plain."""
+    rows = []
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        for frames in lengths:
+            for name in WIDTHS:
+                rows += [pool.apply(size, (name, label, frames, threads)) for label in ("ours", "plain")]
+    table(f"{FEATURES}-D, iuUU, {threads} thread(s), fp32", rows)
+    return {"sizes": rows, "threads": threads}
+
+
+def run(rounds: int, frames: int, threads: int, lengths: str) -> dict[str, Any]:
     """Both data sets' widths, one after the other."""
+    if lengths:
+        return sizes([int(length) for length in lengths.split(",")], threads)
     torch.set_num_threads(threads)
     results = {name: compare(name, frames, rounds) for name in WIDTHS}
     for name, result in results.items():
         rows = [{"case": case, "processor s": value} for case, value in result["processor_seconds"].items()]
         table(f"{name}: T = {frames}, medians of {rounds} rounds", rows)
+        table(f"{name}: segments found", [{key: str(value) for key, value in result["segments_found"].items()}])
     names = [key for key, value in results["havid"].items() if isinstance(value, float)]
     table("Speed-ups", [{"speed-up": key, **{name: result[key] for name, result in results.items()}} for key in names])
     return {**results, "frames": frames, "rounds": rounds, "threads": threads}
 
 
 if __name__ == "__main__":
-    main(run, rounds=5, frames=2000, threads=1)
+    main(run, rounds=5, frames=2000, threads=1, lengths="")

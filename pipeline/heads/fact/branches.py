@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import Segments, segment_mean, taps
+from .kernels import Segments, dropout, segment_mean, taps
 from .recurrence import bidirectional
 
 Mask = Tensor | None  # None: nothing is padded
@@ -29,8 +29,20 @@ def masked(logits_BQK: Tensor, mask_BK: Mask) -> Tensor:
 
 
 def placed(x_BND: Tensor, position: Tensor | None) -> Tensor:
-    """x + position; None is no position."""
-    return x_BND if position is None else x_BND + position
+    """x + position, in the type of x; None is no position."""
+    return x_BND if position is None else x_BND + position.to(x_BND.dtype)
+
+
+def products(a_BQD: Tensor, b_BKD: Tensor) -> Tensor:
+    """(B, Q, K): a b'. One video's is a plain GEMM: in bfloat16 the batched one copies b', which takes as long."""
+    return F.linear(a_BQD[0], b_BKD[0])[None] if len(a_BQD) == 1 else a_BQD @ b_BKD.transpose(1, 2)
+
+
+class Dropout(nn.Dropout):
+    """The library's, drawn faster on the CPU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.p, self.training)
 
 
 class Taps(nn.Module):
@@ -61,11 +73,12 @@ class Dilated(nn.Module):
         super().__init__()
         self.taps = Taps(width, dilation)
         self.mix = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.norm(x_BTD + self.dropout(self.mix(F.relu(self.taps(x_BTD)))))
+        # In place where autograd keeps no copy: the arrays are large, the sums cheap.
+        return self.norm(self.dropout(self.mix(self.taps(x_BTD).relu_())).add_(x_BTD))
 
 
 class Plain(nn.Module):
@@ -74,11 +87,11 @@ class Plain(nn.Module):
     def __init__(self, width: int, dropout: float, norm: bool):
         super().__init__()
         self.taps = Taps(width, 1)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return self.norm(x_BTD + self.dropout(F.relu(self.taps(x_BTD))))
+        return self.norm(x_BTD + self.dropout(self.taps(x_BTD).relu_()))
 
 
 class DualDilated(nn.Module):
@@ -95,18 +108,17 @@ class DualDilated(nn.Module):
         super().__init__()
         self.first, self.second = (Taps(width, dilation) for dilation in dilations)
         self.mix = nn.Linear(2 * width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self._kept: tuple[tuple, tuple[Tensor, Tensor]] | None = None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         videos, frames, width = x_BTD.shape
         if not torch.is_grad_enabled():
             mixed = taps(x_BTD, *self._fused_once(), self._offsets)
-        elif videos * frames > 2 * width:
-            mixed = taps(x_BTD, *self.fused(), self._offsets)
-        else:
-            mixed = self.unfused(x_BTD)
-        return x_BTD + self.dropout(F.relu(mixed))
+            return self.dropout(mixed.relu_()).add_(x_BTD)
+        pays = videos * frames > 2 * width
+        mixed = taps(x_BTD, *self.fused(), self._offsets) if pays else self.unfused(x_BTD)
+        return x_BTD + self.dropout(mixed.relu_())
 
     def unfused(self, x_BTD: Tensor) -> Tensor:
         """The two convolutions and the 1x1, as they are defined."""
@@ -170,7 +182,10 @@ class FrameBranch(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head attention from rows of width D over rows of width E. (B, Q, D), (B, K, E) -> (B, Q, D)."""
+    """Multi-head attention from rows of width D over rows of width E. (B, Q, D), (B, K, E) -> (B, Q, D).
+
+    Where heads x Q is less than D, as few tokens over many frames, the projections are moved to the readers' side.
+    """
 
     def __init__(self, width: int, source: int, heads: int, dropout: float):
         super().__init__()
@@ -183,21 +198,40 @@ class Attention(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, query_BQD: Tensor, key_BKE: Tensor, value_BKE: Tensor, mask_BK: Mask) -> Tensor:
-        projected = self.query(query_BQD), self.key(key_BKE), self.value(value_BKE)
-        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in projected)
-        read = F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
+        few_read_many = self.heads * query_BQD.shape[1] < min(key_BKE.shape[1], query_BQD.shape[2])
+        read = self.reading_rows if few_read_many else self.reading_projections
+        return self.out(read(query_BQD, key_BKE, value_BKE, mask_BK).transpose(1, 2).flatten(2))
+
+    def reading_projections(self, query_BQD: Tensor, key_BKE: Tensor, value_BKE: Tensor, mask_BK: Mask) -> Tensor:
+        """(B, heads, Q, D / heads): keys and values projected row by row, as it is defined."""
+        return F.scaled_dot_product_attention(
+            self._by_head(self.query(query_BQD)),
+            self._by_head(self.key(key_BKE)),
+            self._by_head(self.value(value_BKE)),
             attn_mask=None if mask_BK is None else mask_BK[:, None, None],
             dropout_p=self.dropout if self.training else 0.0,
         )
-        return self.out(read.transpose(1, 2).flatten(2))
+
+    def reading_rows(self, query_BQD: Tensor, key_BKE: Tensor, value_BKE: Tensor, mask_BK: Mask) -> Tensor:
+        """The same sum in another order: heads x Q rows are projected to width E and back, and the K rows never."""
+        query = self._by_head(self.query(query_BQD)) / math.sqrt(query_BQD.shape[-1] / self.heads)
+        key_HDE, value_HDE = (linear.weight.unflatten(0, (self.heads, -1)) for linear in (self.key, self.value))
+        logits_BNK = products((query @ key_HDE).flatten(1, 2), key_BKE)
+        logits_BNK = logits_BNK + (query @ self.key.bias.unflatten(0, (self.heads, -1, 1))).flatten(1, 2)
+        attention_BNK = dropout(masked(logits_BNK, mask_BK).softmax(dim=-1), self.dropout, self.training)
+        read = (attention_BNK @ value_BKE).unflatten(1, query.shape[1:3]) @ value_HDE.transpose(1, 2)
+        # Rows sum to 1 unless some of them were dropped.
+        share = attention_BNK.sum(dim=-1, keepdim=True).unflatten(1, query.shape[1:3])
+        return read + share * self.value.bias.unflatten(0, (self.heads, 1, -1))
+
+    def _by_head(self, x_BND: Tensor) -> Tensor:
+        """(B, heads, N, D / heads)."""
+        return x_BND.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def mean_logits(self, query_BQD: Tensor, key_BKE: Tensor) -> Tensor:
         """(B, Q, K): attention logits, the mean over heads."""
         scale = 1 / math.sqrt(query_BQD.shape[-1] * self.heads)
-        return self.query(query_BQD) @ self.key(key_BKE).transpose(1, 2) * scale
+        return products(self.query(query_BQD) * scale, self.key(key_BKE))
 
 
 class TokenLayer(nn.Module):
@@ -217,7 +251,7 @@ class TokenLayer(nn.Module):
         self.cross = None if memory is None else Attention(width, memory, heads, dropout)
         self.forth, self.back = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(2 if memory is None else 3))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self,
@@ -284,7 +318,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.out = nn.Linear(2 * width, out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(
         self, y_BQH: Tensor, x_BKH: Tensor, y_position: Tensor | None, x_position: Tensor | None, mask_BK: Mask
@@ -295,10 +329,10 @@ class CrossAttention(nn.Module):
         scale = 1 / math.sqrt(y_BQH.shape[-1])
         if few_read_many:
             query = self.query(asking) * scale
-            logits = (query @ self.key.weight) @ asked.transpose(1, 2) + (query @ self.key.bias).unsqueeze(2)
+            logits = products(query @ self.key.weight, asked) + (query @ self.key.bias).unsqueeze(2)
         else:
             key = self.key(asked) * scale
-            logits = asking @ (key @ self.query.weight).transpose(1, 2) + (key @ self.query.bias).unsqueeze(1)
+            logits = products(asking, key @ self.query.weight) + (key @ self.query.bias).unsqueeze(1)
         logits = masked(logits, mask_BK)
         attention = logits.softmax(dim=-1)
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -128,6 +129,19 @@ def time_windows(length_B: Tensor, longest: int, share: float, times: int, frame
     return ((frame >= start) & (frame < start + wide)).any(dim=1)
 
 
+def dropout(x: Tensor, p: float, training: bool) -> Tensor:
+    """`F.dropout`; on the CPU with p in steps of 2^-16, from random words of 64 bits for four elements each.
+
+    The library asks its generator once an element: forward and backward 4.9 -> 1.7 ms for (2000, 256), one thread.
+    """
+    if not (training and p) or x.device.type != "cpu":
+        return F.dropout(x, p, training)
+    dropped = min(round(p * 2**16), 2**16 - 1)
+    words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
+    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - 2**15
+    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+
+
 def taps(x_BTD: Tensor, weight_KDE: Tensor, bias_E: Tensor, offsets: Sequence[int]) -> Tensor:
     """Convolution along time, y[t] = bias + sum over k of x[t + offsets[k]] @ weight[k]; zeros beyond both ends.
 
@@ -152,6 +166,7 @@ def taps(x_BTD: Tensor, weight_KDE: Tensor, bias_E: Tensor, offsets: Sequence[in
 
 def _shifted(offset: int, frames: int) -> tuple[slice, slice]:
     """Where t runs and where t + offset runs, both within the frames."""
+    offset = max(-frames, min(offset, frames))
     return slice(max(0, -offset), frames - max(0, offset)), slice(max(0, offset), frames - max(0, -offset))
 
 
@@ -168,7 +183,8 @@ class _Taps(torch.autograd.Function):
     def forward(ctx, x_BTD: Tensor, weight_KDE: Tensor, bias_E: Tensor, offsets: tuple[int, ...]) -> Tensor:
         ctx.save_for_backward(x_BTD, weight_KDE)
         ctx.offsets = offsets
-        y_BTE = torch.addmm(bias_E, x_BTD.flatten(0, 1), weight_KDE[offsets.index(0)]).unflatten(0, x_BTD.shape[:2])
+        y_BTE = x_BTD.new_empty(*x_BTD.shape[:2], len(bias_E))
+        torch.addmm(bias_E, x_BTD.flatten(0, 1), weight_KDE[offsets.index(0)], out=y_BTE.flatten(0, 1))
         for offset, weight_DE in zip(offsets, weight_KDE, strict=True):
             if 0 < abs(offset) < x_BTD.shape[1]:
                 here, there = _shifted(offset, x_BTD.shape[1])
@@ -179,10 +195,12 @@ class _Taps(torch.autograd.Function):
     def backward(ctx, grad_BTE: Tensor):
         x_BTD, weight_KDE = ctx.saved_tensors
         grad_BTE = grad_BTE.contiguous()
-        grad_x, grad_weight = torch.zeros_like(x_BTD), torch.zeros_like(weight_KDE)
-        for k, offset in enumerate(ctx.offsets):
-            if abs(offset) < x_BTD.shape[1]:
-                here, there = _shifted(offset, x_BTD.shape[1])
-                _add_product(grad_x[:, there], grad_BTE[:, here], weight_KDE[k].t())
-                grad_weight[k].addbmm_(x_BTD[:, there].transpose(1, 2), grad_BTE[:, here])
+        grad_x = grad_BTE @ weight_KDE[ctx.offsets.index(0)].t()
+        grad_weight = torch.empty_like(weight_KDE)
+        for offset, weight_DE, into_DE in zip(ctx.offsets, weight_KDE, grad_weight, strict=True):
+            here, there = _shifted(offset, x_BTD.shape[1])
+            if 0 < abs(offset) < x_BTD.shape[1]:
+                _add_product(grad_x[:, there], grad_BTE[:, here], weight_DE.t())
+            # A tap that reaches no frame sums over none: zeros.
+            into_DE.addbmm_(x_BTD[:, there].transpose(1, 2), grad_BTE[:, here], beta=0)
         return grad_x, grad_weight, grad_BTE.sum((0, 1)), None

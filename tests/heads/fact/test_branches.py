@@ -93,24 +93,56 @@ def test_kept_weights_follow_every_change_of_the_parameters():
     assert agrees()
 
 
+def test_a_layer_of_m2_drops_in_training_with_gradients_or_without():
+    layer = DualDilated(6, (2, 1), 0.9).train()
+    x = torch.zeros(1, 50, 6)
+    with torch.no_grad():
+        layer.mix.bias.fill_(9.0)
+        dropped = (layer(x) == 0).float().mean(), (layer.eval()(x) == 0).float().mean()
+    assert dropped[0] > 0.7 and dropped[1] == 0 and (layer.train()(x) == 0).float().mean() > 0.7
+
+
 def test_the_last_layer_of_m2_drops_nothing():
     branch = FrameBranch("m2", None, 4, 8, 3, 0.5, False)
     assert [layer.dropout.p for layer in branch.layers] == [0.5, 0.5, 0.0]
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(3, 5), (3, 9)])  # the second is read row by row
 @torch.no_grad()
-def test_attention_is_the_librarys_and_its_mean_logits_those_of_loops():
+def test_attention_is_the_librarys_and_its_mean_logits_those_of_loops(queries, keys):
     module, other = plain.stir(Attention(8, 6, 2, 0.0)), nn.MultiheadAttention(8, 2, kdim=6, vdim=6).double()
     other.q_proj_weight.copy_(module.query.weight)
     other.k_proj_weight.copy_(module.key.weight)
     other.v_proj_weight.copy_(module.value.weight)
     other.in_proj_bias.copy_(torch.cat([module.query.bias, module.key.bias, module.value.bias]))
     other.out_proj.load_state_dict(module.out.state_dict())
-    query, key, value = rows(3, 8), rows(5, 6), rows(5, 6)
+    query, key, value = rows(queries, 8), rows(keys, 6), rows(keys, 6)
     got = module(query[None], key[None], value[None], None)[0]
     assert torch.allclose(got, other(query, key, value)[0])
     assert torch.allclose(got, plain.attention(module, query, key, value))
     assert torch.allclose(module.mean_logits(query[None], key[None])[0], plain.mean_logits(module, query, key))
+
+
+@pytest.mark.parametrize("videos", [1, 2])
+def test_reading_rows_is_reading_their_projections_and_so_are_the_gradients(videos):
+    module = plain.stir(Attention(8, 6, 2, 0.0))
+    query, key, value = (rows(videos, n, width).requires_grad_() for n, width in ((3, 8), (9, 6), (9, 6)))
+    mask = torch.arange(9) < torch.tensor([9, 4])[:videos, None]
+    inputs = [query, key, value, *(p for name, p in module.named_parameters() if not name.startswith("out"))]
+    got, wanted = (read(query, key, value, mask) for read in (module.reading_rows, module.reading_projections))
+    assert torch.allclose(got, wanted)
+    down = rows(*got.shape)
+    for a, b in zip(torch.autograd.grad(got, inputs, down), torch.autograd.grad(wanted, inputs, down), strict=True):
+        assert torch.allclose(a, b)
+
+
+@torch.no_grad()
+def test_reading_rows_drops_attention_and_not_the_values_bias_alone(monkeypatch):
+    module = plain.stir(Attention(8, 6, 2, 0.5)).train()
+    query, key = rows(1, 3, 8), rows(1, 9, 6)
+    whole = module.eval().reading_rows(query, key, key, None)
+    monkeypatch.setattr("pipeline.heads.fact.branches.dropout", lambda x, p, training: x * p if training else x)
+    assert torch.allclose(module.train().reading_rows(query, key, key, None), whole * 0.5)
 
 
 @pytest.mark.parametrize("memory", [None, 6])

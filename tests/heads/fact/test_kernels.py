@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.heads.fact.kernels import runs, segment_mean, segments, sinusoid, taps, time_windows, to_frames
+from pipeline.heads.fact.kernels import dropout, runs, segment_mean, segments, sinusoid, taps, time_windows, to_frames
 
 from . import plain
 
@@ -123,3 +123,28 @@ def test_half_precision_means_and_gradients_of_long_segments_are_exact_enough():
     up = to_frames(segment, found)
     up.sum().backward()
     assert up.dtype == torch.bfloat16 and (segment.grad - 5000).abs().max() < 20
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.2, 0.5])
+def test_dropout_drops_its_share_each_element_for_itself_and_scales_the_rest(p, dtype):
+    x = torch.ones(401, 1001, dtype=dtype, requires_grad=True)
+    y = dropout(x, p, training=True)
+    kept = y != 0
+    assert torch.allclose(y[kept], torch.full_like(y[kept], 1 / (1 - p)), rtol=1e-4)
+    assert abs(kept.float().mean() - (1 - p)) < 0.005
+    flat = kept.flatten().float() - (1 - p)
+    assert all(abs((flat[:-lag] * flat[lag:]).mean()) < 0.002 for lag in (1, 2, 3, 4, 8, 1001))
+    down = torch.rand_like(y)
+    assert torch.equal(torch.autograd.grad(y, x, down)[0], down * y.detach())
+
+
+def test_dropout_comes_from_the_seed_and_leaves_alone_what_is_not_trained():
+    x, drawn = torch.randn(3, 7), []
+    for _ in range(2):
+        torch.manual_seed(4)
+        drawn.append(dropout(x, 0.5, training=True))
+    assert torch.equal(*drawn) and not torch.equal(drawn[0], dropout(x, 0.5, training=True))
+    assert dropout(x, 0.5, training=False) is x and dropout(x, 0.0, training=True) is x
+    assert dropout(x, 1.0 - 1e-9, training=True).count_nonzero() <= 1
+    assert dropout(x[:0], 0.5, training=True).shape == (0, 7)
