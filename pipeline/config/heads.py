@@ -219,7 +219,7 @@ class Ablation(Strict):
 
 
 class Figure(Strict):
-    """A figure of the results of one variant of an ablation, a value a seed; or of one number."""
+    """A figure of the results of one variant of an ablation, a value a seed; dots lead into the result."""
 
     ablation: Name
     variant: Name

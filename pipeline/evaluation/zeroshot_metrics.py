@@ -126,18 +126,19 @@ def zeroshot_metrics(
         with_background: whether segments of background count in Edit and F1.
 
     Returns:
-        gamma; seen, unseen, harmonic and fraction_unseen at it; fraction_unseen_true; unseen_restricted and
-        seen_restricted (each choosing among its own classes only, as γ → ±∞); chance (over the union); ausuc; best
-        (gamma and harmonic of the γ that is best on these very frames: an upper bound, not a result); acc,
-        acc_without_background, edit, f1@... and counts over all videos, hallucinated unseen segments included; curve:
-        gamma, seen, unseen, harmonic, fraction_unseen as lists. None where no frame of such a class occurs.
+        gamma; seen, unseen, harmonic and fraction_unseen at it; at_zero, the same without it; fraction_unseen_true;
+        unseen_restricted and seen_restricted (each choosing among its own classes only, as γ → ±∞); chance (over the
+        union); ausuc; best (gamma and harmonic of the γ that is best on these very frames: an upper bound, not a
+        result); acc, acc_without_background, edit, f1@... and counts over all videos, hallucinated unseen segments
+        included; curve: gamma, seen, unseen, harmonic, fraction_unseen as lists. None where no frame of such a class
+        occurs.
 
     Raises:
         ValueError: as for `sweep`.
     """
     seen_C = np.asarray(seen_C, dtype=bool)
     curve = sweep(scores, truths, seen_C)
-    at = {name: known(value) for name, value in curve.at(gamma).items()}
+    at, at_zero = ({name: known(value) for name, value in curve.at(of).items()} for of in (gamma, 0.0))
     if gammas is None:
         gammas = _spread(curve)
     predictions = [stacked(score, seen_C, gamma) for score in scores]
@@ -147,6 +148,7 @@ def zeroshot_metrics(
     return {
         "gamma": float(gamma),
         **at,
+        "at_zero": at_zero,
         "fraction_unseen_true": known(100 * np.mean(~seen_C[truth])) if len(truth) else None,
         "unseen_restricted": known(curve.unseen[-1]),
         "seen_restricted": known(curve.seen[0]),

@@ -65,13 +65,20 @@ def _checked(name: str, claim: Claim, results: Results) -> dict[str, Any]:
 
 def _values(name: str, figure: Figure, results: Results) -> np.ndarray:
     """The figure of each seed."""
-    found = [result.get(figure.figure) for result in results[figure.ablation, figure.variant]]
+    found = [_at(result, figure.figure) for result in results[figure.ablation, figure.variant]]
     if not all(isinstance(value, (int, float)) for value in found):
         raise ValueError(
             f"claims.{name}: the results of {figure.variant} in {figure.ablation} have no number {figure.figure!r}; "
             "name one of their figures"
         )
     return np.array(found, dtype=float)
+
+
+def _at(result: Any, dotted: str) -> Any:
+    """What lies at a dotted path; None where nothing does."""
+    for name in dotted.split("."):
+        result = result.get(name) if isinstance(result, Mapping) else None
+    return result
 
 
 def _wants(claim: Claim, bound: float) -> str:

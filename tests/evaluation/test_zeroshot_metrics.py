@@ -124,6 +124,13 @@ def test_the_curve_runs_from_all_seen_to_all_unseen():
     assert zeroshot_metrics(scores, truths, seen, 0.0, gammas=np.array([0.5]))["curve"]["gamma"] == [0.5]
 
 
+def test_what_no_gamma_gives_is_told_beside_what_the_chosen_one_gives():
+    scores, truths, seen = [np.eye(3)[[0, 1, 1, 0]]], [np.array([0, 1, 2, 2])], np.array([True, True, False])
+    result, plain = (zeroshot_metrics(scores, truths, seen, gamma) for gamma in (2.0, 0.0))
+    assert result["unseen"] == 100 and result["at_zero"]["unseen"] == 0 and result["at_zero"]["seen"] == 100
+    assert result["at_zero"] == {name: plain[name] for name in ("seen", "unseen", "harmonic", "fraction_unseen")}
+
+
 # --- by hand ----------------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,8 @@ def runs(tmp_path):
         for seed, top1 in enumerate(values):
             folder = tmp_path / f"{variant}{seed}"
             folder.mkdir()
-            (folder / "result.json").write_text(json.dumps({"top1": top1, "chance": 0.25, "classes": ["a"]}))
+            result = {"top1": top1, "chance": 0.25, "classes": ["a"], "at": {"top1": top1 / 2}}
+            (folder / "result.json").write_text(json.dumps(result))
             folders.setdefault(("streams", variant), []).append(str(folder))
     return folders
 
@@ -59,6 +60,11 @@ def test_a_level_a_multiple_and_a_margin_can_be_wanted(runs, tmp_path):
     assert near["holds"] and near["wants"] == "> 0.6 (top1 of full -0.2)"
 
 
+def test_dots_lead_into_a_result(runs, tmp_path):
+    found, _ = check(runs, tmp_path, of=figure(name="at.top1"), over=0.3)
+    assert found["mean"] == pytest.approx(0.4)
+
+
 def test_what_is_equal_does_not_exceed(runs, tmp_path):
     assert not check(runs, tmp_path, of=figure(), over=figure())[0]["holds"]
 
@@ -68,7 +74,7 @@ def test_one_seed_has_no_deviation(runs, tmp_path):
     assert found["sd"] is None and found["difference"]["sd"] is None and "| 0.9 | > 0.5 | 0.4 | 1 of 1 |" in line
 
 
-@pytest.mark.parametrize("name", ["top2", "classes"])
+@pytest.mark.parametrize("name", ["top2", "classes", "at", "at.top2", "top1.top1"])
 def test_a_figure_that_the_results_do_not_have_is_an_error_that_names_the_claim(runs, tmp_path, name):
     with pytest.raises(ValueError, match=rf"claims\.it: the results of full in streams have no number '{name}'"):
         check(runs, tmp_path, of=figure(name=name), over=0.5)
