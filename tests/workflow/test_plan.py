@@ -66,6 +66,8 @@ def planned(tmp_path):
         document.pop("toyworld")
         document["datasets"] = {"toy-ssv2": {"layout": "ssv2", "root": "data/ssv2", "shard_size": 20}}
         document["heads"] = {"gasm_cast": document["heads"]["gasm_cast"]}
+        document["ablations"].pop("fact_clip_targets")
+        document.pop("claims")
 
     project.change(ours)
     return project
@@ -96,7 +98,7 @@ def test_a_picture_that_is_added_to_a_folder_is_extracted_by_the_same_call_that_
     write_images(project.root / "pictures", {"cat": 3, "dog": 2})
 
     def ours(document: dict) -> None:
-        for section in ("toyworld", "heads", "ablations", "fused"):
+        for section in ("toyworld", "heads", "ablations", "claims", "fused"):
             document.pop(section)
         document["datasets"] = {"pets": {"layout": "images", "root": "pictures", "features": ["dinov3_full"]}}
         document["features"] = {"dinov3_full": document["features"]["dinov3_full"] | {"sampling": {"frames": 1}}}
