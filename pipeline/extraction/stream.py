@@ -76,8 +76,7 @@ class Stream:
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._shares.clear()  # ends the processes
         # Seen by torch's signal handler, or by whoever was just taking a tensor from it.
-        killed = isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error)
-        if killed or isinstance(error, ConnectionError | EOFError):
+        if _tells_of_death(error) or isinstance(error, ConnectionError | EOFError):
             raise ExtractionError(
                 f"a decode process died (out of memory, or a crash in the decoder) at {self.source.describe(self._job)}"
                 " or a sample soon after; run again with compute.decode_workers: 0 to see which, and remove that file"
@@ -94,6 +93,15 @@ class Stream:
         self._shares = [iter(share) for share in shares]
         for self._job in range(jobs):
             yield from iter(partial(next, self._shares[self._job % self.workers]), None)
+
+
+def _tells_of_death(error: BaseException | None) -> bool:
+    """Whether it is what torch raises on the signal, or what that broke: the start of a thread, say."""
+    while error is not None:
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+            return True
+        error = error.__context__
+    return False
 
 
 def _process(source: Source, jobs: range, ahead: int) -> DataLoader:

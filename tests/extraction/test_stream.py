@@ -53,6 +53,14 @@ def test_a_decode_process_that_dies_is_told_with_the_sample_and_the_remedy():
         list(messages)
 
 
+def test_a_death_is_told_as_such_where_its_signal_made_something_else_fail():
+    with pytest.raises(ExtractionError, match=r"at sample 0.*decode_workers: 0"), Stream(Numbers(4), 2):
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
+        except RuntimeError:
+            {}["the thread that was being started"]
+
+
 def test_what_waits_is_bounded_in_bytes(monkeypatch):
     def free(size):
         monkeypatch.setattr(stream.shutil, "disk_usage", lambda path: type("usage", (), {"free": size}))
