@@ -7,11 +7,12 @@ from types import ModuleType
 import pandas as pd
 
 from pipeline.config import Dataset
-from pipeline.datasets import epic, images, mstcn, ssv2, texts
+from pipeline.datasets import epic, images, mstcn, ssv2, texts, waterbirds, words
 from pipeline.datasets.labels import Labels
 
 LAYOUTS: dict[str, ModuleType] = {
-    "ssv2": ssv2, "images": images, "texts": texts, "mstcn": mstcn, "egoprocel": mstcn, "epic": epic
+    "ssv2": ssv2, "images": images, "texts": texts, "mstcn": mstcn, "egoprocel": mstcn, "epic": epic,
+    "waterbirds": waterbirds, "words": words,
 }  # fmt: skip
 # Those whose frames have labels.
 LABELLED = ("mstcn", "egoprocel", "epic")

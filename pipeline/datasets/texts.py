@@ -25,26 +25,35 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     """
     (path,) = annotation_files(dataset)
     lines: dict[str, int] = {}
+    for number, text in lines_of(path):
+        if text in lines:
+            raise DatasetError(f"{path}: {text[:80]!r} is on line {lines[text]} and again on line {number}; remove one")
+        lines[text] = number
+    frame = pd.DataFrame({"sample": list(lines)}, dtype=object)
+    return frame.assign(path=None, label=None, split=SPLIT, template=None).astype(object)
+
+
+def lines_of(path: Path) -> list[tuple[int, str]]:
+    """(number, text) of the lines that are not blank, at least one.
+
+    Raises:
+        DatasetError: the file cannot be read, is not UTF-8, holds a NUL or no text.
+    """
+    found = []
     try:
         with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, 1):
-                text = line.strip()
-                if "\0" in text:
+                if "\0" in line:
                     raise DatasetError(f"{path}: line {number} holds a NUL; save the file as UTF-8 text")
-                if text in lines:
-                    raise DatasetError(
-                        f"{path}: {text[:80]!r} is on line {lines[text]} and again on line {number}; remove one"
-                    )
-                if text:
-                    lines[text] = number
+                if text := line.strip():
+                    found.append((number, text))
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not UTF-8 text: {error}; save it as UTF-8") from None
     except OSError as error:
         raise DatasetError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
-    if not lines:
+    if not found:
         raise DatasetError(f"{path} holds no text; write one text a line")
-    frame = pd.DataFrame({"sample": list(lines)}, dtype=object)
-    return frame.assign(path=None, label=None, split=SPLIT, template=None).astype(object)
+    return found
 
 
 def annotation_files(dataset: Dataset) -> list[Path]:

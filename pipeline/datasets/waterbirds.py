@@ -1,0 +1,99 @@
+"""Reads WaterBirds' metadata.csv as published. Opens no picture and imports no torch: runs at plan time.
+
+The published layout, in the data set's root:
+    metadata.csv    img_id,img_filename,y,split,place,place_filename; a picture a line
+                    1,001.Black_footed_Albatross/Black_Footed_Albatross_0046_18.jpg,1,0,0,/b/bamboo_forest/00000131.jpg
+Pictures lie at <videos>/<img_filename>. A sample's id is its img_filename, as a path is in a folder of pictures; img_id
+and place_filename, which names a file of another data set, are not read.
+
+Source: Sagawa et al., ICLR 2020, https://arxiv.org/abs/1911.08731, and its download
+waterbird_complete95_forest2water2.
+"""
+
+import csv
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.config import Dataset
+from pipeline.datasets.labels import required
+from pipeline.datasets.names import DatasetError, check_file_name
+
+# What each column's number means.
+CODES = {
+    "y": {"0": "landbird", "1": "waterbird"},
+    "split": {"0": "train", "1": "val", "2": "test"},
+    "place": {"0": "land", "1": "water"},
+}
+COLUMNS = ("img_filename", *CODES)
+REMEDY = "use the metadata.csv of the official download, or correct that line"
+
+
+def read_annotations(dataset: Dataset) -> pd.DataFrame:
+    """One row a picture, in the file's order.
+
+    Returns:
+        Columns `sample`, `path` (equal: POSIX, relative to the videos' folder), `label` (landbird or waterbird),
+        `split` (train, val or test), `template` (None), `place` (land or water); all of them objects.
+        `frame.attrs["ignored"]` is empty: only what is listed counts.
+
+    Raises:
+        DatasetError: metadata.csv is absent, a link out of the root, no UTF-8 or csv, empty, lacks a column, or has a
+            line that cannot be used; the message names the line.
+    """
+    (path,) = annotation_files(dataset)
+    rows: dict[str, list[str]] = {}
+    lines: dict[str, int] = {}
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            reader = csv.reader(stream, strict=True)
+            head = next(reader, [])
+            absent = [name for name in COLUMNS if name not in head]
+            if absent:
+                raise DatasetError(
+                    f"{path}: line 1 lacks the columns {', '.join(absent)}, got {','.join(head)[:200]!r}; {REMEDY}"
+                )
+            for fields in filter(None, reader):
+                sample, *meanings = _row(head, fields, f"{path}: line {reader.line_num}")
+                if sample in rows:
+                    raise DatasetError(
+                        f"{path}: line {reader.line_num} lists {sample!r}, which is on line {lines[sample]} already; "
+                        "remove one of the two"
+                    )
+                rows[sample], lines[sample] = meanings, reader.line_num
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8 text: {error}; download it again") from None
+    except csv.Error as error:
+        raise DatasetError(f"{path}: line {reader.line_num} is not valid csv: {error}; download it again") from None
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+    if not rows:
+        raise DatasetError(f"{path} lists no picture; download it again")
+    labels, splits, places = zip(*rows.values(), strict=True)
+    columns = {"sample": list(rows), "path": list(rows), "label": labels, "split": splits, "template": None}
+    frame = pd.DataFrame(columns | {"place": places}, dtype=object)
+    frame.attrs["ignored"] = {}
+    return frame
+
+
+def annotation_files(dataset: Dataset) -> list[Path]:
+    """metadata.csv. Raises DatasetError where it is not there, or is a link that leads out of the root."""
+    return [required(dataset, "metadata.csv")]
+
+
+def _row(head: list[str], fields: list[str], origin: str) -> list[str]:
+    """img_filename, then what y, split and place of one line mean."""
+    if len(fields) != len(head):
+        raise DatasetError(f"{origin} has {len(fields)} fields, wanted {len(head)} as on line 1; {REMEDY}")
+    entry = dict(zip(head, fields, strict=True))
+    found = [entry["img_filename"]]
+    for part in found[0].split("/"):
+        if not part:
+            raise DatasetError(f"{origin} has the img_filename {found[0]!r}, wanted folder/file; {REMEDY}")
+        check_file_name(part, origin)
+    for column, codes in CODES.items():
+        if entry[column] not in codes:
+            wanted = ", ".join(f"{code} ({meaning})" for code, meaning in codes.items())
+            raise DatasetError(f"{origin} has the {column} {entry[column]!r}, wanted one of {wanted}; {REMEDY}")
+        found.append(codes[entry[column]])
+    return found
