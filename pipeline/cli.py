@@ -233,11 +233,74 @@ def train(head: str, params: ParamsOption = "params.yaml", changes: Overrides = 
 
 
 @app.command()
+def mine(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
+    """NegMine: the negative words of a head and their roles, as a table and a text file a role."""
+    from pipeline.evaluation.negatives import mine_negatives
+
+    chosen, name, _, features, run = _run_arguments(params, head, changes)
+    table = mine_negatives(chosen, name, FEATURES, features, run)
+    counts = ", ".join(f"{count} {role}" for role, count in table["role"].value_counts().items())
+    say(f"{run}: {len(table)} negative words, {counts}")
+
+
+@app.command()
 def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
     """Evaluate a trained head on its evaluation split: result.json and predictions beside the run."""
     from pipeline.evaluation import evaluate as run
 
     run(*_run_arguments(params, head, changes))
+
+
+@app.command("score-image")
+def score_image(
+    paths: list[Path], head: str = "negalign", params: ParamsOption = "params.yaml", changes: Overrides = None
+) -> None:
+    """Score single pictures as the head's finished run scored its data sets, and show what the score is made of."""
+    from pipeline.prediction import Predictor, Scored
+
+    chosen, name, _, features, run = _run_arguments(params, head, changes)
+    predictor = Predictor(chosen, name, FEATURES, features, run)
+    table = Table(title=f"{run}, λ = {predictor.run.lam:.3g}")
+    for column in Scored._fields:
+        table.add_column(column, overflow="fold")
+    unread = 0
+    for found in predictor.scores(paths):
+        if isinstance(found, Scored):
+            table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in found))
+        else:
+            unread += 1
+            print(f"error: {found}", file=sys.stderr)
+    if table.row_count:
+        console.print(table)
+    raise typer.Exit(1 if unread else 0)
+
+
+@app.command()
+def sanity(head: str = "negalign", params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
+    """Check what a trustworthy NegAlign must hold on the head's finished run."""
+    from pipeline.sanity import sanity as checks
+
+    chosen, name, _, features, run = _run_arguments(params, head, changes)
+    found = checks(chosen, name, FEATURES, features, run)
+    table = Table(title=str(run))
+    for column in ("check", "figures", "holds"):
+        table.add_column(column, overflow="fold")
+    for check in found:
+        table.add_row(check.says, check.figures, "yes" if check.holds else "NO")
+    console.print(table)
+    raise typer.Exit(0 if all(check.holds for check in found) else 1)
+
+
+@app.command()
+def overlays(head: str, out: Path, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
+    """Draw the pictures of highest, lowest and borderline scores, with activation maps and backgrounds."""
+    from pipeline.prediction import overlays as chosen_pictures
+    from pipeline.reports.files import save_figure
+    from pipeline.reports.overlays import overlays_figure
+
+    chosen, name, _, features, run = _run_arguments(params, head, changes)
+    finished, groups = chosen_pictures(chosen, name, features, FEATURES, run)
+    save_figure(overlays_figure(groups, finished.lam, finished.threshold), out)
 
 
 def _run_arguments(params: str, head: str, changes: list[str] | None):

@@ -15,7 +15,6 @@ from typing import Any
 from pipeline import datasets
 from pipeline.config import (
     AFTER_TRAINING,
-    DerivedFeature,
     Params,
     ParamsError,
     canonical_json,
@@ -137,7 +136,8 @@ class Plan:
 
     def extraction_gpus(self, *features: str) -> int:
         """How many of the scheduler's `gpu` units an extraction takes: one, if a network runs at all."""
-        runs = any(self.params.features[name].sources for name in features)
+        chosen = [self.params.features[name] for name in features]
+        runs = any(feature.sources or feature.compares for feature in chosen)
         return int(runs and self.params.compute.device != "cpu")
 
     # --- features -----------------------------------------------------------------------------------------------------
@@ -147,12 +147,14 @@ class Plan:
         asked = dict.fromkeys(self.params.datasets[dataset].features)
         for run in self.results.values():
             asked |= dict.fromkeys(read.feature for read in run.config.inputs.values() if read.dataset == dataset)
+            reads = (read.feature for read in run.config.inputs.values())
+            asked |= dict.fromkeys(of.feature for of in self.params.compared(*reads) if of.dataset == dataset)
         return self.params.reading(*asked)
 
     @cached_property
     def derived(self) -> list[str]:
         """The features that are made from other features alone."""
-        return [name for name, feature in self.params.features.items() if isinstance(feature, DerivedFeature)]
+        return [name for name, feature in self.params.features.items() if feature.derived]
 
     @cached_property
     def fused(self) -> list[str]:
@@ -165,8 +167,13 @@ class Plan:
         return f"features/{dataset}/{feature}-{key}/shard-{shard if isinstance(shard, str) else f'{shard:03d}'}.json"
 
     def read_by(self, dataset: str, feature: str, shard: int) -> list[str]:
-        """The shard manifests that a shard of a feature is made from: a shard holds the same samples in all of them."""
-        return [self.shard_path(dataset, other, shard) for other in self.params.features[feature].reads]
+        """The shard manifests that a shard of a feature is made from: those of the same samples, and those of texts."""
+        chosen = self.params.features[feature]
+        found = [self.shard_path(dataset, other, shard) for other in chosen.reads]
+        if (texts := chosen.compares) is not None:
+            numbers = self.shards(texts.dataset)
+            found += [self.shard_path(texts.dataset, texts.feature, number) for number in numbers]
+        return found
 
     def referenced(self, root: Path, runs: Path) -> set[Path]:
         """The stores and runs that these params could read or write.
@@ -184,6 +191,11 @@ class Plan:
     def rendered(self) -> list[str]:
         """The data sets that toyworld makes."""
         return [name for name, dataset in self.params.datasets.items() if dataset.made_by == "toyworld"]
+
+    def rendered_with(self, dataset: str) -> str | None:
+        """The data set that toyworld renders this one with: itself, that in whose folder it lies, or none."""
+        owner = self.params.datasets[dataset].within or dataset
+        return owner if owner in self.rendered else None
 
     def annotation_files(self, dataset: str) -> list[str]:
         """The files that declare a data set's samples. Raises ParamsError when they are not there."""

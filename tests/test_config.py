@@ -232,7 +232,7 @@ def test_the_extractor_version_is_bumped_when_the_extraction_code_changes():
     """A change that leaves every stored byte as it was may keep the version: then only the digest below moves."""
     writing = ("writer", "fields", "quantise", "layout", "chunks", "sharding", "hdf5")
     sources = config.code_digest("backbones", "extraction", "video", *(f"store/{name}" for name in writing))
-    assert (config.EXTRACTOR_VERSION, sources[:16]) == (2, "7f5179c6d644841f"), (
+    assert (config.EXTRACTOR_VERSION, sources[:16]) == (2, "fd3a102b5cc94748"), (
         "extraction code changed: if stored bytes can differ, raise EXTRACTOR_VERSION in pipeline/config/keys.py; "
         f"then pin {sources[:16]} here"
     )
@@ -269,3 +269,104 @@ def test_ablations_that_a_claim_compares_have_the_same_seeds(document):
     }
     with pytest.raises(ParamsError, match="different seeds"):
         parse_params(document)
+
+
+# --- negalign ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"source": "clip_image"}, "which is not clip's cam_tokens of one frame"),
+        ({"source": "dinov3_full"}, "which is not clip's cam_tokens of one frame"),
+        ({"source": "nowhere"}, "'nowhere', which is not in features"),
+        ({"texts": {"dataset": "toy-waterbirds", "feature": "clip_text"}}, "texts.dataset names .* holds no texts"),
+        ({"texts": {"dataset": "nowhere", "feature": "clip_text"}}, "'nowhere', which is not in datasets"),
+        (
+            {"texts": {"dataset": "toy-waterbirds-classes", "feature": "clip_image"}},
+            "texts.feature names .* embeds no texts",
+        ),
+        ({"site": "layer_norm2"}, r"features\.clip_cam\.clip_cam\.site"),
+    ],
+    ids=str,
+)
+def test_maps_need_the_tokens_of_clips_last_block_and_embedded_texts(document, changes, message):
+    document["features"]["clip_cam"] |= changes
+    with pytest.raises(ParamsError, match=message):
+        parse_params(document)
+
+
+def test_maps_of_more_than_one_frame_are_refused(document):
+    document["features"]["clip_cam_tokens"]["sampling"] = {"frames": 2}
+    with pytest.raises(ParamsError, match=r"features\.clip_cam\.source names .* of one frame"):
+        parse_params(document)
+
+
+@pytest.mark.parametrize(
+    "lam, message",
+    [
+        ({"choose": "fixed"}, "choose fixed needs fixed"),
+        ({"choose": "fixed", "fixed": None}, "choose fixed needs fixed"),
+        ({"fixed": 0.5}, "choose validation takes no fixed"),
+        ({"choose": "adaptive", "fixed": 0.5}, "choose adaptive takes no fixed"),
+        ({"values": []}, r"lam\.values"),
+        ({"validation": 1.0}, r"lam\.validation"),
+    ],
+    ids=str,
+)
+def test_lambda_is_fixed_where_it_says_so_and_only_there(document, lam, message):
+    document["heads"]["negalign"]["lam"] |= lam
+    with pytest.raises(ParamsError, match=message):
+        parse_params(document)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"reference_split": "test"}, "reference_split and eval_split are both 'test'; set reference_split: null"),
+        ({"ood": {"id": "toy-waterbirds-backgrounds"}}, "ood.id is what the pictures in distribution are called"),
+        ({"ood": {}}, r"heads\.negalign\.ood"),
+        ({"ood": {"far": "nowhere"}}, r"dataset of ood\.far\.image names 'nowhere'"),
+        (
+            {"classes": {"dataset": "toy-waterbirds-classes", "feature": "clip_txt"}},
+            r"features\.classes names 'clip_txt'",
+        ),
+    ],
+    ids=str,
+)
+def test_a_negalign_head_that_cannot_be_evaluated_is_refused(document, changes, message):
+    document["heads"]["negalign"] |= changes
+    with pytest.raises(ParamsError, match=message):
+        parse_params(document)
+
+
+def test_a_negalign_head_without_a_reference_split_is_valid(document):
+    document["heads"]["negalign"]["reference_split"] = None
+    assert parse_params(document).head("negalign").reference_split is None
+
+
+def test_a_negalign_head_reads_pictures_in_and_out_of_distribution_classes_and_words(document):
+    inputs = parse_params(document).head("negalign").inputs
+    assert set(inputs) == {
+        *(f"{prefix}{role}" for role in ("image", "cam") for prefix in (
+            "", "ood.backgrounds.", "ood.unknown_spurious.", "ood.unknown_other."
+        )),
+        "classes", "words", "words.plain", "words.object", "words.background",
+    }  # fmt: skip
+    assert inputs["ood.unknown_other.cam"] == ("toy-waterbirds-unknown-other", "clip_cam")
+    assert inputs["words.object"] == ("toy-waterbirds-words", "clip_text_object")
+
+
+def test_a_data_set_lies_within_one_that_there_is_and_that_is_no_part_s_business(document):
+    before = parse_params(document).part(dataset="toy-waterbirds-backgrounds")
+    document["datasets"]["toy-waterbirds-backgrounds"]["within"] = None
+    assert parse_params(document).part(dataset="toy-waterbirds-backgrounds") == before
+    document["datasets"]["toy-waterbirds-backgrounds"]["within"] = "nowhere"
+    with pytest.raises(ParamsError, match=r"datasets\.toy-waterbirds-backgrounds\.within names 'nowhere'"):
+        parse_params(document)
+
+
+def test_a_part_with_maps_holds_the_texts_that_they_are_compared_with(document):
+    part = json.loads(parse_params(document).part(dataset="toy-waterbirds", features=("clip_cam",)))
+    assert set(part["datasets"]) == {"toy-waterbirds", "toy-waterbirds-classes"}
+    assert set(part["features"]) == {"clip_cam_tokens", "clip_cam", "clip_text_negatives"}

@@ -22,7 +22,11 @@ def test_imports_go_one_way():
     assert "0 broken" in run("lint-imports", "--no-cache")
 
 
-@pytest.mark.parametrize("verb", ["toyworld", "pretrain", "manifest", "extract", "verify", "info", "train", "evaluate"])
+VERBS = "toyworld pretrain manifest extract derive verify info prune train mine evaluate report ablation claims"
+VERBS += " score-image sanity overlays"
+
+
+@pytest.mark.parametrize("verb", VERBS.split())
 def test_every_verb_explains_itself(verb):
     assert f"pipeline {verb}" in run(sys.executable, "-m", "pipeline", verb, "--help")
 

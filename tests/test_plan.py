@@ -1,5 +1,6 @@
 """What a params document asks for, as parts that a rule may see."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,3 +31,31 @@ def test_variants_of_an_ablation_that_are_one_training_are_refused(monkeypatch):
     )
     with pytest.raises(ParamsError, match=r"ablations\.splits: there with seed 0 trains the same as here with seed 0"):
         Plan(parse_params(document)).ablation_runs("splits")
+
+
+@pytest.fixture
+def plan(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    return Plan(load_params("params.yaml"))
+
+
+def test_a_shard_of_maps_is_made_from_the_same_shard_of_tokens_and_every_shard_of_the_texts(plan, monkeypatch):
+    monkeypatch.setattr(plan, "shards", lambda dataset: {"toy-waterbirds-classes": [0, 1]}[dataset])
+    read = plan.read_by("toy-waterbirds", "clip_cam", 3)
+    assert [re.sub(r"-[0-9a-f]{8,}/", "-KEY/", path) for path in read] == [
+        "features/toy-waterbirds/clip_cam_tokens-KEY/shard-003.json",
+        "features/toy-waterbirds-classes/clip_text_negatives-KEY/shard-000.json",
+        "features/toy-waterbirds-classes/clip_text_negatives-KEY/shard-001.json",
+    ]
+    assert plan.read_by("toy-waterbirds", "clip_cam_tokens", 3) == []
+
+
+def test_the_texts_that_maps_are_compared_with_are_asked_for(plan):
+    assert "clip_text_negatives" in plan.features("toy-waterbirds-classes")
+    assert {"clip_image", "clip_cam_tokens", "clip_cam"} <= set(plan.features("toy-waterbirds-unknown-other"))
+    assert "clip_cam" in plan.derived and "clip_cam_tokens" not in plan.derived
+
+
+def test_a_data_set_in_the_folder_of_another_is_rendered_with_it(plan):
+    assert plan.rendered_with("toy-waterbirds-backgrounds") == plan.rendered_with("toy-waterbirds") == "toy-waterbirds"
+    assert plan.rendered_with("toy-waterbirds-words") is None

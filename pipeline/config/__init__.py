@@ -1,9 +1,10 @@
 """params.yaml as validated models, and the content keys that follow from it. Knows no torch, no store and no head."""
 
-from .base import ParamsError, canonical_json
+from .base import ParamsError, Vocabulary, canonical_json
 from .features import (
     AnyFeature,
     BackboneFeature,
+    ClipCamFeature,
     ClipFeature,
     ClipTextFeature,
     DerivedFeature,
@@ -30,6 +31,7 @@ from .heads import (
     GasmCastModel,
     Heads,
     Input,
+    NegAlignHead,
 )
 from .keys import (
     EXTRACTOR_VERSION,
@@ -51,6 +53,7 @@ __all__ = [
     "AnyFeature",
     "BackboneFeature",
     "Claim",
+    "ClipCamFeature",
     "ClipFeature",
     "ClipTextFeature",
     "Compute",
@@ -67,6 +70,7 @@ __all__ = [
     "I3DFeature",
     "I3DFlow",
     "Input",
+    "NegAlignHead",
     "NpyFeature",
     "Params",
     "ParamsError",
@@ -79,6 +83,7 @@ __all__ = [
     "Toyworld",
     "VJepa2Feature",
     "VideoPlace",
+    "Vocabulary",
     "Weights",
     "canonical_json",
     "code_digest",

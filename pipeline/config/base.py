@@ -21,6 +21,13 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+class Vocabulary(Strict):
+    """Texts, embedded: a data set of texts and the feature that embeds them."""
+
+    dataset: Name
+    feature: Name
+
+
 def canonical_json(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal content, equal text, whatever the order in the YAML."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -3,11 +3,11 @@
 A feature is told apart by its `backbone`; its fields, apart from where things lie on this machine, determine the bytes.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Fraction, Name, Positive, PositiveFloat, Strict
+from .base import Fraction, Name, Positive, PositiveFloat, Strict, Vocabulary
 
 
 class Weights(Strict):
@@ -102,6 +102,7 @@ class BaseFeature(Strict):
     """What every feature declares, and what can be asked of it without knowing its kind."""
 
     max_failed: Fraction = 0.01
+    derived: ClassVar[bool] = False  # made from stores alone: no sample is opened
 
     @property
     def sources(self) -> dict[str, Weights]:
@@ -112,6 +113,11 @@ class BaseFeature(Strict):
     def reads(self) -> tuple[str, ...]:
         """Names of the features that it is made from."""
         return ()
+
+    @property
+    def compares(self) -> Vocabulary | None:
+        """The texts that its samples are compared with."""
+        return None
 
     @property
     def ragged(self) -> bool:
@@ -327,6 +333,7 @@ class DerivedFeature(BaseFeature):
     """Another feature's token grid, pooled by `pool` x `pool` tokens, kept as float16 or int8: no backbone runs."""
 
     backbone: Literal["derived"]
+    derived: ClassVar = True
     source: Name
     pool: Literal[1, 2] = 1
     storage: Literal["float16", "int8"] = "float16"
@@ -341,6 +348,36 @@ class DerivedFeature(BaseFeature):
         return self.model_dump(mode="json", exclude={"source", "max_failed"})
 
 
+class ClipCamFeature(BaseFeature):
+    """What CLIP's last block makes of its input, in closed form: the class-activation map of the best of `texts`, and
+    each patch's projected embedding.
+
+    `target` is what the map explains, the best text's logit or its probability; `post_norm` puts the patches through
+    the last LayerNorm before they are projected.
+    """
+
+    backbone: Literal["clip_cam"]
+    derived: ClassVar = True
+    source: Name
+    texts: Vocabulary
+    site: Literal["layer_norm1", "block_input"] = "layer_norm1"
+    target: Literal["logit", "softmax"] = "logit"
+    post_norm: bool = False
+    batch: Positive = 64
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    @property
+    def compares(self) -> Vocabulary:
+        return self.texts
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"source", "texts", "max_failed"})
+
+
 AnyFeature = Annotated[
     DinoV3Feature
     | R3D18Feature
@@ -350,6 +387,7 @@ AnyFeature = Annotated[
     | FlowFeature
     | I3DFeature
     | NpyFeature
-    | DerivedFeature,
+    | DerivedFeature
+    | ClipCamFeature,
     Field(discriminator="backbone"),
 ]

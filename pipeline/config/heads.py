@@ -2,9 +2,9 @@
 
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from .base import Fraction, Name, Positive, Strict
+from .base import Fraction, Name, Positive, Strict, Vocabulary
 
 # What a head's params hold that does not reach its weights.
 AFTER_TRAINING = frozenset({"result", "eval_split", "bootstrap", "calibration_bins"})
@@ -20,7 +20,7 @@ class Input(NamedTuple):
 class Head(Strict):
     """What every head has: its task, its data set, the features that it reads of it by role, and its result file."""
 
-    task: ClassVar[Literal["classification", "segmentation", "zeroshot"]]
+    task: ClassVar[Literal["classification", "segmentation", "zeroshot", "ood"]]
     code: ClassVar[str]  # the module or folder in pipeline/heads
     dataset: Name
     features: Any
@@ -162,16 +162,6 @@ class FactHead(SegmentationHead):
     """The fact head: action segmentation with every class known."""
 
 
-class Vocabulary(Strict):
-    """The texts of the classes: a data set of texts and the feature that embeds them.
-
-    A class's text is its name with spaces for underscores.
-    """
-
-    dataset: Name
-    feature: Name
-
-
 class Alignment(Strict):
     """What is aligned with text, and how (spec: docs of heads.fact.FactClip)."""
 
@@ -185,7 +175,10 @@ class Alignment(Strict):
 
 
 class FactClipHead(SegmentationHead):
-    """The fact_clip head: some classes are held out of training and recognised by their names."""
+    """The fact_clip head: some classes are held out of training and recognised by their names.
+
+    A class's text in the vocabulary is its name with spaces for underscores.
+    """
 
     task: ClassVar = "zeroshot"
 
@@ -200,10 +193,115 @@ class FactClipHead(SegmentationHead):
         return {**super().inputs, "text": Input(self.vocabulary.dataset, self.vocabulary.feature)}
 
 
+class NegAlignFeatures(Strict):
+    """Of every picture: the image's embedding, and the class-activation map with the patches' embeddings."""
+
+    image: Name
+    cam: Name
+
+
+class WordRoles(Strict):
+    """The text features that tell object words from background words, and where the cut is (spec: docs of `roles`)."""
+
+    plain: Name
+    object: Name
+    background: Name
+    mode: Literal["tau", "percentile"]
+    value: Annotated[float, Field(ge=0, description="tau, or the percent of words at either end")]
+
+
+class NegativeWords(Strict):
+    """NegMine: word lists, and which of their words are far from every ID class (spec: docs of `mine`)."""
+
+    dataset: Name
+    feature: Name
+    quantile: Fraction
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    roles: WordRoles
+
+
+class NegScore(Strict):
+    """S_NegLabel and its three independent switches: all off is NegLabel's own score."""
+
+    groups: Positive
+    scale: Annotated[float, Field(gt=0, description="CLIP's logit scale")] = 100.0
+    topk: Annotated[Positive | None, Field(description="M1: the largest negatives of a group; null is all")] = None
+    role_aware: Annotated[bool, Field(description="M2: object words alone are negatives")] = False
+    ambiguous: Annotated[bool, Field(description="with M2: ambiguous words, too")] = False
+    zscore: Annotated[bool, Field(description="M3: standardised by ID validation pictures")] = False
+
+
+class Background(Strict):
+    """What of a picture is background, and how many background words explain it."""
+
+    percentile: Annotated[float, Field(ge=0, le=100)] = 80.0
+    dilate: Annotated[int, Field(ge=0)] = 1
+    k_neg: Positive = 5
+
+
+class Weighing(Strict):
+    """λ in S = S_NegLabel* + λ P_align: one of `values`, chosen on validation pictures; or `fixed`."""
+
+    values: Annotated[tuple[float, ...], Field(min_length=1)]
+    choose: Literal["validation", "adaptive", "fixed"] = "validation"
+    fixed: float | None = None
+    validation: Annotated[float, Field(gt=0, lt=1, description="share of each OOD set that is for choosing")] = 0.25
+
+    @model_validator(mode="after")
+    def _fixed_where_fixed(self) -> "Weighing":
+        if (self.choose == "fixed") != (self.fixed is not None):
+            raise ValueError(f"choose {self.choose} {'needs' if self.choose == 'fixed' else 'takes no'} fixed")
+        return self
+
+
+class NegAlignHead(Head):
+    """The negalign head: scores pictures, trains nothing. Its data set is in distribution; `ood` names those that are
+    not."""
+
+    task: ClassVar = "ood"
+    code: ClassVar = "negalign"
+    features: NegAlignFeatures
+    classes: Vocabulary
+    ood: Annotated[dict[Name, Name], Field(min_length=1, description="name -> data set of pictures")]
+    words: NegativeWords
+    score: NegScore
+    background: Background = Background()
+    lam: Weighing
+    # ID pictures for choosing and for M3; null carves them out of eval_split, as of the OOD sets.
+    reference_split: str | None
+    eval_split: str
+    bootstrap: Positive
+
+    @model_validator(mode="after")
+    def _chosen_on_other_pictures(self) -> "NegAlignHead":
+        if self.reference_split == self.eval_split:
+            raise ValueError(
+                f"reference_split and eval_split are both {self.eval_split!r}; set reference_split: null, which carves "
+                "a part of eval_split out for choosing"
+            )
+        if "id" in self.ood:
+            raise ValueError("ood.id is what the pictures in distribution are called; give the set another name")
+        return self
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """image and cam of the ID pictures; ood.<name>.image and .cam; classes; words, and words.plain, .object and
+        .background of the texts that tell their roles."""
+        words, found = self.words, dict(super().inputs)
+        for name, dataset in self.ood.items():
+            found |= {f"ood.{name}.{role}": Input(dataset, read.feature) for role, read in super().inputs.items()}
+        found["classes"] = Input(self.classes.dataset, self.classes.feature)
+        found["words"] = Input(words.dataset, words.feature)
+        for role in ("plain", "object", "background"):
+            found[f"words.{role}"] = Input(words.dataset, getattr(words.roles, role))
+        return found
+
+
 class Heads(Strict):
     gasm_cast: GasmCastHead | None = None
     fact: FactHead | None = None
     fact_clip: FactClipHead | None = None
+    negalign: NegAlignHead | None = None
 
     def items(self) -> list[tuple[str, Any]]:
         """(name, head) of the heads that are declared."""

@@ -85,16 +85,28 @@ def weights_digests(feature: AnyFeature) -> dict[str, str]:
 
 
 def feature_key(params: Params, name: str) -> str:
-    """The key of a feature: backbone, weights, preprocessing, sampling, decoder, batch, code version, what it reads."""
+    """The key of a feature: backbone, weights, preprocessing, sampling, decoder, batch, code version, what it reads.
+
+    Raises:
+        ParamsError: weights or texts that it depends on are not there.
+    """
     feature = params.features[name]
-    return content_key(
-        {
-            "extractor": EXTRACTOR_VERSION,
-            "weights": weights_digests(feature),
-            "reads": [feature_key(params, other) for other in feature.reads],
-            **feature.keyed,
-        }
-    )
+    content = {
+        "extractor": EXTRACTOR_VERSION,
+        "weights": weights_digests(feature),
+        "reads": [feature_key(params, other) for other in feature.reads],
+        **feature.keyed,
+    }
+    if (texts := feature.compares) is not None:
+        content["texts"] = [feature_key(params, texts.feature), _texts_digest(params, texts.dataset)]
+    return content_key(content)
+
+
+def _texts_digest(params: Params, dataset: str) -> str:
+    path = Path(params.datasets[dataset].root)
+    if not path.is_file():
+        raise ParamsError(f"datasets.{dataset}.root is {path}, which is no file; name one with a text a line")
+    return file_digest(path)
 
 
 def code_digest(*paths: str) -> str:

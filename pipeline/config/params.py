@@ -12,10 +12,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from .base import Name, ParamsError, Positive, Strict, canonical_json
+from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json
 from .features import (
     AnyFeature,
     BackboneFeature,
+    ClipCamFeature,
+    ClipFeature,
     ClipTextFeature,
     DerivedFeature,
     FlowFeature,
@@ -63,10 +65,28 @@ class ToyAssembly(Strict):
     fps: Positive
 
 
+HalfSide = Annotated[float, Field(gt=0, le=0.5, description="in sides of the picture")]
+
+
+class ToyWaterbirds(Strict):
+    """Sizes of the rendered toy-waterbirds set; counts are pictures, `ood` of each of the three folders.
+
+    Multiples of 40 in train, and of 4 in val and test, give every pair of class and place its exact share.
+    """
+
+    train: Positive
+    val: Positive
+    test: Positive
+    ood: Positive
+    size: Positive
+    radii: tuple[HalfSide, HalfSide]  # smallest and largest object
+
+
 class Toyworld(Strict):
     seed: int
     ssv2: ToySSv2 | None = None
     assembly: ToyAssembly | None = None
+    waterbirds: ToyWaterbirds | None = None
 
 
 class Dataset(Strict):
@@ -75,7 +95,7 @@ class Dataset(Strict):
     `features` are extracted by `snakemake features` even when no head reads them.
     """
 
-    layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic"]
+    layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic", "waterbirds", "words"]
     root: str
     videos: str | None = "."  # folder below root; None where there are published features and no videos
     extension: str = ".webm"
@@ -88,6 +108,7 @@ class Dataset(Strict):
     class_lists: dict[Name, str] = Field(default_factory=dict)
     background: tuple[str, ...] = ()
     made_by: Literal["toyworld"] | None = None
+    within: Name | None = None  # the data set in whose folder it lies, and with which it is made
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
     allow_links: bool = False
     features: tuple[Name, ...] = ()
@@ -101,7 +122,7 @@ class Dataset(Strict):
     @property
     def kind(self) -> Literal["video", "image", "text"]:
         """What a sample is."""
-        return {"images": "image", "texts": "text"}.get(self.layout, "video")
+        return {"images": "image", "waterbirds": "image", "texts": "text", "words": "text"}.get(self.layout, "video")
 
 
 class Params(Strict):
@@ -140,6 +161,8 @@ class Params(Strict):
         for name, claim in self.claims.items():
             self._claiming_fits(f"claims.{name}", claim)
         for name, dataset in self.datasets.items():
+            if dataset.within is not None:
+                _must_exist(f"datasets.{name}.within", dataset.within, self.datasets, "datasets")
             for feature in dataset.features:
                 _must_exist(f"datasets.{name}.features", feature, self.features, "features")
                 if dataset.kind == "text" and not isinstance(self.features[feature], ClipTextFeature):
@@ -172,6 +195,22 @@ class Params(Strict):
             source = self.features[feature.source]
             if source.ragged or not isinstance(source, BackboneFeature):
                 raise ValueError(f"features.{name}.source names {feature.source!r}, which has no token grid")
+        if isinstance(feature, ClipCamFeature):
+            source = self.features[feature.source]
+            if not isinstance(source, ClipFeature) or source.output != "cam_tokens" or source.sampling.count != 1:
+                raise ValueError(
+                    f"features.{name}.source names {feature.source!r}, which is not clip's cam_tokens of one frame"
+                )
+        if (texts := feature.compares) is not None:
+            self._vocabulary_fits(f"features.{name}.texts", texts)
+
+    def _vocabulary_fits(self, key: str, texts: Vocabulary) -> None:
+        _must_exist(f"{key}.dataset", texts.dataset, self.datasets, "datasets")
+        _must_exist(f"{key}.feature", texts.feature, self.features, "features")
+        if self.datasets[texts.dataset].kind != "text":
+            raise ValueError(f"{key}.dataset names {texts.dataset!r}, which holds no texts")
+        if not isinstance(self.features[texts.feature], ClipTextFeature):
+            raise ValueError(f"{key}.feature names {texts.feature!r}, which embeds no texts")
 
     def _claiming_fits(self, key: str, claim: Claim) -> None:
         for figure in claim.figures:
@@ -204,6 +243,11 @@ class Params(Strict):
         """The head's sub-tree. Raises KeyError for a head that is not declared."""
         return dict(self.heads.items())[name]
 
+    def compared(self, *names: str) -> tuple[Vocabulary, ...]:
+        """The texts that the named features, and those that they are made from, are compared with."""
+        found = (self.features[name].compares for name in self.reading(*names))
+        return tuple(texts for texts in found if texts is not None)
+
     def replacing(self, head: str, config: Any) -> "Params":
         """These params with another sub-tree for one head."""
         return self.model_copy(update={"heads": self.heads.model_copy(update={head: config})})
@@ -224,10 +268,15 @@ class Params(Strict):
             chosen = self.head(head)
             document["heads"] = {head: chosen.model_dump(mode="json")}
             datasets = tuple(dict.fromkeys((chosen.dataset, *(read.dataset for read in chosen.inputs.values()))))
-            features = tuple(read.feature for read in chosen.inputs.values())
+            features = tuple(dict.fromkeys(read.feature for read in chosen.inputs.values()))
+        texts = self.compared(*features)
+        datasets = tuple(dict.fromkeys((*datasets, *(of.dataset for of in texts))))
+        features = tuple(dict.fromkeys((*features, *(of.feature for of in texts))))
         if datasets:
-            # Which other features somebody wants of the data set is none of this part's business.
-            described = {name: self.datasets[name].model_dump(mode="json", exclude={"features"}) for name in datasets}
+            # Which features somebody wants of the data set, and with which it is made, is none of this part's business.
+            described = {
+                name: self.datasets[name].model_dump(mode="json", exclude={"features", "within"}) for name in datasets
+            }
             document["datasets"] = described
             if self.toyworld is not None and any(self.datasets[name].made_by == "toyworld" for name in datasets):
                 document["toyworld"] = self.toyworld.model_dump(mode="json")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.config import Params
-from pipeline.evaluation import classification, segmentation
+from pipeline.evaluation import classification, ood, segmentation
 from pipeline.evaluation.provenance import counted, deterministic, opened, provenance
 from pipeline.training.run_folder import write_json
 from pipeline.training.trainer import accelerator, say
@@ -19,6 +19,7 @@ TASKS = {
     "classification": classification.evaluate,
     "segmentation": segmentation.evaluate,
     "zeroshot": segmentation.evaluate,
+    "ood": ood.evaluate,
 }
 
 
@@ -52,16 +53,23 @@ def evaluate(
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
     began = time.monotonic()
-    config, (samples, record) = params.head(head), opened(params, head, manifest, features, run)
+    config = params.head(head)
+    if config.task == "ood":
+        torch.set_num_threads(params.compute.threads)
+        samples, train = ood.open_pictures(params, head, manifest.parents[1], features), {}
+    else:
+        samples, record = opened(params, head, manifest, features, run)
+        train = {"train": record["timings"]}
     device = torch.device(accelerator(params.compute.device))
     with deterministic():
         found = TASKS[config.task](params, head, samples, run, device)
     result = {
+        "task": config.task,
         **found.scores,
         "samples": counted(samples),
         "provenance": {
             **provenance(config, samples, device),
-            "timings": {**found.timings, "evaluate_s": time.monotonic() - began, "train": record["timings"]},
+            "timings": {**found.timings, "evaluate_s": time.monotonic() - began, **train},
         },
     }
     scratch = run / ".predictions.parquet.partial"

@@ -1,7 +1,7 @@
-"""Smaller features from features: tokens pooled over their grid, kept as float16 or int8. Runs no backbone, opens no
-video."""
+"""Features from features: tokens pooled over their grid, kept as float16 or int8, and what a last block makes of its
+input. Runs no backbone, opens no video."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.config import DerivedFeature, Params, feature_dir
 from pipeline.datasets import read_manifest, shard_samples
+from pipeline.extraction.cams import Cams
 from pipeline.extraction.progress import ExtractionError, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import Grid, provenance, stored_fields
 from pipeline.extraction.shards import OneShard, refuse_stale
@@ -37,32 +38,23 @@ def derive(
         StoreMissing: the source's shard is not there. StoreError: it is stale. DatasetError: as ever.
     """
     chosen = params.features[feature]
-    if not isinstance(chosen, DerivedFeature):
+    if not chosen.derived:
         raise ExtractionError(f"{feature} is computed by {chosen.backbone}: run `extract {dataset} {feature}` instead")
     rows = shard_samples(read_manifest(root / dataset / "manifest.parquet"), shard)
     source = OneShard(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
     refuse_stale(source, rows, f"{dataset}/{chosen.source}")
-    made, grid = source.provenance, source.provenance["grid"]
-    pooled = {name: pooled_shape(shape, grid, chosen.pool) for name, (shape, _) in source.fields.items()}
-    if chosen.pool > 1 and all(shape == source.fields[name][0] for name, shape in pooled.items()):
-        raise ExtractionError(
-            f"{feature}: {chosen.source} has the fields {source.fields} and the grid {grid}, nothing of the shape "
-            "(steps, rows * columns, width) that could be pooled; set pool: 1"
-        )
-    small = None if grid is None else (grid[0], grid[1] // chosen.pool, grid[2] // chosen.pool)
-    origin = provenance(params, feature, small, "cpu", {chosen.source: made})
-    fields = {name: (pooled[name], dtype) for name, (_, dtype) in source.fields.items()}
+    make = (Pooling if isinstance(chosen, DerivedFeature) else Cams)(params, feature, source, root)
+    made = source.provenance
+    origin = provenance(params, feature, make.grid, make.device, {chosen.source: made, **make.reads})
     base = feature_dir(params, dataset, feature, root) / f"shard-{shard:03d}"
     kept = {**origin, "weights": made["weights"], "box": made["box"]}
-    with ShardWriter(
-        base, [(row.sample, row.digest) for row in rows], stored_fields(fields, small, chosen.storage), kept
-    ) as writer:
+    with ShardWriter(base, [(row.sample, row.digest) for row in rows], make.fields, kept) as writer:
         pending = frozenset(writer.pending)
         log = Progress(dataset, shard, len(rows), {feature: len(rows) - len(pending)}, progress)
         ids = [row.sample for row in rows]
         for start in range(0, len(ids), chosen.batch):
             batch = [sample for sample in ids[start : start + chosen.batch] if sample in pending]
-            log(len(batch), _derive_batch(writer, source, batch, grid, chosen.pool))
+            log(len(batch), _derive_batch(writer, source, batch, make))
         failed = writer.failed
         own = {sample: reason for sample, reason in failed.items() if sample not in source.failed}
         refuse_too_many_failures(base, own, len(rows), chosen.max_failed)
@@ -71,15 +63,49 @@ def derive(
     return manifest
 
 
-def _derive_batch(writer: ShardWriter, source: FeatureStore, batch: Sequence[str], grid: Grid | None, pool: int) -> int:
+class Pooling:
+    """Every field of a store, token grids with means over `pool` x `pool` neighbours.
+
+    Attributes:
+        grid, fields: of what is made.
+        device: on which it is made.
+        reads: name -> provenance of what it rests on beside its source.
+
+    Raises:
+        ExtractionError: the source has no token grid that `pool` divides.
+    """
+
+    device = "cpu"
+
+    def __init__(self, params: Params, feature: str, source: FeatureStore, root: Path) -> None:
+        chosen, self.whole, self.reads = params.features[feature], source.provenance["grid"], {}
+        self.pool = chosen.pool
+        pooled = {name: pooled_shape(shape, self.whole, chosen.pool) for name, (shape, _) in source.fields.items()}
+        if chosen.pool > 1 and all(shape == source.fields[name][0] for name, shape in pooled.items()):
+            raise ExtractionError(
+                f"{feature}: {chosen.source} has the fields {source.fields} and the grid {self.whole}, nothing of the "
+                "shape (steps, rows * columns, width) that could be pooled; set pool: 1"
+            )
+        steps, rows, columns = self.whole or (0, 0, 0)
+        self.grid = None if self.whole is None else (steps, rows // chosen.pool, columns // chosen.pool)
+        fields = {name: (pooled[name], dtype) for name, (_, dtype) in source.fields.items()}
+        self.fields = stored_fields(fields, self.grid, chosen.storage)
+
+    def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+        """The fields of each sample, one at a time: whole token grids are large."""
+        for sample in samples:
+            yield {name: pool_tokens(source.read([sample], name)[0], self.whole, self.pool) for name in source.fields}
+
+
+def _derive_batch(writer: ShardWriter, source: FeatureStore, batch: Sequence[str], make: Pooling | Cams) -> int:
     """Puts and commits pending samples; returns how many failed."""
-    failed = 0
+    failed, made = 0, iter(make(source, [sample for sample in batch if sample not in source.failed]))
     for sample in batch:
         if sample in source.failed:
             writer.fail(sample, source.failed[sample])
             failed += 1
             continue
-        arrays = {name: pool_tokens(source.read([sample], name)[0], grid, pool) for name in source.fields}
+        arrays = next(made)
         try:
             writer.put(sample, arrays, source.meta(sample))
         except StoreError:

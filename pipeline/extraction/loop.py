@@ -16,7 +16,6 @@ from pipeline import backbones
 from pipeline.config import (
     AnyFeature,
     ClipTextFeature,
-    DerivedFeature,
     I3DFeature,
     NpyFeature,
     Params,
@@ -90,7 +89,7 @@ def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None
     chosen = {name: params.features[name] for name in names}
     text = params.datasets[dataset].kind == "text"
     for name, feature in chosen.items():
-        if isinstance(feature, DerivedFeature):
+        if feature.derived:
             raise ExtractionError(f"{name} is derived from {feature.source}: run `derive {dataset} {name}` instead")
         if isinstance(feature, ClipTextFeature) != text and not isinstance(feature, NpyFeature):
             holds, reads = ("texts", "pictures") if text else ("no texts", "texts")

@@ -9,18 +9,28 @@ from pipeline.reports.ablation import ablation_table
 from pipeline.reports.claims import claims_table
 from pipeline.reports.classification import publish_classification, training_figure
 from pipeline.reports.files import save_figure
+from pipeline.reports.ood import publish_ood
 from pipeline.reports.segmentation import publish_segmentation
 
 __all__ = ["ablation_table", "claims_table", "publish"]
 
 
+PUBLISHERS = {
+    "classification": publish_classification,
+    "segmentation": publish_segmentation,
+    "zeroshot": publish_segmentation,
+    "ood": publish_ood,
+}
+
+
 def publish(run: Path, out: Path) -> None:
-    """Copies run/result.json to `out` and draws its pictures beside it, as its kind asks for.
+    """Copies run/result.json to `out` and draws its pictures beside it, as its task asks for.
 
     Args:
         run: folder of an evaluated run.
         out: results/<name>.json, written last.
     """
-    classifies = "top1" in json.loads((run / "result.json").read_text())
-    save_figure(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
-    (publish_classification if classifies else publish_segmentation)(run, out)
+    task = json.loads((run / "result.json").read_text())["task"]
+    if (run / "history.csv").exists():
+        save_figure(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
+    PUBLISHERS[task](run, out)

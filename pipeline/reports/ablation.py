@@ -31,6 +31,15 @@ COLUMNS = {
         Column("top1_shuffled", 3, None),
     ),
     "segmentation": tuple(Column(name, 1) for name in ("acc", "edit", "f1@10", "f1@25", "f1@50")),
+    "ood": (
+        Column("auroc", 2),
+        Column("fpr95", 2, "low"),
+        Column("aupr_in", 2),
+        Column("aupr_out", 2),
+        Column("lambda", 2, None),
+        Column("auroc_neglabel", 2, None),
+        Column("fpr95_neglabel", 2, None),
+    ),
     "zeroshot": (
         *(Column(name, 1) for name in ("seen", "unseen", "harmonic", "ausuc", "seen_restricted", "unseen_restricted")),
         Column("fraction_unseen", 1, None),

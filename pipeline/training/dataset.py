@@ -4,7 +4,7 @@ Shape suffixes: B videos, T steps, N tokens a step, D width.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def join(
     _same_box(streams)
     names = classes(frame)
     index = {name: i for i, name in enumerate(names)}
-    found = usable(frame, stores, train, evaluated, labelled=frame["label"].notna())
+    found = learnable(frame, stores, train, evaluated, labelled=frame["label"].notna())
     labels = {row.sample: index[row.label] for row in found.rows}
     _same_times(streams, labels)
     held = carve(found.splits[train], labels, holdout, seed)
@@ -131,7 +131,7 @@ def join(
 
 @dataclass(frozen=True)
 class Usable:
-    """What remains of a manifest: the rows of two splits that are labelled and ok in every store, and what does not."""
+    """What remains of a manifest: rows of some splits, labelled and ok in every store; and how many others, and why."""
 
     rows: list[Any]
     splits: dict[str, list[str]]
@@ -149,8 +149,28 @@ class Usable:
         }
 
 
-def usable(
+def learnable(
     frame: pd.DataFrame, stores: Mapping[str, FeatureStore], train: str, evaluated: str, labelled: pd.Series
+) -> Usable:
+    """`usable`, of two splits of which one is learned from.
+
+    Raises:
+        DataError: the splits are one, or there is nothing to train on.
+    """
+    if train == evaluated:
+        raise DataError(f"train_split and eval_split are both {train!r}; a split that was learned from says nothing")
+    found = usable(frame, stores, (train, evaluated), labelled)
+    if not found.splits[train]:
+        known = sorted({split for joined in frame["split"] for split in joined.split("+")})
+        raise DataError(
+            f"no sample of the split {train!r} is usable: {len(found.failed)} failed, {found.unlabelled} have no "
+            f"label. The manifest's splits are {known}; correct train_split in params.yaml"
+        )
+    return found
+
+
+def usable(
+    frame: pd.DataFrame, stores: Mapping[str, FeatureStore], wanted: Collection[str], labelled: pd.Series
 ) -> Usable:
     """Sorts the manifest's rows; each is counted once.
 
@@ -159,18 +179,16 @@ def usable(
     Args:
         frame: the manifest.
         stores: role -> store.
-        train, evaluated: names of splits.
+        wanted: names of splits.
         labelled: bool, a row each.
 
     Raises:
-        DataError: a sample in both splits, a store made from other content than the manifest's, a sample that a store
-            has not seen, or nothing to train on.
+        DataError: a sample in two of the splits, a store made from other content than the manifest's, or a sample that
+            a store has not seen.
     """
-    if train == evaluated:
-        raise DataError(f"train_split and eval_split are both {train!r}; a split that was learned from says nothing")
     failed: dict[str, str] = {}
     unlabelled, skipped = 0, 0
-    splits: dict[str, list[str]] = {train: [], evaluated: []}
+    splits: dict[str, list[str]] = {split: [] for split in wanted}
     rows, digests = [], {}
     stored = {role: set(store.samples) for role, store in stores.items()}
     # Features that somebody else computed do not say from which file.
@@ -183,8 +201,9 @@ def usable(
                 raise DataError(_stale(row.sample, role, store, "was made from another file than the manifest's"))
             reason = reason or store.failed.get(row.sample)
         chosen = splits.keys() & row.split.split("+")
-        if len(chosen) == 2:
-            raise DataError(f"sample {row.sample} is both in {train!r} and in {evaluated!r}; correct the splits")
+        if len(chosen) > 1:
+            both = " and in ".join(repr(split) for split in splits if split in chosen)
+            raise DataError(f"sample {row.sample} is both in {both}; correct the splits")
         if reason:
             failed[row.sample] = reason
         elif not has_label:
@@ -198,12 +217,6 @@ def usable(
             splits[chosen.pop()].append(row.sample)
             rows.append(row)
             digests[row.sample] = row.digest
-    if not splits[train]:
-        known = sorted({split for joined in frame["split"] for split in joined.split("+")})
-        raise DataError(
-            f"no sample of the split {train!r} is usable: {len(failed)} failed, {unlabelled} have no label. "
-            f"The manifest's splits are {known}; correct train_split in params.yaml"
-        )
     return Usable(rows, splits, digests, failed, unlabelled, skipped)
 
 

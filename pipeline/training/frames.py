@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pipeline.datasets.manifest import classes, read_manifest
 from pipeline.datasets.segments import frame_labels
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, Samples, carve, content_digest, usable
+from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable
 from pipeline.training.table import Table
 
 IGNORE = -1  # the label of a row that no loss may see
@@ -120,7 +120,7 @@ def open_videos(
     index = {name: number for number, name in enumerate(names)}
     seen = np.ones(len(names), bool)
     seen[_indices(_listed(frame, unseen), index, f"class_lists.{unseen}")] = False
-    found = usable(frame, {"frames": stream.store}, train, evaluated, labelled=frame["segments"].notna())
+    found = learnable(frame, {"frames": stream.store}, train, evaluated, labelled=frame["segments"].notna())
     lengths = stream.store.lengths(stream.name)
     labels, truth, row_of_label = {}, {}, {}
     for row in found.rows:

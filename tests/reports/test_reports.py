@@ -16,6 +16,7 @@ from pipeline.reports import ablation_table, publish
 def result(top1: float, classes: int = 3) -> dict:
     matrix = np.diag(np.arange(1, classes + 1)).tolist()
     return {
+        "task": "classification",
         "top1": top1,
         "top5": 1.0,
         "ece": 0.1,

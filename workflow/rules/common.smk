@@ -30,7 +30,12 @@ wildcard_constraints:
 
 
 def every_result():
-    return [f"results/{name}.json" for name in PLAN.results]
+    """The files of all results, and of those that have them, pictures of single samples."""
+    scored = [name for name, run in PLAN.results.items() if run.config.task == "ood"]
+    return [
+        *(f"results/{name}.json" for name in PLAN.results),
+        *(f"results/{name}_overlays.png" for name in scored),
+    ]
 
 
 def every_ablation():
@@ -44,8 +49,8 @@ def rendered_datasets():
 
 def annotations(wildcards):
     """The annotation files of a data set; those that toyworld renders exist only once its checkpoint has run."""
-    if wildcards.dataset in PLAN.rendered:
-        return checkpoints.toyworld.get(dataset=wildcards.dataset).output
+    if rendered := PLAN.rendered_with(wildcards.dataset):
+        return checkpoints.toyworld.get(dataset=rendered).output
     return [
         *PLAN.annotation_files(wildcards.dataset),
         *PLAN.label_files(wildcards.dataset),
@@ -54,7 +59,7 @@ def annotations(wildcards):
 
 def listing(wildcards):
     """Stands for the samples of a data set that is declared by its files alone: a folder of pictures."""
-    if wildcards.dataset in PLAN.rendered:
+    if PLAN.rendered_with(wildcards.dataset):
         return ""
     return PLAN.listing(wildcards.dataset)
 
@@ -64,8 +69,8 @@ def look_at(dataset):
 
     A manifest that is not there yet is waited for by the extraction itself: its shards are known from the annotations.
     """
-    if dataset in PLAN.rendered:
-        checkpoints.toyworld.get(dataset=dataset)
+    if rendered := PLAN.rendered_with(dataset):
+        checkpoints.toyworld.get(dataset=rendered)
     if os.path.exists(f"features/{dataset}/manifest.parquet"):
         checkpoints.manifest.get(dataset=dataset)
 
@@ -104,6 +109,17 @@ def feature_gpus(wildcards):
 def one_of(names):
     """A regular expression of these names, of nothing when there are none."""
     return "|".join(names) or "(?!)"
+
+
+def heads_of(*tasks):
+    """A regular expression of the heads of these tasks."""
+    return one_of(
+        [name for name, head in PLAN.params.heads.items() if head.task in tasks]
+    )
+
+
+def trained_heads():
+    return heads_of("classification", "segmentation", "zeroshot")
 
 
 def results_of(task):
@@ -160,6 +176,40 @@ def run_manifest(wildcards):
     return (
         f"features/{PLAN.runs[wildcards.head, wildcards.key].dataset}/manifest.parquet"
     )
+
+
+def every_manifest(wildcards):
+    """The manifest tables of all data sets that a run reads."""
+    inputs = PLAN.runs[wildcards.head, wildcards.key].config.inputs.values()
+    return [
+        f"features/{dataset}/manifest.parquet"
+        for dataset in dict.fromkeys(read.dataset for read in inputs)
+    ]
+
+
+def text_inputs(wildcards):
+    """What a run reads of data sets of texts."""
+    inputs = PLAN.runs[wildcards.head, wildcards.key].config.inputs.values()
+    return [
+        read for read in inputs if PLAN.params.datasets[read.dataset].kind == "text"
+    ]
+
+
+def text_manifests(wildcards):
+    return sorted(
+        {f"features/{read.dataset}/manifest.parquet" for read in text_inputs(wildcards)}
+    )
+
+
+def text_shards(wildcards):
+    """The shard manifests of every feature of texts that a run reads."""
+    for read in text_inputs(wildcards):
+        look_at(read.dataset)
+    return [
+        PLAN.shard_path(read.dataset, read.feature, shard)
+        for read in text_inputs(wildcards)
+        for shard in PLAN.shards(read.dataset)
+    ]
 
 
 def part(*names, features=()):

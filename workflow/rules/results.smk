@@ -1,5 +1,14 @@
 """The numbers people read, and their pictures. Cheap: they take params and code as plain inputs, so a clone is never stale."""
 
+PREDICTION_CODE = os.path.relpath(
+    os.path.join(os.path.dirname(plan.__file__), "prediction.py")
+)
+
+
+def of_result(function):
+    """A function of the run behind a result, as one of the result."""
+    return lambda wildcards: function(PLAN.results[wildcards.result])
+
 
 rule result:
     input:
@@ -38,6 +47,41 @@ use rule result as zeroshot_result with:
         result=results_of("zeroshot"),
 
 
+use rule result as ood_result with:
+    output:
+        **published(scores="histograms of scores", **{"lambda": "figures over λ"}),
+        table="results/{result}.md",
+    wildcard_constraints:
+        result=results_of("ood"),
+
+
+rule overlays:
+    input:
+        result=result_file,
+        manifests=of_result(every_manifest),
+        shards=ancient(of_result(run_shards)),
+        code=[*REPORT_CODE, PREDICTION_CODE],
+    output:
+        report(
+            "results/{result}_overlays.png",
+            category="Results",
+            labels={"result": "{result}", "kind": "what is seen in pictures"},
+        ),
+    log:
+        "logs/overlays/{result}.log",
+    benchmark:
+        "logs/overlays/{result}.tsv"
+    wildcard_constraints:
+        result=results_of("ood"),
+    conda:
+        "../../environment.yml"
+    params:
+        head=lambda wildcards: PLAN.results[wildcards.result].head,
+        part=of_result(part("head", "key")),
+    shell:
+        "python -m pipeline overlays {params.head} {output} --params {params.part} 2>&1 | tee {log}"
+
+
 rule ablation:
     input:
         results=ablation_results,
@@ -50,7 +94,7 @@ rule ablation:
     benchmark:
         "logs/ablation/{ablation}.tsv"
     wildcard_constraints:
-        ablation=ablations_of("classification", "segmentation"),
+        ablation=ablations_of("classification", "segmentation", "ood"),
     conda:
         "../../environment.yml"
     params:

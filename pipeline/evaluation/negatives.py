@@ -1,0 +1,88 @@
+"""From word lists in the cache to negative words with their roles: a table that people can read and share.
+
+Opens stores of texts alone. Shape suffixes: M words, C classes, E embedding width.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.config import Params
+from pipeline.datasets.manifest import read_manifest
+from pipeline.heads.negalign.words import ROLES, candidate_scores, mine, role_scores, roles, without
+from pipeline.store import FeatureStore
+from pipeline.training.dataset import DataError
+from pipeline.training.run_folder import write_bytes
+
+TABLE = "negatives.csv"
+TEXT_ROLES = ("words", "words.plain", "words.object", "words.background")
+
+
+def mine_negatives(params: Params, head: str, root: Path, features: Mapping[str, Path], run: Path) -> pd.DataFrame:
+    """NegMine and the split by role: <run>/negatives.csv, and a text file a role with a word a line.
+
+    Args:
+        params: holds the head.
+        head: its name.
+        root: the features' folder, where the manifests of the data sets lie.
+        features: role -> directory of the store: classes, words, words.plain, words.object, words.background.
+        run: folder of the run; made.
+
+    Returns:
+        A row a word, in NegMine's order: word, kind, score (quantile of its cosines with the classes), r (positive
+        for objects), role.
+
+    Raises:
+        DataError: an ID class without an embedding, or settings that keep no word.
+    """
+    config = params.head(head)
+    stores = {role: FeatureStore(features[role], verify=True) for role in TEXT_ROLES}
+    listed = texts(root, config.words.dataset)
+    unread = {word for store in stores.values() for word in store.failed}
+    names, classes_CE = embedded(root, config.classes.dataset, features["classes"])
+    words = [word for word in without(list(listed), names) if word not in unread]
+    kinds = [listed[word] for word in words]
+    try:
+        scores_M = candidate_scores(vectors(stores["words"], words), classes_CE, config.words.quantile)
+        kept = mine(scores_M, kinds, config.words.top_p)
+        chosen = [words[i] for i in kept]
+        r_M = role_scores(*(vectors(stores[role], chosen) for role in TEXT_ROLES[1:]))
+        found = roles(r_M, config.words.roles.mode, config.words.roles.value)
+    except ValueError as error:
+        raise DataError(f"heads.{head}.words: {error}") from error
+    columns = {"kind": [kinds[i] for i in kept], "score": scores_M[kept].tolist(), "r": r_M.tolist(), "role": found}
+    table = pd.DataFrame({"word": chosen, **columns})
+    run.mkdir(parents=True, exist_ok=True)
+    for role in ROLES:
+        lines = [f"{word}\n" for word, its in zip(chosen, found, strict=True) if its == role]
+        write_bytes(run / f"{role}.txt", "".join(lines).encode())
+    write_bytes(run / TABLE, table.to_csv(index=False).encode())
+    return table
+
+
+def texts(root: Path, dataset: str) -> dict[str, str]:
+    """Text -> label ("" where there is none) of a data set of texts, in the order of its lists."""
+    frame = read_manifest(root / dataset / "manifest.parquet")
+    return dict(zip(frame["sample"], frame["label"].fillna(""), strict=True))
+
+
+def embedded(root: Path, dataset: str, directory: Path) -> tuple[list[str], Tensor]:
+    """The texts of a data set, and their unit vectors (C, E).
+
+    Raises:
+        DataError: a text has no embedding.
+    """
+    names, store = list(texts(root, dataset)), FeatureStore(directory, verify=True)
+    for name in names:
+        if name in store.failed:
+            raise DataError(f"the text {name!r} of {dataset} has no embedding: {store.failed[name]}; correct the list")
+    return names, vectors(store, names)
+
+
+def vectors(store: FeatureStore, names: Sequence[str]) -> Tensor:
+    """(M, E) float32, as stored."""
+    ((field, _),) = store.fields.items()
+    return torch.from_numpy(store.read(list(names), field)).float()

@@ -1,0 +1,311 @@
+"""From caches and negative words to out-of-distribution scores: nothing is trained, no picture is opened.
+
+Shape suffixes: B pictures, N patches, E embedding width, C ID classes, M negative words.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.config import NegAlignHead, Params
+from pipeline.datasets.manifest import read_manifest
+from pipeline.evaluation.negatives import TABLE, embedded, vectors
+from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, lambda_sweep, ood_intervals, ood_metrics
+from pipeline.evaluation.provenance import Evaluated
+from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
+from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabels, predict
+from pipeline.heads.negalign.words import by_role
+from pipeline.store import FeatureStore
+from pipeline.training.dataset import DataError, usable
+from pipeline.training.run_folder import write_json
+
+GROUPS = "groups.json"
+CHUNK = 256  # pictures whose patches are in memory at once
+KINDS = ("neglabel", "star", "negalign")  # S_NegLabel, S_NegLabel*, and with λ P_align
+
+
+class Stored(NamedTuple):
+    """A store that a result rests on."""
+
+    store: FeatureStore
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What can be scored, and what cannot and why.
+
+    Attributes:
+        sets: "id" or the name of an OOD set -> {"reference": ids, "evaluated": ids}; the reference is for choosing.
+        failed: "<set>/<sample>" -> reason.
+        skipped: pictures of splits that are neither.
+        streams: role -> Stored.
+        grid: (rows, columns) of the maps.
+    """
+
+    sets: dict[str, dict[str, list[str]]]
+    failed: dict[str, str]
+    skipped: int
+    streams: dict[str, Stored] = field(repr=False)
+    grid: tuple[int, int]
+    root: Path
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Every row of every manifest of pictures counted once."""
+        found = {f"{name}.{part}": len(ids) for name, parts in self.sets.items() for part, ids in parts.items()}
+        return {**found, "failed": len(self.failed), "skipped": self.skipped}
+
+
+def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, Path]) -> Pictures:
+    """Opens the stores and the manifests of the pictures and joins them.
+
+    Args:
+        params: holds the head.
+        head: its name.
+        root: the features' folder, where the manifests lie.
+        features: role -> directory of the store, as the head's `inputs`.
+
+    Raises:
+        DataError: manifests and stores that do not belong together, or a set without a usable picture.
+    """
+    config: NegAlignHead = params.head(head)
+    streams = {role: Stored(FeatureStore(directory, verify=True)) for role, directory in features.items()}
+    sets, failed, skipped = {}, {}, 0
+    for name, prefix in (("id", ""), *((name, f"ood.{name}.") for name in sorted(config.ood))):
+        dataset = config.dataset if name == "id" else config.ood[name]
+        frame = read_manifest(root / dataset / "manifest.parquet")
+        stores = {role: streams[f"{prefix}{role}"].store for role in ("image", "cam")}
+        wanted = (config.reference_split, config.eval_split) if name == "id" else tuple(sorted(set(frame["split"])))
+        found = usable(frame, stores, [split for split in wanted if split is not None], frame["status"].notna())
+        if name == "id" and config.reference_split is not None:
+            sets[name] = {"reference": found.splits[wanted[0]], "evaluated": found.splits[wanted[1]]}
+        else:
+            ids = [sample for split in found.splits.values() for sample in split]
+            sets[name] = _carved(ids, config.lam.validation, config.seed)
+        for part, ids in sets[name].items():
+            if not ids:
+                raise DataError(f"{dataset} has no usable picture for {part}; correct the splits in params.yaml")
+        failed |= {f"{name}/{sample}": reason for sample, reason in found.failed.items()}
+        skipped += found.skipped
+    _, rows, columns = streams["cam"].store.provenance["grid"]
+    return Pictures(sets, failed, skipped, streams, (rows, columns), root)
+
+
+def _carved(ids: list[str], share: float, seed: int) -> dict[str, list[str]]:
+    """A share for choosing, by a hash of seed and id, and the others."""
+    ranked = sorted(ids, key=lambda sample: sha256(f"{seed}:{sample}".encode()).digest())
+    chosen = set(ranked[: round(share * len(ids))])
+    return {
+        "reference": [sample for sample in ids if sample in chosen],
+        "evaluated": [sample for sample in ids if sample not in chosen],
+    }
+
+
+def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: torch.device) -> Evaluated:
+    """Scores of every picture, λ, and how well in- and out-of-distribution pictures are told apart.
+
+    Beside the result lie groups.json, the words of each group that was drawn, and the table of predictions.
+
+    Raises:
+        DataError: no table of negative words in the run's folder, or one that does not fit.
+    """
+    config: NegAlignHead = params.head(head)
+    stores = {role: stream.store.directory for role, stream in samples.streams.items()}
+    scorer = Scorer(config, head, read_texts(config, head, samples.root, stores, run), samples.grid, device)
+    write_json(run / GROUPS, scorer.drawn)
+    table = pd.concat([scored(scorer, samples, name, part) for name, parts in samples.sets.items() for part in parts])
+    table = table.reset_index(drop=True)
+    at, standard = _parts(table), {}
+    if config.score.zscore:
+        fitted = Standard.fit(torch.tensor(at["id", "reference"]["star"].to_numpy()))
+        table["star"] = fitted.apply(torch.tensor(table["star"].to_numpy())).numpy()
+        standard = {"standard": fitted._asdict()}
+    lam = weigh(config, table)
+    table["negalign"] = combine(table["star"], table["p_align"], lam)
+    at = _parts(table)
+    inside = at["id", "evaluated"]
+    sets = {name: _told_apart(config, inside, at[name, "evaluated"]) for name in sorted(config.ood)}
+    mean = {kind: _mean(found[kind] for found in sets.values()) for kind in KINDS}
+    scores = {
+        **mean["negalign"],
+        **{f"{name}_neglabel": value for name, value in mean["neglabel"].items()},
+        "lambda": lam,
+        "sets": sets,
+        "average": mean,
+        "lambda_sweep": {
+            f"{lam:g}": _mean(found["lambda_sweep"][f"{lam:g}"] for found in sets.values()) for lam in config.lam.values
+        },
+        "statistics": {name: _statistics(at[name, "evaluated"]) for name in ("id", *sorted(config.ood))},
+        "words": scorer.words,
+        "classes": scorer.classes,
+        **standard,
+    }
+    said = (
+        f"λ {lam:g}: AUROC {scores['auroc']:.2f} (S_NegLabel {scores['auroc_neglabel']:.2f}), "
+        f"FPR95 {scores['fpr95']:.2f} ({scores['fpr95_neglabel']:.2f}), means of {len(sets)} sets"
+    )
+    return Evaluated(scores, table, said, {})
+
+
+class Texts(NamedTuple):
+    """What pictures are compared with: names and unit vectors of ID classes and of negative words.
+
+    Attributes:
+        negatives: a row a word, with its role.
+    """
+
+    classes: list[str]
+    classes_CE: Tensor
+    negatives: pd.DataFrame
+    negatives_ME: Tensor
+
+
+def read_texts(config: NegAlignHead, head: str, root: Path, features: Mapping[str, Path], run: Path) -> Texts:
+    """The ID classes of the head, and the negative words in its run's folder.
+
+    Args:
+        config: the head.
+        head: its name.
+        root: the features' folder, where the manifests lie.
+        features: role -> directory of the store: classes, words.
+        run: where the words were mined.
+
+    Raises:
+        DataError: no table of negative words in the run's folder, or a class without an embedding.
+    """
+    if not (run / TABLE).exists():
+        raise DataError(f"{run / TABLE} does not exist: mine the negative words first (`mine {head}`)")
+    table = pd.read_csv(run / TABLE, dtype=str, keep_default_na=False)
+    classes, classes_CE = embedded(root, config.classes.dataset, features["classes"])
+    negatives_ME = vectors(FeatureStore(features["words"], verify=True), table["word"].tolist())
+    return Texts(classes, classes_CE, table, negatives_ME)
+
+
+class Scorer:
+    """Scores pictures, one or many, of any set; holds what all of them share: texts, groups, words.
+
+    Attributes:
+        classes: names of the ID classes.
+        words: how many negative words have each role.
+        drawn: kind of score -> the words of each of its groups.
+    """
+
+    def __init__(self, config: NegAlignHead, head: str, texts: Texts, grid: tuple[int, int], device: torch.device):
+        """
+        Args:
+            config: the head.
+            head: its name, for messages.
+            texts: of `read_texts`.
+            grid: (rows, columns) of the maps.
+            device: where to compute.
+
+        Raises:
+            DataError: words that do not fit the classes, or too few of them.
+        """
+        self.config, self.grid, self.device, self.classes = config, grid, device, texts.classes
+        self.classes_CE, self.negatives_ME = texts.classes_CE.to(device), texts.negatives_ME.to(device)
+        names, chosen = texts.negatives["word"].tolist(), config.score
+        try:
+            self.by_role = by_role(names, texts.negatives["role"].tolist(), self.classes)
+            starring = list(range(len(names)))
+            if chosen.role_aware:
+                starring = sorted(self.by_role["object"] + (self.by_role["ambiguous"] if chosen.ambiguous else []))
+            self.plain_GK = groups(len(names), chosen.groups, config.seed)
+            self.star_GK = groups(starring, chosen.groups, config.seed)
+        except ValueError as error:
+            raise DataError(f"heads.{head}: {error}") from error
+        self.words = {role: len(found) for role, found in self.by_role.items()}
+        drawn = {"neglabel": self.plain_GK, "star": self.star_GK}
+        self.drawn = {kind: [[names[i] for i in group] for group in of.tolist()] for kind, of in drawn.items()}
+
+    def score(self, images_BE: Tensor, maps_BN: Tensor, patches_BNE: Tensor) -> dict[str, np.ndarray]:
+        """predicted (an index), cam_valid, neglabel, star and p_align of pictures, one or many."""
+        chosen, background = self.config.score, self.config.background
+        variants = [Variant(self.plain_GK), Variant(self.star_GK, chosen.topk)]
+        plain_B, star_B = neglabels(images_BE, self.classes_CE, self.negatives_ME, variants, chosen.scale)
+        predicted_B = predict(images_BE, self.classes_CE)
+        shown_BN = foreground(maps_BN, background.percentile, background.dilate, self.grid)
+        behind_BE, valid_B = background_embedding(patches_BNE, shown_BN)
+        words_ME = self.negatives_ME[self.by_role["background"]]
+        align_B = p_align(behind_BE, self.classes_CE, predicted_B, words_ME, background.k_neg, valid_B)
+        found = {
+            "predicted": predicted_B,
+            "cam_valid": valid_B,
+            "neglabel": plain_B,
+            "star": star_B,
+            "p_align": align_B,
+        }
+        return {key: _numbers(value) for key, value in found.items()}
+
+
+def scored(scorer: Scorer, samples: Pictures, name: str, part: str) -> pd.DataFrame:
+    """A row a picture: set, part, sample, predicted, cam_valid, neglabel, star, p_align."""
+    prefix = "" if name == "id" else f"ood.{name}."
+    image, cam = (samples.streams[f"{prefix}{role}"].store for role in ("image", "cam"))
+    ids = samples.sets[name][part]
+    images_BE = vectors(image, ids).to(scorer.device)
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(ids), CHUNK)]
+    found = [scorer.score(images_BE[rows], *read_patches(cam, ids[rows], scorer.device)) for rows in chunks]
+    columns = {key: np.concatenate([of[key] for of in found]) for key in found[0]}
+    columns["predicted"] = np.array(scorer.classes, dtype=object)[columns["predicted"]]
+    return pd.DataFrame({"set": name, "part": part, "sample": ids, **columns})
+
+
+def read_patches(cam: FeatureStore, ids: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Maps (B, N) and embeddings (B, N, E) of the patches of a few pictures."""
+    maps_BN, patches_BNE = (torch.from_numpy(cam.read(ids, name)).to(device) for name in ("map", "patch_embed"))
+    return maps_BN.float(), patches_BNE
+
+
+def _parts(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
+    """(set, part) -> its rows."""
+    return {key: rows for key, rows in table.groupby(["set", "part"], sort=False)}
+
+
+def _numbers(values_B: Tensor) -> np.ndarray:
+    return (values_B.double() if values_B.is_floating_point() else values_B).cpu().numpy()
+
+
+def weigh(config: NegAlignHead, table: pd.DataFrame) -> float:
+    """λ as params choose it: never from the pictures that are evaluated, whose rows may be there or not."""
+    if config.lam.choose == "fixed":
+        return float(config.lam.fixed)
+    at = _parts(table)
+    inside = at["id", "reference"]
+    outside = pd.concat([at[name, "reference"] for name in sorted(config.ood)])
+    if config.lam.choose == "adaptive":
+        return fit_lambda(*_columns(inside, outside))
+    return choose_lambda(*_columns(inside, outside), config.lam.values)
+
+
+def _told_apart(config: NegAlignHead, inside: pd.DataFrame, outside: pd.DataFrame) -> dict[str, Any]:
+    """Figures of one OOD set: of each kind of score with intervals, and over λ."""
+    pairs = {kind: (inside[kind].to_numpy(), outside[kind].to_numpy()) for kind in KINDS}
+    sweep = lambda_sweep(*_columns(inside, outside), config.lam.values)
+    return {
+        **{kind: ood_metrics(*pair) for kind, pair in pairs.items()},
+        "ci95": ood_intervals(*pairs["negalign"], config.bootstrap, config.seed),
+        "lambda_sweep": {f"{lam:g}": found for lam, found in sweep.items()},
+    }
+
+
+def _columns(inside: pd.DataFrame, outside: pd.DataFrame) -> list[np.ndarray]:
+    """S* and P_align of either side."""
+    return [rows[column].to_numpy() for rows in (inside, outside) for column in ("star", "p_align")]
+
+
+def _mean(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each figure over sets, each set once."""
+    return pd.DataFrame(list(figures)).mean().to_dict()
+
+
+def _statistics(rows: pd.DataFrame) -> dict[str, float]:
+    means = {column: float(rows[column].mean()) for column in ("neglabel", "star", "p_align", "negalign")}
+    return {"pictures": len(rows), **means, "cam_valid_rate": float(rows["cam_valid"].mean())}

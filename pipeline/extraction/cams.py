@@ -1,0 +1,85 @@
+"""Class-activation maps and patch embeddings, from the tokens that enter CLIP's last block. Knows no picture.
+
+Shape suffixes: B samples, T tokens (CLS, then N patches), N patches, D width, E embedding width, C texts.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.backbones.clip_cam import LastBlock
+from pipeline.config import Params, feature_dir
+from pipeline.datasets import read_manifest
+from pipeline.extraction.device import Device
+from pipeline.extraction.progress import ExtractionError
+from pipeline.store import FeatureStore
+
+LOGIT_SCALE = 100.0  # of every published CLIP
+
+
+class Cams:
+    """Of each picture the map of its best text, before the ReLU, and its patches' projected embeddings.
+
+    A map's ranks are what is used of it, so it is divided by its largest magnitude: float16 holds it then, whatever
+    the size of its gradients.
+
+    Attributes:
+        grid, fields: of what is made: `map` (N,) in [-1, 1], `patch_embed` (N, E), both float16.
+        device: on which it is made.
+        reads: name -> provenance of what it rests on beside its source.
+
+    Raises:
+        ExtractionError: the texts' store holds other vectors than this CLIP's, or a text failed there.
+        StoreMissing: a text of the manifest is not in the store.
+    """
+
+    def __init__(self, params: Params, feature: str, source: FeatureStore, root: Path) -> None:
+        chosen = params.features[feature]
+        device = Device(params.compute.device)
+        torch.set_num_threads(params.compute.extract_threads)
+        self.chosen, self.device = chosen, device.type
+        self.block = LastBlock(params.features[chosen.source].weights, device.device)
+        texts = FeatureStore(feature_dir(params, chosen.texts.dataset, chosen.texts.feature, root), verify=True)
+        # The manifest says which texts there are: a store may hold one that was removed, or lack a shard.
+        listed = read_manifest(root / chosen.texts.dataset / "manifest.parquet")["sample"].tolist()
+        if failed := [text for text in listed if text in texts.failed]:
+            raise ExtractionError(f"{feature}: the text {failed[0]!r} has no embedding: {texts.failed[failed[0]]}")
+        ((name, (shape, _)),) = texts.fields.items()
+        if shape != (self.block.embed_dim,):
+            raise ExtractionError(
+                f"{feature}: the texts' vectors in {chosen.texts.feature} are {shape[0]} wide, this CLIP's embeddings "
+                f"{self.block.embed_dim}; embed them with the same checkpoint"
+            )
+        self.classes_CE = torch.from_numpy(texts.read(listed, name)).to(device.device, torch.float32)
+        self.reads = {chosen.texts.feature: texts.provenance}
+        rows, columns = self.block.grid
+        self.grid = (1, rows, columns)
+        self.fields = {
+            "map": ((rows * columns,), "float16"),
+            "patch_embed": ((rows * columns, self.block.embed_dim), "float16"),
+        }
+
+    def __call__(self, source: FeatureStore, samples: Sequence[str]) -> list[dict[str, np.ndarray]]:
+        """The fields of each sample."""
+        if not samples:
+            return []
+        (name,) = source.fields
+        tokens_BTD = torch.from_numpy(source.read(list(samples), name)).to(self.classes_CE.device, torch.float32)
+        map_BN = self.block.cam(tokens_BTD, self.targets(tokens_BTD), self.chosen.site)
+        map_BN = map_BN / map_BN.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        patches_BNE = self.block.patch_embed(tokens_BTD, self.chosen.post_norm)
+        return [
+            {"map": one_N.cpu().numpy(), "patch_embed": of_NE.cpu().numpy()}
+            for one_N, of_NE in zip(map_BN, patches_BNE, strict=True)
+        ]
+
+    def targets(self, tokens_BTD: Tensor) -> Tensor:
+        """(B, E): what each map explains: the best text's logit or its probability."""
+        embed_BE = self.block.embed(tokens_BTD)
+        best_B = (embed_BE @ self.classes_CE.T).argmax(dim=1)
+        if self.chosen.target == "logit":
+            return self.classes_CE[best_B]
+        return self.block.softmax_target(embed_BE, self.classes_CE, best_B, LOGIT_SCALE)

@@ -1,0 +1,89 @@
+"""Out-of-distribution scores as people read them: histograms, curves over λ, a table. Reads results only, no store."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from pipeline.reports.files import save_figure, save_text
+
+BINS = 40
+SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLabel* + λ P_align"}
+FIGURES = {"auroc": "AUROC", "fpr95": "FPR95", "aupr_in": "AUPR in", "aupr_out": "AUPR out"}
+
+
+def publish_ood(run: Path, out: Path) -> None:
+    """Copies run/result.json to `out` and makes beside it x_scores.png, x_lambda.png and x.md.
+
+    Args:
+        run: folder with result.json and predictions.parquet, a row a picture: set, part, and its scores.
+        out: results/x.json, written last.
+    """
+    text = (run / "result.json").read_text()
+    result = json.loads(text)
+    table = pd.read_parquet(run / "predictions.parquet")
+    evaluated = table[table["part"] == "evaluated"]
+    save_figure(scores_figure(evaluated, result), out.with_name(f"{out.stem}_scores.png"))
+    save_figure(lambda_figure(result), out.with_name(f"{out.stem}_lambda.png"))
+    save_text(ood_markdown(result), out.with_suffix(".md"))
+    save_text(text, out)
+
+
+def scores_figure(evaluated: pd.DataFrame, result: Mapping[str, Any]) -> plt.Figure:
+    """Histograms of in- and out-of-distribution pictures, a row a kind of score, a column an OOD set."""
+    sets, inside = list(result["sets"]), evaluated[evaluated["set"] == "id"]
+    figure, panels = plt.subplots(
+        len(SCORES), len(sets), figsize=(3.6 * len(sets) + 0.6, 2.5 * len(SCORES)), layout="constrained", squeeze=False
+    )
+    for row, (kind, title) in enumerate(SCORES.items()):
+        edges = np.histogram_bin_edges(evaluated[kind], BINS)
+        for axes, name in zip(panels[row], sets, strict=True):
+            outside = evaluated[evaluated["set"] == name]
+            for rows, label, colour in ((inside, "ID", "tab:blue"), (outside, "OOD", "tab:red")):
+                weights = np.full(len(rows), 100 / max(len(rows), 1))
+                axes.hist(rows[kind], edges, weights=weights, alpha=0.55, color=colour, label=f"{label}, {len(rows)}")
+            found = result["sets"][name][kind]
+            axes.set_title(f"AUROC {found['auroc']:.1f}, FPR95 {found['fpr95']:.1f}", fontsize=9)
+            axes.set_xlabel(title, fontsize=8)
+            axes.tick_params(labelsize=7)
+            if row == 0:
+                axes.annotate(name, (0.5, 1.22), xycoords="axes fraction", ha="center", fontsize=10, weight="bold")
+                axes.legend(fontsize=7)
+        panels[row][0].set_ylabel("percent of pictures", fontsize=8)
+    return figure
+
+
+def lambda_figure(result: Mapping[str, Any]) -> plt.Figure:
+    """AUROC and FPR95 of the evaluated pictures over λ, a line a set; dashed, the λ that was chosen without them."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    sweeps = {name: found["lambda_sweep"] for name, found in result["sets"].items()}
+    for axes, key in zip(panels, ("auroc", "fpr95"), strict=True):
+        for name, sweep in {**sweeps, "mean": result["lambda_sweep"]}.items():
+            lambdas = sorted(sweep, key=float)
+            style = {"color": "black", "linewidth": 2} if name == "mean" else {"linewidth": 1.2}
+            values = [sweep[lam][key] for lam in lambdas]
+            axes.plot([float(lam) for lam in lambdas], values, marker=".", label=name, **style)
+        axes.axvline(result["lambda"], color="tab:green", linestyle="--", label=f"λ = {result['lambda']:.3g} (chosen)")
+        axes.set(xlabel="λ", ylabel=f"{FIGURES[key]}, percent", title=FIGURES[key])
+    panels[0].legend(fontsize=8)
+    return figure
+
+
+def ood_markdown(result: Mapping[str, Any]) -> str:
+    """A row a set and kind of score, and their means, in percent."""
+    lines = ["| OOD set | score | " + " | ".join(FIGURES.values()) + " |", "|---" * (2 + len(FIGURES)) + "|"]
+    for name, found in {**result["sets"], "mean": result["average"]}.items():
+        for kind, title in SCORES.items():
+            cells = [f"{found[kind][key]:.2f}" for key in FIGURES]
+            if kind == "negalign" and "ci95" in found:
+                cells = [
+                    f"{cell} ({low:.1f} to {high:.1f})"
+                    for cell, (low, high) in zip(cells, (found["ci95"][key] for key in FIGURES), strict=True)
+                ]
+            lines.append(f"| {name} | {title} | " + " | ".join(cells) + " |")
+    words = ", ".join(f"{count} {role}" for role, count in result["words"].items())
+    return "\n".join(lines) + f"\n\nλ = {result['lambda']:.3g}; negative words: {words}.\n"

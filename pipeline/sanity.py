@@ -1,0 +1,203 @@
+"""Whether a finished NegAlign may be trusted: checks with figures, each of a way in which one silently goes wrong.
+
+Shape suffixes: B pictures, T tokens, N patches, D width, E embedding width, S mask settings.
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.backbones.clip import unit
+from pipeline.backbones.clip_cam import LastBlock
+from pipeline.config import Params
+from pipeline.datasets import read_manifest, video_folder
+from pipeline.evaluation.negatives import vectors
+from pipeline.evaluation.ood import Scorer, read_patches, weigh
+from pipeline.heads.negalign.masks import foreground
+from pipeline.prediction import FinishedRun, Predictor
+from pipeline.store import FeatureStore
+
+PERCENTILES = (60.0, 80.0, 95.0)
+LEAST_VALID = 0.9  # share of pictures with a background
+FEW, SOME, CHUNK = 4, 256, 4096  # pictures that CLIP runs on, whose patches are read, whose maps are in memory
+EXACT, AS_STORED = 1e-9, 1e-3  # of scores: double precision; float16 stores and batches of another size
+
+
+class Check(NamedTuple):
+    """One thing that must hold, and the figures that say whether it does."""
+
+    says: str
+    figures: str
+    holds: bool
+
+
+class _Seen(NamedTuple):
+    """The finished run, and what the checks read beside it."""
+
+    predictor: Predictor
+    params: Params
+    head: str
+    root: Path
+    features: Mapping[str, Path]
+
+    @property
+    def run(self) -> FinishedRun:
+        return self.predictor.run
+
+    def evaluated(self, most: int) -> list[str]:
+        """The first evaluated ID pictures."""
+        table = self.run.table
+        return table[(table["set"] == "id") & (table["part"] == "evaluated")]["sample"].tolist()[:most]
+
+
+def sanity(params: Params, head: str, root: Path, features: Mapping[str, Path], run: Path) -> list[Check]:
+    """The checks, in the order in which a failure of one explains those after it.
+
+    Args:
+        params: holds the head.
+        head: its name.
+        root: the features' folder, where the manifests lie.
+        features: role -> directory of the store, as the head's `inputs`.
+        run: folder of the finished run.
+
+    Raises:
+        PredictionError: there is no finished run, or single pictures cannot be scored with its features.
+        VideoError: a picture that CLIP should run on cannot be read any more.
+    """
+    seen = _Seen(Predictor(params, head, root, features, run), params, head, root, features)
+    return [found for check in CHECKS for found in check(seen)]
+
+
+def _valid(seen: _Seen) -> Iterator[Check]:
+    valid = seen.run.table["cam_valid"]
+    figures = f"{valid.mean():.2%} of {len(valid)}, expected {LEAST_VALID:.0%} at least"
+    yield Check("pictures have a background (cam_valid)", figures, bool(valid.mean() >= LEAST_VALID))
+
+
+def _maps(seen: _Seen) -> Iterator[Check]:
+    zero, constant, count = 0, 0, 0
+    for name, (_, prefix) in seen.run.sets.items():
+        store = FeatureStore(seen.features[f"{prefix}cam"])
+        ids = seen.run.table.loc[seen.run.table["set"] == name, "sample"].tolist()
+        for start in range(0, len(ids), CHUNK):
+            map_BN = store.read(ids[start : start + CHUNK], "map")
+            zero += int((map_BN == 0).all(axis=1).sum())
+            constant += int((map_BN == map_BN[:, :1]).all(axis=1).sum())
+            count += len(map_BN)
+    yield Check("no map is identically zero", f"{zero} of {count}", zero == 0)
+    yield Check("no map is constant", f"{constant} of {count}", constant == 0)
+
+
+def _sites(seen: _Seen) -> Iterator[Check]:
+    """Why the maps are not taken at the usual site, and that score-image sees what the run saw."""
+    dataset, ids = seen.run.config.dataset, seen.evaluated(FEW)
+    frame = read_manifest(seen.root / dataset / "manifest.parquet").set_index("sample")
+    folder = video_folder(seen.params.datasets[dataset])
+    paths = [folder / path for path in frame.loc[ids, "path"]]
+
+    cams = seen.predictor.cams
+    tokens_BTD = torch.cat([seen.predictor.tokens(path) for path in paths])
+    target_BE = cams.targets(tokens_BTD)
+    usual, ours = output_map(cams.block, tokens_BTD, target_BE), cams.block.cam(tokens_BTD, target_BE, cams.chosen.site)
+    figures = f"largest of {len(ids)} pictures {float(usual.abs().max()):.3g}"
+    yield Check("by autograd, the map at the last block's output is zero", figures, not usual.any())
+    least = float(ours.abs().amax(dim=1).min())
+    yield Check(f"the map at {cams.chosen.site} is not", f"least of their largest {least:.3g}", least > 0)
+
+    table = seen.run.table.query("set == 'id'").set_index("sample")
+    columns = {"plain": "neglabel", "star": "star", "p_align": "p_align", "final": "negalign"}
+    apart = max(
+        abs(getattr(seen.predictor.score(path), name) - table.loc[sample, column])
+        for sample, path in zip(ids, paths, strict=True)
+        for name, column in columns.items()
+    )
+    figures = f"largest difference of {len(ids)} pictures {apart:.1e}, expected {AS_STORED:g} at most"
+    yield Check("score-image gives the run's scores", figures, bool(apart <= AS_STORED))
+
+
+def output_map(block: LastBlock, tokens_BTD: Tensor, target_BE: Tensor) -> Tensor:
+    """(B, N): Grad-CAM where it is usually taken, at the last block's output, by automatic differentiation.
+
+    The embedding reads CLS alone there, so no patch has a gradient, and the map is zero whatever the picture.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        site_BTD = block.block(tokens_BTD.clone(), None).detach().requires_grad_()
+        embed_BE = block.projection(block.post_norm(site_BTD[:, 0]))
+        (slope_BTD,) = torch.autograd.grad((unit(embed_BE) * target_BE.clone()).sum(), site_BTD)
+    return torch.einsum("bnd,bd->bn", site_BTD.detach()[:, 1:], slope_BTD[:, 1:].mean(dim=1))
+
+
+def _masks(seen: _Seen) -> Iterator[Check]:
+    ids, scorer, config = seen.evaluated(SOME), seen.predictor.scorer, seen.run.config
+    image_BE = vectors(FeatureStore(seen.features["image"]), ids).to(scorer.device)
+    map_BN, patches_BNE = read_patches(FeatureStore(seen.features["cam"]), ids, scorer.device)
+    shares, aligned = [], []
+    for percentile in PERCENTILES:
+        changed = config.background.model_copy(update={"percentile": percentile})
+        shares.append(foreground(map_BN, percentile, changed.dilate, scorer.grid).float().mean().item())
+        other = Scorer(
+            config.model_copy(update={"background": changed}),
+            seen.head,
+            seen.predictor.texts,
+            scorer.grid,
+            scorer.device,
+        )
+        aligned.append(other.score(image_BE, map_BN, patches_BNE)["p_align"])
+    settings = " / ".join(f"{percentile:g}" for percentile in PERCENTILES)
+    figures = " / ".join(f"{share:.1%}" for share in shares)
+    yield Check(f"percentile {settings} hides less and less", figures, bool((np.diff(shares) < 0).all()))
+    moves = [float(np.abs(after - before).mean()) for before, after in pairwise(aligned)]
+    figures = " / ".join(f"{move:.3g}" for move in moves)
+    yield Check("and moves P_align, in the mean by", figures, min(moves) > 0)
+
+
+def _switches(seen: _Seen) -> Iterator[Check]:
+    """S_NegLabel as it is defined, P / (P + Q), against S_NegLabel* with its switches off."""
+    ids, scorer, config = seen.evaluated(SOME), seen.predictor.scorer, seen.run.config
+    image_BE = vectors(FeatureStore(seen.features["image"]), ids).double().to(scorer.device)
+    maps, patches = read_patches(FeatureStore(seen.features["cam"]), ids, scorer.device)
+    off = config.score.model_copy(update={"topk": None, "role_aware": False, "zscore": False})
+    plain = Scorer(
+        config.model_copy(update={"score": off}), seen.head, seen.predictor.texts, scorer.grid, scorer.device
+    )
+    star_B = plain.score(image_BE, maps, patches)["star"]
+    fit_BC, unfit_BM = (
+        (config.score.scale * (image_BE @ words.double().T)).cpu().numpy()
+        for words in (scorer.classes_CE, scorer.negatives_ME)
+    )
+    shift_B1 = np.maximum(fit_BC.max(axis=1), unfit_BM.max(axis=1))[:, None]  # P and Q times one number: no overflow
+    fit_B, unfit_BM = np.exp(fit_BC - shift_B1).sum(axis=1), np.exp(unfit_BM - shift_B1)
+    literal_B = np.mean([fit_B / (fit_B + unfit_BM[:, group].sum(axis=1)) for group in scorer.plain_GK.numpy()], axis=0)
+    apart = float(np.abs(star_B - literal_B).max())
+    figures = f"largest difference of {len(ids)} pictures {apart:.1e}"
+    yield Check("with every switch off, S* is S_NegLabel", figures, apart <= EXACT)
+
+
+def _means(seen: _Seen) -> Iterator[Check]:
+    evaluated = seen.run.table.query("part == 'evaluated'")
+    means = evaluated.groupby("set")["negalign"].mean()
+    for name in seen.run.config.ood:
+        says = f"final scores: the mean of ID is above that of {name}"
+        yield Check(says, f"{means['id']:.4g} and {means[name]:.4g}", bool(means["id"] > means[name]))
+
+
+def _weight(seen: _Seen) -> Iterator[Check]:
+    run, table = seen.run, seen.run.table
+    both = table.groupby(["set", "sample"])["part"].nunique()
+    figures = f"{int((both > 1).sum())} of {len(both)} pictures"
+    yield Check("no picture is both for choosing and evaluated", figures, not (both > 1).any())
+    if run.config.lam.choose == "fixed":
+        yield Check("λ is that of params", f"{run.lam:.3g}", run.lam == run.config.lam.fixed)
+        return
+    reference = table[table["part"] == "reference"]
+    again = weigh(run.config, reference)
+    figures = f"{run.lam:.3g}; from the {len(reference)} pictures for choosing alone {again:.3g}"
+    yield Check("λ was chosen without evaluated pictures", figures, bool(np.isclose(again, run.lam, rtol=1e-6)))
+
+
+CHECKS = (_valid, _maps, _sites, _masks, _switches, _means, _weight)

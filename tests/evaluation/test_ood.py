@@ -1,0 +1,271 @@
+"""NegAlign from caches to a result: each switch changes what it should and nothing else, and λ is chosen blindly."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.evaluation import ood
+from pipeline.evaluation.negatives import TABLE
+from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, ood_metrics
+from pipeline.store import StoreError
+from pipeline.training.dataset import DataError
+from tests.evaluation.pictures import CLASSES, FAILED, OOD, SPLITS, make, picture
+
+COLUMNS = ("predicted", "cam_valid", "neglabel", "star", "p_align", "negalign")
+OFF = {"lam__fixed": 0.0}
+VALIDATION = {"lam__choose": "validation", "lam__fixed": None}
+ADAPTIVE = {"lam__choose": "adaptive", "lam__fixed": None}
+
+
+def table_of(run) -> pd.DataFrame:
+    return pd.read_parquet(run / "predictions.parquet")
+
+
+def rows(table, name, part):
+    return table[(table["set"] == name) & (table["part"] == part)]
+
+
+def sides(table, part):
+    """S* and P_align of ID, then of all OOD."""
+    inside, outside = rows(table, "id", part), pd.concat([rows(table, name, part) for name in OOD])
+    return [side[column].to_numpy() for side in (inside, outside) for column in ("star", "p_align")]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("world"))
+
+
+@pytest.fixture(scope="module")
+def base(world, tmp_path_factory):
+    """All switches off, λ 0.5."""
+    run = tmp_path_factory.mktemp("base") / "run"
+    return run, world.evaluated(run)
+
+
+@pytest.fixture
+def evaluated(world, tmp_path):
+    """(table, result) of changed params."""
+
+    def evaluate(of=world, **changes):
+        result = of.changed(**changes).evaluated(tmp_path / "run")
+        return table_of(tmp_path / "run"), result
+
+    return evaluate
+
+
+# --- the figures ------------------------------------------------------------------------------------------------------
+
+
+def test_every_figure_follows_from_the_predictions(base):
+    run, result = base
+    table = table_of(run)
+    inside = rows(table, "id", "evaluated")
+    for name in OOD:
+        outside = rows(table, name, "evaluated")
+        for kind in ood.KINDS:
+            assert result["sets"][name][kind] == pytest.approx(ood_metrics(inside[kind], outside[kind]))
+        low, high = result["sets"][name]["ci95"]["auroc"]
+        assert 0 <= low <= high <= 100
+        assert result["statistics"][name]["p_align"] == pytest.approx(outside["p_align"].mean())
+        sweep = result["sets"][name]["lambda_sweep"]
+        assert sweep["0.5"] == result["sets"][name]["negalign"] and sweep["0"] == result["sets"][name]["star"]
+    for figure in ("auroc", "aupr_in", "aupr_out", "fpr95"):
+        for key, kind in ((figure, "negalign"), (f"{figure}_neglabel", "neglabel")):
+            mean = np.mean([result["sets"][name][kind][figure] for name in OOD])
+            assert result[key] == pytest.approx(mean) and result["average"][kind][figure] == pytest.approx(mean)
+    assert result["auroc_neglabel"] > 70, "the made-up pictures can be told apart"
+    assert result["task"] == "ood" and result["lambda"] == 0.5 and result["classes"] == list(CLASSES)
+
+
+def test_pictures_show_what_is_predicted(base):
+    table = table_of(base[0])
+    inside = table[table["set"] == "id"]
+    truth = [CLASSES[int(sample.split("-")[1]) % 2] for sample in inside["sample"]]
+    assert (inside["predicted"] == truth).mean() > 0.9
+
+
+def test_a_picture_scores_the_same_alone_and_among_others(world, base, tmp_path, monkeypatch):
+    monkeypatch.setattr(ood, "CHUNK", 1)
+    world.evaluated(tmp_path)
+    pd.testing.assert_frame_equal(table_of(tmp_path), table_of(base[0]), rtol=1e-5)
+
+
+def test_equal_params_give_equal_bytes_but_for_timings(world, base, tmp_path):
+    run, result = base
+    again = world.evaluated(tmp_path)
+    for one in (result, again):
+        one["provenance"].pop("timings", None)
+    assert json.dumps(result) == json.dumps(again)
+    for name in ("predictions.parquet", ood.GROUPS, TABLE):
+        assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_the_result_names_every_store_that_it_rests_on(world, base):
+    features = base[1]["provenance"]["features"]
+    assert set(features) == set(world.params.head("negalign").inputs)
+    assert features["ood.empty.cam"]["dataset"] == "birds-empty" and features["words.background"]["name"] == "behind"
+    assert features["cam"]["failed"] == 1 and base[1]["provenance"]["params"]["score"]["groups"] == 3
+
+
+# --- the switches -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "changed"),
+    [
+        ({"score__role_aware": True}, {"star", "negalign"}),
+        ({"score__topk": 2}, {"star", "negalign"}),
+        ({"score__zscore": True}, {"star", "negalign"}),
+        ({"lam__fixed": 1.0}, {"negalign"}),
+        ({"background__k_neg": 1}, {"p_align", "negalign"}),
+        ({"background__percentile": 20.0}, {"p_align", "negalign"}),
+        ({"background__dilate": 2}, {"cam_valid", "p_align", "negalign"}),
+        ({"score__scale": 20.0}, {"neglabel", "star", "negalign"}),
+        ({"score__groups": 2}, {"neglabel", "star", "negalign"}),
+        ({"score__ambiguous": True}, set()),  # without role_aware every word counts already
+        ({"bootstrap": 6}, set()),
+    ],
+    ids=lambda value: next(iter(value), None) if isinstance(value, dict) else "",
+)
+def test_a_switch_changes_what_it_should_and_nothing_else(base, evaluated, changes, changed):
+    before, (after, _) = table_of(base[0]), evaluated(**changes)
+    assert before["sample"].equals(after["sample"])
+    assert {column for column in COLUMNS if not np.array_equal(before[column], after[column])} == changed
+
+
+def test_with_all_switches_off_and_lambda_0_it_is_neglabel(evaluated):
+    table, result = evaluated(**OFF)
+    assert np.array_equal(table["negalign"], table["neglabel"]) and np.array_equal(table["star"], table["neglabel"])
+    assert result["average"]["negalign"] == result["average"]["neglabel"] == result["average"]["star"]
+    assert result["auroc"] == result["auroc_neglabel"]
+
+
+def test_topk_of_a_whole_group_changes_nothing(base, evaluated):
+    whole = len(json.loads((base[0] / ood.GROUPS).read_text())["star"][0])
+    np.testing.assert_allclose(evaluated(score__topk=whole)[0]["star"], table_of(base[0])["star"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("ambiguous", "roles"), [(False, {"object"}), (True, {"object", "ambiguous"})])
+def test_role_aware_negatives_are_the_words_of_their_roles(evaluated, tmp_path, ambiguous, roles):
+    _, result = evaluated(score__role_aware=True, score__ambiguous=ambiguous, words__roles__value=20.0)
+    mined = pd.read_csv(tmp_path / "run" / TABLE, keep_default_na=False).set_index("word")["role"]
+    drawn = json.loads((tmp_path / "run" / ood.GROUPS).read_text())
+    assert {mined[word] for group in drawn["star"] for word in group} == roles
+    assert {mined[word] for group in drawn["neglabel"] for word in group} == {"object", "background", "ambiguous"}
+    assert result["words"] == mined.value_counts().to_dict()
+
+
+def test_zscores_are_standardised_by_reference_pictures_that_are_in_distribution(base, evaluated):
+    table, _ = evaluated(score__zscore=True)
+    reference = rows(table, "id", "reference")["star"]
+    assert reference.mean() == pytest.approx(0, abs=1e-9) and reference.std() == pytest.approx(1)
+    raw = table_of(base[0])["star"]
+    mean, std = (getattr(rows(table_of(base[0]), "id", "reference")["star"], of)() for of in ("mean", "std"))
+    np.testing.assert_allclose(table["star"], (raw - mean) / std, rtol=1e-6, atol=1e-9)
+
+
+# --- λ ----------------------------------------------------------------------------------------------------------------
+
+
+def test_lambda_is_the_best_of_the_values_on_the_reference_pictures(world, evaluated):
+    table, result = evaluated(**VALIDATION)
+    values = world.params.head("negalign").lam.values
+    assert result["lambda"] == choose_lambda(*sides(table, "reference"), values)
+    np.testing.assert_allclose(table["negalign"], table["star"] + result["lambda"] * table["p_align"], rtol=1e-12)
+
+
+def test_an_adaptive_lambda_is_fitted_on_the_reference_pictures(evaluated):
+    table, result = evaluated(**ADAPTIVE)
+    assert result["lambda"] == pytest.approx(fit_lambda(*sides(table, "reference")))
+    assert list(result["lambda_sweep"]) == ["0", "0.25", "0.5", "0.75", "1"], "the curve is drawn over the values"
+
+
+@pytest.mark.parametrize("choose", [VALIDATION, ADAPTIVE], ids=["validation", "adaptive"])
+def test_lambda_is_never_chosen_from_pictures_that_are_evaluated(world, base, evaluated, tmp_path, choose):
+    _, before = evaluated(**choose, score__zscore=True)
+    table = table_of(base[0])
+    parts = dict(zip(table["sample"], table["part"], strict=True))
+
+    def otherwise(part):
+        """Other pictures under the names of one part."""
+        return lambda name: picture(f"strange-{name}-7" if parts.get(name) == part else name)
+
+    _, after = evaluated(make(tmp_path / "evaluated", otherwise("evaluated")), **choose, score__zscore=True)
+    assert after["lambda"] == before["lambda"] and after["auroc"] != before["auroc"]
+    _, after = evaluated(make(tmp_path / "reference", otherwise("reference")), **ADAPTIVE)
+    assert after["lambda"] != evaluated(**ADAPTIVE)[1]["lambda"], "the reference pictures do decide"
+
+
+# --- what is scored ---------------------------------------------------------------------------------------------------
+
+
+def test_every_row_of_every_manifest_of_pictures_is_counted_once_and_failures_say_why(base):
+    table, counts = table_of(base[0]), base[1]["samples"]
+    failures = counts.pop("failures")
+    assert failures == [{"sample": f"id/{FAILED}", "reason": "no cam"}]
+    assert sum(counts.values()) == sum(SPLITS.values()) + sum(OOD.values())
+    assert counts["failed"] == 1 and counts["skipped"] == SPLITS["train"]
+    assert counts["id.reference"] == SPLITS["val"] and counts["id.evaluated"] == SPLITS["test"] - 1
+    assert FAILED not in set(table["sample"]) and not table["sample"].str.startswith("train").any()
+    for (name, part), found in table.groupby(["set", "part"]):
+        assert counts[f"{name}.{part}"] == len(found)
+
+
+def test_a_share_of_each_ood_set_is_for_choosing_and_none_of_it_is_evaluated(base, evaluated):
+    table = table_of(base[0])
+    for name, count in OOD.items():
+        assert len(rows(table, name, "reference")) == round(0.25 * count)
+    assert not table.duplicated(["set", "sample"]).any()
+    other, _ = evaluated(seed=1)
+    assert set(rows(other, "empty", "reference")["sample"]) != set(rows(table, "empty", "reference")["sample"])
+
+
+def test_without_a_reference_split_a_share_of_the_evaluated_split_is_carved_out(evaluated):
+    table, result = evaluated(reference_split=None, **VALIDATION)
+    inside = table[table["set"] == "id"]
+    assert inside["sample"].str.startswith("test").all() and not inside["sample"].duplicated().any()
+    assert inside["part"].value_counts().to_dict() == {"evaluated": 10, "reference": 3}
+    assert result["samples"]["skipped"] == SPLITS["train"] + SPLITS["val"]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_without_negative_words_the_error_says_what_to_run(world, tmp_path):
+    with pytest.raises(DataError, match=r"negatives\.csv does not exist: mine the negative words first \(`mine neg"):
+        world.evaluated(tmp_path / "run", mined=False)
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (lambda table: table.assign(role="odd"), r"heads\.negalign: .* no known role"),
+        (lambda table: table.assign(word="Gull"), "are ID classes"),
+        (lambda table: table.head(0), "the list of negative words is empty"),
+        (lambda table: table.assign(word="unheard of"), "holds no sample 'unheard of'"),
+    ],
+    ids=["role", "class", "empty", "unknown"],
+)
+def test_a_list_of_words_that_does_not_fit_is_refused(world, base, tmp_path, edit, says):
+    edit(pd.read_csv(base[0] / TABLE, keep_default_na=False)).to_csv(tmp_path / TABLE, index=False)
+    with pytest.raises((DataError, StoreError), match=says):
+        world.evaluated(tmp_path, mined=False)
+
+
+def test_more_groups_than_words_are_refused_by_the_head(evaluated):
+    with pytest.raises(DataError, match=r"heads\.negalign: 99 groups of"):
+        evaluated(score__groups=99)
+
+
+def test_a_set_without_a_usable_picture_is_refused_by_its_name(tmp_path):
+    world = make(tmp_path / "world", failed=[f"strange-{i}.png" for i in range(OOD["strange"])])
+    with pytest.raises(DataError, match="birds-strange has no usable picture for reference"):
+        world.evaluated(tmp_path / "run")
+
+
+def test_a_split_that_is_not_there_is_refused(world, tmp_path):
+    with pytest.raises(DataError, match="birds has no usable picture for evaluated; correct the splits"):
+        world.changed(eval_split="tset").evaluated(tmp_path)

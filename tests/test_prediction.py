@@ -1,0 +1,247 @@
+"""Claims about NegAlign on single files: their scores are the run's own, whatever the file; and about its sanity check.
+
+One small toy world, from pictures to scores, by the verbs; nothing is trained.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.config import feature_dir, load_params, parse_params
+from pipeline.plan import Plan
+from pipeline.prediction import PredictionError, Predictor, Scored, overlays
+from pipeline.sanity import output_map, sanity
+from pipeline.video import VideoError
+
+ROOT = Path(__file__).parents[1]
+SETS = ("toy-waterbirds", "toy-waterbirds-backgrounds")
+TEXTS = ("toy-waterbirds-classes", "toy-waterbirds-words")
+ROWS = {"plain": "neglabel", "star": "star", "p_align": "p_align", "final": "negalign"}
+
+
+def document(**score):
+    """The shipped params, with few pictures and one OOD set."""
+    full = json.loads(load_params(str(ROOT / "params.yaml")).part(head="negalign"))
+    full["toyworld"] = load_params(str(ROOT / "params.yaml")).toyworld.model_dump(mode="json")
+    full["toyworld"]["waterbirds"] |= {"train": 6, "val": 12, "test": 12, "ood": 8}
+    full["compute"] |= {"device": "cpu", "decode_workers": 0}
+    full["datasets"] = {name: of for name, of in full["datasets"].items() if name in SETS + TEXTS}
+    for name in TEXTS:
+        full["datasets"][name]["root"] = str(ROOT / full["datasets"][name]["root"])
+    for feature in full["features"].values():
+        if "weights" in feature:
+            feature["weights"] = {"path": str(ROOT / "weights/mini-clip")}
+    head = full["heads"]["negalign"]
+    head |= {"ood": {"backgrounds": SETS[1]}, "bootstrap": 5}
+    head["lam"] |= {"choose": "fixed", "fixed": 0.5}
+    head["score"] |= score
+    return full
+
+
+def invoke(*line):
+    return CliRunner().invoke(app, [str(word) for word in line])
+
+
+def verb(*line):
+    done = invoke(*line)
+    assert done.exit_code == 0, (line, done.output, done.exception)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with everything up to a finished run; its path."""
+    root = tmp_path_factory.mktemp("world")
+    before = os.getcwd()
+    os.chdir(root)
+    try:
+        text = json.dumps(document(zscore=True))
+        Path("params.yaml").write_text(text)
+        plan = Plan(parse_params(json.loads(text)))
+        verb("toyworld", SETS[0])
+        for dataset in (*TEXTS, *SETS):
+            verb("manifest", dataset)
+            for feature in plan.features(dataset):
+                verb("derive" if plan.params.features[feature].derived else "extract", dataset, feature)
+        verb("mine", "negalign")
+        verb("evaluate", "negalign")
+        yield root
+    finally:
+        os.chdir(before)
+
+
+@pytest.fixture
+def arguments(world, monkeypatch):
+    """Of `Predictor` and `sanity`."""
+    monkeypatch.chdir(world)
+    plan = Plan(load_params("params.yaml"))
+    run = plan.run("negalign")
+    features = {role: feature_dir(plan.params, *read) for role, read in run.config.inputs.items()}
+    return plan.params, "negalign", Path("features"), features, Path(run.folder)
+
+
+def predictions(arguments):
+    return pd.read_parquet(arguments[4] / "predictions.parquet")
+
+
+def file_of(row):
+    folder = Path("data/toy-waterbirds") / ("" if row.set == "id" else "ood/backgrounds")
+    return folder / row.sample
+
+
+# --- single pictures --------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_of_the_data_set_has_the_scores_of_its_row(arguments):
+    predictor, table = Predictor(*arguments), predictions(arguments)
+    evaluated = table[table["part"] == "evaluated"]
+    rows = [*evaluated[evaluated["set"] == "id"][:4].itertuples(), *evaluated[-3:].itertuples()]
+    for row in rows:
+        found = predictor.score(file_of(row))
+        assert found.predicted == row.predicted and found.cam_valid == row.cam_valid
+        for name, column in ROWS.items():
+            assert getattr(found, name) == pytest.approx(getattr(row, column), abs=1e-3), (row.sample, name)
+        assert found.final == pytest.approx(found.star + 0.5 * found.p_align)
+
+
+def test_z_scores_are_those_of_the_reference_pictures(arguments):
+    reference = predictions(arguments).query("set == 'id' and part == 'reference'")["star"]
+    assert (reference.mean(), reference.std()) == pytest.approx((0, 1), abs=1e-9)
+    assert json.loads((arguments[4] / "result.json").read_text())["standard"].keys() == {"mean", "std"}
+
+
+def save(path, image, **options):
+    image.save(path, **options)
+    return path
+
+
+def test_pictures_of_every_kind_are_scored(arguments, tmp_path):
+    row = next(predictions(arguments).query("set == 'id'").itertuples())
+    with Image.open(file_of(row)) as opened:
+        picture = opened.convert("RGB")
+    turned, exif = picture.transpose(Image.Transpose.ROTATE_90), Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise
+    files = {
+        "plain": save(tmp_path / "plain.png", picture),
+        "rotated": save(tmp_path / "rotated.png", turned, exif=exif),
+        "grey": save(tmp_path / "grey.png", picture.convert("L")),
+        "cmyk": save(tmp_path / "cmyk.jpg", picture.convert("CMYK")),
+        "point": save(tmp_path / "point.png", picture.crop((5, 5, 6, 6))),
+        "strip": save(tmp_path / "strip.png", picture.resize((300, 2))),
+    }
+    found = dict(zip(files, Predictor(*arguments).scores(list(files.values())), strict=True))
+    for name, scored in found.items():
+        assert isinstance(scored, Scored), scored
+        assert np.isfinite(scored[1:5]).all(), name
+    assert found["rotated"][1:] == found["plain"][1:]
+    assert found["grey"].final != found["plain"].final
+
+
+def test_a_file_that_cannot_be_read_is_one_error_with_its_name_and_the_others_are_scored(arguments, tmp_path):
+    good = file_of(next(predictions(arguments).itertuples()))
+    broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
+    broken.write_bytes(good.read_bytes()[:400])
+    empty.touch()
+    done = invoke("score-image", broken, good, empty, tmp_path / "gone.jpg")
+    assert done.exit_code == 1
+    assert good.name in done.stdout
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3
+    for line, path in zip(errors, (broken, empty, tmp_path / "gone.jpg"), strict=True):
+        assert str(path) in line
+    assert invoke("score-image", good).exit_code == 0
+
+
+def test_without_a_finished_run_the_error_says_what_to_do(arguments, tmp_path):
+    with pytest.raises(PredictionError, match=r"result.json is not there.*evaluate it first.*`mine negalign`"):
+        Predictor(*arguments[:4], tmp_path)
+
+
+def test_what_a_picture_needs_is_one_pass_of_one_clip(arguments):
+    changed = document(zscore=True)
+    changed["features"]["clip_image"]["preprocess"] = {"resize": [128, 128]}
+    with pytest.raises(PredictionError, match="clip_image and clip_cam_tokens differ in preprocess"):
+        Predictor(parse_params(changed), *arguments[1:])
+
+
+# --- the finished run -------------------------------------------------------------------------------------------------
+
+
+def test_the_sanity_check_passes_and_says_so(arguments):
+    found = sanity(*arguments)
+    assert len(found) >= 10
+    # 12 pictures and weights of a few MB: what must hold of the arithmetic, not how well it tells them apart.
+    assert [check for check in found if not check.holds and "mean of ID" not in check.says] == []
+
+
+def test_the_usual_map_is_zero_because_its_output_reads_cls_alone(arguments):
+    predictor, row = Predictor(*arguments), next(predictions(arguments).itertuples())
+    tokens = predictor.tokens(file_of(row))
+    target = predictor.cams.targets(tokens)
+    assert not output_map(predictor.cams.block, tokens, target).any()
+    assert predictor.cams.block.cam(tokens, target).abs().max() > 0
+
+
+def failing(arguments):
+    return [check.says for check in sanity(*arguments) if not check.holds]
+
+
+def test_the_sanity_check_sees_what_it_is_there_for(arguments, monkeypatch, tmp_path):
+    params, head, root, features, run = arguments
+    table, result = predictions(arguments), json.loads((run / "result.json").read_text())
+    spoilt = tmp_path / "run"
+    spoilt.mkdir()
+    (spoilt / "negatives.csv").write_bytes((run / "negatives.csv").read_bytes())
+    (spoilt / "result.json").write_text(json.dumps(result | {"lambda": 0.25}))
+    inside = table["set"] == "id"
+    table.loc[inside, "negalign"] -= 100
+    table["cam_valid"] = table.index % 2 == 0
+    twice = table[inside & (table["part"] == "reference")].head(1).assign(part="evaluated")
+    pd.concat([table, twice]).to_parquet(spoilt / "predictions.parquet", index=False)
+    said = "\n".join(failing((params, head, root, features, spoilt)))
+    for part in ("cam_valid", "score-image", "above that of backgrounds", "both for choosing", "λ is that of params"):
+        assert part in said
+
+
+def test_a_zero_map_fails_the_sanity_check(arguments, monkeypatch):
+    from pipeline.store import FeatureStore
+
+    read = FeatureStore.read
+    monkeypatch.setattr(
+        FeatureStore, "read", lambda self, ids, name: read(self, ids, name) * (0 if name == "map" else 1)
+    )
+    said = "\n".join(failing(arguments))
+    assert "no map is identically zero" in said and "no map is constant" in said
+
+
+# --- overlays ---------------------------------------------------------------------------------------------------------
+
+
+def test_overlays_show_the_extremes_and_the_pictures_nearest_to_the_threshold(arguments, tmp_path):
+    params, head, root, features, run = arguments
+    finished, groups = overlays(params, head, features, root, run, shown=2)
+    assert list(groups) == [f"{side}, {kind}" for side in ("ID", "OOD") for kind in ("highest", "borderline", "lowest")]
+    inside = predictions(arguments).query("set == 'id' and part == 'evaluated'")["negalign"]
+    assert (inside >= finished.threshold).mean() >= 0.95 > (inside > finished.threshold).mean()
+    assert groups["ID, highest"][0].final == inside.max() and groups["ID, lowest"][-1].final == inside.min()
+    nearest = np.sort(np.abs(inside - finished.threshold))[:2]
+    assert [abs(one.final - finished.threshold) for one in groups["ID, borderline"]] == pytest.approx(list(nearest))
+    for one in (overlay for shown in groups.values() for overlay in shown):
+        assert one.picture_HWC.shape == (128, 128, 3) and one.picture_HWC.dtype == np.uint8
+        assert one.map_RC.shape == one.background_RC.shape and (~one.background_RC).sum() > 0
+    verb("overlays", "negalign", tmp_path / "overlays.png")
+    assert (tmp_path / "overlays.png").stat().st_size > 10_000
+
+
+def test_an_overlay_of_a_picture_that_is_gone_names_it(arguments):
+    params, head, root, features, run = arguments
+    moved = params.model_copy(deep=True)
+    moved.datasets["toy-waterbirds"] = moved.datasets["toy-waterbirds"].model_copy(update={"root": "elsewhere"})
+    with pytest.raises(VideoError, match=r"elsewhere/.*missing"):
+        overlays(moved, head, features, root, run)
