@@ -36,7 +36,7 @@ def result(trained):
 
 
 def test_the_result_has_the_promised_keys(result, trained):
-    assert set(result) == KEYS | {"top1_reversed", "top1_shuffled"}
+    assert set(result) == KEYS | {"task", "top1_reversed", "top1_shuffled"}
     assert json.loads((trained[1] / "result.json").read_text()) == result
     assert result["samples"] == {
         "train": 64,
