@@ -247,10 +247,11 @@ class Plan:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), manifest) from None
 
 
-def sources(*folders: str) -> list[str]:
-    """The Python sources of folders of this package, relative to the working directory where that is possible."""
+def sources(*paths: str) -> list[str]:
+    """The Python sources at paths of this package, folders or files, relative to the working directory."""
     package = Path(__file__).parent
-    files = sorted(file for folder in folders for file in (package / folder).rglob("*.py"))
+    found = (package / path for path in paths)
+    files = sorted(file for path in found for file in ([path] if path.is_file() else path.rglob("*.py")))
     return [os.path.relpath(file) for file in files]
 
 

@@ -66,6 +66,7 @@ def planned(tmp_path):
         document.pop("toyworld")
         document["datasets"] = {"toy-ssv2": {"layout": "ssv2", "root": "data/ssv2", "shard_size": 20}}
         document["heads"] = {"gasm_cast": document["heads"]["gasm_cast"]}
+        document["features"].pop("clip_cam")
         document["ablations"].pop("fact_clip_targets")
         document.pop("claims")
 

@@ -17,6 +17,7 @@ except ParamsError as error:
 PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
 EVALUATION_CODE = plan.sources("evaluation")
 REPORT_CODE = plan.sources("reports")
+PREDICTION_CODE = plan.sources("prediction.py")
 
 
 wildcard_constraints:
@@ -240,6 +241,11 @@ def claimed_results(wildcards):
     return [
         f"{run.folder}/result.json" for runs in PLAN.claimed.values() for run in runs
     ]
+
+
+def of_result(function):
+    """A function of the run behind a result, as one of the result."""
+    return lambda wildcards: function(PLAN.results[wildcards.result])
 
 
 def ablation_results(wildcards):

@@ -1,14 +1,5 @@
 """The numbers people read, and their pictures. Cheap: they take params and code as plain inputs, so a clone is never stale."""
 
-PREDICTION_CODE = os.path.relpath(
-    os.path.join(os.path.dirname(plan.__file__), "prediction.py")
-)
-
-
-def of_result(function):
-    """A function of the run behind a result, as one of the result."""
-    return lambda wildcards: function(PLAN.results[wildcards.result])
-
 
 rule result:
     input:
@@ -60,7 +51,7 @@ rule overlays:
         result=result_file,
         manifests=of_result(every_manifest),
         shards=ancient(of_result(run_shards)),
-        code=[*REPORT_CODE, PREDICTION_CODE],
+        code=[*REPORT_CODE, *PREDICTION_CODE],
     output:
         report(
             "results/{result}_overlays.png",
