@@ -113,9 +113,9 @@ class Predictor:
         self.run = FinishedRun(params, head, run)
         config, device = self.run.config, Device(params.compute.device).device
         tokens = tokens_feature(params, head)
-        self.texts, self.device = read_texts(config, head, root, features, run), device
+        self.texts = read_texts(config, head, root, features, run)
         self.pixels, self.tower = preprocessor(tokens), load(tokens, device)
-        self.cams = Cams(params, config.features.cam, _Tokens(), root)
+        self.cams = Cams(params, config.features.cam, root)
         self.scorer = Scorer(config, head, self.texts, self.cams.block.grid, device)
 
     def score(self, path: Path) -> Scored:
@@ -123,9 +123,8 @@ class Predictor:
         tokens_BTD = self.tokens(path)
         try:
             image_BE = _stored(unit(self.cams.block.embed(tokens_BTD)))
-            (of,) = self.cams(_Tokens(_stored(tokens_BTD)), [str(path)])
-            maps_BN, patches_BNE = (_stored(torch.from_numpy(of[name])[None]) for name in ("map", "patch_embed"))
-            found = self.scorer.score(image_BE, maps_BN.to(self.device), patches_BNE.to(self.device))
+            maps_BN, patches_BNE = map(_stored, self.cams.of(_stored(tokens_BTD)))
+            found = self.scorer.score(image_BE, maps_BN, patches_BNE)
         except ValueError as error:
             raise PredictionError(f"{path}: {error}") from error
         star_B, p_align_B = (torch.from_numpy(found[name]) for name in ("star", "p_align"))
@@ -148,18 +147,6 @@ class Predictor:
         """(1, T, D) float32: what enters CLIP's last block. Raises VideoError."""
         pixels_1CHW = torch.from_numpy(self.pixels(read_picture(path)[None]))
         return self.tower(pixels_1CHW[None])["cam_tokens"]
-
-
-class _Tokens:
-    """Tokens in memory, where `Cams` looks for a store of them."""
-
-    fields = ("cam_tokens",)
-
-    def __init__(self, tokens_BTD: Tensor | None = None) -> None:
-        self.tokens_BTD = tokens_BTD
-
-    def read(self, samples: Sequence[str], name: str) -> np.ndarray:
-        return self.tokens_BTD.cpu().numpy()
 
 
 def _stored(values: Tensor) -> Tensor:

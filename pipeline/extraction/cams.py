@@ -36,7 +36,7 @@ class Cams:
         StoreMissing: a text of the manifest is not in the store.
     """
 
-    def __init__(self, params: Params, feature: str, source: FeatureStore, root: Path) -> None:
+    def __init__(self, params: Params, feature: str, root: Path) -> None:
         chosen = params.features[feature]
         device = Device(params.compute.device)
         torch.set_num_threads(params.compute.extract_threads)
@@ -67,14 +67,19 @@ class Cams:
         if not samples:
             return []
         (name,) = source.fields
-        tokens_BTD = torch.from_numpy(source.read(list(samples), name)).to(self.classes_CE.device, torch.float32)
-        map_BN = self.block.cam(tokens_BTD, self.targets(tokens_BTD), self.chosen.site)
-        map_BN = map_BN / map_BN.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
-        patches_BNE = self.block.patch_embed(tokens_BTD, self.chosen.post_norm)
+        maps_BN, patches_BNE = self.of(torch.from_numpy(source.read(list(samples), name)))
         return [
             {"map": one_N.cpu().numpy(), "patch_embed": of_NE.cpu().numpy()}
-            for one_N, of_NE in zip(map_BN, patches_BNE, strict=True)
+            for one_N, of_NE in zip(maps_BN, patches_BNE, strict=True)
         ]
+
+    def of(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (B, N) in [-1, 1] and patch embeddings (B, N, E), float32 on the device that computes."""
+        tokens_BTD = tokens_BTD.to(self.classes_CE.device, torch.float32)
+        maps_BN = self.block.cam(tokens_BTD, self.targets(tokens_BTD), self.chosen.site)
+        largest_B1 = maps_BN.abs().amax(dim=1, keepdim=True)
+        maps_BN = maps_BN / largest_B1.clamp_min(torch.finfo(torch.float32).tiny)
+        return maps_BN, self.block.patch_embed(tokens_BTD, self.chosen.post_norm)
 
     def targets(self, tokens_BTD: Tensor) -> Tensor:
         """(B, E): what each map explains: the best text's logit or its probability."""

@@ -43,7 +43,7 @@ def derive(
     rows = shard_samples(read_manifest(root / dataset / "manifest.parquet"), shard)
     source = OneShard(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
     refuse_stale(source, rows, f"{dataset}/{chosen.source}")
-    make = (Pooling if isinstance(chosen, DerivedFeature) else Cams)(params, feature, source, root)
+    make = Pooling(params, feature, source) if isinstance(chosen, DerivedFeature) else Cams(params, feature, root)
     made = source.provenance
     origin = provenance(params, feature, make.grid, make.device, {chosen.source: made, **make.reads})
     base = feature_dir(params, dataset, feature, root) / f"shard-{shard:03d}"
@@ -77,7 +77,7 @@ class Pooling:
 
     device = "cpu"
 
-    def __init__(self, params: Params, feature: str, source: FeatureStore, root: Path) -> None:
+    def __init__(self, params: Params, feature: str, source: FeatureStore) -> None:
         chosen, self.whole, self.reads = params.features[feature], source.provenance["grid"], {}
         self.pool = chosen.pool
         pooled = {name: pooled_shape(shape, self.whole, chosen.pool) for name, (shape, _) in source.fields.items()}

@@ -47,10 +47,7 @@ class Tokens(Table):
                 memory -= sizes[role]
                 stream = self.streams[role]
                 self.held[role] = torch.from_numpy(stream.store.load(stream.name, self.ids))
-
-    @property
-    def in_memory(self) -> bool:
-        return len(self.held) == len(self.streams)
+        self.in_memory = len(self.held) == len(self.streams)
 
     def __len__(self) -> int:
         return len(self.ids)

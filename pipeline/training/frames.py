@@ -267,17 +267,12 @@ class Rows(Table):
         self.stream: FrameStream = samples.streams["frames"]
         lengths = self.stream.store.lengths(self.stream.name)
         size = sum(lengths[sample] for sample in self.ids) * self.stream.width * 2
-        self.held: dict[str, Tensor] | None = None
-        if size <= memory:
-            self.held = {sample: self._read(sample) for sample in self.ids}
+        self.in_memory = size <= memory
+        self.held = {sample: self._read(sample) for sample in self.ids} if self.in_memory else {}
 
     def _read(self, sample: str) -> Tensor:
         (rows_TD,) = self.stream.store.read_ragged([sample], self.stream.name)
         return torch.from_numpy(np.ascontiguousarray(rows_TD[:: self.samples.sample_rate]))
-
-    @property
-    def in_memory(self) -> bool:
-        return self.held is not None
 
     def __len__(self) -> int:
         return len(self.ids)

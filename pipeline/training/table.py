@@ -4,12 +4,13 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 
 class Table(Dataset):
-    """Rows of a feature, a batch by a list of row numbers."""
+    """Rows of a feature, a batch by a list of row numbers.
 
-    @property
-    def in_memory(self) -> bool:
-        """Whether every row is held, so that nothing is read from disk any more."""
-        raise NotImplementedError
+    Attributes:
+        in_memory: whether every row is held, so that nothing is read from disk any more.
+    """
+
+    in_memory: bool
 
     def loader(self, batches: Sampler[list[int]], workers: int, pin: bool = False) -> DataLoader:
         """A loader of whole batches; worker processes only where something is read from disk."""

@@ -5,16 +5,20 @@ import os
 import shutil
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from pipeline.config import Params, feature_dir, parse_params
 from pipeline.datasets import build_manifest, read_manifest, write_manifest
 from pipeline.extraction import extract
+from pipeline.store import ShardWriter
 
 ROOT = Path(__file__).parents[2]
 SLOW_TO_IMPORT = [*(f"pipeline.backbones.{name}" for name in ("dinov3", "r3d18", "i3d", "flow")), "zarr", "h5py"]
@@ -69,6 +73,24 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a store but its lock."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@contextmanager
+def dying_at_the_second_commit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Empties a store; what is run then must be interrupted where it commits for the second time."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    commit, done = ShardWriter.commit, []
+
+    def dies(self: ShardWriter) -> None:
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        done.append(commit(self))
+
+    monkeypatch.setattr(ShardWriter, "commit", dies)
+    with pytest.raises(KeyboardInterrupt):
+        yield
+    monkeypatch.undo()
 
 
 def kill_until_done(params: Params, features: Path, names: list[str], kills: int) -> None:

@@ -10,7 +10,7 @@ from pipeline.datasets import build_manifest, write_manifest
 from pipeline.extraction import ExtractionError, derive, extract
 from pipeline.store import FeatureStore, ShardWriter, StoreMissing, verify
 from tests.datasets.made_up import write_images, write_texts
-from tests.extraction.small import ROOT, contents
+from tests.extraction.small import ROOT, contents, dying_at_the_second_commit
 
 WEIGHTS = {"path": str(ROOT / "weights" / "mini-clip")}
 NAMES = ("square", "circle", "star", "flower")
@@ -160,19 +160,8 @@ def test_a_derivation_that_dies_resumes_at_its_last_commit_and_ends_byte_for_byt
     params, features = world
     folder = feature_dir(params, "small", "cam", features)
     before = contents(folder)
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    commit, done = ShardWriter.commit, []
-
-    def dies(self):
-        if len(done) == 1:
-            raise KeyboardInterrupt
-        done.append(commit(self))
-
-    monkeypatch.setattr(ShardWriter, "commit", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with dying_at_the_second_commit(folder, monkeypatch):
         derived(params, "cam", features)
-    monkeypatch.undo()
     lines: list[str] = []
     derived(params, "cam", features, lines)
     assert "4 of 10 samples are there" in lines[0]

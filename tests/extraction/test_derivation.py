@@ -6,9 +6,9 @@ import pytest
 from pipeline.config import feature_dir
 from pipeline.extraction import ExtractionError, derive
 from pipeline.extraction.derivation import pool_tokens, pooled_shape
-from pipeline.store import FeatureStore, ShardWriter, StoreError, StoreMissing, verify
+from pipeline.store import FeatureStore, StoreError, StoreMissing, verify
 from tests.conftest import write_clip, write_ssv2
-from tests.extraction.small import DINO, R3D, contents, params_of, run
+from tests.extraction.small import DINO, R3D, contents, dying_at_the_second_commit, params_of, run
 
 SMALLER = {
     "same": {"backbone": "derived", "source": "dino", "batch": 4},
@@ -114,19 +114,8 @@ def test_a_derivation_that_dies_resumes_at_its_last_commit_and_ends_byte_for_byt
     params, features = world
     folder = feature_dir(params, "small", "both", features)
     before = contents(folder)
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    commit, done = ShardWriter.commit, []
-
-    def dies(self):
-        if len(done) == 1:
-            raise KeyboardInterrupt
-        done.append(commit(self))
-
-    monkeypatch.setattr(ShardWriter, "commit", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with dying_at_the_second_commit(folder, monkeypatch):
         derived(params, "both", features)
-    monkeypatch.undo()
     lines: list[str] = []
     derived(params, "both", features, lines)
     assert "4 of 10 samples are there" in lines[0]
