@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from pipeline import config
-from pipeline.config import ParamsError, load_params, override, parse_params
+from pipeline.config import Ablation, ParamsError, load_params, override, parse_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -228,11 +228,24 @@ def test_where_published_features_lie_is_not_in_their_key():
     assert key(orientation="TD") != key()
 
 
+def test_a_grid_is_every_combination_of_its_values_under_names_that_tell_them_apart():
+    grid = {"background.percentile": [70, 80], "lam.fixed": [0.5], "score.fixed": [1, 2]}
+    ablation = Ablation(head="negalign", seeds=[0], variants={"plain": {}}, grid=grid)
+    assert list(ablation.rows) == ["plain"] + [
+        f"background.percentile={p} lam.fixed=0.5 score.fixed={s}" for p in (70, 80) for s in (1, 2)
+    ]
+    assert ablation.rows["background.percentile=80 lam.fixed=0.5 score.fixed=1"] == {
+        "background.percentile": 80, "lam.fixed": 0.5, "score.fixed": 1
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="an ablation needs variants, a grid or both"):
+        Ablation(head="negalign", seeds=[0])
+
+
 def test_the_extractor_version_is_bumped_when_the_extraction_code_changes():
     """A change that leaves every stored byte as it was may keep the version: then only the digest below moves."""
     writing = ("writer", "fields", "quantise", "layout", "chunks", "sharding", "hdf5")
     sources = config.code_digest("backbones", "extraction", "video", *(f"store/{name}" for name in writing))
-    assert (config.EXTRACTOR_VERSION, sources[:16]) == (2, "a04f77e565213764"), (
+    assert (config.EXTRACTOR_VERSION, sources[:16]) == (2, "5fbf52a2ba9a4cdd"), (
         "extraction code changed: if stored bytes can differ, raise EXTRACTOR_VERSION in pipeline/config/keys.py; "
         f"then pin {sources[:16]} here"
     )
@@ -351,7 +364,7 @@ def test_a_negalign_head_reads_pictures_in_and_out_of_distribution_classes_and_w
         *(f"{prefix}{role}" for role in ("image", "cam") for prefix in (
             "", "ood.backgrounds.", "ood.unknown_spurious.", "ood.unknown_other."
         )),
-        "classes", "words", "words.plain", "words.object", "words.background",
+        "masks", "classes", "words", "words.plain", "words.object", "words.background",
     }  # fmt: skip
     assert inputs["ood.unknown_other.cam"] == ("toy-waterbirds-unknown-other", "clip_cam")
     assert inputs["words.object"] == ("toy-waterbirds-words", "clip_text_object")

@@ -84,8 +84,8 @@ class ClipPixels:
 class Clip:
     """Frozen CLIP picture tower.
 
-    `image_embed` is the projected embedding as a unit vector; `cam_tokens` are transformers' hidden_states[-2], CLS
-    first: what the last block reads. For those the last block is dropped, not run.
+    `image_embed` is the projected embedding as a unit vector; `cam_tokens` are transformers' hidden_states[block - 1],
+    CLS first: what that block reads, by default the last one (-1). The blocks from there on are dropped, not run.
     """
 
     def __init__(self, feature: ClipFeature, device: torch.device):
@@ -105,7 +105,10 @@ class Clip:
                 f"[{side}, {side}], or name a checkpoint trained at that size"
             )
         if self.output == "cam_tokens":
-            self.tower.encoder.layers = self.tower.encoder.layers[:-1]
+            layers = self.tower.encoder.layers
+            if -feature.block > len(layers):
+                raise BackboneError(f"block {feature.block} of a CLIP of {len(layers)} blocks; choose a later one")
+            self.tower.encoder.layers = layers[: feature.block]
             cells = side // config.patch_size
             self.grid = (self.frames, cells, cells)
             shape = (cells * cells + 1, config.hidden_size)

@@ -250,17 +250,62 @@ class LastBlock:
         return tokens_BTD
 
 
+class LastBlocks:
+    """The last blocks of a frozen CLIP picture tower, for maps of more than the very last one.
+
+    Attributes:
+        last: the very last block.
+    """
+
+    def __init__(self, weights: Weights, first: int, device: torch.device | None = None):
+        """
+        Args:
+            weights: as a feature names them.
+            first: the block that the tokens enter, counted from the end: -1 is the last.
+            device: where to compute; the CPU by default.
+
+        Raises:
+            BackboneError: weights that cannot be loaded, or fewer blocks than that.
+        """
+        model = _load(weights)
+        layers = model.vision_model.encoder.layers
+        if -first > len(layers):
+            raise BackboneError(f"tokens that enter block {first} of a tower of {len(layers)}; choose a later block")
+        self.last, self.first = LastBlock(model, device), first
+        self.model = model.requires_grad_(False).eval().to(device or "cpu", torch.float32)
+
+    @torch.inference_mode()
+    def before_last(self, tokens_BTD: Tensor) -> Tensor:
+        """(B, T, D): what enters the very last block."""
+        for layer in self.model.vision_model.encoder.layers[self.first : -1]:
+            tokens_BTD = layer(tokens_BTD, None)
+        return tokens_BTD
+
+    def cam(self, tokens_BTD: Tensor, target_BE: Tensor, blocks: Sequence[int], site: Site) -> Tensor:
+        """(B, N), signed: in closed form where the last block alone is asked for, else as `autograd_cams`."""
+        if tuple(blocks) == (-1,):
+            return self.last.cam(self.before_last(tokens_BTD), target_BE, site)
+        return autograd_cams(self.model, tokens_BTD, target_BE, blocks, site, self.first)
+
+
 def autograd_cams(
-    model: Tower, pixels_BCHW: Tensor, target_BE: Tensor, blocks: Sequence[int] = (-1,), site: Site = "layer_norm1"
+    model: Tower,
+    inputs: Tensor,
+    target_BE: Tensor,
+    blocks: Sequence[int] = (-1,),
+    site: Site = "layer_norm1",
+    first: int | None = None,
 ) -> Tensor:
     """Maps of any blocks by automatic differentiation: what the closed form is measured against, and deeper maps.
 
     Args:
         model: a CLIP with a picture tower. Its weights' gradients are neither read nor written.
-        pixels_BCHW: as the model itself takes them.
+        inputs: pixels (B, 3, H, W) as the model itself takes them; with `first`, the tokens (B, T, D) that enter that
+            block.
         target_BE: a vector an image, as for LastBlock.cam.
         blocks: which ones; -1 is the last.
         site: where in each block.
+        first: a block, counted from the end.
 
     Returns:
         (B, N), signed: the one block's map as it stands, or the mean of several, each scaled to [0, 1] by `minmax`
@@ -273,6 +318,8 @@ def autograd_cams(
     layers = model.vision_model.encoder.layers
     if not blocks or not all(-len(layers) <= block < len(layers) for block in blocks):
         raise BackboneError(f"got blocks {list(blocks)}, expected one or more of the tower's, 0 to {len(layers) - 1}")
+    if first is not None and min(block % len(layers) for block in blocks) < first % len(layers):
+        raise BackboneError(f"got blocks {list(blocks)} of tokens that enter block {first}; take those from there on")
     sites: dict[int, Tensor] = {}
 
     def record(number: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> Any:
@@ -291,7 +338,14 @@ def autograd_cams(
                 else:
                     hooks.append(layers[number].layer_norm1.register_forward_hook(hook))
             # Clones, since what was made in inference mode cannot be recorded.
-            embed_BE = model.visual_projection(model.vision_model(pixels_BCHW.clone()).pooler_output)
+            inputs = inputs.clone()
+            if first is None:
+                pooled_BD = model.vision_model(inputs).pooler_output
+            else:
+                for layer in layers[first:]:
+                    inputs = layer(inputs, None)
+                pooled_BD = model.vision_model.post_layernorm(inputs[:, 0])
+            embed_BE = model.visual_projection(pooled_BD)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -198,15 +198,21 @@ class VJepa2Feature(BackboneFeature):
 
 
 class ClipFeature(BackboneFeature):
-    """CLIP's picture tower: the projected embedding, or the input of the last block for class-activation maps."""
+    """CLIP's picture tower: the projected embedding, or the input of a block for class-activation maps.
+
+    `block` is that one, counted from the end: -1 is the last.
+    """
 
     backbone: Literal["clip"]
     output: Literal["image_embed", "cam_tokens"]
+    block: Annotated[int, Field(le=-1)] = -1
 
     @model_validator(mode="after")
     def _storage_fits(self) -> "ClipFeature":
         if self.output == "image_embed" and self.storage != "float16":
             raise ValueError("image_embed is one vector, kept as float16; drop storage")
+        if self.output == "image_embed" and self.block != -1:
+            raise ValueError("image_embed comes out of the last block; drop block")
         return self
 
 
@@ -353,7 +359,9 @@ class ClipCamFeature(BaseFeature):
     each patch's projected embedding.
 
     `target` is what the map explains, the best text's logit or its probability; `post_norm` puts the patches through
-    the last LayerNorm before they are projected.
+    the last LayerNorm before they are projected. `cam_blocks` other than the last one (-1) need a source with the
+    input of the first of them, and are differentiated automatically; of several the maps are scaled to [0, 1] and
+    averaged.
     """
 
     backbone: Literal["clip_cam"]
@@ -362,6 +370,7 @@ class ClipCamFeature(BaseFeature):
     texts: Vocabulary
     site: Literal["layer_norm1", "block_input"] = "layer_norm1"
     target: Literal["logit", "softmax"] = "logit"
+    cam_blocks: Annotated[tuple[Annotated[int, Field(le=-1)], ...], Field(min_length=1)] = (-1,)
     post_norm: bool = False
     batch: Positive = 64
 
@@ -378,6 +387,29 @@ class ClipCamFeature(BaseFeature):
         return self.model_dump(mode="json", exclude={"source", "texts", "max_failed"})
 
 
+class MapsFeature(BaseFeature):
+    """What a sample's `map` (a clinician's attention, a mask of the object) says, on the frames and the crop that the
+    tokens of `source` saw, with `scale` x `scale` cells a token.
+
+    `channels` of the files; pictures and videos of colours have 3, and their mean is 1.
+    """
+
+    backbone: Literal["maps"]
+    derived: ClassVar = True
+    source: Name
+    scale: Positive = 2
+    channels: Positive = 1
+    batch: Positive = 64
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"source", "max_failed"})
+
+
 AnyFeature = Annotated[
     DinoV3Feature
     | R3D18Feature
@@ -388,6 +420,7 @@ AnyFeature = Annotated[
     | I3DFeature
     | NpyFeature
     | DerivedFeature
-    | ClipCamFeature,
+    | ClipCamFeature
+    | MapsFeature,
     Field(discriminator="backbone"),
 ]

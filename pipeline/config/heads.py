@@ -1,5 +1,6 @@
 """What stage 2 may be asked for: heads, ablations and claims of them. Knows no head's code."""
 
+from itertools import product
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -20,7 +21,7 @@ class Input(NamedTuple):
 class Head(Strict):
     """What every head has: its task, its data set, the features that it reads of it by role, and its result file."""
 
-    task: ClassVar[Literal["classification", "segmentation", "zeroshot", "ood"]]
+    task: ClassVar[Literal["classification", "segmentation", "zeroshot", "ood", "alignment"]]
     code: ClassVar[str]  # the module or folder in pipeline/heads
     dataset: Name
     features: Any
@@ -30,7 +31,8 @@ class Head(Strict):
     @property
     def inputs(self) -> dict[str, Input]:
         """Role -> what is read in it."""
-        return {role: Input(self.dataset, feature) for role, feature in self.features.model_dump().items()}
+        read = self.features.model_dump(exclude_none=True)
+        return {role: Input(self.dataset, feature) for role, feature in read.items()}
 
 
 class TrainedHead(Head):
@@ -44,7 +46,6 @@ class TrainedHead(Head):
     ema_decay: Fraction
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
     patience: Annotated[int, Field(gt=0, description="epochs without a better early-stopping accuracy")]
-    holdout: Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
     train_split: str
     eval_split: str
     bootstrap: Positive
@@ -83,6 +84,7 @@ class GasmCastHead(TrainedHead):
     warmup_epochs: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0 is off")]
+    holdout: Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
     calibration_bins: Positive
 
 
@@ -148,6 +150,7 @@ class SegmentationHead(TrainedHead):
     model: FactModel
     loss: FactLoss = FactLoss()
     mwt: Fraction
+    holdout: Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
     decay_epoch: Annotated[int, Field(gt=0, description="from this epoch on, a tenth of the learning rate")]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 10.0
@@ -193,11 +196,83 @@ class FactClipHead(SegmentationHead):
         return {**super().inputs, "text": Input(self.vocabulary.dataset, self.vocabulary.feature)}
 
 
+class ClipAlignFeatures(Strict):
+    """The token grid of a clip, and the clinician's attention on that very grid."""
+
+    tokens: Name
+    maps: Name
+
+
+class ClipAlignModel(Strict):
+    """Arguments of heads.clip_align.ClipAlign that do not follow from the data (spec: docs of that class)."""
+
+    encoder: Literal["3dcnn", "2dcnn", "cnn_lstm"]
+    map_guided: bool
+    map_guided_type: Literal["spatiotemporal", "channel", "weighted_pool", "summary_gate"]
+    sigmoid_gate: Annotated[
+        bool, Field(description="of spatiotemporal: a gate learned from the map, not the map itself")
+    ]
+    classifier_source: Literal["video", "attn", "fusion"]
+    map_dropout: Fraction
+    width: Positive
+    feature_dim: Positive
+    embed_dim: Positive
+    map_width: Positive
+    dropout: Fraction
+
+
+class ClipAlignLoss(Strict):
+    """Weights of the terms beside the classification, 0 being off, and of the classes."""
+
+    clip_weight: Annotated[float, Field(ge=0)]
+    lambda_token: Annotated[float, Field(ge=0)]
+    class_weights: Annotated[bool, Field(description="each class by the inverse of its share of train")] = False
+
+
+class Clinicians(Strict):
+    """Whose maps are learned from and whose are evaluated with; without them, everybody's."""
+
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    evaluated: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ClipAlignHead(TrainedHead):
+    """The clip_align head: a diagnosis from a video and a clinician's attention, both in one space."""
+
+    task: ClassVar = "alignment"
+    code: ClassVar = "clip_align"
+    features: ClipAlignFeatures
+    model: ClipAlignModel
+    loss: ClipAlignLoss
+    compat: Annotated[Literal["published"] | None, Field(description="published: the original formulas")] = None
+    lr: Annotated[float, Field(gt=0, description="peak learning rate per 256 samples of batch")]
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    label_smoothing: Fraction
+    holdout_split: Annotated[str, Field(description="for early stopping: other patients than those of train")]
+    clinicians: Clinicians | None = None
+    fraction: Annotated[float, Field(gt=0, le=1, description="share of the patients of train that is learned from")] = (
+        1.0
+    )
+
+    @model_validator(mode="after")
+    def _three_sets(self) -> "ClipAlignHead":
+        if len({self.train_split, self.holdout_split, self.eval_split}) < 3:
+            raise ValueError(
+                f"train_split, holdout_split and eval_split are {self.train_split!r}, {self.holdout_split!r} and "
+                f"{self.eval_split!r}; name three splits"
+            )
+        return self
+
+
 class NegAlignFeatures(Strict):
-    """Of every picture: the image's embedding, and the class-activation map with the patches' embeddings."""
+    """Of every picture: the image's embedding, and the class-activation map with the patches' embeddings.
+
+    `masks`, of the pictures in distribution: how much of each patch the object covers, for the pointing game alone.
+    """
 
     image: Name
     cam: Name
+    masks: Name | None = None
 
 
 class WordRoles(Strict):
@@ -289,7 +364,7 @@ class NegAlignHead(Head):
         .background of the texts that tell their roles."""
         words, found = self.words, dict(super().inputs)
         for name, dataset in self.ood.items():
-            found |= {f"ood.{name}.{role}": Input(dataset, read.feature) for role, read in super().inputs.items()}
+            found |= {f"ood.{name}.{role}": Input(dataset, getattr(self.features, role)) for role in ("image", "cam")}
         found["classes"] = Input(self.classes.dataset, self.classes.feature)
         found["words"] = Input(words.dataset, words.feature)
         for role in ("plain", "object", "background"):
@@ -301,6 +376,7 @@ class Heads(Strict):
     gasm_cast: GasmCastHead | None = None
     fact: FactHead | None = None
     fact_clip: FactClipHead | None = None
+    clip_align: ClipAlignHead | None = None
     negalign: NegAlignHead | None = None
 
     def items(self) -> list[tuple[str, Any]]:
@@ -309,11 +385,35 @@ class Heads(Strict):
 
 
 class Ablation(Strict):
-    """A named list of overrides of one head; every variant is trained with every seed and becomes a table row."""
+    """Overrides of one head, by name or as a grid; each is trained with every seed and becomes a table row."""
 
     head: Name
     seeds: Annotated[list[int], Field(min_length=1)]
-    variants: dict[Name, dict[str, Any]]
+    variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _a_row(self) -> "Ablation":
+        if not self.rows:
+            raise ValueError("an ablation needs variants, a grid or both")
+        return self
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Name -> overrides: the variants, then every combination of the grid's values, the last key turning fastest.
+
+        >>> Ablation(head="fact", seeds=[0], grid={"model.tokens": [8, 16], "lr": [0.1]}).rows
+        {'tokens=8 lr=0.1': {'model.tokens': 8, 'lr': 0.1}, 'tokens=16 lr=0.1': {'model.tokens': 16, 'lr': 0.1}}
+        """
+        points = [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
+        ends = {key: key.rpartition(".")[2] for key in self.grid}
+        short = len(set(ends.values())) == len(ends)
+        named = {
+            " ".join(f"{ends[key] if short else key}={value}" for key, value in point.items()): point
+            for point in points
+            if point
+        }
+        return {**self.variants, **named}
 
 
 class Figure(Strict):
@@ -335,6 +435,7 @@ class Claim(Strict):
     over: Figure | float
     times: Annotated[float, Field(gt=0)] = 1.0
     by: float = 0.0
+    why: Annotated[str | None, Field(description="shown where it does not hold: what is known of the reason")] = None
 
     @property
     def figures(self) -> list[Figure]:

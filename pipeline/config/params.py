@@ -22,6 +22,7 @@ from .features import (
     DerivedFeature,
     FlowFeature,
     I3DFeature,
+    MapsFeature,
     PixelFeature,
 )
 from .heads import Ablation, Claim, Heads
@@ -82,11 +83,26 @@ class ToyWaterbirds(Strict):
     radii: tuple[HalfSide, HalfSide]  # smallest and largest object
 
 
+class ToyClinic(Strict):
+    """Sizes of the rendered toy-clinic set; counts are patients, who have two or three videos in turn.
+
+    Multiples of 24 give every pair of diagnosis and body site as many patients as the others.
+    """
+
+    train: Positive
+    val: Positive
+    test: Positive
+    size: Positive
+    frames: tuple[Annotated[int, Field(ge=2)], Positive]  # fewest and most of a video
+    fps: Positive
+
+
 class Toyworld(Strict):
     seed: int
     ssv2: ToySSv2 | None = None
     assembly: ToyAssembly | None = None
     waterbirds: ToyWaterbirds | None = None
+    clinic: ToyClinic | None = None
 
 
 class Dataset(Strict):
@@ -95,7 +111,7 @@ class Dataset(Strict):
     `features` are extracted by `snakemake features` even when no head reads them.
     """
 
-    layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic", "waterbirds", "words"]
+    layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic", "waterbirds", "words", "clinic"]
     root: str
     videos: str | None = "."  # folder below root; None where there are published features and no videos
     extension: str = ".webm"
@@ -107,6 +123,8 @@ class Dataset(Strict):
     label_fps: Annotated[float, Field(gt=0)] | None = None
     class_lists: dict[Name, str] = Field(default_factory=dict)
     background: tuple[str, ...] = ()
+    csv: str = "clinic.csv"  # of the layout clinic, below root
+    masks: str | None = None  # of layouts of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
     made_by: Literal["toyworld"] | None = None
     within: Name | None = None  # the data set in whose folder it lies, and with which it is made
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -117,6 +135,8 @@ class Dataset(Strict):
     def _layout_has_places(self) -> "Dataset":
         if self.video_paths and self.layout not in ("mstcn", "egoprocel"):
             raise ValueError(f"video_paths is for the layouts mstcn and egoprocel, got {self.layout}; remove it")
+        if self.masks is not None and self.kind != "image":
+            raise ValueError(f"masks is for the layouts images and waterbirds, got {self.layout}; remove it")
         return self
 
     @property
@@ -151,8 +171,8 @@ class Params(Strict):
             self._inputs_exist(f"heads.{name}.", head)
         for name, ablation in self.ablations.items():
             _must_exist(f"ablations.{name}.head", ablation.head, dict(self.heads.items()), "heads")
-            for variant, overrides in ablation.variants.items():
-                key = f"ablations.{name}.variants.{variant}"
+            for variant, overrides in ablation.rows.items():
+                key = f"ablations.{name}.{'variants' if variant in ablation.variants else 'grid'}.{variant}"
                 try:
                     changed = override(self.head(ablation.head), overrides)
                 except ParamsError as error:
@@ -191,15 +211,21 @@ class Params(Strict):
                     f"features.{name}.sampling is {feature.sampling.fps} fps, that of its flow {flow.sampling.fps}: "
                     "their rows must be of the same frames"
                 )
-        if isinstance(feature, DerivedFeature):
+        if isinstance(feature, DerivedFeature | MapsFeature):
             source = self.features[feature.source]
-            if source.ragged or not isinstance(source, BackboneFeature):
+            derived = (DerivedFeature, ClipCamFeature) if isinstance(feature, MapsFeature) else ()
+            if source.ragged or not isinstance(source, (BackboneFeature, *derived)):
                 raise ValueError(f"features.{name}.source names {feature.source!r}, which has no token grid")
         if isinstance(feature, ClipCamFeature):
             source = self.features[feature.source]
             if not isinstance(source, ClipFeature) or source.output != "cam_tokens" or source.sampling.count != 1:
                 raise ValueError(
                     f"features.{name}.source names {feature.source!r}, which is not clip's cam_tokens of one frame"
+                )
+            if min(feature.cam_blocks) < source.block:
+                raise ValueError(
+                    f"features.{name}.cam_blocks has {min(feature.cam_blocks)}, but {feature.source} holds the input "
+                    f"of block {source.block}; extract another feature with block: {min(feature.cam_blocks)}"
                 )
         if (texts := feature.compares) is not None:
             self._vocabulary_fits(f"features.{name}.texts", texts)
@@ -216,7 +242,7 @@ class Params(Strict):
         for figure in claim.figures:
             _must_exist(key, figure.ablation, self.ablations, "ablations")
             ablation = self.ablations[figure.ablation]
-            _must_exist(key, figure.variant, ablation.variants, f"ablations.{figure.ablation}.variants")
+            _must_exist(key, figure.variant, ablation.rows, f"ablations.{figure.ablation}")
             if ablation.seeds != self.ablations[claim.of.ablation].seeds:
                 raise ValueError(f"{key} compares seed by seed, but its ablations have different seeds")
 

@@ -4,9 +4,11 @@ from pipeline.datasets.annotations import LABELLED, annotation_files, label_file
 from pipeline.datasets.build import build_manifest
 from pipeline.datasets.folders import video_folder
 from pipeline.datasets.manifest import (
+    NO_MAP,
     NoSuchShard,
     ShardSample,
     classes,
+    map_digest_of,
     read_manifest,
     read_shards,
     shard_digest,
@@ -21,6 +23,7 @@ from pipeline.datasets.shards import assign_shards
 
 __all__ = [
     "LABELLED",
+    "NO_MAP",
     "DatasetError",
     "NoSuchShard",
     "ShardSample",
@@ -30,6 +33,7 @@ __all__ = [
     "classes",
     "frame_labels",
     "label_files",
+    "map_digest_of",
     "quality_markdown",
     "read_annotations",
     "read_manifest",

@@ -7,12 +7,12 @@ from types import ModuleType
 import pandas as pd
 
 from pipeline.config import Dataset
-from pipeline.datasets import epic, images, mstcn, ssv2, texts, waterbirds, words
+from pipeline.datasets import clinic, epic, images, mstcn, ssv2, texts, waterbirds, words
 from pipeline.datasets.labels import Labels
 
 LAYOUTS: dict[str, ModuleType] = {
     "ssv2": ssv2, "images": images, "texts": texts, "mstcn": mstcn, "egoprocel": mstcn, "epic": epic,
-    "waterbirds": waterbirds, "words": words,
+    "waterbirds": waterbirds, "words": words, "clinic": clinic,
 }  # fmt: skip
 # Those whose frames have labels.
 LABELLED = ("mstcn", "egoprocel", "epic")
@@ -20,6 +20,8 @@ LABELLED = ("mstcn", "egoprocel", "epic")
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
     """One row a sample: `sample`, `path`, `label` (str or None), `split`, `template`; ids are unique.
+
+    A layout that knows of maps, patients and clinicians also gives `map`, `patient` and `clinician` (str or None).
 
     Cheap enough for plan time: it reads the annotation files of `dataset.layout`, or lists the folders of one that has
     none, and looks at no video or picture, nor at labels of frames. A text is its own id, and has no path.

@@ -19,6 +19,7 @@ from pipeline.datasets.annotations import read_annotations, read_labels, video_p
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
 from pipeline.datasets.labels import Labels, digest_of
 from pipeline.datasets.manifest import FACTS, FACTS_VERSION, SCHEMA, to_frame
+from pipeline.datasets.map_files import map_digests, mask_paths
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.quality import NOUNS, summarise
 from pipeline.datasets.shards import assign_shards
@@ -56,6 +57,7 @@ def build_manifest(
 
     A file whose size and modification time are those of `previous` is not hashed again, and if it was ok, not probed
     again either: a rebuild costs one `stat` a file. What was not ok is probed afresh, since the cause may be gone.
+    Several samples of one file share one look at it. Maps are hashed each time.
 
     Args:
         dataset: where it lies and how it is laid out.
@@ -74,6 +76,10 @@ def build_manifest(
     """
     annotations = read_annotations(dataset)
     annotations["path"], absent = _located(dataset, annotations)
+    if dataset.masks is not None:
+        annotations["map"] = pd.Series(mask_paths(dataset, annotations["path"].tolist()), dtype=object)
+    if "map" in annotations:
+        annotations["map_digest"] = pd.Series(map_digests(dataset, annotations["map"].tolist()), dtype=object)
     labels = read_labels(dataset, annotations["sample"].tolist())
     known = labels.metadata(dataset) if labels else {}
     say = _Progress(len(annotations), NOUNS[dataset.kind], progress)
@@ -84,10 +90,13 @@ def build_manifest(
         findings = [_of_labels(dataset, sample, labels) for sample in annotations["sample"]]
         say(findings)
     else:
-        findings = []
-        for chunk in _examine_all(_jobs(dataset, annotations, previous), workers):
-            findings += chunk
+        looked, paths = [], list(dict.fromkeys(annotations["path"]))
+        say.total = len(paths)
+        for chunk in _examine_all(_jobs(dataset, paths, previous), workers):
+            looked += chunk
             say(chunk)
+        of_file = dict(zip(paths, looked, strict=True))
+        findings = [of_file[path] for path in annotations["path"]]
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
     shards = assign_shards(annotations["sample"].tolist(), assigned, dataset.shard_size)
     frame = _frame(annotations, labels, findings, shards)
@@ -129,26 +138,23 @@ def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
     return Finding("missing", detail=f"{Path(dataset.root, dataset.labels)} has no labels of it, and it has no video")
 
 
-def _jobs(dataset: Dataset, annotations: pd.DataFrame, previous: pd.DataFrame | None) -> list[Job]:
+def _jobs(dataset: Dataset, paths: Sequence[str], previous: pd.DataFrame | None) -> list[Job]:
     folder, home, remembered = check_folder(dataset), home_of(dataset), _remembered(previous)
-    return [
-        Job(os.path.join(folder, path), home, remembered.get((sample, path)))
-        for sample, path in zip(annotations["sample"], annotations["path"], strict=True)
-    ]
+    return [Job(os.path.join(folder, path), home, remembered.get(path)) for path in paths]
 
 
-def _remembered(previous: pd.DataFrame | None) -> dict[tuple[str, str], Finding]:
-    """Findings of an earlier manifest, by sample and path; their facts only if this version would find the same."""
+def _remembered(previous: pd.DataFrame | None) -> dict[str, Finding]:
+    """Findings of an earlier manifest, by path; their facts only if this version would find the same."""
     if previous is None:
         return {}
     same_version = previous.attrs.get("facts_version") == str(FACTS_VERSION)
-    names = ["sample", "path", "status", "digest", "bytes", "mtime_ns", *FACTS]
+    names = ["path", "status", "digest", "bytes", "mtime_ns", *FACTS]
     found = {}
     columns = [previous[name].astype(object).where(previous[name].notna(), None) for name in names]
-    for sample, path, status, digest, size, mtime_ns, *facts in zip(*columns, strict=True):
+    for path, status, digest, size, mtime_ns, *facts in zip(*columns, strict=True):
         if digest:
             keep = status == "ok" and same_version
-            found[sample, path] = Finding(status, digest, tuple(facts) if keep else None, size, mtime_ns)
+            found[path] = Finding(status, digest, tuple(facts) if keep else None, size, mtime_ns)
     return found
 
 
@@ -158,7 +164,8 @@ def _frame(
     columns: dict[str, Any] = {name: annotations[name] for name in ("sample", "path", "label", "template", "split")}
     columns |= {name: [getattr(f, name) for f in findings] for name in ("digest", "status", "bytes", "mtime_ns")}
     columns |= {name: [f.facts[i] if f.facts else None for f in findings] for i, name in enumerate(FACTS)}
-    columns["shard"] = list(shards.values())
+    columns["shard"], absent = list(shards.values()), [None] * len(annotations)
+    columns |= {name: annotations.get(name, absent) for name in ("map", "map_digest", "patient", "clinician")}
     columns["segments"] = [labels.segments.get(sample) if labels else None for sample in annotations["sample"]]
     arrays = [pa.array(list(columns[field.name]), type=field.type) for field in SCHEMA]
     return to_frame(pa.Table.from_arrays(arrays, schema=SCHEMA))

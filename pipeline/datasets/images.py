@@ -2,7 +2,8 @@
 
 A sample is a file whose name ends like a picture's, and its id is its path below the folder, suffix included, since
 `7.jpg` and `7.png` may lie side by side. Its label is the first folder of that path; a picture that lies in no folder
-has none. Hidden files and folders are passed over: `._7.jpg` is no picture but what a Mac leaves beside one.
+has none. Hidden files and folders are passed over: `._7.jpg` is no picture but what a Mac leaves beside one. So is the
+folder of masks, if params name one.
 """
 
 import os
@@ -37,7 +38,10 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     """
     folder = check_folder(dataset)
     paths, ignored = [], Counter()
+    masks = None if dataset.masks is None else f"{os.path.relpath(Path(dataset.root, dataset.masks), folder)}/"
     for path in _files(str(folder), home_of(dataset)):
+        if masks is not None and path.startswith(masks):
+            continue
         suffix = os.path.splitext(path)[1].lower()
         if suffix in SUFFIXES:
             paths.append(path)

@@ -46,6 +46,10 @@ SCHEMA = pa.schema(
         "mtime_ns": pa.int64(),
         "shard": pa.int64(),
         "segments": SEGMENTS,
+        "map": pa.string(),  # POSIX, relative to the root: attention map or object mask; null where there is none
+        "map_digest": pa.string(),  # sha256 of that file, or of a folder's; empty where it could not be read
+        "patient": pa.string(),  # null, as clinician, of the layouts that name none
+        "clinician": pa.string(),
     },
     metadata={"facts_version": str(FACTS_VERSION)},
 )
@@ -53,7 +57,7 @@ SCHEMA = pa.schema(
 # by name, and the verb and noun of each class.
 JSON_ATTRS = ("classes", "class_lists", "parts")
 # Columns that manifests of earlier versions lack: null in all of their rows.
-LATER = frozenset({"segments"})
+LATER = frozenset({"segments", "map", "map_digest", "patient", "clinician"})
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -71,6 +75,21 @@ class ShardSample(NamedTuple):
     path: str | None  # POSIX, relative to the videos' folder; None where there is no file
     facts: dict[str, Any] | None  # arguments of video.VideoFacts; None where the status is not ok, or no file is there
     status: str
+    map: str | None = None  # POSIX, relative to the data set's root; None where there is none
+    map_digest: str | None = None  # None where there is no map, empty where it could not be read
+
+
+# Why a sample without a map has none in a store of maps: it is no failure of the file.
+NO_MAP = "no map"
+
+
+def map_digest_of(row: Any) -> str:
+    """The digest of a sample in a store of maps: sha256 over those of its file and of its map.
+
+    Args:
+        row: a ShardSample, or a row of a manifest.
+    """
+    return hashlib.sha256(json.dumps([row.digest, row.map_digest]).encode()).hexdigest()
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -163,12 +182,15 @@ def shard_samples(frame: pd.DataFrame, shard: int) -> list[ShardSample]:
     for row in rows.to_dict("records"):
         known = row["status"] == "ok" and row["path"] is not None
         facts = {name: row[name] for name in FACTS} if known else None
-        samples.append(ShardSample(row["sample"], row["digest"], row["path"], facts, row["status"]))
+        of_map = (row["map"], row["map_digest"])
+        samples.append(ShardSample(row["sample"], row["digest"], row["path"], facts, row["status"], *of_map))
     return samples
 
 
 def shard_digest(manifest_path: Path, shard: int) -> str:
-    """sha256 over (sample, digest, status) of a shard's rows: changes if, and only if, what the shard must hold does.
+    """sha256 over (sample, digest, status) of a shard's rows, and what there is of map_digest.
+
+    It changes if, and only if, what the shard must hold of pixels or of maps does.
 
     Raises:
         FileNotFoundError: the manifest was not made yet.
@@ -189,10 +211,10 @@ def shard_digests(manifest_path: Path) -> dict[int, str]:
 
 @lru_cache(maxsize=8)
 def _shard_digests(path: Path, _inode: int, _size: int, _mtime_ns: int) -> dict[int, str]:
-    table = _read_table(path, ["shard", "sample", "digest", "status"])
+    table = _read_table(path, ["shard", "sample", "digest", "status", "map_digest"])
     lines: dict[int, list[str]] = {}
-    for shard, *content in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        lines.setdefault(shard, []).append(json.dumps(content))
+    for shard, *content, of_map in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        lines.setdefault(shard, []).append(json.dumps(content if of_map is None else [*content, of_map]))
     return {shard: hashlib.sha256("\n".join(lines[shard]).encode()).hexdigest() for shard in sorted(lines)}
 
 

@@ -5,12 +5,12 @@ class DatasetError(ValueError):
     """A data set that cannot be used as it lies on disk; the message names the file, what was found and the remedy."""
 
 
-def check_file_name(name: str, origin: str) -> str:
+def check_file_name(name: str, origin: str, what: str = "video's name") -> str:
     """Returns `name` if it can only ever mean a file directly inside the videos' folder.
 
     Args:
         name: a sample's id with its extension, as an annotation file gives it.
-        origin: the annotation file, named in the error.
+        origin: the annotation file, named in the error, as is what of it the name is.
 
     Raises:
         DatasetError: the name holds a slash, a backslash or an unprintable character (NUL, newline, a lone surrogate),
@@ -26,4 +26,4 @@ def check_file_name(name: str, origin: str) -> str:
         wrong = "is longer than the 255 bytes a file system allows"
     else:
         return name
-    raise DatasetError(f"{origin}: the video's name {name!r} is refused because it {wrong}; correct or remove that id")
+    raise DatasetError(f"{origin}: the {what} {name!r} is refused because it {wrong}; correct or remove that id")

@@ -27,10 +27,11 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
 
     Returns:
         Of every kind `kind`, `samples`, `ok`, `splits` {split: {status: count}}; `not_ok` {reason: {count, samples:
-        [{sample, detail}]}}. Of videos and pictures `same_content`, `unlabelled` {split: count}, `classes`, and over
-        the ok samples `sizes`, `codecs`, `bytes`. Of videos also `listed_twice`, `duration` (s), `fps`, `frames` and
-        `decord_exact`, and where frames have labels, `labels` instead of `classes`, with `lengths` in it where there
-        are videos too; of pictures `width`, `height`, `file_bytes` and `ignored`; of texts `characters` and `words`.
+        [{sample, detail}]}}; where there are maps or patients, `maps`. Of videos and pictures `same_content`,
+        `unlabelled` {split: count}, `classes`, and over the ok samples `sizes`, `codecs`, `bytes`. Of videos also
+        `listed_twice`, `duration` (s), `fps`, `frames` and `decord_exact`, and where frames have labels, `labels`
+        instead of `classes`, with `lengths` in it where there are videos too; of pictures `width`, `height`,
+        `file_bytes` and `ignored`; of texts `characters` and `words`.
     """
     ok = frame[frame["status"] == "ok"]
     report = {
@@ -39,6 +40,7 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
         "ok": len(ok),
         "splits": {split: _counts(rows["status"]) for split, rows in frame.groupby("split", sort=False)},
         "not_ok": _not_ok(frame, details),
+        **_of_maps(frame),
     }
     return report | {"video": _of_videos, "image": _of_pictures, "text": _of_texts}[kind](frame, ok, attrs)
 
@@ -142,6 +144,24 @@ def _of_lengths(ok: pd.DataFrame, label_fps: float | None) -> dict[str, Any]:
     }
 
 
+def _of_maps(frame: pd.DataFrame) -> dict[str, Any]:
+    """`maps`: how many samples have one, by split and clinician, which cannot be read, and how many patients; or {}."""
+    if frame["map"].isna().all() and frame["patient"].isna().all():
+        return {}
+    unreadable = frame.loc[frame["map_digest"] == "", "sample"]
+    splits = {split: rows for split, rows in frame.groupby("split", sort=False)}
+    return {
+        "maps": {
+            "with": {split: int(rows["map"].notna().sum()) for split, rows in splits.items()},
+            "without": {split: int(rows["map"].isna().sum()) for split, rows in splits.items()},
+            "distinct": frame["map_digest"].replace("", None).nunique(),
+            "unreadable": {"count": len(unreadable), "samples": unreadable.head(SHOWN).tolist()},
+            "patients": {split: rows["patient"].nunique() for split, rows in splits.items()},
+            "clinicians": _counts(frame["clinician"]),
+        }
+    }
+
+
 def _sums(counts: pd.DataFrame) -> dict[str, int]:
     return {name: int(counts[name].sum()) for name in ("frames", "segments")}
 
@@ -158,10 +178,12 @@ def _not_ok(frame: pd.DataFrame, details: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _same_content(ok: pd.DataFrame, across: str) -> dict[str, Any]:
-    """Files that are byte for byte equal under different ids, and how many groups of them are not of one `across`.
+    """Files that are byte for byte equal under different names, and how many groups of them are not of one `across`.
 
-    Across splits they leak from train into evaluation; across labels at least one is labelled wrongly.
+    Several samples of one file count as one. Across splits they leak from train into evaluation; across labels at least
+    one is labelled wrongly.
     """
+    ok = ok[ok["path"].isna() | ~ok["path"].duplicated()]
     shown = ok["split"] + "/" + ok["sample"] if across == "split" else ok["sample"]
     repeated = ok.assign(shown=shown)[ok["digest"].duplicated(keep=False)]
     groups = repeated.groupby("digest", sort=False)
@@ -183,7 +205,7 @@ def _classes(frame: pd.DataFrame) -> dict[str, Any]:
 
 def _absences(frame: pd.DataFrame) -> dict[str, list[str]]:
     labels = {split: set(rows["label"].dropna()) for split, rows in frame.groupby("split")}
-    train, validation = labels.get("train", set()), labels.get("validation", set())
+    train, validation = labels.get("train", set()), labels.get("validation", labels.get("val", set()))
     return {"not_in_validation": sorted(train - validation), "not_in_train": sorted(validation - train)}
 
 
@@ -213,6 +235,7 @@ def quality_markdown(quality: Mapping[str, Any]) -> str:
         )
     )
     lines = {"video": _video_lines, "image": _picture_lines, "text": lambda _: []}[quality["kind"]](quality)
+    lines += _map_lines(quality["maps"]) if "maps" in quality else []
     if lines:
         parts.append("\n".join(f"- {line}" for line in lines))
     if "labels" in quality:
@@ -299,6 +322,16 @@ def _picture_lines(quality: Mapping[str, Any]) -> list[str]:
         f"Same content under different ids: {same['count']} groups, {same['across_labels']} of them across labels"
         + _repeated(same),
         "Files passed over, since their names are not those of pictures: " + _listing(quality["ignored"]) + ".",
+    ]
+
+
+def _map_lines(maps: Mapping[str, Any]) -> list[str]:
+    bad = maps["unreadable"]
+    return [
+        f"Samples with a map: {_listing(maps['with'])}; without: {_listing(maps['without'])}; {maps['distinct']} "
+        "different maps.",
+        f"Maps that cannot be read: {bad['count']}" + "".join(f", {sample}" for sample in bad["samples"]) + ".",
+        f"Patients: {_listing(maps['patients'])}. Samples of each clinician: {_listing(maps['clinicians'])}.",
     ]
 
 

@@ -10,14 +10,14 @@ Source: Sagawa et al., ICLR 2020, https://arxiv.org/abs/1911.08731, and its down
 waterbird_complete95_forest2water2.
 """
 
-import csv
 from pathlib import Path
 
 import pandas as pd
 
 from pipeline.config import Dataset
 from pipeline.datasets.labels import required
-from pipeline.datasets.names import DatasetError, check_file_name
+from pipeline.datasets.names import DatasetError
+from pipeline.datasets.tables import check_path, table_lines
 
 # What each column's number means.
 CODES = {
@@ -44,29 +44,14 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     (path,) = annotation_files(dataset)
     rows: dict[str, list[str]] = {}
     lines: dict[str, int] = {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
-            head = next(reader, [])
-            absent = [name for name in COLUMNS if name not in head]
-            if absent:
-                raise DatasetError(
-                    f"{path}: line 1 lacks the columns {', '.join(absent)}, got {','.join(head)[:200]!r}; {REMEDY}"
-                )
-            for fields in filter(None, reader):
-                sample, *meanings = _row(head, fields, f"{path}: line {reader.line_num}")
-                if sample in rows:
-                    raise DatasetError(
-                        f"{path}: line {reader.line_num} lists {sample!r}, which is on line {lines[sample]} already; "
-                        "remove one of the two"
-                    )
-                rows[sample], lines[sample] = meanings, reader.line_num
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path} is not UTF-8 text: {error}; download it again") from None
-    except csv.Error as error:
-        raise DatasetError(f"{path}: line {reader.line_num} is not valid csv: {error}; download it again") from None
-    except OSError as error:
-        raise DatasetError(f"{path} cannot be read: {error.strerror}; check its permissions") from None
+    for number, entry in table_lines(path, COLUMNS, REMEDY, "download it again"):
+        sample, *meanings = _row(entry, f"{path}: line {number}")
+        if sample in rows:
+            raise DatasetError(
+                f"{path}: line {number} lists {sample!r}, which is on line {lines[sample]} already; remove one of the "
+                "two"
+            )
+        rows[sample], lines[sample] = meanings, number
     if not rows:
         raise DatasetError(f"{path} lists no picture; download it again")
     labels, splits, places = zip(*rows.values(), strict=True)
@@ -81,16 +66,9 @@ def annotation_files(dataset: Dataset) -> list[Path]:
     return [required(dataset, "metadata.csv")]
 
 
-def _row(head: list[str], fields: list[str], origin: str) -> list[str]:
+def _row(entry: dict[str, str], origin: str) -> list[str]:
     """img_filename, then what y, split and place of one line mean."""
-    if len(fields) != len(head):
-        raise DatasetError(f"{origin} has {len(fields)} fields, wanted {len(head)} as on line 1; {REMEDY}")
-    entry = dict(zip(head, fields, strict=True))
-    found = [entry["img_filename"]]
-    for part in found[0].split("/"):
-        if not part:
-            raise DatasetError(f"{origin} has the img_filename {found[0]!r}, wanted folder/file; {REMEDY}")
-        check_file_name(part, origin)
+    found = [check_path(entry, "img_filename", origin, REMEDY)]
     for column, codes in CODES.items():
         if entry[column] not in codes:
             wanted = ", ".join(f"{code} ({meaning})" for code, meaning in codes.items())

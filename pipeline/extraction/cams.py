@@ -1,4 +1,4 @@
-"""Class-activation maps and patch embeddings, from the tokens that enter CLIP's last block. Knows no picture.
+"""Class-activation maps and patch embeddings, from the tokens that enter one of CLIP's last blocks. Knows no picture.
 
 Shape suffixes: B samples, T tokens (CLS, then N patches), N patches, D width, E embedding width, C texts.
 """
@@ -6,14 +6,14 @@ Shape suffixes: B samples, T tokens (CLS, then N patches), N patches, D width, E
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.backbones.clip_cam import LastBlock
+from pipeline.backbones.clip_cam import LastBlocks
 from pipeline.config import Params, feature_dir
 from pipeline.datasets import read_manifest
 from pipeline.extraction.device import Device
+from pipeline.extraction.made import Made
 from pipeline.extraction.progress import ExtractionError
 from pipeline.store import FeatureStore
 
@@ -41,50 +41,52 @@ class Cams:
         device = Device(params.compute.device)
         torch.set_num_threads(params.compute.extract_threads)
         self.chosen, self.device = chosen, device.type
-        self.block = LastBlock(params.features[chosen.source].weights, device.device)
+        source = params.features[chosen.source]
+        self.blocks = LastBlocks(source.weights, source.block, device.device)
         texts = FeatureStore(feature_dir(params, chosen.texts.dataset, chosen.texts.feature, root), verify=True)
         # The manifest says which texts there are: a store may hold one that was removed, or lack a shard.
         listed = read_manifest(root / chosen.texts.dataset / "manifest.parquet")["sample"].tolist()
         if failed := [text for text in listed if text in texts.failed]:
             raise ExtractionError(f"{feature}: the text {failed[0]!r} has no embedding: {texts.failed[failed[0]]}")
         ((name, (shape, _)),) = texts.fields.items()
-        if shape != (self.block.embed_dim,):
+        if shape != (self.blocks.last.embed_dim,):
             raise ExtractionError(
                 f"{feature}: the texts' vectors in {chosen.texts.feature} are {shape[0]} wide, this CLIP's embeddings "
-                f"{self.block.embed_dim}; embed them with the same checkpoint"
+                f"{self.blocks.last.embed_dim}; embed them with the same checkpoint"
             )
         self.classes_CE = torch.from_numpy(texts.read(listed, name)).to(device.device, torch.float32)
         self.reads = {chosen.texts.feature: texts.provenance}
-        rows, columns = self.block.grid
+        rows, columns = self.blocks.last.grid
         self.grid = (1, rows, columns)
         self.fields = {
             "map": ((rows * columns,), "float16"),
-            "patch_embed": ((rows * columns, self.block.embed_dim), "float16"),
+            "patch_embed": ((rows * columns, self.blocks.last.embed_dim), "float16"),
         }
 
-    def __call__(self, source: FeatureStore, samples: Sequence[str]) -> list[dict[str, np.ndarray]]:
+    def __call__(self, source: FeatureStore, samples: Sequence[str]) -> list[Made]:
         """The fields of each sample."""
         if not samples:
             return []
         (name,) = source.fields
         maps_BN, patches_BNE = self.of(torch.from_numpy(source.read(list(samples), name)))
         return [
-            {"map": one_N.cpu().numpy(), "patch_embed": of_NE.cpu().numpy()}
+            Made({"map": one_N.cpu().numpy(), "patch_embed": of_NE.cpu().numpy()})
             for one_N, of_NE in zip(maps_BN, patches_BNE, strict=True)
         ]
 
     def of(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, N) in [-1, 1] and patch embeddings (B, N, E), float32 on the device that computes."""
         tokens_BTD = tokens_BTD.to(self.classes_CE.device, torch.float32)
-        maps_BN = self.block.cam(tokens_BTD, self.targets(tokens_BTD), self.chosen.site)
+        last_BTD = self.blocks.before_last(tokens_BTD)
+        maps_BN = self.blocks.cam(tokens_BTD, self.targets(last_BTD), self.chosen.cam_blocks, self.chosen.site)
         largest_B1 = maps_BN.abs().amax(dim=1, keepdim=True)
         maps_BN = maps_BN / largest_B1.clamp_min(torch.finfo(torch.float32).tiny)
-        return maps_BN, self.block.patch_embed(tokens_BTD, self.chosen.post_norm)
+        return maps_BN, self.blocks.last.patch_embed(last_BTD, self.chosen.post_norm)
 
-    def targets(self, tokens_BTD: Tensor) -> Tensor:
+    def targets(self, last_BTD: Tensor) -> Tensor:
         """(B, E): what each map explains: the best text's logit or its probability."""
-        embed_BE = self.block.embed(tokens_BTD)
+        embed_BE = self.blocks.last.embed(last_BTD)
         best_B = (embed_BE @ self.classes_CE.T).argmax(dim=1)
         if self.chosen.target == "logit":
             return self.classes_CE[best_B]
-        return self.block.softmax_target(embed_BE, self.classes_CE, best_B, LOGIT_SCALE)
+        return self.blocks.last.softmax_target(embed_BE, self.classes_CE, best_B, LOGIT_SCALE)

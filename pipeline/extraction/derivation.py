@@ -1,15 +1,17 @@
 """Features from features: tokens pooled over their grid, kept as float16 or int8, and what a last block makes of its
-input. Runs no backbone, opens no video."""
+input; maps on a feature's tokens. Runs no backbone."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import DerivedFeature, Params, feature_dir
-from pipeline.datasets import read_manifest, shard_samples
+from pipeline.config import ClipCamFeature, MapsFeature, Params, feature_dir
+from pipeline.datasets import NO_MAP, ShardSample, map_digest_of, read_manifest, shard_samples
 from pipeline.extraction.cams import Cams
+from pipeline.extraction.made import Made, Maker
+from pipeline.extraction.maps import Maps
 from pipeline.extraction.progress import ExtractionError, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import Grid, provenance, stored_fields
 from pipeline.extraction.shards import OneShard, refuse_stale
@@ -22,6 +24,7 @@ def derive(
     """Brings one shard of a derived feature to its end, from the same shard of the feature that it is made from.
 
     A sample that failed there fails here, for the same reason; that does not count towards `max_failed` a second time.
+    Nor does a sample without a map.
 
     Args:
         params: holds the data set, the feature and its source.
@@ -43,12 +46,14 @@ def derive(
     rows = shard_samples(read_manifest(root / dataset / "manifest.parquet"), shard)
     source = OneShard(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
     refuse_stale(source, rows, f"{dataset}/{chosen.source}")
-    make = Pooling(params, feature, source) if isinstance(chosen, DerivedFeature) else Cams(params, feature, root)
+    make = _maker(params, dataset, feature, root, source, rows)
     made = source.provenance
     origin = provenance(params, feature, make.grid, make.device, {chosen.source: made, **make.reads})
     base = feature_dir(params, dataset, feature, root) / f"shard-{shard:03d}"
     kept = {**origin, "weights": made["weights"], "box": made["box"]}
-    with ShardWriter(base, [(row.sample, row.digest) for row in rows], make.fields, kept) as writer:
+    of_maps = isinstance(chosen, MapsFeature)
+    samples = [(row.sample, map_digest_of(row) if of_maps else row.digest) for row in rows]
+    with ShardWriter(base, samples, make.fields, kept) as writer:
         pending = frozenset(writer.pending)
         log = Progress(dataset, shard, len(rows), {feature: len(rows) - len(pending)}, progress)
         ids = [row.sample for row in rows]
@@ -56,11 +61,25 @@ def derive(
             batch = [sample for sample in ids[start : start + chosen.batch] if sample in pending]
             log(len(batch), _derive_batch(writer, source, batch, make))
         failed = writer.failed
-        own = {sample: reason for sample, reason in failed.items() if sample not in source.failed}
+        own = _own_failures(failed, source.failed)
         refuse_too_many_failures(base, own, len(rows), chosen.max_failed)
         manifest = writer.finish()
     log.end(feature, failed)
     return manifest
+
+
+def _maker(
+    params: Params, dataset: str, feature: str, root: Path, source: FeatureStore, rows: Sequence[ShardSample]
+) -> Maker:
+    chosen = params.features[feature]
+    if isinstance(chosen, MapsFeature):
+        return Maps(params, dataset, feature, source, rows)
+    return Cams(params, feature, root) if isinstance(chosen, ClipCamFeature) else Pooling(params, feature, source)
+
+
+def _own_failures(failed: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
+    """Those that are neither the source's nor no failure at all."""
+    return {sample: reason for sample, reason in failed.items() if sample not in before and reason != NO_MAP}
 
 
 class Pooling:
@@ -91,23 +110,24 @@ class Pooling:
         fields = {name: (pooled[name], dtype) for name, (_, dtype) in source.fields.items()}
         self.fields = stored_fields(fields, self.grid, chosen.storage)
 
-    def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
+    def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterator[Made]:
         """The fields of each sample, one at a time: whole token grids are large."""
         for sample in samples:
-            yield {name: pool_tokens(source.read([sample], name)[0], self.whole, self.pool) for name in source.fields}
+            fields = {name: source.read([sample], name)[0] for name in source.fields}
+            yield Made({name: pool_tokens(field, self.whole, self.pool) for name, field in fields.items()})
 
 
-def _derive_batch(writer: ShardWriter, source: FeatureStore, batch: Sequence[str], make: Pooling | Cams) -> int:
+def _derive_batch(writer: ShardWriter, source: FeatureStore, batch: Sequence[str], make: Maker) -> int:
     """Puts and commits pending samples; returns how many failed."""
     failed, made = 0, iter(make(source, [sample for sample in batch if sample not in source.failed]))
     for sample in batch:
-        if sample in source.failed:
-            writer.fail(sample, source.failed[sample])
+        one = Made(reason=source.failed[sample]) if sample in source.failed else next(made)
+        if one.reason:
+            writer.fail(sample, one.reason)
             failed += 1
             continue
-        arrays = next(made)
         try:
-            writer.put(sample, arrays, source.meta(sample))
+            writer.put(sample, one.fields, {**source.meta(sample), **one.meta})
         except StoreError:
             raise
         except ValueError as error:

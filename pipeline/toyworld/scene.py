@@ -23,7 +23,7 @@ class Track:
     """One object through time; all arrays are (T,) float64."""
 
     shape: str
-    colour: str
+    colour: str | tuple[float, ...]  # a name of COLOURS, or RGB in [0, 255]
     x_T: np.ndarray
     y_T: np.ndarray
     radius_T: np.ndarray
@@ -31,7 +31,7 @@ class Track:
 
     @property
     def name(self) -> str:
-        """What a person would call it: `a red star`."""
+        """What a person would call it: `a red star`. Of a colour that has a name."""
         return f"{'an' if self.colour[0] in 'aeiou' else 'a'} {self.colour} {self.shape}"
 
     def during(self, moments: slice) -> "Track":
@@ -151,7 +151,7 @@ def _draw(
     rim = np.clip(distance + 0.5 + size / 64, 0, 1)
     half = np.clip(0.5 + u * np.float32(radius), 0, 1)
     shade = (1 - 0.55 * rim) * (1 - 0.3 * half)
-    colour = np.float32(COLOURS[track.colour])
+    colour = np.float32(COLOURS[track.colour] if isinstance(track.colour, str) else track.colour)
     window = canvas[top:bottom, left:right]
     window += cover[..., None] * (shade[..., None] * colour - window)
     owner[top:bottom, left:right][cover > 0.5] = index

@@ -7,7 +7,7 @@ milliseconds: so the same film gives the same frames from a .webm and an .mp4. A
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ import decord
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from pipeline.video.facts import VideoError, VideoFacts
+from pipeline.video.facts import VideoError, VideoFacts, must_hold_bytes
 from pipeline.video.pictures import read_picture
 from pipeline.video.probing import clock, opened, probe
 from pipeline.video.sampling import ROUNDING
@@ -89,6 +89,38 @@ def iterate_frames(
         yield from _with_pyav(path, wanted, facts, piece)
 
 
+def frame_starts(path: Path, facts: VideoFacts) -> np.ndarray:
+    """When each frame of a video is shown first: what `frames_at` needs to tell the number of a frame from a time.
+
+    Where decord is exact it costs decord's index, elsewhere a decode.
+
+    Returns:
+        (facts.frames,) float64 seconds, ascending, counted from the first.
+
+    Raises:
+        VideoError: as `probe` says, or another number of frames than `facts` say.
+    """
+    must_hold_bytes(path)
+    if facts.still:
+        return np.zeros(1)
+    if facts.decord_exact:
+        with _decord_errors(path):
+            return _decord_starts(_decord_reader(path, facts))
+    ends = [end for _, end in _spans(path)]
+    if len(ends) != facts.frames:
+        raise _changed(path, f"{len(ends)} frames", facts)
+    return np.array([0.0, *ends[:-1]])
+
+
+def frames_at(starts: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """The numbers of the frames shown at `times`, an array of any shape, by the rule of this module.
+
+    >>> frames_at(np.array([0.0, 0.5, 1.0]), np.array([0.4, 0.4999, 0.5, 7.0])).tolist()
+    [0, 1, 1, 2]
+    """
+    return (np.searchsorted(starts, times + ROUNDING, side="right") - 1).clip(min=0)
+
+
 def _of_picture(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) -> Iterator[np.ndarray]:
     frame = read_picture(path)
     if frame.shape != (facts.height, facts.width, 3):
@@ -98,12 +130,9 @@ def _of_picture(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) ->
 
 
 def _with_decord(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) -> Iterator[np.ndarray]:
-    try:
-        reader = decord.VideoReader(str(path), num_threads=1)
-        if len(reader) != facts.frames:
-            raise _changed(path, f"{len(reader)} frames", facts)
-        starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
-        shown = (np.searchsorted(starts - starts[0], times + ROUNDING, side="right") - 1).clip(min=0)
+    with _decord_errors(path):
+        reader = _decord_reader(path, facts)
+        shown = frames_at(_decord_starts(reader), times)
         last, held = -1, _room(0, facts)
         for start in range(0, len(times), piece):
             indices, places = np.unique(shown[start : start + piece], return_inverse=True)
@@ -114,6 +143,24 @@ def _with_decord(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) -
                 frames = np.concatenate([held, frames]) if fresh else held
             last, held = int(indices[-1]), frames[-1:].copy()
             yield frames if len(frames) == len(places) else frames[places]
+
+
+def _decord_reader(path: Path, facts: VideoFacts) -> decord.VideoReader:
+    reader = decord.VideoReader(str(path), num_threads=1)
+    if len(reader) != facts.frames:
+        raise _changed(path, f"{len(reader)} frames", facts)
+    return reader
+
+
+def _decord_starts(reader: decord.VideoReader) -> np.ndarray:
+    starts = reader.get_frame_timestamp(range(len(reader)))[:, 0].astype(np.float64)
+    return starts - starts[0]
+
+
+@contextmanager
+def _decord_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (decord.DECORDError, RuntimeError) as error:
         raise VideoError(path, "decode_error", f"decord fails: {str(error).strip().splitlines()[-1]}") from error
 

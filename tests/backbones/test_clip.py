@@ -107,6 +107,23 @@ def test_image_embed_is_get_image_features_as_unit_vectors(folder, weights):
     assert ours.shape == (3, 40) and torch.equal(ours, theirs / theirs.norm(dim=-1, keepdim=True))
 
 
+@pytest.mark.parametrize("block", [-1, -2])
+def test_cam_tokens_are_what_their_block_reads(folder, weights, block):
+    images, feature = [frames(seed=seed) for seed in range(2)], image_feature(weights, output="cam_tokens", block=block)
+    ours = Clip(feature, CPU)(pixels(feature, *images))["cam_tokens"]
+    model, pixel_values = literally(folder, np.concatenate(images))
+    with torch.inference_mode():
+        states = model.vision_model(pixel_values, output_hidden_states=True).hidden_states
+    assert torch.equal(ours, states[block - 1])
+
+
+def test_cam_tokens_of_a_block_that_there_is_none_of_are_refused(weights):
+    with pytest.raises(BackboneError, match=r"block -99 of a CLIP of \d+ blocks; choose a later one"):
+        Clip(image_feature(weights, output="cam_tokens", block=-99), CPU)
+    with pytest.raises(ValueError, match="image_embed comes out of the last block; drop block"):
+        image_feature(weights, output="image_embed", block=-2)
+
+
 def test_cam_tokens_are_hidden_states_minus_2_bit_for_bit(folder, weights):
     images, feature = [frames(seed=seed) for seed in range(3)], image_feature(weights, "cam_tokens")
     ours = Clip(feature, CPU)(pixels(feature, *images))["cam_tokens"]

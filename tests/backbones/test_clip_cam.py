@@ -9,7 +9,7 @@ from transformers import CLIPModel, CLIPVisionModelWithProjection
 from pipeline.backbones import BackboneError, clip_cam
 from pipeline.backbones.base import seeded
 from pipeline.backbones.clip import Clip, build_clip, unit
-from pipeline.backbones.clip_cam import LastBlock, autograd_cams, minmax
+from pipeline.backbones.clip_cam import LastBlock, LastBlocks, autograd_cams, minmax
 from pipeline.config import Weights
 from tests.backbones.small_clip import SIDE, TEXT, VISION, image_feature, save_clip
 
@@ -347,6 +347,33 @@ def test_several_blocks_give_the_mean_of_their_scaled_maps(site):
     together = autograd_cams(model, pixels, targets, [0, -1, 1], site)
     alone = [minmax(autograd_cams(model, pixels, targets, [block], site)) for block in (0, 1, 2)]
     torch.testing.assert_close(together, sum(alone) / 3, rtol=1e-10, atol=1e-12)
+
+
+@sites
+def test_maps_from_the_tokens_that_enter_a_block_are_those_from_the_pixels(site):
+    model, pixels, targets, _ = small_case()
+    tokens = model.vision_model(pixels, output_hidden_states=True).hidden_states[-3]
+    for blocks in ([-2], [-1, -2]):
+        from_tokens = autograd_cams(model, tokens, targets, blocks, site, first=-2)
+        torch.testing.assert_close(from_tokens, autograd_cams(model, pixels, targets, blocks, site))
+    with pytest.raises(BackboneError, match=r"blocks \[-3\] of tokens that enter block -2; take those from there on"):
+        autograd_cams(model, tokens, targets, [-3], site, first=-2)
+
+
+@sites
+def test_the_last_blocks_give_the_closed_form_where_it_is_enough_and_autograd_elsewhere(site):
+    weights = Weights(path=str(MINI_CLIP))
+    model = CLIPModel.from_pretrained(MINI_CLIP).eval()
+    pixels, targets = torch.randn(2, 3, 128, 128), unit(torch.randn(2, model.config.projection_dim))
+    states = model.vision_model(pixels, output_hidden_states=True).hidden_states
+    blocks = LastBlocks(weights, -3)
+    torch.testing.assert_close(blocks.before_last(states[-4]), states[-2])
+    closed = LastBlock(model).cam(states[-2], targets, site)
+    assert relative(blocks.cam(states[-4], targets, (-1,), site), closed) < 1e-4
+    deeper = blocks.cam(states[-4], targets, (-3, -1), site)
+    assert relative(deeper, autograd_cams(model, pixels, targets, (-3, -1), site)) < 1e-4
+    with pytest.raises(BackboneError, match=r"block -99 of a tower of \d+; choose a later block"):
+        LastBlocks(weights, -99)
 
 
 @pytest.mark.parametrize("trainable", [False, True])

@@ -151,8 +151,9 @@ def made_up_manifest(annotations: pd.DataFrame, shard_size: int) -> pd.DataFrame
         "bytes": [90_000] * len(samples),
         "mtime_ns": [1_700_000_000_000_000_000 + i for i in range(len(samples))],
     }
-    columns |= {"shard": list(assign_shards(samples, {}, shard_size).values()), "segments": [None] * len(samples)}
-    return to_frame(pa.table({name: columns[name] for name in SCHEMA.names}, schema=SCHEMA))
+    columns |= {"shard": list(assign_shards(samples, {}, shard_size).values())}
+    absent = [None] * len(samples)
+    return to_frame(pa.table({name: columns.get(name, absent) for name in SCHEMA.names}, schema=SCHEMA))
 
 
 def _plain(template: str) -> str:

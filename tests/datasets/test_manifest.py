@@ -1,5 +1,7 @@
 """Claims about the manifest table, its file and its shards."""
 
+import hashlib
+import json
 import os
 import time
 
@@ -72,8 +74,8 @@ def test_a_manifest_that_is_absent_or_broken_is_an_error_that_names_it(frame, tm
         read_manifest(tmp_path / "old.parquet")
 
 
-def test_a_manifest_of_an_earlier_version_lacks_segments_and_reads_as_without_any(frame, tmp_path):
-    pq.write_table(manifest.to_table(frame).drop_columns(["segments"]), tmp_path / "old.parquet")
+def test_a_manifest_of_an_earlier_version_lacks_columns_and_reads_as_without_what_they_say(frame, tmp_path):
+    pq.write_table(manifest.to_table(frame).drop_columns(sorted(manifest.LATER)), tmp_path / "old.parquet")
     pd.testing.assert_frame_equal(read_manifest(tmp_path / "old.parquet"), frame)
 
 
@@ -89,7 +91,7 @@ def test_a_shards_samples_keep_their_order_and_a_failed_one_its_place(frame):
         "duration": float, "frames": int, "fps": float, "width": int, "height": int,
         "codec": str, "rotation": int, "edit_list": bool, "decord_exact": bool,
     }  # fmt: skip
-    assert bad == ("2", "", "2.webm", None, "missing")
+    assert bad == ("2", "", "2.webm", None, "missing", None, None)
     assert [row.sample for row in shard_samples(frame, 2)] == ["5"]
 
 
@@ -173,3 +175,20 @@ def test_the_digests_of_1726_shards_of_ssv2_take_seconds_and_change_one_at_a_tim
     write_manifest(frame, path)
     changed = [shard for shard in range(1726) if shard_digest(path, shard) != result[shard]]
     assert changed == [200_000 // 128]
+
+
+def test_a_shards_digest_changes_with_a_map_and_is_as_ever_where_there_is_none(frame, tmp_path):
+    path = tmp_path / "m.parquet"
+    write_manifest(frame, path)
+    before = shard_digests(path)
+    content = [["1", frame["digest"][0], "ok"], ["2", "", "missing"]]
+    text = "\n".join(map(json.dumps, content))
+    assert before[0] == hashlib.sha256(text.encode()).hexdigest()
+    frame.loc[2, ["map", "map_digest"]] = ["maps/3.npz", "a" * 64]
+    write_manifest(frame, path)
+    first = shard_digests(path)
+    frame.loc[2, "map_digest"] = ""
+    write_manifest(frame, path)
+    assert len({before[1], first[1], shard_digests(path)[1]}) == 3
+    assert before[0] == first[0] and before[2] == first[2]
+    assert shard_samples(frame, 1)[0][-2:] == ("maps/3.npz", "")

@@ -120,7 +120,7 @@ def test_every_text_is_ok_its_digest_is_its_own_and_it_has_no_facts(tmp_path):
     assert frame[["path", "bytes", "mtime_ns", *FACTS]].isna().all(axis=None)
     rows = [*shard_samples(frame, 0), *shard_samples(frame, 1)]
     for row, text in zip(rows, texts, strict=True):
-        assert row == (text, hashlib.sha256(text.encode()).hexdigest(), None, None, "ok")
+        assert row[:5] == (text, hashlib.sha256(text.encode()).hexdigest(), None, None, "ok")
     assert lines[-1].startswith("3 of 3 texts looked at, 0 not ok, ")
 
 

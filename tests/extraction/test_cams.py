@@ -30,6 +30,7 @@ CAM = {
     "batch": 4,
     "max_failed": 0.0,  # what failed in the tokens does not count a second time
 }
+DEEPER = TOKENS | {"block": -2}
 VARIANTS = {"softmax": {"target": "softmax"}, "block_input": {"site": "block_input"}, "post_norm": {"post_norm": True}}
 
 
@@ -139,6 +140,22 @@ def test_each_option_is_that_of_the_last_block_and_changes_something(world, last
     assert [field for field in store.fields if not np.array_equal(store.read(ids, field), plain.read(ids, field))] == [
         changed
     ]
+
+
+def test_maps_of_several_blocks_come_from_the_tokens_that_enter_the_first_of_them(world):
+    params = params_of(world[1].parent, deeper=DEEPER, deep=CAM | {"source": "deeper", "cam_blocks": [-2, -1]})
+    extract(params, "small", "deeper", 0, world[1], lambda line: None)
+    derived((params), "deep", world[1])
+    deep, plain = store_of((params, world[1]), "deep"), store_of(world, "cam")
+    ids = list(plain.samples)
+    heat = deep.read(ids, "map")
+    assert np.isfinite(heat).all() and heat.min() >= 0 and not np.allclose(heat, plain.read(ids, "map"), atol=0.05)
+    np.testing.assert_allclose(deep.read(ids, "patch_embed"), plain.read(ids, "patch_embed"), rtol=0.02, atol=0.02)
+
+
+def test_a_block_before_the_tokens_is_refused_with_the_remedy(tmp_path):
+    with pytest.raises(ParamsError, match=r"cam_blocks has -3, but tokens holds the input of block -1; .* block: -3"):
+        params_of(tmp_path, cam=CAM | {"cam_blocks": [-3]})
 
 
 def test_provenance_goes_back_to_the_tokens_the_texts_and_the_weights(world):

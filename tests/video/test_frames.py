@@ -5,7 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.video import VideoError, iterate_frames, probe, read_frames, segment_centres
+from pipeline.video import (
+    VideoError,
+    frame_starts,
+    frames_at,
+    iterate_frames,
+    probe,
+    read_frames,
+    segment_centres,
+)
 from tests.video.conftest import DAMAGED, encode, numbers, picture
 
 DECODERS = ["decord", "pyav"]
@@ -55,6 +63,25 @@ def test_a_turned_video_comes_upright(made, decoder):
     frames = read_frames(made / "turned.mp4", [0.5], decoder)
     assert frames.shape == (1, 128, 96, 3)
     assert numbers(np.rot90(frames, -1, axes=(1, 2))) == [6]
+
+
+@pytest.mark.parametrize(("name", "first"), [("vp9.webm", 0), ("h265.mp4", 0), ("varying.webm", 0), ("edited.mp4", 5)])
+def test_the_number_of_the_frame_at_a_time_is_that_of_the_frame_that_is_read(made, name, first):
+    facts = probe(made / name)
+    times = np.linspace(-0.1, facts.duration + 0.1, 60)
+    starts = frame_starts(made / name, facts)
+    assert len(starts) == facts.frames and starts[0] == 0
+    assert numbers(read_frames(made / name, times)) == (frames_at(starts, times) + first).tolist()
+    assert frames_at(starts, times.reshape(4, 15)).shape == (4, 15)
+
+
+@pytest.mark.parametrize("name", ["vp9.webm", "h265.mp4"])
+def test_a_video_that_was_replaced_or_is_gone_has_no_frame_starts(made, tmp_path, name):
+    facts = probe(made / name)
+    with pytest.raises(VideoError, match="got 24 frames, but its facts say 23 frames"):
+        frame_starts(made / name, replace(facts, frames=23))
+    with pytest.raises(VideoError, match="missing"):
+        frame_starts(tmp_path / name, facts)
 
 
 def test_a_single_frame_is_every_frame(made):

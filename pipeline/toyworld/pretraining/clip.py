@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPModel, CLIPTokenizer
 
+from pipeline.backbones.clip_cam import autograd_cams
 from pipeline.toyworld.backgrounds import BACKGROUNDS
 from pipeline.toyworld.captions import FINE, PORTRAIT, Caption, View, captions, view
 from pipeline.toyworld.pretraining.mini_clip import (
@@ -272,28 +273,6 @@ def embed_pictures(model: CLIPModel, views: Sequence[View]) -> Tensor:
     return F.normalize(model.visual_projection(pooled), dim=-1)
 
 
-def cam(model: CLIPModel, pixels_B3HW: Tensor, text_BE: Tensor) -> Tensor:
-    """Grad-CAM of each picture's text at the last block's first norm, where the patches still count. Returns (B, N).
-
-    Source: spec of NegAlign, section 4, by automatic differentiation.
-    """
-    found: list[Tensor] = []
-
-    def keep(module: nn.Module, given: tuple[Tensor, ...], normed: Tensor) -> Tensor:
-        found.append(normed.detach().requires_grad_())
-        return found[-1]
-
-    hook = model.vision_model.encoder.layers[-1].layer_norm1.register_forward_hook(keep)
-    try:
-        pooled = model.vision_model(pixels_B3HW).pooler_output
-    finally:
-        hook.remove()
-    similarity = (F.normalize(model.visual_projection(pooled), dim=-1) * text_BE).sum()
-    (slope_BTD,) = torch.autograd.grad(similarity, found)
-    weights_BD = slope_BTD[:, 1:].mean(dim=1)
-    return torch.einsum("bnd,bd->bn", found[0].detach()[:, 1:], weights_BD).relu()
-
-
 def measure_clip(weights: Path, seed: int = 9, pictures: int = 600) -> Scores:
     """Asks a mini CLIP and the same architecture with random weights about held-out renderings.
 
@@ -398,7 +377,7 @@ def _pointing(model: CLIPModel, tokenizer: CLIPTokenizer, views: list[View]) -> 
     texts = embed_texts(model, tokenizer, [seen.sights[0].shape for seen in views], ("a photo of a {}",)).clone()
     pixels = clip_pixels(np.stack([seen.pixels for seen in views]))
     pairs = zip(pixels.split(64), texts.split(64), strict=True)
-    peak = torch.cat([cam(model, *pair).argmax(dim=1) for pair in pairs])
+    peak = torch.cat([autograd_cams(model, *pair).argmax(dim=1) for pair in pairs])
     inside = torch.from_numpy(np.stack([seen.shape for seen in views])).flatten(1) >= 0
     hit = inside.gather(1, peak[:, None])
     return hit.float().mean().item(), inside.float().mean().item()

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+from pipeline.backbones.clip_cam import autograd_cams
 from pipeline.toyworld.backgrounds import BACKGROUNDS
 from pipeline.toyworld.captions import view
 from pipeline.toyworld.pretraining.clip import (
-    cam,
     contrastive,
     embed_pictures,
     embed_texts,
@@ -62,7 +62,7 @@ def test_its_map_points_at_the_object(shipped):
     model, tokenizer = shipped
     views = renderings(48, shape=SHAPES, verb=[None])
     texts = embed_texts(model, tokenizer, SHAPES, ("a photo of a {}",)).repeat(4, 1).clone()
-    peak = cam(model, clip_pixels(np.stack([seen.pixels for seen in views])), texts).argmax(dim=1)
+    peak = autograd_cams(model, clip_pixels(np.stack([seen.pixels for seen in views])), texts).argmax(dim=1)
     inside = torch.from_numpy(np.stack([seen.shape.ravel() for seen in views])) >= 0
     assert inside.gather(1, peak[:, None]).float().mean() >= 0.8 > 2 * inside.float().mean()
 

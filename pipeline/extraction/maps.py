@@ -1,0 +1,204 @@
+"""Attention maps and masks on the grid of a feature's tokens, at the frames and the crop that these saw. Runs no
+backbone, decodes no sample; a moving map asks its video when its frames are shown.
+
+Shape suffixes: K frames of a map, H W pixels, C channels, P steps, F frames a step, R rows and Q columns of cells.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import floor
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Params, PixelFeature
+from pipeline.datasets import NO_MAP, ShardSample, video_folder
+from pipeline.datasets.folders import home_of
+from pipeline.extraction.made import Made
+from pipeline.extraction.map_files import MapError, MapFile, open_map
+from pipeline.extraction.progress import ExtractionError
+from pipeline.store import FeatureStore
+from pipeline.video import VideoError, VideoFacts, frame_starts, frames_at, sampling_times
+from pipeline.video.sampling import ROUNDING
+
+Box = tuple[float, float, float, float]  # top, left, bottom, right, in fractions of the frame's height and width
+
+# Whose centre crop starts at half of what is cut off rounded down, as transformers does; of the others, to even.
+ROUNDED_DOWN = ("clip", "vjepa2")
+
+
+class Maps:
+    """Each sample's map, (C, P, R, Q) in [0, 1]: of each cell the mean over its part of the frame, and over the frames
+    of its step.
+
+    Beside the source's notes a sample has `map_scale`: what the file's numbers were divided by. That is 255 for bytes,
+    the largest number of floats that go beyond 1 or stay far below, and otherwise 1.
+
+    Args:
+        params: holds the data set, the feature and its source.
+        dataset, feature: their names.
+        source: whose grid, times and crop are to be met.
+        rows: the samples.
+
+    Raises:
+        ExtractionError: the source has no token grid; or, from a call, other times than the manifest gives.
+    """
+
+    device = "cpu"
+
+    def __init__(
+        self, params: Params, dataset: str, feature: str, source: FeatureStore, rows: Sequence[ShardSample]
+    ) -> None:
+        chosen, grid = params.features[feature], source.provenance["grid"]
+        if grid is None:
+            raise ExtractionError(
+                f"{feature}: {chosen.source} has the fields {source.fields} and no token grid to lay maps on; name a "
+                "source that has one"
+            )
+        self.feature, self.channels, self.reads = feature, chosen.channels, {}
+        self.dataset, self.pixels = params.datasets[dataset], _pixels_of(params, chosen.source)
+        self.home = home_of(self.dataset)
+        self.rows = {row.sample: row for row in rows}
+        self.grid = (grid[0], grid[1] * chosen.scale, grid[2] * chosen.scale)
+        self.fields = {"maps": ((self.channels, *self.grid), "float16")}
+
+    def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterator[Made]:
+        """The map of each sample, one at a time, or why it has none: `NO_MAP`, or a sentence with the map's name."""
+        for sample in samples:
+            row = self.rows[sample]
+            if row.map is None:
+                yield Made(reason=NO_MAP)
+                continue
+            if row.facts is None:
+                yield Made(reason=row.status)
+                continue
+            times_PF = self._times(row, source.meta(sample)["times"])
+            try:
+                yield self._made(row, VideoFacts(**row.facts), times_PF)
+            except MapError as error:
+                yield Made(reason=f"the map {row.map} of {row.path} {error}")
+
+    def _made(self, row: ShardSample, facts: VideoFacts, times_PF: np.ndarray) -> Made:
+        found = open_map(Path(self.dataset.root, row.map), self.home)
+        if not row.map_digest:
+            raise MapError("could not be read when the manifest was made; make the manifest again")
+        refuse_misfit(found, facts, self.channels)
+        numbers_PF = np.zeros(times_PF.shape, int)
+        if found.frames > 1:
+            path = video_folder(self.dataset) / str(row.path)
+            try:
+                numbers_PF = frames_at(frame_starts(path, facts), times_PF)
+            except VideoError as error:
+                raise MapError(f"cannot be laid on its frames: {error.reason}: {error.detail}") from None
+        box = seen_box(self.pixels, facts.height, facts.width)
+        try:
+            map_CPRQ = rendered(found, numbers_PF, box, self.grid[1:], self.channels)
+        except VideoError as error:
+            raise MapError(f"cannot be read: {error.reason}: {error.detail}") from None
+        return Made({"maps": map_CPRQ}, {"map_scale": found.unit})
+
+    def _times(self, row: ShardSample, said: Sequence[float]) -> np.ndarray:
+        """(P, F) seconds of the frames that each step covers."""
+        times_PF = sampling_times(self.pixels.sampling, row.facts["duration"]).reshape(self.grid[0], -1)
+        if not np.allclose(times_PF.mean(axis=1), said, rtol=0, atol=ROUNDING):
+            raise ExtractionError(
+                f"{self.feature}: the tokens of sample {row.sample!r} are of other times ({said[0]:.3f} s and on) than "
+                f"its manifest gives ({times_PF[0].mean():.3f} s and on); delete their store and extract them again"
+            )
+        return times_PF
+
+
+def _pixels_of(params: Params, feature: str) -> PixelFeature:
+    """The feature that saw the frames from which the named one is made."""
+    chosen = params.features[feature]
+    return _pixels_of(params, chosen.source) if chosen.derived else chosen
+
+
+def refuse_misfit(found: MapFile, facts: VideoFacts, channels: int) -> None:
+    """Raises MapError where a map is not of this video or picture, or has not so many channels.
+
+    A map may be smaller than its video, but of the same shape: one of its sides, at least, is that which the other asks
+    for, rounded up or down.
+    """
+    height, width = found.height, found.width
+    if min(abs(width - height * facts.width / facts.height), abs(height - width * facts.height / facts.width)) >= 1:
+        raise MapError(
+            f"is {width} x {height} pixels and its frames are {facts.width} x {facts.height}, another shape; export it "
+            "over whole frames"
+        )
+    if found.frames not in (1, facts.frames):
+        raise MapError(f"has {found.frames} frames and not its {facts.frames}; export one a frame, or a single one")
+    if found.channels != channels and not (found.colours and channels == 1):
+        raise MapError(f"has {found.channels} channels, expected {channels}; correct channels in params.yaml")
+
+
+def seen_box(pixels: PixelFeature, height: int, width: int) -> Box:
+    """The part of a frame of height x width pixels that a feature sees, exactly as its preprocessor cuts it.
+
+    Where `resize` is the shorter side, the longer one is rounded down; a crop is centred, to whole pixels.
+    """
+    chosen = pixels.preprocess
+    if isinstance(chosen.resize, int):
+        short = min(height, width)
+        resized = tuple(int(chosen.resize * side / short) for side in (height, width))
+    else:
+        resized = chosen.resize
+    rounding = floor if pixels.backbone in ROUNDED_DOWN else round
+    starts = [rounding((full - seen) / 2) for full, seen in zip(resized, chosen.size, strict=True)]
+    ends = [start + seen for start, seen in zip(starts, chosen.size, strict=True)]
+    top, left, bottom, right = (at / full for at, full in zip((*starts, *ends), (*resized, *resized), strict=True))
+    return top, left, bottom, right
+
+
+def rendered(found: MapFile, numbers_PF: np.ndarray, box: Box, cells: tuple[int, int], channels: int) -> np.ndarray:
+    """A map on a grid.
+
+    Args:
+        found: the map, of `channels` channels or of colours.
+        numbers_PF: the frames of each step.
+        box: the part of the frame that the grid covers.
+        cells: (R, Q), rows and columns.
+        channels: C.
+
+    Returns:
+        (C, P, R, Q) float64 in [0, 1].
+    """
+    needed, places = np.unique(numbers_PF, return_inverse=True)
+    cells_KRQC = area_means(found.at(needed), box, cells) / found.unit
+    if found.channels != channels:
+        cells_KRQC = cells_KRQC.mean(axis=3, keepdims=True)
+    steps_PRQC = cells_KRQC[places.reshape(numbers_PF.shape)].mean(axis=1)
+    return np.moveaxis(steps_PRQC, 3, 0)
+
+
+def area_means(frames_KHWC: np.ndarray, box: Box, cells: tuple[int, int]) -> np.ndarray:
+    """Means over cells of equal size that tile a box: a pixel that a cell covers in part counts in part.
+
+    Args:
+        frames_KHWC: numbers of any kind.
+        box: (top, left, bottom, right) in fractions of H and W.
+        cells: (R, Q), rows and columns; cells may be smaller than pixels.
+
+    Returns:
+        (K, R, Q, C) float64.
+
+    >>> area_means(np.arange(6.0).reshape(1, 2, 3, 1), (0, 0, 1, 1), (1, 2))[0, 0, :, 0].round(3).tolist()
+    [1.833, 3.167]
+    """
+    _, height, width, channels = frames_KHWC.shape
+    top, left, bottom, right = box
+    down_RH, across_QW = shares(height, top, bottom, cells[0]), shares(width, left, right, cells[1])
+    means_KRQC = np.empty((len(frames_KHWC), *cells, channels))
+    for means_RQC, frame_HWC in zip(means_KRQC, frames_KHWC, strict=True):  # one at a time: float64 is 8 times a byte
+        np.einsum("rwc,qw->rqc", np.tensordot(down_RH, frame_HWC.astype(np.float64), 1), across_QW, out=means_RQC)
+    return means_KRQC
+
+
+def shares(pixels: int, start: float, stop: float, cells: int) -> np.ndarray:
+    """(cells, pixels) float64: what share of each of the cells that tile [start, stop] is in each pixel.
+
+    >>> shares(3, 0.0, 1.0, 2)[0].round(3).tolist()
+    [0.667, 0.333, 0.0]
+    """
+    edges, left = np.linspace(start, stop, cells + 1) * pixels, np.arange(pixels)
+    covered = np.minimum(edges[1:, None], left + 1) - np.maximum(edges[:-1, None], left)
+    return covered.clip(min=0) / np.diff(edges)[:, None]
