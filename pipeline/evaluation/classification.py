@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from pipeline.config import Params
 from pipeline.evaluation.metrics import bootstrap_interval, calibration, confusion, per_class, ranked, top_k_accuracy
 from pipeline.evaluation.provenance import Evaluated, inference, trained
-from pipeline.training.data import Batch, OrderedBatches, Tokens
+from pipeline.training.data import OrderedBatches
 from pipeline.training.dataset import Samples
 from pipeline.training.registry import KINDS, predict
+from pipeline.training.table import Batch
+from pipeline.training.tokens import Tokens
 
 FRAME_ORDERS = ("as_is", "reversed", "shuffled")
 TOP = 5

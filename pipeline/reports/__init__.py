@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from pipeline.reports.ablation import ablation_table
+from pipeline.reports.alignment import publish_alignment
 from pipeline.reports.claims import claims_table
 from pipeline.reports.classification import publish_classification, training_figure
 from pipeline.reports.files import save_figure
@@ -19,6 +20,7 @@ PUBLISHERS = {
     "classification": publish_classification,
     "segmentation": publish_segmentation,
     "zeroshot": publish_segmentation,
+    "alignment": publish_alignment,
     "ood": publish_ood,
 }
 

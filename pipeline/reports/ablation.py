@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from pipeline.config import Ablation
+from pipeline.reports.figures import figure_at
 from pipeline.reports.files import save_figure, save_text
 from pipeline.reports.segmentation import seen_unseen_figure
 
@@ -15,11 +16,12 @@ Result = Mapping[str, Any]
 
 
 class Column(NamedTuple):
-    """A figure of a result, and how it is shown; `best` is None for evidence, where more is not better."""
+    """A figure of a result by its dotted path, and how it is shown; `best` is None where more is not better."""
 
     name: str
     digits: int
     best: Literal["high", "low"] | None = "high"
+    title: str | None = None
 
 
 COLUMNS = {
@@ -39,6 +41,22 @@ COLUMNS = {
         Column("lambda", 2, None),
         Column("auroc_neglabel", 2, None),
         Column("fpr95_neglabel", 2, None),
+    ),
+    "alignment": (
+        *(Column(name, 1) for name in ("accuracy", "macro_f1", "auroc")),
+        Column("accuracy_without_map", 1, title="without a map"),
+        Column("patient.accuracy", 1, title="of patients"),
+        *(
+            Column(f"retrieval.{form}.{way}.r{k}", 1, best, f"R@{k} {arrow}, {form}")
+            for form, best in (("published", None), ("unguided", "high"), ("shuffled", None))
+            for way, arrow in (("video_to_map", "v→m"), ("map_to_video", "m→v"))
+            for k in (1, 5)
+        ),
+        *(
+            Column(f"agreement.{form}.{figure}", 2, None, f"{figure}, {form}")
+            for form in ("published", "unguided")
+            for figure in ("gap", "point_biserial")
+        ),
     ),
     "zeroshot": (
         *(Column(name, 1) for name in ("seen", "unseen", "harmonic", "ausuc", "seen_restricted", "unseen_restricted")),
@@ -61,16 +79,23 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
         The table in Markdown. The standard deviation is the sample's (n - 1), null with a single seed; what a result
         does not know is left out of the mean.
     """
-    each, columns = len(ablation.seeds), COLUMNS[task]
+    each = len(ablation.seeds)
     results = [json.loads((Path(run) / "result.json").read_text()) for run in runs]
-    groups = {name: results[i * each : (i + 1) * each] for i, name in enumerate(ablation.variants)}
+    columns = COLUMNS[task]
+    if task == "alignment":
+        recalls = {row["class"]: row["recall"] for row in results[0]["per_class"]}
+        columns = (*columns, *(Column(f"recall.{name}", 1) for name in recalls))
+        results = [
+            {**result, "recall": {row["class"]: row["recall"] for row in result["per_class"]}} for result in results
+        ]
+    groups = {name: results[i * each : (i + 1) * each] for i, name in enumerate(ablation.rows)}
     rows = {name: _statistics(group, columns) for name, group in groups.items()}
     document = {
         "head": ablation.head,
         "seeds": list(ablation.seeds),
         "variants": {
             name: {"changes": changes, "runs": list(map(str, runs[i * each : (i + 1) * each])), **rows[name]}
-            for i, (name, changes) in enumerate(ablation.variants.items())
+            for i, (name, changes) in enumerate(ablation.rows.items())
         },
     }
     flat = [
@@ -89,7 +114,7 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
 
 def _statistics(results: Sequence[Result], columns: Sequence[Column]) -> dict[str, dict[str, Any]]:
     """mean, sd and per_seed of each column; None where unknown."""
-    scores = pd.DataFrame([{c.name: result[c.name] for c in columns} for result in results]).astype(float)
+    scores = pd.DataFrame([{c.name: figure_at(result, c.name) for c in columns} for result in results]).astype(float)
     return {
         "mean": {name: _known(value) for name, value in scores.mean().items()},
         "sd": {name: _known(value) for name, value in scores.std().items()},
@@ -98,7 +123,8 @@ def _statistics(results: Sequence[Result], columns: Sequence[Column]) -> dict[st
 
 
 def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
-    lines = ["| variant | " + " | ".join(c.name for c in columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    heads = [column.title or column.name for column in columns]
+    lines = ["| variant | " + " | ".join(heads) + " |", "|---" * (len(columns) + 1) + "|"]
     best = {column: _best(column, [row["mean"][column.name] for row in rows.values()]) for column in columns}
     for name, row in rows.items():
         cells = []

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Claim, Figure
+from pipeline.reports.figures import figure_at
 from pipeline.reports.files import save_text
 
 Results = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
@@ -40,6 +41,9 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
             f"| {_with_deviation(found['mean'], found['sd'])} | {found['wants']} "
             f"| {_with_deviation(apart['mean'], apart['sd'])} | {found['seeds_that_agree']} of {found['seeds']} |"
         )
+    reasons = [f"- {name}: {found['why']}" for name, found in checked.items() if not found["holds"] and found["why"]]
+    if reasons:
+        lines += ["", "Why, as far as it was looked into, where one does not hold:", "", *reasons]
     markdown = "\n".join(lines) + "\n"
     save_text(markdown, out.with_suffix(".md"))
     save_text(json.dumps(checked, indent=1) + "\n", out)
@@ -53,6 +57,7 @@ def _checked(name: str, claim: Claim, results: Results) -> dict[str, Any]:
     apart = measured - claim.times * over
     return {
         "says": claim.says,
+        "why": claim.why,
         "holds": bool(apart.mean() > claim.by),
         "mean": float(measured.mean()),
         "sd": _deviation(measured),
@@ -65,20 +70,16 @@ def _checked(name: str, claim: Claim, results: Results) -> dict[str, Any]:
 
 def _values(name: str, figure: Figure, results: Results) -> np.ndarray:
     """The figure of each seed."""
-    found = [_at(result, figure.figure) for result in results[figure.ablation, figure.variant]]
+    try:
+        found = [figure_at(result, figure.figure) for result in results[figure.ablation, figure.variant]]
+    except KeyError:
+        found = [None]
     if not all(isinstance(value, (int, float)) for value in found):
         raise ValueError(
             f"claims.{name}: the results of {figure.variant} in {figure.ablation} have no number {figure.figure!r}; "
             "name one of their figures"
         )
     return np.array(found, dtype=float)
-
-
-def _at(result: Any, dotted: str) -> Any:
-    """What lies at a dotted path; None where nothing does."""
-    for name in dotted.split("."):
-        result = result.get(name) if isinstance(result, Mapping) else None
-    return result
 
 
 def _wants(claim: Claim, bound: float) -> str:

@@ -1,6 +1,7 @@
 """A classification result and its pictures, from a run's files alone. Reads no store."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,21 @@ def publish_classification(run: Path, out: Path) -> None:
         out: results/<name>.json, written last.
     """
     text = (run / "result.json").read_text()
-    save_figure(confusion_figure(json.loads(text)), out.with_name(f"{out.stem}_confusion.png"))
+    result = json.loads(text)
+    low, high = result["ci95"]
+    title = f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"
+    save_figure(confusion_figure(result["confusion"], title), out.with_name(f"{out.stem}_confusion.png"))
     save_text(text, out)
 
 
-def confusion_figure(result: dict[str, Any]) -> plt.Figure:
-    """The confusion matrix, rows normalised to shares of the true class; per-class counts stay in the JSON."""
-    classes, counts = result["confusion"]["classes"], np.asarray(result["confusion"]["matrix"], dtype=float)
+def confusion_figure(confusion: Mapping[str, Any], title: str) -> plt.Figure:
+    """The confusion matrix, rows normalised to shares of the true class; per-class counts stay in the JSON.
+
+    Args:
+        confusion: classes, names by index, and matrix, counts with a row a true class.
+        title: of the picture.
+    """
+    classes, counts = confusion["classes"], np.asarray(confusion["matrix"], dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     few = len(classes) <= LABELLED_CLASSES
     side = min(4.5 + 0.32 * len(classes), 16)
@@ -45,10 +54,7 @@ def confusion_figure(result: dict[str, Any]) -> plt.Figure:
                 )
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
-    low, high = result["ci95"]
-    axes.set_title(
-        f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"
-    )
+    axes.set_title(title)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
     return figure
 

@@ -8,66 +8,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from pipeline.training.dataset import DataError, Samples, Stream
+from pipeline.training.clips import Clips, ClipTable
+from pipeline.training.dataset import DataError, Samples
 from pipeline.training.frames import Rows, Videos
-from pipeline.training.table import Table
-
-Batch = dict[str, Tensor]
+from pipeline.training.tokens import Tokens
 
 
-def table(samples: Samples, ids: Sequence[str], memory: float) -> "Tokens | Rows":
-    """The samples by row number: token grids, or videos with a row a frame."""
-    return Rows(samples, ids, memory) if isinstance(samples, Videos) else Tokens(samples, ids, memory)
-
-
-class Tokens(Table):
-    """Samples by lists of rows, a whole batch at a time.
-
-    The streams that fit into the memory allowed are loaded at once, smallest first; the others are read when asked for.
-
-    Args:
-        samples: the joined samples.
-        ids: the samples that rows count, in order.
-        memory: bytes that may be held.
-    """
-
-    def __init__(self, samples: Samples, ids: Sequence[str], memory: float) -> None:
-        self.ids = list(ids)
-        self.streams = samples.streams
-        self.labels = torch.tensor([samples.labels[sample] for sample in ids])
-        first = next(iter(samples.streams.values())).store
-        self.times = torch.tensor([first.meta(sample)["times"] for sample in ids], dtype=torch.float32)
-        self.held: dict[str, Tensor] = {}
-        sizes = {role: len(self.ids) * _sample_bytes(stream) for role, stream in self.streams.items()}
-        for role in sorted(sizes, key=lambda role: sizes[role]):
-            if sizes[role] <= memory:
-                memory -= sizes[role]
-                stream = self.streams[role]
-                self.held[role] = torch.from_numpy(stream.store.load(stream.name, self.ids))
-        self.in_memory = len(self.held) == len(self.streams)
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """A batch: role -> (B, T, N, D) as stored; times (B, T) float32 in seconds; label and row (B,) int64."""
-        index = torch.as_tensor(rows, dtype=torch.int64)
-        batch = {"times": self.times[index], "label": self.labels[index], "row": index}
-        for role, stream in self.streams.items():
-            if role in self.held:
-                batch[role] = self.held[role].index_select(0, index)
-            else:
-                batch[role] = torch.from_numpy(
-                    stream.store.read([self.ids[row] for row in index.tolist()], stream.name)
-                )
-        return batch
-
-
-def _sample_bytes(stream: Stream) -> int:
-    return int(np.prod(stream.sample_shape)) * np.dtype(stream.store.fields[stream.name][1]).itemsize
+def table(samples: Samples, ids: Sequence[str], memory: float) -> Tokens | Rows:
+    """The samples by row number: token grids, those with maps, or videos with a row a frame."""
+    kinds = {Videos: Rows, Clips: ClipTable}
+    return kinds.get(type(samples), Tokens)(samples, ids, memory)
 
 
 class ShuffledBatches(Sampler[list[int]]):

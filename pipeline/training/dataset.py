@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline.config import canonical_json
 
 # The manifest's own module, not the package: the package's other half opens videos.
-from pipeline.datasets.manifest import classes, read_manifest
+from pipeline.datasets.manifest import classes, map_digest_of, read_manifest
 from pipeline.store import FeatureStore
 
 TIME_TOLERANCE = 1e-3  # seconds: far below the 40 ms of a frame
@@ -103,7 +103,7 @@ def join(
         DataError: a store made from other content than the manifest's, a sample that a store has not seen, streams
             whose times or crops differ, or nothing to train on.
     """
-    streams = {role: _stream(role, store) for role, store in stores.items()}
+    streams = {role: token_stream(role, store) for role, store in stores.items()}
     _same_box(streams)
     names = classes(frame)
     index = {name: i for i, name in enumerate(names)}
@@ -170,7 +170,11 @@ def learnable(
 
 
 def usable(
-    frame: pd.DataFrame, stores: Mapping[str, FeatureStore], wanted: Collection[str], labelled: pd.Series
+    frame: pd.DataFrame,
+    stores: Mapping[str, FeatureStore],
+    wanted: Collection[str],
+    labelled: pd.Series,
+    spared: Collection[str] = (),
 ) -> Usable:
     """Sorts the manifest's rows; each is counted once.
 
@@ -181,6 +185,7 @@ def usable(
         stores: role -> store.
         wanted: names of splits.
         labelled: bool, a row each.
+        spared: reasons to have failed in a store that do not make a sample unusable.
 
     Raises:
         DataError: a sample in two of the splits, a store made from other content than the manifest's, or a sample that
@@ -191,15 +196,18 @@ def usable(
     splits: dict[str, list[str]] = {split: [] for split in wanted}
     rows, digests = [], {}
     stored = {role: set(store.samples) for role, store in stores.items()}
+    kinds = {role: store.provenance["config"]["backbone"] for role, store in stores.items()}
     # Features that somebody else computed do not say from which file.
-    dated = [role for role, store in stores.items() if store.provenance["config"]["backbone"] != "npy"]
+    dated = [role for role, kind in kinds.items() if kind != "npy"]
     for row, has_label in zip(frame.itertuples(index=False), labelled, strict=True):
         reason = None if row.status == "ok" else row.status
         for role, store in stores.items():
             known = row.sample in stored[role] or row.sample in store.failed
-            if known and role in dated and store.digest(row.sample) != row.digest:
+            digest = map_digest_of(row) if kinds[role] == "maps" else row.digest
+            if known and role in dated and store.digest(row.sample) != digest:
                 raise DataError(_stale(row.sample, role, store, "was made from another file than the manifest's"))
-            reason = reason or store.failed.get(row.sample)
+            why = store.failed.get(row.sample)
+            reason = reason or (None if why in spared else why)
         chosen = splits.keys() & row.split.split("+")
         if len(chosen) > 1:
             both = " and in ".join(repr(split) for split in splits if split in chosen)
@@ -212,11 +220,11 @@ def usable(
             skipped += 1
         else:
             for role, store in stores.items():
-                if row.sample not in stored[role]:
+                if row.sample not in stored[role] and row.sample not in store.failed:
                     raise DataError(_stale(row.sample, role, store, "is not in it"))
             splits[chosen.pop()].append(row.sample)
             rows.append(row)
-            digests[row.sample] = row.digest
+            digests[row.sample] = map_digest_of(row) if "maps" in kinds.values() else row.digest
     return Usable(rows, splits, digests, failed, unlabelled, skipped)
 
 
@@ -242,7 +250,7 @@ def carve(samples: Sequence[str], labels: Mapping[str, int], share: float, seed:
     return held
 
 
-def _stream(role: str, store: FeatureStore) -> Stream:
+def token_stream(role: str, store: FeatureStore) -> Stream:
     """The token field of a store: the one whose samples have three axes, steps x tokens x width."""
     fields = {name: shape for name, (shape, _) in store.fields.items() if len(shape) == 3}
     if len(fields) != 1:

@@ -13,9 +13,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from pipeline.training.data import Batch
 from pipeline.training.dataset import Samples
 from pipeline.training.registry import KINDS, predict
+from pipeline.training.table import Batch
 
 LR_BATCH = 256  # the batch that params' lr is given for
 
@@ -91,12 +91,22 @@ class HeadModule(TrainedModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and a cosine per optimiser step."""
-        config = self.config
-        peak = config.lr * config.batch_size / LR_BATCH
-        optimizer = torch.optim.AdamW(parameter_groups(self.model, config.weight_decay), lr=peak, betas=(0.9, 0.999))
-        warmup, total = round(config.warmup_epochs * self.steps), config.epochs * self.steps
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, warmup, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return adamw_and_cosine(self.model, self.config, self.steps)
+
+
+def adamw_and_cosine(model: nn.Module, config: Any, steps: int) -> dict[str, Any]:
+    """AdamW, and a cosine per optimiser step after a linear warm-up, as Lightning takes them.
+
+    Args:
+        model: what is trained.
+        config: of a head: lr per 256 samples of batch, weight_decay, warmup_epochs, epochs.
+        steps: optimiser steps an epoch.
+    """
+    peak = config.lr * config.batch_size / LR_BATCH
+    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=peak, betas=(0.9, 0.999))
+    warmup, total = round(config.warmup_epochs * steps), config.epochs * steps
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, warmup, total))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def lr_factor(step: int, warmup: int, total: int) -> float:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.heads.clip_align import ClipAlign
 from pipeline.heads.fact import Fact, FactClip, Parts, TimeMask, blocks
 from pipeline.heads.gasm_cast import GasmCast
+from pipeline.training.clips import Clips
 from pipeline.training.dataset import Samples
 from pipeline.training.frames import Videos
 
@@ -81,6 +83,30 @@ def _fact_clip(config: Any, samples: Videos) -> FactClip:
     return FactClip(_fact(config, samples), text_dim, chosen.target, chosen.hidden, chosen.dropout, chosen.temperature)
 
 
+def _clip_align(config: Any, samples: Clips) -> ClipAlign:
+    tokens, maps, chosen = samples.streams["tokens"], samples.streams["maps"], config.model.model_dump()
+    guided, kind, sigmoid = (chosen.pop(name) for name in ("map_guided", "map_guided_type", "sigmoid_gate"))
+    head = ClipAlign(
+        tokens.width,
+        tokens.grid,
+        len(samples.classes),
+        maps.channels,
+        maps.scale,
+        guidance=kind if guided else "none",
+        gate="sigmoid" if sigmoid else "linear",
+        compat=config.compat,
+        **chosen,
+    )
+    head.mean_map_CTHW.copy_(samples.mean_map)
+    # What no loss reaches is not trained: weight decay would change it, and several devices would wait for it.
+    if not config.loss.clip_weight:
+        idle = [head.project_video, head.project_attn, *([head.maps] if head.source == "video" else [])]
+        for module in idle:
+            module.requires_grad_(False)
+        head.log_scale.requires_grad_(False)
+    return head
+
+
 KINDS = {
     "gasm_cast": Kind(
         build=_gasm_cast,
@@ -88,6 +114,7 @@ KINDS = {
         roles=("semantic", "motion"),
         forward=lambda module, batch: module(batch["semantic"], batch["motion"], batch["times"]),
     ),
+    "clip_align": Kind(build=_clip_align, limit=20_000_000),
     "fact": Kind(build=_fact, limit=200_000_000),
     "fact_clip": Kind(build=_fact_clip, limit=200_000_000),
 }

@@ -12,7 +12,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from pipeline.heads.fact import BlockOutput, FactClip, LossSettings, clip_loss, fact_loss, predict, targets_of
 from pipeline.training.frames import IGNORE, Videos, transcript
-from pipeline.training.module import Batch, TrainedModule
+from pipeline.training.module import TrainedModule
+from pipeline.training.table import Batch
 
 
 class SegmentationModule(TrainedModule):

@@ -1,6 +1,9 @@
 """What both tables of features share: how batches are drawn from one. Knows no sample."""
 
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+Batch = dict[str, Tensor]
 
 
 class Table(Dataset):

@@ -19,7 +19,9 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.config import AFTER_TRAINING, Params, canonical_json
+from pipeline.training.alignment import AlignmentModule
 from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
+from pipeline.training.clips import open_clips
 from pipeline.training.data import FeatureData
 from pipeline.training.dataset import SHOWN, Samples, open_samples
 from pipeline.training.frames import open_videos
@@ -36,7 +38,12 @@ from pipeline.training.run_folder import (
 )
 from pipeline.training.segmentation import SegmentationModule
 
-MODULES = {"classification": HeadModule, "segmentation": SegmentationModule, "zeroshot": SegmentationModule}
+MODULES = {
+    "classification": HeadModule,
+    "segmentation": SegmentationModule,
+    "zeroshot": SegmentationModule,
+    "alignment": AlignmentModule,
+}
 STAND_INS = "stand_ins"  # the folder, in a run's, of the training from which γ is chosen
 
 
@@ -46,14 +53,21 @@ def say(line: str) -> None:
 
 
 def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
-    """The samples of a head as its params ask for them. Errors: see `dataset.join` and `frames.open_videos`."""
+    """The samples of a head as its params ask for them. Errors: see `dataset.join`, `open_clips`, `open_videos`."""
     config = params.head(head)
-    wanted = {
-        "train": config.train_split,
-        "evaluated": config.eval_split,
-        "holdout": config.holdout,
-        "seed": config.seed,
-    }
+    wanted = {"train": config.train_split, "evaluated": config.eval_split, "seed": config.seed}
+    if config.task == "alignment":
+        drawn = config.clinicians
+        return open_clips(
+            manifest,
+            features,
+            **wanted,
+            holdout=config.holdout_split,
+            learned_from=drawn and drawn.train,
+            evaluated_with=drawn and drawn.evaluated,
+            fraction=config.fraction,
+        )
+    wanted["holdout"] = config.holdout
     if config.task == "classification":
         return open_samples(manifest, features, **wanted)
     dataset = params.datasets[config.dataset]

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Params, override, parse_params
-from pipeline.datasets.manifest import FACTS, write_manifest
+from pipeline.datasets.manifest import FACTS, LATER, write_manifest
 from pipeline.store import ShardWriter
 
 STEPS = 4
@@ -120,7 +120,8 @@ def frame(per_class: dict[str, int]) -> pd.DataFrame:
     table["digest"] = [digest(sample) for sample in table["sample"]]
     table["status"] = "ok"
     table["shard"] = 0
-    table["segments"] = None
+    for name in LATER:
+        table[name] = None
     facts = {"duration": 4.0, "frames": 48, "fps": 12.0, "width": 64, "height": 64, "codec": "vp9", "rotation": 0}
     for name, value in {**facts, "edit_list": False, "decord_exact": True, "bytes": 1, "mtime_ns": 1}.items():
         table[name] = value

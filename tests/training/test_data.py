@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.data import FeatureData, OrderedBatches, ShuffledBatches, Tokens
+from pipeline.training.data import FeatureData, OrderedBatches, ShuffledBatches
 from pipeline.training.dataset import DataError
+from pipeline.training.tokens import Tokens
 from pipeline.training.trainer import head_samples
 from tests.training.learnable import FIELDS
 

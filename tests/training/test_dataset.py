@@ -1,9 +1,11 @@
 """What may be learned from: joining, refusing, carving."""
 
+import numpy as np
 import pytest
 
-from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, carve, join
+from pipeline.datasets import map_digest_of
+from pipeline.store import FeatureStore, ShardWriter
+from pipeline.training.dataset import DataError, carve, join, usable
 from tests.training.learnable import CLASSES, FEATURES, GRIDS, WIDTHS, digest, frame, write_store
 
 ASKED = {"train": "train", "evaluated": "validation", "holdout": 0.25, "seed": 0}
@@ -72,6 +74,30 @@ def test_a_sample_that_failed_before_it_was_replaced_is_stale_too(tmp_path):
     replaced.loc[5, "digest"] = digest("another video")
     with pytest.raises(DataError, match="stale"):
         _join(tmp_path, replaced, stored=table, failed={"train-rising-1": "short: cut"})
+
+
+def test_a_store_of_maps_is_compared_by_video_and_map(tmp_path):
+    table = frame({"train": 4})
+    table["map_digest"] = [digest(f"the map of {sample}") for sample in table["sample"]]
+    provenance = {"key": "keymaps", "feature": "maps", "config": {"backbone": "maps"}}
+    samples = [(row.sample, map_digest_of(row)) for row in table.itertuples()]
+    base, fields = tmp_path / "maps-keymaps" / "shard-000", {"maps": ((1,), "float16")}
+    with ShardWriter(base, samples, fields, provenance) as writer:
+        for sample, _ in samples:
+            writer.put(sample, {"maps": np.zeros(1)}, {})
+        writer.finish()
+    motion = FeatureStore(write_store(tmp_path, "motion", table))
+    stores = {"motion": motion, "maps": FeatureStore(tmp_path / "maps-keymaps")}
+
+    def found(table, stores=stores):
+        return usable(table, stores, ("train",), table["label"].notna())
+
+    replaced = table.copy()
+    replaced.loc[5, "map_digest"] = digest("another map")
+    assert found(table).digests == dict(samples), "what was learned from follows the maps"
+    assert found(replaced, {"motion": motion}).digests == dict(zip(table["sample"], table["digest"], strict=True))
+    with pytest.raises(DataError, match=r"the maps store \(maps-keymaps\) is stale: sample train-rising-1 was"):
+        found(replaced)
 
 
 def test_a_sample_that_the_store_has_not_seen_is_refused_by_name(tmp_path):
