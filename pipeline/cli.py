@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Params, ParamsError, feature_dir, load_params
-from pipeline.plan import Plan
+from pipeline.plan import Plan, Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 # A pipe has no width of its own: in a log a table should not be folded at 80 columns.
@@ -122,7 +122,7 @@ def derive(
     params: ParamsOption = "params.yaml",
     root: Path = FEATURES,
 ) -> None:
-    """Make a feature from another feature's store: no backbone runs, no video is opened."""
+    """Make a feature from another feature's store: no backbone runs."""
     from pipeline.extraction import derive as run
 
     chosen = load_params(params)
@@ -244,6 +244,33 @@ def mine(head: str, params: ParamsOption = "params.yaml", changes: Overrides = N
 
 
 @app.command()
+def sweep(
+    name: str,
+    keys: Annotated[list[str], typer.Argument(help="Of the runs to make.")],
+    params: ParamsOption = "params.yaml",
+) -> None:
+    """Mine and score the variants of an ablation, many in one process: arithmetic on caches, a second each."""
+    from pipeline.evaluation import evaluate as score
+    from pipeline.evaluation.negatives import mine_negatives
+    from pipeline.training.dataset import DataError
+
+    plan = Plan(load_params(params))
+    chosen_rows, seeds = plan.params.ablations[name].rows, plan.params.ablations[name].seeds
+    rows = [f"{row}, seed {seed}" for row in chosen_rows for seed in seeds]
+    runs = {run.key: (row, run) for row, run in zip(rows, plan.ablation_runs(name), strict=True)}
+    if absent := [key for key in keys if key not in runs]:
+        raise typer.BadParameter(f"{absent[0]} is no run of ablations.{name}: known are {', '.join(runs)}")
+    for key in keys:
+        row, found = runs[key]
+        chosen, head, manifest, features, run = _arguments(plan, found)
+        try:
+            mine_negatives(chosen, head, FEATURES, features, run)
+            score(chosen, head, manifest, features, run)
+        except DataError as error:
+            raise DataError(f"ablations.{name}, {row}: {error}") from error
+
+
+@app.command()
 def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
     """Evaluate a trained head on its evaluation split: result.json and predictions beside the run."""
     from pipeline.evaluation import evaluate as run
@@ -309,10 +336,13 @@ def _run_arguments(params: str, head: str, changes: list[str] | None):
 
     plan = Plan(load_params(params))
     overrides = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes or ())}
-    run = plan.run(head, overrides)
-    chosen = plan.params.replacing(head, run.config)
+    return _arguments(plan, plan.run(head, overrides))
+
+
+def _arguments(plan: Plan, run: Run):
+    chosen = plan.params.replacing(run.head, run.config)
     features = {role: feature_dir(chosen, *read) for role, read in run.config.inputs.items()}
-    return chosen, head, FEATURES / run.dataset / "manifest.parquet", features, Path(run.folder)
+    return chosen, run.head, FEATURES / run.dataset / "manifest.parquet", features, Path(run.folder)
 
 
 @app.command()

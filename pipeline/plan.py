@@ -76,7 +76,7 @@ class Plan:
             ParamsError: an override that does not fit, or two variants that are one training.
         """
         ablation, owner, runs = self.params.ablations[name], {}, []
-        for variant, changes in ablation.variants.items():
+        for variant, changes in ablation.rows.items():
             for seed in ablation.seeds:
                 run = self.run(ablation.head, {**changes, "seed": seed})
                 if (other := owner.setdefault(run.key, (variant, seed))) != (variant, seed):
@@ -87,6 +87,11 @@ class Plan:
                 runs.append(run)
         return runs
 
+    def ablation_folder(self, name: str) -> str:
+        """Where an ablation's table lies: that of clip_align, which is the whole study, beside the results."""
+        task = self.params.head(self.params.ablations[name].head).task
+        return "results" if task == "alignment" else "results/ablations"
+
     @cached_property
     def claimed(self) -> dict[tuple[str, str], list[Run]]:
         """(ablation, variant) -> its runs, a seed each, of every figure that a claim names."""
@@ -94,7 +99,7 @@ class Plan:
         for claim in self.params.claims.values():
             for figure in claim.figures:
                 ablation = self.params.ablations[figure.ablation]
-                first = list(ablation.variants).index(figure.variant) * len(ablation.seeds)
+                first = list(ablation.rows).index(figure.variant) * len(ablation.seeds)
                 runs = self.ablation_runs(figure.ablation)[first : first + len(ablation.seeds)]
                 found[figure.ablation, figure.variant] = runs
         return found
@@ -104,6 +109,17 @@ class Plan:
         """Every run that params refer to, by (head, key)."""
         chosen = [*self.results.values(), *(run for name in self.params.ablations for run in self.ablation_runs(name))]
         return {(run.head, run.key): run for run in chosen}
+
+    @cached_property
+    def swept(self) -> dict[str, list[Run]]:
+        """Ablation -> the runs that one job makes, since none is trained: each once, and none that a result shows."""
+        found: dict[str, list[Run]] = {}
+        taken = {run.key for run in self.results.values()}
+        for name, ablation in self.params.ablations.items():
+            if self.params.head(ablation.head).task == "ood":
+                found[name] = [run for run in self.ablation_runs(name) if run.key not in taken]
+                taken |= {run.key for run in found[name]}
+        return {name: runs for name, runs in found.items() if runs}
 
     def part(
         self,
@@ -120,8 +136,10 @@ class Plan:
         document = json.loads(params.part(dataset=dataset, features=features, head=head))
         if chosen:
             document["ablations"] = {ablation: chosen.model_dump(mode="json")}
-            reads = {read.feature: None for run in self.ablation_runs(ablation) for read in run.config.inputs.values()}
-            document["features"] |= json.loads(params.part(features=tuple(reads)))["features"]
+            for run in self.ablation_runs(ablation):
+                read = json.loads(self.params.replacing(head, run.config).part(head=head))
+                for section in ("datasets", "features"):
+                    document[section] |= read[section]
         return canonical_json(document)
 
     @property
@@ -229,14 +247,10 @@ class Plan:
             self._shards[state] = sorted({assigned[sample] for sample in samples})
         return self._shards[state]
 
-    def shard_manifests(self, head: str, key: str) -> list[str]:
-        """The shard manifests of every feature that a run reads."""
-        run = self.runs[head, key]
-        return [
-            self.shard_path(read.dataset, read.feature, shard)
-            for read in run.config.inputs.values()
-            for shard in self.shards(read.dataset)
-        ]
+    def shard_manifests(self, *runs: Run) -> list[str]:
+        """The shard manifests of every feature that runs read."""
+        reads = dict.fromkeys(read for run in runs for read in run.config.inputs.values())
+        return [self.shard_path(*read, shard) for read in reads for shard in self.shards(read.dataset)]
 
     def shard_digest(self, manifest: str, shard: int) -> str:
         """Digest of a shard's samples. Raises FileNotFoundError while the manifest does not hold the shard yet."""

@@ -116,13 +116,14 @@ class Predictor:
         self.texts = read_texts(config, head, root, features, run)
         self.pixels, self.tower = preprocessor(tokens), load(tokens, device)
         self.cams = Cams(params, config.features.cam, root)
-        self.scorer = Scorer(config, head, self.texts, self.cams.block.grid, device)
+        self.scorer = Scorer(config, head, self.texts, self.cams.blocks.last.grid, device)
 
     def score(self, path: Path) -> Scored:
         """Raises VideoError: the file cannot be read. PredictionError: what CLIP makes of it is not finite."""
         tokens_BTD = self.tokens(path)
         try:
-            image_BE = _stored(unit(self.cams.block.embed(tokens_BTD)))
+            last = self.cams.blocks.last
+            image_BE = _stored(unit(last.embed(self.cams.blocks.before_last(tokens_BTD))))
             maps_BN, patches_BNE = map(_stored, self.cams.of(_stored(tokens_BTD)))
             found = self.scorer.score(image_BE, maps_BN, patches_BNE)
         except ValueError as error:
@@ -144,7 +145,7 @@ class Predictor:
                 yield error
 
     def tokens(self, path: Path) -> Tensor:
-        """(1, T, D) float32: what enters CLIP's last block. Raises VideoError."""
+        """(1, T, D) float32: what enters the block that the maps begin with. Raises VideoError."""
         pixels_1CHW = torch.from_numpy(self.pixels(read_picture(path)[None]))
         return self.tower(pixels_1CHW[None])["cam_tokens"]
 

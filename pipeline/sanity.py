@@ -102,8 +102,9 @@ def _sites(seen: _Seen) -> Iterator[Check]:
 
     cams = seen.predictor.cams
     tokens_BTD = torch.cat([seen.predictor.tokens(path) for path in paths])
-    target_BE = cams.targets(tokens_BTD)
-    usual, ours = output_map(cams.block, tokens_BTD, target_BE), cams.block.cam(tokens_BTD, target_BE, cams.chosen.site)
+    last, last_BTD = cams.blocks.last, cams.blocks.before_last(tokens_BTD)
+    target_BE = cams.targets(last_BTD)
+    usual, ours = output_map(last, last_BTD, target_BE), last.cam(last_BTD, target_BE, cams.chosen.site)
     figures = f"largest of {len(ids)} pictures {float(usual.abs().max()):.3g}"
     yield Check("by autograd, the map at the last block's output is zero", figures, not usual.any())
     least = float(ours.abs().amax(dim=1).min())

@@ -117,11 +117,11 @@ MISSING = {name: r"no list of videos \(\*\.bundle\) in data/{}/splits" for name 
 def test_a_plan_without_the_data_is_one_error_that_names_the_file_and_the_remedy(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     plan = Plan(params_of(name))
-    ((head, key), *_) = plan.runs
+    (run, *_) = plan.runs.values()
     with pytest.raises(
         DatasetError, match=MISSING[name].format(name) + r".*put the data set's files? there .*params\.yaml"
     ):
-        plan.shard_manifests(head, key)
+        plan.shard_manifests(run)
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -138,6 +138,6 @@ def test_with_the_files_of_the_docs_everything_is_planned(name, tmp_path, monkey
         (root / "held_out.txt").write_text("pour_coffee\n")
         write_texts(root / "texts.txt", ["SIL", "take cup", "pour coffee"])
     plan = Plan(params)
-    for head, key in plan.runs:
-        assert plan.shard_manifests(head, key)
+    for run in plan.runs.values():
+        assert plan.shard_manifests(run)
     assert f"{name}_segmentation" in plan.results

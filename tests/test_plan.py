@@ -33,6 +33,25 @@ def test_variants_of_an_ablation_that_are_one_training_are_refused(monkeypatch):
         Plan(parse_params(document)).ablation_runs("splits")
 
 
+def test_runs_of_heads_without_training_are_swept_each_once_and_the_result_apart(plan):
+    swept = [run.key for runs in plan.swept.values() for run in runs]
+    assert {plan.params.ablations[name].head for name in plan.swept} == {"negalign"}
+    assert len(swept) == len(set(swept)) and plan.results["waterbirds_ood"].key not in swept
+    made = {run.key for name in plan.swept for run in plan.ablation_runs(name)}
+    assert made == {*swept, plan.results["waterbirds_ood"].key}
+
+
+def test_the_part_of_an_ablation_holds_the_data_sets_that_its_variants_read(plan):
+    document = plan.params.model_dump(mode="json")
+    other = {"dataset": "toy-assembly-texts", "feature": "clip_text_negatives"}
+    document["claims"], document["ablations"] = (
+        {},
+        {"names": {"head": "negalign", "seeds": [0], "variants": {"other": {"classes": other}}}},
+    )
+    part = load_params(Plan(parse_params(document)).part(ablation="names"))
+    assert "toy-assembly-texts" in part.datasets and "toy-ssv2" not in part.datasets
+
+
 @pytest.fixture
 def plan(monkeypatch):
     monkeypatch.chdir(ROOT)

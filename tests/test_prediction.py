@@ -184,8 +184,8 @@ def test_the_usual_map_is_zero_because_its_output_reads_cls_alone(arguments):
     predictor, row = Predictor(*arguments), next(predictions(arguments).itertuples())
     tokens = predictor.tokens(file_of(row))
     target = predictor.cams.targets(tokens)
-    assert not output_map(predictor.cams.block, tokens, target).any()
-    assert predictor.cams.block.cam(tokens, target).abs().max() > 0
+    assert not output_map(predictor.cams.blocks.last, tokens, target).any()
+    assert predictor.cams.blocks.last.cam(tokens, target).abs().max() > 0
 
 
 def failing(arguments):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pipeline.config import Params
-from pipeline.evaluation import classification, ood, segmentation
+from pipeline.evaluation import alignment, classification, ood, segmentation
 from pipeline.evaluation.provenance import counted, deterministic, opened, provenance
 from pipeline.training.run_folder import write_json
 from pipeline.training.trainer import accelerator, say
@@ -19,6 +19,7 @@ TASKS = {
     "classification": classification.evaluate,
     "segmentation": segmentation.evaluate,
     "zeroshot": segmentation.evaluate,
+    "alignment": alignment.evaluate,
     "ood": ood.evaluate,
 }
 

@@ -123,11 +123,14 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
     table = pd.concat([scored(scorer, samples, name, part) for name, parts in samples.sets.items() for part in parts])
     table = table.reset_index(drop=True)
     at, standard = _parts(table), {}
-    if config.score.zscore:
-        fitted = Standard.fit(torch.tensor(at["id", "reference"]["star"].to_numpy()))
-        table["star"] = fitted.apply(torch.tensor(table["star"].to_numpy())).numpy()
-        standard = {"standard": fitted._asdict()}
-    lam = weigh(config, table)
+    try:
+        if config.score.zscore:
+            fitted = Standard.fit(torch.tensor(at["id", "reference"]["star"].to_numpy()))
+            table["star"] = fitted.apply(torch.tensor(table["star"].to_numpy())).numpy()
+            standard = {"standard": fitted._asdict()}
+        lam = weigh(config, table)
+    except ValueError as error:
+        raise DataError(f"heads.{head}: {error}") from error
     table["negalign"] = combine(table["star"], table["p_align"], lam)
     at = _parts(table)
     inside = at["id", "evaluated"]
@@ -143,6 +146,7 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
             f"{lam:g}": _mean(found["lambda_sweep"][f"{lam:g}"] for found in sets.values()) for lam in config.lam.values
         },
         "statistics": {name: _statistics(at[name, "evaluated"]) for name in ("id", *sorted(config.ood))},
+        "pointing_game": _pointing(samples),
         "words": scorer.words,
         "classes": scorer.classes,
         **standard,
@@ -183,6 +187,10 @@ def read_texts(config: NegAlignHead, head: str, root: Path, features: Mapping[st
     if not (run / TABLE).exists():
         raise DataError(f"{run / TABLE} does not exist: mine the negative words first (`mine {head}`)")
     table = pd.read_csv(run / TABLE, dtype=str, keep_default_na=False)
+    if absent := [column for column in ("word", "role") if column not in table]:
+        raise DataError(
+            f"{run / TABLE} has no column {absent[0]!r}; delete it and mine the words again (`mine {head}`)"
+        )
     classes, classes_CE = embedded(root, config.classes.dataset, features["classes"])
     negatives_ME = vectors(FeatureStore(features["words"], verify=True), table["word"].tolist())
     return Texts(classes, classes_CE, table, negatives_ME)
@@ -262,6 +270,38 @@ def read_patches(cam: FeatureStore, ids: list[str], device: torch.device) -> tup
     """Maps (B, N) and embeddings (B, N, E) of the patches of a few pictures."""
     maps_BN, patches_BNE = (torch.from_numpy(cam.read(ids, name)).to(device) for name in ("map", "patch_embed"))
     return maps_BN.float(), patches_BNE
+
+
+def _pointing(samples: Pictures) -> dict[str, float] | None:
+    """How often the peak of an evaluated ID picture's map is on the object; None without masks of the objects.
+
+    A peak is a patch, the first of equals. `touched`: some of that patch is the object, which is the published game
+    with half a patch for its tolerance of 15 pixels; `half`: at least half of it is. `chance` and `chance_half` are the
+    same of a map without a peak, all zeros, any patch of which may be taken: the means over patches. Pictures whose
+    mask is absent or empty are left out.
+
+    Source: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016.
+    """
+    if "masks" not in samples.streams:
+        return None
+    cam, masks = (samples.streams[role].store for role in ("cam", "masks"))
+    known = set(masks.samples)
+    ids = [sample for sample in samples.sets["id"]["evaluated"] if sample in known]
+    if not ids:
+        return None
+    covered_BN = masks.read(ids, "maps").reshape(len(ids), -1).astype(np.float64)
+    shown = covered_BN.any(axis=1)
+    covered_BN, maps_BN = covered_BN[shown], cam.read(ids, "map")[shown]
+    if not len(covered_BN):
+        return None
+    peak_B = np.take_along_axis(covered_BN, maps_BN.argmax(axis=1)[:, None], axis=1)[:, 0]
+    return {
+        "touched": 100 * float((peak_B > 0).mean()),
+        "half": 100 * float((peak_B >= 0.5).mean()),
+        "chance": 100 * float((covered_BN > 0).mean()),
+        "chance_half": 100 * float((covered_BN >= 0.5).mean()),
+        "pictures": len(covered_BN),
+    }
 
 
 def _parts(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import auc, roc_curve
+from sklearn.metrics import roc_curve
 
 from pipeline.evaluation.segment_metrics import interval
 from pipeline.heads.negalign import combine
@@ -37,14 +37,7 @@ def ood_metrics(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, floa
     scores, n_id, n_ood = _joined(id_scores, ood_scores)
     truth = np.arange(n_id + n_ood) < n_id
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
-    # Counts taken for ID at each threshold, from none to all; read from the other end, what is taken for OOD.
-    hits, false = np.rint(tpr * n_id), np.rint(fpr * n_ood)
-    return {
-        "auroc": 100 * float(auc(fpr, tpr)),
-        "aupr_in": 100 * _average_precision(hits, false),
-        "aupr_out": 100 * _average_precision((n_ood - false)[::-1], (n_id - hits)[::-1]),
-        "fpr95": 100 * float(fpr[np.argmax(tpr >= RECALL)]),
-    }
+    return _figures(np.rint(tpr * n_id), np.rint(fpr * n_ood))
 
 
 def ood_intervals(
@@ -56,13 +49,29 @@ def ood_intervals(
         id_scores, ood_scores: as for `ood_metrics`.
         draws, seed: of the resamples.
     """
-    scores, n_id, n_ood = _joined(id_scores, ood_scores)
+    scores, n_id, _ = _joined(id_scores, ood_scores)
     random = np.random.default_rng(seed % 2**64)
-    drawn = [
-        ood_metrics(scores[random.integers(0, n_id, n_id)], scores[n_id + random.integers(0, n_ood, n_ood)])
-        for _ in range(draws)
-    ]
+    # Sorted once: a draw only counts anew, in a hundredth of the time that a library takes to look at its arguments.
+    levels, place = np.unique(-scores, return_inverse=True)
+
+    def counts(places: np.ndarray) -> np.ndarray:
+        taken = np.bincount(places[random.integers(0, len(places), len(places))], minlength=len(levels))
+        return np.concatenate([[0], taken.cumsum()])
+
+    drawn = [_figures(counts(place[:n_id]), counts(place[n_id:])) for _ in range(draws)]
     return {name: interval(np.array([figures[name] for figures in drawn])) for name in FIGURES}
+
+
+def _figures(hits: np.ndarray, false: np.ndarray) -> dict[str, float]:
+    """From the counts of ID and OOD taken for ID at each threshold, from none to all."""
+    (n_id, n_ood), tpr, fpr = (hits[-1], false[-1]), hits / hits[-1], false / false[-1]
+    return {
+        "auroc": 100 * float(np.trapezoid(tpr, fpr)),
+        "aupr_in": 100 * _average_precision(hits, false),
+        # Read from the other end, what is taken for OOD.
+        "aupr_out": 100 * _average_precision((n_ood - false)[::-1], (n_id - hits)[::-1]),
+        "fpr95": 100 * float(fpr[np.argmax(tpr >= RECALL)]),
+    }
 
 
 def lambda_sweep(
@@ -132,7 +141,7 @@ def fit_lambda(star_id: np.ndarray, p_id: np.ndarray, star_ood: np.ndarray, p_oo
 
 def _average_precision(hits: np.ndarray, false: np.ndarray) -> float:
     """Mean of precision over the steps of recall; counts from no sample to all, as the threshold falls."""
-    taken = hits[1:] + false[1:]  # every threshold takes one more at least
+    taken = np.maximum(hits[1:] + false[1:], 1)  # of a draw, thresholds before its first sample take none
     return float(np.sum(np.diff(hits) * hits[1:] / taken) / hits[-1])
 
 

@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.config import override, parse_params
 from pipeline.evaluation import ood
 from pipeline.evaluation.negatives import TABLE
 from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, ood_metrics
-from pipeline.store import StoreError
+from pipeline.store import FeatureStore, StoreError
 from pipeline.training.dataset import DataError
-from tests.evaluation.pictures import CLASSES, FAILED, OOD, SPLITS, make, picture
+from tests.evaluation.pictures import CLASSES, FAILED, OOD, SPLITS, make, picture, write_store
 
 COLUMNS = ("predicted", "cam_valid", "neglabel", "star", "p_align", "negalign")
 OFF = {"lam__fixed": 0.0}
@@ -54,6 +55,41 @@ def evaluated(world, tmp_path):
         return table_of(tmp_path / "run"), result
 
     return evaluate
+
+
+# --- the pointing game ------------------------------------------------------------------------------------------------
+
+
+def with_masks(world, directory, masks):
+    """The world with a store of masks (1, 1, 3, 3) of ID pictures."""
+    document = world.params.model_dump(mode="json")
+    document["features"]["masks"] = {"backbone": "maps", "source": "cam", "scale": 1}
+    params = parse_params(document)
+    config = override(params.head("negalign"), {"features.masks": "masks"})
+    write_store(directory, "masks", {name: {"maps": mask.reshape(1, 1, 3, 3)} for name, mask in masks.items()})
+    return world._replace(params=params.replacing("negalign", config), stores=world.stores | {"masks": directory})
+
+
+def test_the_pointing_game_is_a_literal_count_over_the_masks_that_are_there(world, tmp_path):
+    rng = np.random.default_rng(0)
+    masks = {f"test-{i}": rng.choice([0, 0.3, 0.5, 1], size=9, p=[0.5, 0.2, 0.1, 0.2]) for i in range(10)}
+    masks["test-4"] = np.zeros(9)  # no object: no peak could be on it
+    told = with_masks(world, tmp_path / "masks", masks).evaluated(tmp_path / "run")["pointing_game"]
+    cam = FeatureStore(world.stores["cam"])
+    touched, half, chance, chance_half = [], [], [], []
+    for name, mask in masks.items():
+        if name in (FAILED, "test-4"):
+            continue
+        peak = max(range(9), key=lambda patch: cam.read([name], "map")[0][patch])
+        touched.append(mask[peak] > 0), half.append(mask[peak] >= 0.5)
+        chance += [value > 0 for value in mask]
+        chance_half += [value >= 0.5 for value in mask]
+    wanted = {"touched": touched, "half": half, "chance": chance, "chance_half": chance_half}
+    assert told == pytest.approx({name: 100 * np.mean(of) for name, of in wanted.items()} | {"pictures": 8})
+
+
+def test_without_masks_there_is_no_pointing_game(base):
+    assert base[1]["pointing_game"] is None
 
 
 # --- the figures ------------------------------------------------------------------------------------------------------
@@ -253,6 +289,20 @@ def test_a_list_of_words_that_does_not_fit_is_refused(world, base, tmp_path, edi
     edit(pd.read_csv(base[0] / TABLE, keep_default_na=False)).to_csv(tmp_path / TABLE, index=False)
     with pytest.raises((DataError, StoreError), match=says):
         world.evaluated(tmp_path, mined=False)
+
+
+def test_a_table_of_words_without_roles_is_refused_with_the_remedy(world, tmp_path):
+    world.mined(tmp_path / "run")
+    table = tmp_path / "run" / TABLE
+    pd.read_csv(table).drop(columns="role").to_csv(table, index=False)
+    with pytest.raises(DataError, match=r"negatives\.csv has no column 'role'; delete it and mine the words again"):
+        world.evaluated(tmp_path / "run", mined=False)
+
+
+def test_scores_that_cannot_be_standardised_or_weighed_name_the_head(tmp_path):
+    same = make(tmp_path, show=lambda name: picture("test-0"), failed=())
+    with pytest.raises(DataError, match=r"heads\.negalign: all \d+ reference scores are .* no deviation to divide by"):
+        same.changed(score__zscore=True).evaluated(tmp_path / "run")
 
 
 def test_more_groups_than_words_are_refused_by_the_head(evaluated):

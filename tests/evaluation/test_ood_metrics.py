@@ -106,6 +106,19 @@ def test_intervals_hold_the_figures_follow_from_the_seed_and_narrow_with_more_im
         assert narrow[name][1] - narrow[name][0] < high - low
 
 
+@pytest.mark.parametrize("step", [None, 0.5])
+def test_intervals_are_those_of_the_figures_of_pictures_drawn_one_by_one(step):
+    inside, _, outside, _ = made(5, step=step)
+    random, drawn = np.random.default_rng(7), []
+    for _ in range(60):
+        one = [side[random.integers(0, len(side), len(side))] for side in (inside, outside)]
+        drawn.append(ood_metrics(*one))
+    found = ood_intervals(inside, outside, draws=60, seed=7)
+    for name in drawn[0]:
+        wanted = np.percentile([figures[name] for figures in drawn], [2.5, 97.5])
+        assert found[name] == pytest.approx(wanted, rel=1e-12)
+
+
 # --- λ ----------------------------------------------------------------------------------------------------------------
 
 

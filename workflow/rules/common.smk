@@ -40,7 +40,9 @@ def every_result():
 
 
 def every_ablation():
-    return [f"results/ablations/{name}.json" for name in PLAN.params.ablations]
+    return [
+        f"{PLAN.ablation_folder(name)}/{name}.json" for name in PLAN.params.ablations
+    ]
 
 
 def rendered_datasets():
@@ -78,9 +80,7 @@ def look_at(dataset):
 
 def run_shards(wildcards):
     """The shard manifests that a run reads: every shard of every feature of its head."""
-    for read in PLAN.runs[wildcards.head, wildcards.key].config.inputs.values():
-        look_at(read.dataset)
-    return PLAN.shard_manifests(wildcards.head, wildcards.key)
+    return shards_of([PLAN.runs[wildcards.head, wildcards.key]])(wildcards)
 
 
 def every_shard(wildcards):
@@ -119,8 +119,14 @@ def heads_of(*tasks):
     )
 
 
+def scored_alone():
+    """A regular expression of the keys of runs that are no part of a sweep."""
+    swept = "|".join(run.key for runs in PLAN.swept.values() for run in runs)
+    return f"(?!{swept})[0-9a-f]{{10}}" if swept else "[0-9a-f]{10}"
+
+
 def trained_heads():
-    return heads_of("classification", "segmentation", "zeroshot")
+    return heads_of("classification", "segmentation", "zeroshot", "alignment")
 
 
 def results_of(task):
@@ -181,11 +187,28 @@ def run_manifest(wildcards):
 
 def every_manifest(wildcards):
     """The manifest tables of all data sets that a run reads."""
-    inputs = PLAN.runs[wildcards.head, wildcards.key].config.inputs.values()
+    return manifests_of([PLAN.runs[wildcards.head, wildcards.key]])
+
+
+def manifests_of(runs):
+    """The manifest tables of all data sets that runs read."""
+    inputs = [read for run in runs for read in run.config.inputs.values()]
     return [
         f"features/{dataset}/manifest.parquet"
         for dataset in dict.fromkeys(read.dataset for read in inputs)
     ]
+
+
+def shards_of(runs):
+    """A function of the shard manifests that runs read."""
+
+    def shards(wildcards):
+        for run in runs:
+            for read in run.config.inputs.values():
+                look_at(read.dataset)
+        return PLAN.shard_manifests(*runs)
+
+    return shards
 
 
 def text_inputs(wildcards):

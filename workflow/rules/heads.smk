@@ -64,6 +64,7 @@ rule mine:
         "logs/mine/{head}-{key}.tsv"
     wildcard_constraints:
         head=heads_of("ood"),
+        key=scored_alone(),
     conda:
         "../../environment.yml"
     params:
@@ -80,3 +81,31 @@ use rule evaluate as score with:
         code=EVALUATION_CODE,
     wildcard_constraints:
         head=heads_of("ood"),
+        key=scored_alone(),
+
+
+# What is arithmetic on caches does not pay for a process a variant.
+for name, runs in PLAN.swept.items():
+
+    rule:
+        name:
+            f"sweep_{name}"
+        input:
+            manifests=manifests_of(runs),
+            shards=ancient(shards_of(runs)),
+            code=EVALUATION_CODE,
+        output:
+            [f"{run.folder}/result.json" for run in runs],
+        log:
+            f"logs/sweep/{name}.log",
+        benchmark:
+            f"logs/sweep/{name}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: PLAN.params.compute.threads
+        params:
+            part=shlex.quote(PLAN.part(ablation=name)),
+            ablation=name,
+            chosen=" ".join(run.key for run in runs),
+        shell:
+            "python -m pipeline sweep {params.ablation} {params.chosen} --params {params.part} 2>&1 | tee {log}"

@@ -38,6 +38,18 @@ use rule result as zeroshot_result with:
         result=results_of("zeroshot"),
 
 
+use rule result as alignment_result with:
+    output:
+        **published(
+            confusion="confusion matrix",
+            attention="maps, gates and where tokens have their energy",
+            retrieval="retrieval",
+            training="training curve",
+        ),
+    wildcard_constraints:
+        result=results_of("alignment"),
+
+
 use rule result as ood_result with:
     output:
         **published(scores="histograms of scores", **{"lambda": "figures over λ"}),
@@ -90,8 +102,9 @@ rule ablation:
         "../../environment.yml"
     params:
         part=part("ablation"),
+        out=subpath(output.json, parent=True),
     shell:
-        "python -m pipeline ablation {wildcards.ablation} --params {params.part} 2>&1 | tee {log}"
+        "python -m pipeline ablation {wildcards.ablation} --params {params.part} --out {params.out} 2>&1 | tee {log}"
 
 
 use rule ablation as zeroshot_ablation with:
@@ -104,6 +117,14 @@ use rule ablation as zeroshot_ablation with:
         ),
     wildcard_constraints:
         ablation=ablations_of("zeroshot"),
+
+
+# Where the head's specification wants it.
+use rule ablation as alignment_ablation with:
+    output:
+        multiext("results/{ablation}", json=".json", csv=".csv", md=".md"),
+    wildcard_constraints:
+        ablation=ablations_of("alignment"),
 
 
 rule claims:

@@ -1,0 +1,51 @@
+"""What is made from caches: tables whose rows cost no extraction, and one job for rows that cost no training."""
+
+import csv
+import json
+import shutil
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROWS = ("neglabel", "role_aware", "p_align", "negalign")
+
+
+def test_the_rows_of_a_head_without_training_are_one_job_and_reuse_the_result(project):
+    project.run("snakemake --cores 2 results/waterbirds_ood.json")
+    line = "snakemake --cores 2 results/ablations/negalign_parts.json"
+    assert project.jobs(line) == {"sweep_negalign_parts": 1, "ablation": 1}
+    project.run(line)
+    assert project.jobs(line) == {}
+    table = json.loads((project.root / "results/ablations/negalign_parts.json").read_text())["variants"]
+    assert set(table) == set(ROWS)
+    assert table["neglabel"]["mean"]["auroc"] == table["neglabel"]["mean"]["auroc_neglabel"]
+    # The result's own run, made by itself, and what the sweep makes of the same params are one file, byte for byte.
+    own = json.loads((project.root / "results/waterbirds_ood.json").read_text())
+    assert table["negalign"]["per_seed"]["auroc"][0] == own["auroc"]
+    assert own["pointing_game"]["pictures"] == 12
+
+
+def test_the_study_of_clip_align_extracts_once_and_trains_each_row_from_caches(project):
+    def few(document: dict) -> None:
+        study = document["ablations"]["clinic_clip_align_ablations"]
+        study["seeds"] = [0, 1]
+        study["variants"] = {name: study["variants"][name] for name in ("B0", "B3")}
+        document["claims"] = {}
+
+    before = (project.root / "params.yaml").read_text()
+    project.change(few)
+    project.run("snakemake --cores 2 results/clinic_clip_align.json")
+    result = json.loads((project.root / "results/clinic_clip_align.json").read_text())
+    assert set(result["by_clinician"]) == {"c3"} and set(result["retrieval"]) == {"published", "unguided", "shuffled"}
+    for name in ("confusion", "attention", "retrieval", "training"):
+        assert (project.root / f"results/clinic_clip_align_{name}.png").read_bytes().startswith(b"\x89PNG")
+    line = "snakemake --cores 2 results/clinic_clip_align_ablations.json"
+    # B3 with seed 0 is the result's own run: nothing of it is made again.
+    assert project.jobs(line) == {"train": 3, "evaluate": 3, "alignment_ablation": 1}
+    project.run(line)
+    with (project.root / "results/clinic_clip_align_ablations.csv").open() as stream:
+        assert [row["variant"] for row in csv.DictReader(stream)] == ["B0", "B3"]
+    shutil.rmtree(project.root / "results")
+    assert set(project.jobs(line)) == {"alignment_ablation"}
+    (project.root / "params.yaml").write_text(before)
