@@ -67,7 +67,7 @@ def run(ablation: str, batches: int, rounds: int) -> dict[str, Any]:
     chosen = params.ablations[ablation]
     plan, head = Plan(params), chosen.head
     config = params.head(head)
-    needed = plan.shard_manifests(plan.run(head))
+    needed = plan.shard_manifests(config.inputs.values())
     subprocess.run([sys.executable, "-m", "snakemake", *needed, "--cores", "2"], check=True)
     torch.set_num_threads(1)
 

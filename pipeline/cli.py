@@ -255,19 +255,17 @@ def sweep(
     from pipeline.training.dataset import DataError
 
     plan = Plan(load_params(params))
-    chosen_rows, seeds = plan.params.ablations[name].rows, plan.params.ablations[name].seeds
-    rows = [f"{row}, seed {seed}" for row in chosen_rows for seed in seeds]
-    runs = {run.key: (row, run) for row, run in zip(rows, plan.ablation_runs(name), strict=True)}
+    runs = {run.key: (variant, seed, run) for (variant, seed), run in plan.ablated(name).items()}
     if absent := [key for key in keys if key not in runs]:
         raise typer.BadParameter(f"{absent[0]} is no run of ablations.{name}: known are {', '.join(runs)}")
     for key in keys:
-        row, found = runs[key]
+        variant, seed, found = runs[key]
         chosen, head, manifest, features, run = _arguments(plan, found)
         try:
             mine_negatives(chosen, head, FEATURES, features, run)
             score(chosen, head, manifest, features, run)
         except DataError as error:
-            raise DataError(f"ablations.{name}, {row}: {error}") from error
+            raise DataError(f"ablations.{name}, {variant}, seed {seed}: {error}") from error
 
 
 @app.command()

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,7 @@ class Plan:
     def __init__(self, params: Params) -> None:
         self.params = params
         self._shards: dict[Any, list[int]] = {}
+        self._ablated: dict[str, dict[tuple[str, int], Run]] = {}
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides. Raises ParamsError for an override that does not fit."""
@@ -69,23 +71,29 @@ class Plan:
         """The run behind each results/<name>.json."""
         return {head.result: self.run(name) for name, head in self.params.heads.items()}
 
-    def ablation_runs(self, name: str) -> list[Run]:
-        """The runs of an ablation's table: its variants times its seeds, in order.
+    def ablated(self, name: str) -> dict[tuple[str, int], Run]:
+        """(variant, seed) -> its run, of an ablation's table in order; worked out once.
 
         Raises:
             ParamsError: an override that does not fit, or two variants that are one training.
         """
-        ablation, owner, runs = self.params.ablations[name], {}, []
-        for variant, changes in ablation.rows.items():
-            for seed in ablation.seeds:
-                run = self.run(ablation.head, {**changes, "seed": seed})
-                if (other := owner.setdefault(run.key, (variant, seed))) != (variant, seed):
-                    raise ParamsError(
-                        f"ablations.{name}: {variant} with seed {seed} trains the same as {other[0]} with seed "
-                        f"{other[1]}; let variants differ in what a training sees"
-                    )
-                runs.append(run)
-        return runs
+        if name not in self._ablated:
+            ablation, owner, runs = self.params.ablations[name], {}, {}
+            for variant, changes in ablation.rows.items():
+                for seed in ablation.seeds:
+                    run = self.run(ablation.head, {**changes, "seed": seed})
+                    if (other := owner.setdefault(run.key, (variant, seed))) != (variant, seed):
+                        raise ParamsError(
+                            f"ablations.{name}: {variant} with seed {seed} trains the same as {other[0]} with seed "
+                            f"{other[1]}; let variants differ in what a training sees"
+                        )
+                    runs[variant, seed] = run
+            self._ablated[name] = runs
+        return self._ablated[name]
+
+    def ablation_runs(self, name: str) -> list[Run]:
+        """The runs of an ablation's table: its variants times its seeds, in order. Raises as `ablated`."""
+        return list(self.ablated(name).values())
 
     def ablation_folder(self, name: str) -> str:
         """Where an ablation's table lies: that of clip_align, which is the whole study, beside the results."""
@@ -98,10 +106,8 @@ class Plan:
         found: dict[tuple[str, str], list[Run]] = {}
         for claim in self.params.claims.values():
             for figure in claim.figures:
-                ablation = self.params.ablations[figure.ablation]
-                first = list(ablation.rows).index(figure.variant) * len(ablation.seeds)
-                runs = self.ablation_runs(figure.ablation)[first : first + len(ablation.seeds)]
-                found[figure.ablation, figure.variant] = runs
+                runs, seeds = self.ablated(figure.ablation), self.params.ablations[figure.ablation].seeds
+                found[figure.ablation, figure.variant] = [runs[figure.variant, seed] for seed in seeds]
         return found
 
     @cached_property
@@ -136,7 +142,8 @@ class Plan:
         document = json.loads(params.part(dataset=dataset, features=features, head=head))
         if chosen:
             document["ablations"] = {ablation: chosen.model_dump(mode="json")}
-            for run in self.ablation_runs(ablation):
+            # A run a set of inputs: most variants read the same.
+            for run in {tuple(run.config.inputs.items()): run for run in self.ablation_runs(ablation)}.values():
                 read = json.loads(self.params.replacing(head, run.config).part(head=head))
                 for section in ("datasets", "features"):
                     document[section] |= read[section]
@@ -247,10 +254,13 @@ class Plan:
             self._shards[state] = sorted({assigned[sample] for sample in samples})
         return self._shards[state]
 
-    def shard_manifests(self, *runs: Run) -> list[str]:
-        """The shard manifests of every feature that runs read."""
-        reads = dict.fromkeys(read for run in runs for read in run.config.inputs.values())
-        return [self.shard_path(*read, shard) for read in reads for shard in self.shards(read.dataset)]
+    def shard_manifests(self, reads: Iterable[tuple[str, str]]) -> list[str]:
+        """The shard manifests of features of data sets, by (dataset, feature), each once."""
+        return [
+            self.shard_path(dataset, feature, shard)
+            for dataset, feature in dict.fromkeys(reads)
+            for shard in self.shards(dataset)
+        ]
 
     def shard_digest(self, manifest: str, shard: int) -> str:
         """Digest of a shard's samples. Raises FileNotFoundError while the manifest does not hold the shard yet."""

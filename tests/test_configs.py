@@ -121,7 +121,7 @@ def test_a_plan_without_the_data_is_one_error_that_names_the_file_and_the_remedy
     with pytest.raises(
         DatasetError, match=MISSING[name].format(name) + r".*put the data set's files? there .*params\.yaml"
     ):
-        plan.shard_manifests(run)
+        plan.shard_manifests(run.config.inputs.values())
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -139,5 +139,5 @@ def test_with_the_files_of_the_docs_everything_is_planned(name, tmp_path, monkey
         write_texts(root / "texts.txt", ["SIL", "take cup", "pour coffee"])
     plan = Plan(params)
     for run in plan.runs.values():
-        assert plan.shard_manifests(run)
+        assert plan.shard_manifests(run.config.inputs.values())
     assert f"{name}_segmentation" in plan.results

@@ -3,6 +3,7 @@
 A feature is told apart by its `backbone`; its fields, apart from where things lie on this machine, determine the bytes.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -90,11 +91,24 @@ class Preprocess(Strict):
 
         None where it depends on the video's shape.
         """
-        if isinstance(self.resize, int):
-            return None
-        # Rounded as torchvision and transformers round a centre crop.
-        starts = [round((full - seen) / 2) for full, seen in zip(self.resize, self.size, strict=True)]
-        sides = [(a / full, (a + seen) / full) for a, full, seen in zip(starts, self.resize, self.size, strict=True)]
+        return None if isinstance(self.resize, int) else self.seen(*self.resize)
+
+    def seen(
+        self, height: int, width: int, rounding: Callable[[float], int] = round
+    ) -> tuple[float, float, float, float]:
+        """`box` of a frame of height x width pixels.
+
+        Where `resize` is the shorter side, the longer one is rounded down; a crop is centred, to whole pixels.
+
+        Args:
+            height, width: of the native frame.
+            rounding: of where the crop starts; `round`, to even, is torchvision's.
+        """
+        resized = self.resize
+        if isinstance(resized, int):
+            resized = tuple(int(resized * side / min(height, width)) for side in (height, width))
+        starts = [rounding((full - seen) / 2) for full, seen in zip(resized, self.size, strict=True)]
+        sides = [(a / full, (a + seen) / full) for a, full, seen in zip(starts, resized, self.size, strict=True)]
         return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
 
 
@@ -335,14 +349,11 @@ class NpyFeature(BaseFeature):
         return self.model_dump(mode="json", exclude={"root", "max_failed"})
 
 
-class DerivedFeature(BaseFeature):
-    """Another feature's token grid, pooled by `pool` x `pool` tokens, kept as float16 or int8: no backbone runs."""
+class FeatureOfFeature(BaseFeature):
+    """A feature that is made from the store of another one, its `source`."""
 
-    backbone: Literal["derived"]
     derived: ClassVar = True
     source: Name
-    pool: Literal[1, 2] = 1
-    storage: Literal["float16", "int8"] = "float16"
     batch: Positive = 64
 
     @property
@@ -351,10 +362,18 @@ class DerivedFeature(BaseFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"source", "max_failed"})
+        return self.model_dump(mode="json", exclude={"source", "texts", "max_failed"})
 
 
-class ClipCamFeature(BaseFeature):
+class DerivedFeature(FeatureOfFeature):
+    """Another feature's token grid, pooled by `pool` x `pool` tokens, kept as float16 or int8: no backbone runs."""
+
+    backbone: Literal["derived"]
+    pool: Literal[1, 2] = 1
+    storage: Literal["float16", "int8"] = "float16"
+
+
+class ClipCamFeature(FeatureOfFeature):
     """What CLIP's last block makes of its input, in closed form: the class-activation map of the best of `texts`, and
     each patch's projected embedding.
 
@@ -365,29 +384,18 @@ class ClipCamFeature(BaseFeature):
     """
 
     backbone: Literal["clip_cam"]
-    derived: ClassVar = True
-    source: Name
     texts: Vocabulary
     site: Literal["layer_norm1", "block_input"] = "layer_norm1"
     target: Literal["logit", "softmax"] = "logit"
     cam_blocks: Annotated[tuple[Annotated[int, Field(le=-1)], ...], Field(min_length=1)] = (-1,)
     post_norm: bool = False
-    batch: Positive = 64
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.source,)
 
     @property
     def compares(self) -> Vocabulary:
         return self.texts
 
-    @property
-    def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"source", "texts", "max_failed"})
 
-
-class MapsFeature(BaseFeature):
+class MapsFeature(FeatureOfFeature):
     """What a sample's `map` (a clinician's attention, a mask of the object) says, on the frames and the crop that the
     tokens of `source` saw, with `scale` x `scale` cells a token.
 
@@ -395,19 +403,8 @@ class MapsFeature(BaseFeature):
     """
 
     backbone: Literal["maps"]
-    derived: ClassVar = True
-    source: Name
     scale: Positive = 2
     channels: Positive = 1
-    batch: Positive = 64
-
-    @property
-    def reads(self) -> tuple[str, ...]:
-        return (self.source,)
-
-    @property
-    def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"source", "max_failed"})
 
 
 AnyFeature = Annotated[

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from .base import Fraction, Name, Positive, Strict, Vocabulary
 
+Holdout = Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
+
 # What a head's params hold that does not reach its weights.
 AFTER_TRAINING = frozenset({"result", "eval_split", "bootstrap", "calibration_bins"})
 
@@ -84,7 +86,7 @@ class GasmCastHead(TrainedHead):
     warmup_epochs: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0 is off")]
-    holdout: Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
+    holdout: Holdout
     calibration_bins: Positive
 
 
@@ -150,7 +152,7 @@ class SegmentationHead(TrainedHead):
     model: FactModel
     loss: FactLoss = FactLoss()
     mwt: Fraction
-    holdout: Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
+    holdout: Holdout
     decay_epoch: Annotated[int, Field(gt=0, description="from this epoch on, a tenth of the learning rate")]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 10.0

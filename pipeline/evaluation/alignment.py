@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Params
+from pipeline.evaluation.classification import softmax
 from pipeline.evaluation.metrics import confusion
 from pipeline.evaluation.provenance import Evaluated, inference, trained
 from pipeline.evaluation.retrieval import (
@@ -133,12 +134,8 @@ def _answers(model: ClipAlign, batches: Any, other_maps: Tensor, device: torch.d
             parts.setdefault(name, []).append(value.float().cpu().numpy())
     of = {name: np.concatenate(values) for name, values in parts.items()}
     return Answers(
-        _softmax(of["logits"]), _softmax(of["without_map"]), {form: of[form] for form in FORMS}, of["attention"]
+        softmax(of["logits"]), softmax(of["without_map"]), {form: of[form] for form in FORMS}, of["attention"]
     )
-
-
-def _softmax(logits_NC: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits_NC).double().softmax(dim=1).numpy()
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

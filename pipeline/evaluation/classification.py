@@ -29,7 +29,7 @@ def evaluate(params: Params, head: str, samples: Samples, run: Path, device: tor
     """`evaluation.evaluate` of a classifier: as it is, and with the steps of its tokens in other orders."""
     logits, wall = _predict(params, head, samples, run, device)
     labels = np.array([samples.labels[sample] for sample in samples.parts["evaluated"]])
-    probabilities = {order: _softmax(values) for order, values in logits.items()}
+    probabilities = {order: softmax(values) for order, values in logits.items()}
     scores = summary(labels, probabilities["as_is"], samples.classes, params.head(head))
     for order in FRAME_ORDERS[1:]:
         scores[f"top1_{order}"] = top_k_accuracy(ranked(probabilities[order], 1), labels, 1)
@@ -120,7 +120,8 @@ def _logits(head: str, model: nn.Module, batch: Batch, seed: int, device: torch.
     }
 
 
-def _softmax(logits_NC: np.ndarray) -> np.ndarray:
+def softmax(logits_NC: np.ndarray) -> np.ndarray:
+    """(N, C) float64 probabilities."""
     return torch.from_numpy(logits_NC).double().softmax(dim=1).numpy()
 
 

@@ -5,7 +5,6 @@ Shape suffixes: B pictures, N patches, E embedding width, C ID classes, M negati
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from pipeline.heads.negalign.masks import background_embedding, foreground, p_al
 from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabels, predict
 from pipeline.heads.negalign.words import by_role
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, usable
+from pipeline.training.dataset import DataError, shuffled, usable
 from pipeline.training.run_folder import write_json
 
 GROUPS = "groups.json"
@@ -100,8 +99,7 @@ def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, 
 
 def _carved(ids: list[str], share: float, seed: int) -> dict[str, list[str]]:
     """A share for choosing, by a hash of seed and id, and the others."""
-    ranked = sorted(ids, key=lambda sample: sha256(f"{seed}:{sample}".encode()).digest())
-    chosen = set(ranked[: round(share * len(ids))])
+    chosen = set(shuffled(ids, seed)[: round(share * len(ids))])
     return {
         "reference": [sample for sample in ids if sample in chosen],
         "evaluated": [sample for sample in ids if sample not in chosen],

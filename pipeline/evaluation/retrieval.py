@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from pipeline.evaluation.metrics import per_class, ranked
 from pipeline.evaluation.segment_metrics import interval, resamples
+from pipeline.training.clips import numbered
 
 TIE = 1e-6  # cosines of unit vectors in single precision that are nearer than this are equal
 
@@ -150,16 +151,6 @@ def strangers(maps: Sequence[Hashable], patients: Sequence[Hashable], seed: int)
     cost_NN = np.random.default_rng(seed % 2**64).random(near_NN.shape) + (len(map_N) + 1) * near_NN
     _, chosen_N = linear_sum_assignment(cost_NN)
     return None if near_NN[np.arange(len(map_N)), chosen_N].any() else chosen_N
-
-
-def numbered(names: Sequence[Hashable]) -> np.ndarray:
-    """(N,) int64: a number a name, in the order in which they come.
-
-    >>> numbered(["b", "a", "b"]).tolist()
-    [0, 1, 0]
-    """
-    index = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return np.array([index[name] for name in names], dtype=np.int64)
 
 
 # --- agreement --------------------------------------------------------------------------------------------------------

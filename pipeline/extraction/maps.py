@@ -132,21 +132,8 @@ def refuse_misfit(found: MapFile, facts: VideoFacts, channels: int) -> None:
 
 
 def seen_box(pixels: PixelFeature, height: int, width: int) -> Box:
-    """The part of a frame of height x width pixels that a feature sees, exactly as its preprocessor cuts it.
-
-    Where `resize` is the shorter side, the longer one is rounded down; a crop is centred, to whole pixels.
-    """
-    chosen = pixels.preprocess
-    if isinstance(chosen.resize, int):
-        short = min(height, width)
-        resized = tuple(int(chosen.resize * side / short) for side in (height, width))
-    else:
-        resized = chosen.resize
-    rounding = floor if pixels.backbone in ROUNDED_DOWN else round
-    starts = [rounding((full - seen) / 2) for full, seen in zip(resized, chosen.size, strict=True)]
-    ends = [start + seen for start, seen in zip(starts, chosen.size, strict=True)]
-    top, left, bottom, right = (at / full for at, full in zip((*starts, *ends), (*resized, *resized), strict=True))
-    return top, left, bottom, right
+    """The part of a frame of height x width pixels that a feature sees, exactly as its preprocessor cuts it."""
+    return pixels.preprocess.seen(height, width, floor if pixels.backbone in ROUNDED_DOWN else round)
 
 
 def rendered(found: MapFile, numbers_PF: np.ndarray, box: Box, cells: tuple[int, int], channels: int) -> np.ndarray:

@@ -5,8 +5,6 @@ videos/<sample>.mp4      H.264; all videos of a patient are in one split, and ha
 maps/<sample>.npz        `map` (T, MAP_SIZE, MAP_SIZE) uint8: a spot near the affected site
 """
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 from pipeline.config import Toyworld
 from pipeline.toyworld.figure import DIAGNOSES, SITE_NAMES, Patient, film, patient
 from pipeline.toyworld.scene import Scene, render
-from pipeline.toyworld.writing import encode, make_all, prepare, write_text
+from pipeline.toyworld.writing import encode, make_all, prepare, whole, write_table
 
 SPLITS = ("train", "val", "test")
 # The second word of the seeds; toy-ssv2 has 0 to 2, toy-assembly 10 and 11, toy-waterbirds 20 to 25.
@@ -138,10 +136,8 @@ def _make(video: Video, params: Toyworld, root: Path) -> str:
     if video.has_map and not marked.exists():
         rng = np.random.default_rng([params.seed, STREAM[video.split], video.person, video.take, 1])
         map_THW = attention(rng, CLINICIANS[video.clinician], seen, SITE_NAMES.index(patient.site))
-        scratch = marked.with_suffix(".npz.part")
-        with scratch.open("wb") as stream:
+        with whole(marked) as scratch, scratch.open("wb") as stream:
             np.savez_compressed(stream, map=map_THW)
-        scratch.replace(marked)
     return patient.diagnosis
 
 
@@ -165,11 +161,9 @@ def write_clinic(params: Toyworld, root: Path, say: Callable[[str], None] = prin
         (root / folder).mkdir(exist_ok=True)
     todo = videos(params)
     made = make_all(_make, todo, params, root, name="toy-clinic", say=say, workers=workers)
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(HEAD)
+    rows = []
     for video, diagnosis in zip(todo, made, strict=True):
         marked = f"maps/{video.sample}.npz" if video.has_map else ""
         file = f"{video.sample}.mp4"
-        lines.writerow([video.sample, file, marked, diagnosis, video.patient, video.clinician, video.split])
-    write_text(root / "clinic.csv", table.getvalue())
+        rows.append([video.sample, file, marked, diagnosis, video.patient, video.clinician, video.split])
+    write_table(root / "clinic.csv", HEAD, rows)

@@ -1,14 +1,12 @@
 """Writes toy-waterbirds in WaterBirds' layout: JPEG pictures and metadata.csv. Knows no reader and no network.
 
 metadata.csv, <species>/<picture>.jpg    in distribution: an object on land or on water; y is the object's kind
-masks/<species>/<picture>.png            255 where the object is, else 0; nothing refers to them
+masks/<species>/<picture>.png            255 where the object is, else 0; metadata.csv does not name them
 ood/backgrounds/<background>/*.jpg       out of distribution: the same backgrounds without an object,
 ood/unknown_spurious/<shape>/*.jpg       with an object of a species that there is none of above,
 ood/unknown_other/<shape>/*.jpg          and such an object on a background that there is none of above
 """
 
-import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from pipeline.config import Toyworld
 from pipeline.toyworld.captions import COLOUR_NAMES, still
 from pipeline.toyworld.scene import Scene, dress, render
 from pipeline.toyworld.shapes import SHAPES
-from pipeline.toyworld.writing import make_all, prepare, write_text
+from pipeline.toyworld.writing import make_all, prepare, whole, write_table
 
 # By y. Landbirds have corners, waterbirds are round, and mini CLIP takes no species for one of the other kind.
 SPECIES = (("square", "star", "arrow"), ("circle", "ring", "flower"))
@@ -120,11 +118,8 @@ def _make(picture: Picture, params: Toyworld, root: Path) -> tuple[str, str]:
 
 
 def _write_picture(file: Path, pixels: np.ndarray, **options: str | int) -> None:
-    """By rename: a file of the final name is whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(f"{file.suffix}.part")
-    Image.fromarray(pixels).save(scratch, **options)
-    scratch.replace(file)
+    with whole(file) as scratch:
+        Image.fromarray(pixels).save(scratch, **options)
 
 
 def write_waterbirds(
@@ -149,14 +144,12 @@ def write_waterbirds(
     todo = pictures(params)
     made = list(make_all(_make, todo, params, root, name="toy-waterbirds", say=say, workers=workers))
     _remove_others(root, {name for name, _ in made})
-    table = io.StringIO()
-    lines = csv.writer(table, lineterminator="\n")
-    lines.writerow(HEAD)
+    rows = []
     for number, (picture, (name, background)) in enumerate(zip(todo, made, strict=True), 1):
         if picture.part in SPLITS:
             place_file = f"/{background[0]}/{background}/{number:08d}.jpg"  # as of Places; there is no such file here
-            lines.writerow([number, name, picture.y, SPLITS.index(picture.part), picture.place, place_file])
-    write_text(root / "metadata.csv", table.getvalue())
+            rows.append([number, name, picture.y, SPLITS.index(picture.part), picture.place, place_file])
+    write_table(root / "metadata.csv", HEAD, rows)
 
 
 def _remove_others(root: Path, names: set[str]) -> None:

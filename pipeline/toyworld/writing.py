@@ -1,5 +1,8 @@
 """How a toy data set comes onto the disk: encoded videos, made in processes, whole or not there. Knows no scene."""
 
+import contextlib
+import csv
+import io
 import json
 import multiprocessing
 import os
@@ -120,9 +123,23 @@ def write_json(file: Path, content: Any) -> None:
     write_text(file, json.dumps(content, indent=1) + "\n")
 
 
+def write_table(file: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes a csv file with a head, by rename."""
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([head, *rows])
+    write_text(file, table.getvalue())
+
+
 def write_text(file: Path, text: str) -> None:
     """Writes a text, by rename."""
+    with whole(file) as scratch:
+        scratch.write_text(text)
+
+
+@contextlib.contextmanager
+def whole(file: Path) -> Iterator[Path]:
+    """Where to write a file, which then gets its name: a file of the final name is whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(".part")
-    scratch.write_text(text)
+    scratch = file.with_suffix(f"{file.suffix}.part")
+    yield scratch
     scratch.replace(file)

@@ -3,9 +3,8 @@
 Shape suffixes: B clips, T steps, N tokens a step, D width, C channels of a map.
 """
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from pipeline.datasets.manifest import NO_MAP, classes, read_manifest
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, Samples, content_digest, token_stream, usable
+from pipeline.training.dataset import DataError, Samples, content_digest, shuffled, token_stream, usable
 from pipeline.training.table import Batch
 from pipeline.training.tokens import Tokens
 
@@ -196,8 +195,7 @@ def few(
         groups.setdefault(labels[sample], {})[patients[sample]] = None
     chosen: set[str] = set()
     for group in groups.values():
-        ranked = sorted(group, key=lambda patient: hashlib.sha256(f"{seed}:{patient}".encode()).digest())
-        chosen.update(ranked[: math.ceil(round(share * len(ranked), 9))])
+        chosen.update(shuffled(group, seed)[: math.ceil(round(share * len(group), 9))])
     return [sample for sample in samples if patients[sample] in chosen]
 
 
@@ -215,8 +213,8 @@ class ClipTable(Tokens):
         self.maps = torch.from_numpy(np.zeros((len(self.ids), *shape), dtype))
         if there := [sample for sample, digest in zip(ids, drawn, strict=True) if digest is not None]:
             self.maps[self.has_map] = torch.from_numpy(stream.store.read(there, stream.name))
-        self.map = _numbered([digest or "" for digest in drawn])
-        self.group = _numbered([samples.patients[sample] for sample in ids])
+        self.map = torch.from_numpy(numbered(drawn))
+        self.group = torch.from_numpy(numbered([samples.patients[sample] for sample in ids]))
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
         """A batch: tokens (B, T, N, D) and maps (B, C, T, H, W) as stored, zeros where has_map (B,) is False; map and
@@ -226,7 +224,11 @@ class ClipTable(Tokens):
         return {**batch, **own}
 
 
-def _numbered(names: Sequence[str]) -> Tensor:
-    """(B,) int64: a number a name."""
+def numbered(names: Sequence[Hashable]) -> np.ndarray:
+    """(N,) int64: a number a name, in the order in which they come.
+
+    >>> numbered(["b", "a", "b"]).tolist()
+    [0, 1, 0]
+    """
     index = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return torch.tensor([index[name] for name in names])
+    return np.array([index[name] for name in names], dtype=np.int64)

@@ -4,7 +4,7 @@ Shape suffixes: B videos, T steps, N tokens a step, D width.
 """
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -244,10 +244,15 @@ def carve(samples: Sequence[str], labels: Mapping[str, int], share: float, seed:
         groups.setdefault(labels[sample], []).append(sample)
     held: set[str] = set()
     for group in groups.values():
-        ranked = sorted(group, key=lambda sample: hashlib.sha256(f"{seed}:{sample}".encode()).digest())
+        ranked = shuffled(group, seed)
         count = min(max(round(share * len(group)), 1), len(group) - 1)
         held.update(ranked[:count])
     return held
+
+
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """In the order of a hash of seed and name: adding names moves none of the others past each other."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
 def token_stream(role: str, store: FeatureStore) -> Stream:

@@ -3,7 +3,6 @@
 Shape suffixes: B videos, T rows, L labels of a video, C classes, D width.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from pipeline.datasets.manifest import classes, read_manifest
 from pipeline.datasets.segments import frame_labels
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable
+from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable, shuffled
 from pipeline.training.table import Table
 
 IGNORE = -1  # the label of a row that no loss may see
@@ -69,7 +68,7 @@ class Videos(Samples):
             DataError: no class is left to be seen, or none that can stand in.
         """
         able = [c for c in np.flatnonzero(self.seen).tolist() if c not in self.background]
-        ranked = sorted(able, key=lambda c: hashlib.sha256(f"{seed}:{self.classes[c]}".encode()).digest())
+        ranked = [self.classes.index(name) for name in shuffled([self.classes[c] for c in able], seed)]
         count = max(round(share * len(able)), 1)
         if len(able) <= count:
             raise DataError(f"{count} of {len(able)} seen classes cannot stand in for unseen ones: too few are left")

@@ -80,22 +80,15 @@ def look_at(dataset):
 
 def run_shards(wildcards):
     """The shard manifests that a run reads: every shard of every feature of its head."""
-    return shards_of([PLAN.runs[wildcards.head, wildcards.key]])(wildcards)
+    return shards_of(inputs_of(PLAN.runs[wildcards.head, wildcards.key]))
 
 
 def every_shard(wildcards):
     """The shard manifests of every feature that a head or a data set asks for."""
-    wanted = {dataset: PLAN.features(dataset) for dataset in PLAN.params.datasets}
-    for dataset, features in wanted.items():
-        if features:
-            look_at(dataset)
-    return [
-        PLAN.shard_path(dataset, feature, shard)
-        for dataset, features in wanted.items()
-        if features
-        for feature in features
-        for shard in PLAN.shards(dataset)
-    ]
+    datasets = PLAN.params.datasets
+    return shards_of(
+        [(name, feature) for name in datasets for feature in PLAN.features(name)]
+    )
 
 
 def feature_reads(wildcards):
@@ -187,53 +180,51 @@ def run_manifest(wildcards):
 
 def every_manifest(wildcards):
     """The manifest tables of all data sets that a run reads."""
-    return manifests_of([PLAN.runs[wildcards.head, wildcards.key]])
+    return manifests_of(inputs_of(PLAN.runs[wildcards.head, wildcards.key]))
 
 
-def manifests_of(runs):
-    """The manifest tables of all data sets that runs read."""
-    inputs = [read for run in runs for read in run.config.inputs.values()]
+def inputs_of(*runs):
+    """What runs read, as (data set, feature), each once."""
+    return list(
+        dict.fromkeys(read for run in runs for read in run.config.inputs.values())
+    )
+
+
+def manifests_of(reads):
+    """The manifest tables of the data sets of what is read."""
     return [
         f"features/{dataset}/manifest.parquet"
-        for dataset in dict.fromkeys(read.dataset for read in inputs)
+        for dataset in dict.fromkeys(dataset for dataset, _ in reads)
     ]
 
 
-def shards_of(runs):
-    """A function of the shard manifests that runs read."""
-
-    def shards(wildcards):
-        for run in runs:
-            for read in run.config.inputs.values():
-                look_at(read.dataset)
-        return PLAN.shard_manifests(*runs)
-
-    return shards
+def shards_of(reads):
+    """The shard manifests of what is read."""
+    for dataset in dict.fromkeys(dataset for dataset, _ in reads):
+        look_at(dataset)
+    return PLAN.shard_manifests(reads)
 
 
 def text_inputs(wildcards):
     """What a run reads of data sets of texts."""
-    inputs = PLAN.runs[wildcards.head, wildcards.key].config.inputs.values()
+    inputs = inputs_of(PLAN.runs[wildcards.head, wildcards.key])
     return [
         read for read in inputs if PLAN.params.datasets[read.dataset].kind == "text"
     ]
 
 
 def text_manifests(wildcards):
-    return sorted(
-        {f"features/{read.dataset}/manifest.parquet" for read in text_inputs(wildcards)}
-    )
+    return manifests_of(text_inputs(wildcards))
 
 
 def text_shards(wildcards):
     """The shard manifests of every feature of texts that a run reads."""
-    for read in text_inputs(wildcards):
-        look_at(read.dataset)
-    return [
-        PLAN.shard_path(read.dataset, read.feature, shard)
-        for read in text_inputs(wildcards)
-        for shard in PLAN.shards(read.dataset)
-    ]
+    return shards_of(text_inputs(wildcards))
+
+
+def swept_shards(ablation):
+    """A function of the shard manifests that the runs of a sweep read."""
+    return lambda wildcards: shards_of(inputs_of(*PLAN.swept[ablation]))
 
 
 def part(*names, features=()):

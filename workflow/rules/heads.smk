@@ -91,8 +91,8 @@ for name, runs in PLAN.swept.items():
         name:
             f"sweep_{name}"
         input:
-            manifests=manifests_of(runs),
-            shards=ancient(shards_of(runs)),
+            manifests=manifests_of(inputs_of(*runs)),
+            shards=ancient(swept_shards(name)),
             code=EVALUATION_CODE,
         output:
             [f"{run.folder}/result.json" for run in runs],
