@@ -15,12 +15,14 @@ include: "workflow/rules/datasets.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/heads.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/explain.smk"
 
 
 rule all:
     default_target: True
     input:
         every_result(),
+        PAGE,
     localrule: True
 
 

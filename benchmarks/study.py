@@ -2,15 +2,17 @@
 
     python -m benchmarks.study [--ablation NAME] [--batches N] [--rounds N] [--json FILE]
 
-Steps of the ablation's head by turns: with the batch from the stores, and with the same batch decoded, resized and put
-through the backbones first, as a training without caches does in every epoch. Both end in the same step of the same
-optimiser, one thread each, and their tokens must agree. The study is what its rows, seeds and epochs make of that, with
-one extraction of every clip on the side of the caches. Derived inputs (maps) come from the cache on both sides. Makes
-the head's features where they are absent.
+By turns in one run: a step of each row of the ablation with the batch from the stores, and decoding, resizing and each
+backbone's forward of the same batch, as a training without caches does in every epoch for each stream that its row
+reads. One thread each, and the tokens must agree with the stored ones. The study is what its rows, seeds and epochs
+make of that, with one extraction of every clip on the side of the caches; holdout and evaluation, which a training
+without caches extracts for, too, are left out on both. Derived inputs (maps) come from the cache. Makes the features
+where they are absent.
 """
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,8 +23,8 @@ from torch import Tensor
 from benchmarks._harness import interleaved, main, ratio, table
 from pipeline.backbones import load, preprocessor
 from pipeline.config import BackboneFeature, Params, feature_dir, load_params
-from pipeline.datasets import read_manifest, shard_samples, video_folder
-from pipeline.plan import Plan
+from pipeline.datasets import read_manifest, samples_by_name, video_folder
+from pipeline.plan import Plan, Run
 from pipeline.training.data import FeatureData
 from pipeline.training.registry import build
 from pipeline.training.trainer import MODULES, head_samples
@@ -32,93 +34,123 @@ CLOSE = 2e-2  # of the largest token: stores hold half precision
 
 
 class Pixels:
-    """Batches whose tokens are computed anew from the videos."""
+    """What the backbones make anew of the videos, a role at a time."""
 
-    def __init__(self, params: Params, head: str, ids: list[str]) -> None:
+    def __init__(self, params: Params, head: str) -> None:
         config = params.head(head)
-        self.ids, self.folder = ids, video_folder(params.datasets[config.dataset])
+        self.folder = video_folder(params.datasets[config.dataset])
         manifest = read_manifest(Path("features") / config.dataset / "manifest.parquet")
-        shards = manifest["shard"].unique()
-        self.rows = {row.sample: row for shard in shards for row in shard_samples(manifest, shard)}
+        self.rows = samples_by_name(manifest)
         self.eyes = {}
         for role, read in config.inputs.items():
             feature = params.features[read.feature]
             if isinstance(feature, BackboneFeature):
                 self.eyes[role] = feature, preprocessor(feature), load(feature, torch.device("cpu"))
 
-    def tokens(self, rows: Tensor) -> dict[str, Tensor]:
-        """Role -> tokens of the batch."""
-        clips: dict[str, list[Tensor]] = {role: [] for role in self.eyes}
-        for row in rows.tolist():
-            sample = self.rows[self.ids[row]]
+    def tokens(self, role: str, ids: list[str]) -> Tensor:
+        """Tokens of the videos as a backbone gives them."""
+        (feature, preprocess, backbone), clips = self.eyes[role], []
+        for sample in map(self.rows.__getitem__, ids):
             facts = VideoFacts(**sample.facts)
-            for role, (feature, preprocess, _) in self.eyes.items():
-                times = sampling_times(feature.sampling, facts.duration)
-                frames = read_frames(self.folder / sample.path, times, feature.decoder, facts)
-                clips[role].append(torch.from_numpy(preprocess(frames)))
+            times = sampling_times(feature.sampling, facts.duration)
+            clips.append(
+                torch.from_numpy(preprocess(read_frames(self.folder / sample.path, times, feature.decoder, facts)))
+            )
         with torch.inference_mode():
-            found = {role: next(iter(self.eyes[role][2](torch.stack(own)).values())) for role, own in clips.items()}
-        return {role: tokens.clone() for role, tokens in found.items()}
+            return next(iter(backbone(torch.stack(clips)).values()))
+
+
+class Row:
+    """A row of the ablation, ready to take steps."""
+
+    def __init__(self, params: Params, run: Run, tables: dict[str, FeatureData]) -> None:
+        self.config = run.config
+        manifest = Path("features") / run.dataset / "manifest.parquet"
+        features = {role: feature_dir(params, *read) for role, read in self.config.inputs.items()}
+        samples = head_samples(params.replacing(run.head, self.config), run.head, manifest, features)
+        if samples.digest not in tables:
+            tables[samples.digest] = FeatureData(
+                samples, batch_size=self.config.batch_size, seed=0, memory=4e9, workers=0
+            )
+            tables[samples.digest].setup("fit")
+        self.samples, self.data = samples, tables[samples.digest]
+        self.module = MODULES[self.config.task](
+            run.head, build(run.head, self.config, samples), self.config, samples, steps=100
+        )
+        self.module.log = lambda *_, **__: None
+        self.optimizer = self.module.configure_optimizers()["optimizer"]
+        # A training of one stream alone would not extract the other.
+        self.roles = set(getattr(self.module.model, "streams", self.config.inputs))
+        self.passes = self.config.epochs * len(samples.parts["train"])
+
+    def steps(self, batches: list[list[int]]) -> None:
+        """A step of each batch from the caches."""
+        for rows in batches:
+            self.optimizer.zero_grad()
+            self.module.training_step(self.data.table[rows], 0).backward()
+            self.optimizer.step()
 
 
 def run(ablation: str, batches: int, rounds: int) -> dict[str, Any]:
     """Times both and says what the whole study would take on one core."""
     params = load_params("params.yaml")
     chosen = params.ablations[ablation]
-    plan, head = Plan(params), chosen.head
-    config = params.head(head)
-    needed = plan.shard_manifests(config.inputs.values())
-    subprocess.run([sys.executable, "-m", "snakemake", *needed, "--cores", "2"], check=True)
+    plan, tables = Plan(params), {}
+    runs = {name: plan.ablated(ablation)[name, chosen.seeds[0]] for name in chosen.rows}
+    reads = [read for of in runs.values() for read in of.config.inputs.values()]
+    subprocess.run([sys.executable, "-m", "snakemake", *plan.shard_manifests(reads), "--cores", "2"], check=True)
     torch.set_num_threads(1)
 
-    features = {role: feature_dir(params, *read) for role, read in config.inputs.items()}
-    samples = head_samples(params, head, Path("features") / config.dataset / "manifest.parquet", features)
-    data = FeatureData(samples, batch_size=config.batch_size, seed=0, memory=4e9, workers=0)
-    data.setup("fit")
-    cached = [batch for batch, _ in zip(data.train_dataloader(), range(batches), strict=False)]
-    pixels = Pixels(params, head, data.table.ids)
-    module = MODULES[config.task](head, build(head, config, samples), config, samples, steps=100)
-    module.log = lambda *_, **__: None
-    optimizer = module.configure_optimizers()["optimizer"]
-
-    def step(batch: dict[str, Tensor]) -> None:
-        optimizer.zero_grad()
-        module.training_step(batch, 0).backward()
-        optimizer.step()
-
-    for role, tokens in pixels.tokens(cached[0]["row"]).items():
-        stored = cached[0][role].float()
-        apart = float((tokens - stored).abs().max() / stored.abs().max())
+    rows = {name: Row(params, of, tables) for name, of in runs.items()}
+    first = next(iter(rows.values()))
+    if any(row.config.inputs != first.config.inputs for row in rows.values()):
+        raise SystemExit(f"ablations.{ablation}: its rows read different features; name one whose rows read the same")
+    drawn = {
+        of: [row["row"].tolist() for row, _ in zip(of.train_dataloader(), range(batches), strict=False)]
+        for of in tables.values()
+    }
+    ids = [[first.data.table.ids[row] for row in batch] for batch in drawn[first.data]]
+    pixels = Pixels(params, chosen.head)
+    for role in pixels.eyes:
+        stored = first.data.table[drawn[first.data][0]][role].float()
+        apart = float((pixels.tokens(role, ids[0]) - stored).abs().max() / stored.abs().max())
         if apart > CLOSE:
             raise SystemExit(f"{role}: tokens from pixels differ from the stored ones by {apart:.1e} of the largest")
 
-    def from_caches() -> None:
-        for batch in cached:
-            step(data.table[batch["row"].tolist()])
-
-    def from_pixels() -> None:
-        for batch in cached:
-            step({**data.table[batch["row"].tolist()], **pixels.tokens(batch["row"])})
-
-    seconds = interleaved({"caches": from_caches, "pixels": from_pixels}, rounds)
-    clips = sum(len(batch["row"]) for batch in cached)
-    each = {name: median(found) / clips for name, found in seconds.items()}
-    trainings, learned = len(chosen.rows) * len(chosen.seeds), len(samples.parts["train"])
-    passes = trainings * config.epochs * learned
-    once = (each["pixels"] - each["caches"]) * sum(len(ids) for ids in samples.parts.values())
-    hours = {"caches": (passes * each["caches"] + once) / 3600, "pixels": passes * each["pixels"] / 3600}
-    rows = [
-        {"from": name, "ms a clip and step": 1000 * each[name], "hours of the study, one core": hours[name]}
-        for name in seconds
-    ]
-    table(f"{ablation}: {trainings} trainings of {config.epochs} epochs over {learned} clips", rows)
-    found = {
-        "step_ratio": ratio(seconds["pixels"], seconds["caches"]),
-        "study_ratio": hours["pixels"] / hours["caches"],
+    cases: dict[str, Callable[[], None]] = {
+        role: lambda role=role: [pixels.tokens(role, batch) for batch in ids] for role in pixels.eyes
     }
-    print(", ".join(f"{name} {value:.1f}" for name, value in found.items()))
-    return {**found, "rows": rows, "trainings": trainings}
+    cases |= {name: lambda row=row: row.steps(drawn[row.data]) for name, row in rows.items()}
+    seconds = interleaved(cases, rounds)
+    clips = sum(map(len, ids))
+    clips_of = {name: sum(map(len, drawn[row.data])) for name, row in rows.items()}
+
+    def study(number: int) -> tuple[float, float]:
+        """Hours of the whole study from caches, and with the backbones in the loop, as one round measured them."""
+        each = {role: seconds[role][number] / clips for role in pixels.eyes}
+        once = sum(each.values()) * sum(len(part) for part in first.samples.parts.values())
+        steps = {
+            name: len(chosen.seeds) * row.passes * seconds[name][number] / clips_of[name] for name, row in rows.items()
+        }
+        anew = {
+            name: len(chosen.seeds) * row.passes * sum(each[role] for role in row.roles & each.keys())
+            for name, row in rows.items()
+        }
+        return (once + sum(steps.values())) / 3600, (sum(steps.values()) + sum(anew.values())) / 3600
+
+    caches, loop = zip(*map(study, range(rounds)), strict=True)
+    shown = [{"what": f"{role} from pixels", "ms a clip": 1000 * median(seconds[role]) / clips} for role in pixels.eyes]
+    shown += [{"what": f"step of {name}", "ms a clip": 1000 * median(seconds[name]) / clips_of[name]} for name in rows]
+    table(f"{ablation}: one thread, {rounds} rounds", shown)
+    hours = [
+        {"study": "from caches", "hours": median(caches)},
+        {"study": "backbones in the loop", "hours": median(loop)},
+    ]
+    trainings = len(rows) * len(chosen.seeds)
+    table(f"{trainings} trainings, {first.config.epochs} epochs over {len(first.samples.parts['train'])} clips", hours)
+    print(f"study_ratio {ratio(loop, caches):.1f}")
+    return {"study_ratio": ratio(loop, caches), "rows": shown, "hours": hours, "trainings": trainings}
 
 
 if __name__ == "__main__":
-    main(run, ablation="clinic_clip_align_ablations", batches=2, rounds=3)
+    main(run, ablation="gasm_cast_design", batches=2, rounds=3)

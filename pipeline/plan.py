@@ -21,11 +21,12 @@ from pipeline.config import (
     canonical_json,
     code_digest,
     content_key,
-    feature_dir,
     feature_key,
     override,
 )
 
+# In the folder of a data set that toyworld has rendered: what from.
+RENDERED = ".rendered"
 # A run's numbers depend on these sources; editing one starts new runs beside the old ones.
 RUN_CODE = ("heads/{code}", "training")
 
@@ -60,6 +61,7 @@ class Plan:
         self.params = params
         self._shards: dict[Any, list[int]] = {}
         self._ablated: dict[str, dict[tuple[str, int], Run]] = {}
+        self._keys: dict[str, str] = {}  # a plan of 9,000 shards asks for them 84,000 times
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides. Raises ParamsError for an override that does not fit."""
@@ -156,8 +158,21 @@ class Plan:
 
     @property
     def gpus(self) -> int:
-        """How many of the scheduler's `gpu` units a training takes."""
-        return 0 if self.params.compute.device == "cpu" else self.params.compute.devices
+        """How many of the scheduler's `gpu` units a training takes, on all of its nodes."""
+        compute = self.params.compute
+        return 0 if compute.device == "cpu" else compute.devices * compute.nodes
+
+    @property
+    def launcher(self) -> str:
+        """What stands before a training's command, ending in a space: nothing on one node, Slurm's srun on several."""
+        compute = self.params.compute
+        tasks = f"--nodes={compute.nodes} --ntasks-per-node={compute.devices} --cpus-per-task={compute.threads}"
+        return f"srun --kill-on-bad-exit=1 {tasks} " if compute.nodes > 1 else ""
+
+    @property
+    def evaluation_gpus(self) -> int:
+        """How many an evaluation takes: one, whatever the training took."""
+        return min(1, self.gpus)
 
     def extraction_gpus(self, *features: str) -> int:
         """How many of the scheduler's `gpu` units an extraction takes: one, if a network runs at all."""
@@ -188,7 +203,7 @@ class Plan:
 
     def shard_path(self, dataset: str, feature: str, shard: int | str) -> str:
         """The manifest of a shard of a feature. Braces in the arguments stay, for patterns."""
-        key = feature_key(self.params, feature)
+        key = self._keys.get(feature) or self._keys.setdefault(feature, feature_key(self.params, feature))
         return f"features/{dataset}/{feature}-{key}/shard-{shard if isinstance(shard, str) else f'{shard:03d}'}.json"
 
     def read_by(self, dataset: str, feature: str, shard: int) -> list[str]:
@@ -203,12 +218,19 @@ class Plan:
     def referenced(self, root: Path, runs: Path) -> set[Path]:
         """The stores and runs that these params could read or write.
 
-        Raises:
-            ParamsError: weights that are absent, so that a key cannot be known.
+        Where weights or texts are absent, so that keys cannot be told, all that bears the name is referred to.
         """
-        pairs = ((dataset, feature) for dataset in self.params.datasets for feature in self.params.features)
-        stores = {feature_dir(self.params, dataset, feature, root) for dataset, feature in pairs}
-        return stores | {runs / run.head / run.key for run in self.runs.values()}
+        found: set[Path] = set()
+        for feature in self.params.features:
+            try:
+                key = feature_key(self.params, feature)
+                found |= {root / dataset / f"{feature}-{key}" for dataset in self.params.datasets}
+            except ParamsError:
+                found |= {path for dataset in self.params.datasets for path in (root / dataset).glob(f"{feature}-*")}
+        try:
+            return found | {runs / run.head / run.key for run in self.runs.values()}
+        except ParamsError:
+            return found | {path for head, _ in self.params.heads.items() for path in (runs / head).glob("*")}
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -221,6 +243,11 @@ class Plan:
         """The data set that toyworld renders this one with: itself, that in whose folder it lies, or none."""
         owner = self.params.datasets[dataset].within or dataset
         return owner if owner in self.rendered else None
+
+    def rendered_otherwise(self, dataset: str) -> bool:
+        """Whether toyworld has rendered a data set from other params than these."""
+        mark = Path(self.params.datasets[dataset].root) / RENDERED
+        return mark.exists() and mark.read_text() != canonical_json(self.params.rendering(dataset))
 
     def annotation_files(self, dataset: str) -> list[str]:
         """The files that declare a data set's samples. Raises ParamsError when they are not there."""
@@ -277,6 +304,12 @@ def sources(*paths: str) -> list[str]:
     found = (package / path for path in paths)
     files = sorted(file for path in found for file in ([path] if path.is_file() else path.rglob("*.py")))
     return [os.path.relpath(file) for file in files]
+
+
+def page_files() -> list[str]:
+    """What the page is set with, beside its code: template, style and script, relative to the working directory."""
+    folder = Path(__file__).parent / "reports" / "page"
+    return [os.path.relpath(file) for file in sorted(folder.iterdir()) if file.suffix in (".j2", ".css", ".js")]
 
 
 def run_key(params: Params, head: str, config: Any) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import google_crc32c
 import numpy as np
 
-from .durable import PARTIAL, make_directory, read_at, sync_directory, write_all
+from .durable import PARTIAL, make_directory, own, read_at, sync_directory, write_all
 
 CRC_BYTES = 4
 
@@ -37,6 +37,7 @@ class ChunkFile:
         make_directory(path.parent)
         if path.exists():
             os.replace(path, self._partial)
+        own(self._partial)
         self.descriptor = os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o644)
         sync_directory(path.parent)
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import weakref
 from pathlib import Path
 from typing import ClassVar
@@ -58,6 +59,18 @@ def replace_file(path: Path, content: bytes) -> None:
         os.close(descriptor)
     os.replace(partial, path)
     sync_directory(path.parent)
+
+
+def own(path: Path) -> None:
+    """Replaces a link by a copy of what it leads to: DVC links to a cache that others read, and that is read-only."""
+    if not path.is_symlink():
+        return
+    if path.exists():
+        copy = path.with_name(path.name + PARTIAL)
+        shutil.copyfile(path, copy)
+        os.replace(copy, path)
+    else:
+        path.unlink()
 
 
 class Lock:

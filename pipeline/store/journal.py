@@ -14,7 +14,7 @@ import google_crc32c
 
 from pipeline.config import canonical_json
 
-from .durable import sync_directory, write_all
+from .durable import own, sync_directory, write_all
 
 _GUARD = '{{"crc32c":"{:08x}",'
 _GUARD_LENGTH = len(_GUARD.format(0))
@@ -93,6 +93,7 @@ class JournalFile:
 
     def __init__(self, path: Path, length: int = 0, crc: int = 0) -> None:
         self._crc = crc
+        own(path)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         os.ftruncate(self._descriptor, length)
         os.lseek(self._descriptor, length, os.SEEK_SET)

@@ -15,13 +15,13 @@ def remove(directory: Path) -> None:
     It is renamed first, so that nobody ever sees half of it; what a kill leaves over is found by `leftovers`.
 
     Args:
-        directory: features/<dataset>/<feature>-<key>, or a folder without locks.
+        directory: features/<dataset>/<feature>-<key>, runs/<head>/<key>, or a folder without locks.
 
     Raises:
-        StoreBusy: one of its shards is being written; nothing is removed.
+        StoreBusy: one of its shards is being written, or the run is being trained; nothing is removed.
     """
     with ExitStack() as stack:
-        for lock in sorted(directory.glob("shard-*.lock")):
+        for lock in sorted((*directory.glob("shard-*.lock"), *directory.glob("**/lock"))):
             stack.callback(Lock(lock).release)
         going = directory if directory.name.startswith(GOING) else directory.with_name(GOING + directory.name)
         directory.rename(going)

@@ -58,7 +58,7 @@ def small(document: dict) -> None:
     """Sizes that end in a minute: 16 templates x (4 + 2 + 1) videos, two epochs."""
     document["toyworld"]["ssv2"] |= {"train": 4, "validation": 2, "test": 1}
     document["toyworld"]["waterbirds"] |= {"train": 12, "val": 12, "test": 12, "ood": 12, "size": 64}
-    document["toyworld"]["clinic"] |= {"train": 8, "val": 4, "test": 8, "size": 64, "frames": [34, 34]}
+    document["toyworld"]["clinic"] |= {"train": 8, "val": 4, "test": 12, "size": 64, "frames": [34, 34]}
     document["datasets"]["toy-ssv2"]["shard_size"] = 64
     document["heads"]["gasm_cast"] |= {"epochs": 2, "warmup_epochs": 1, "holdout": 0.25, "batch_size": 16}
     document["heads"]["clip_align"] |= {"epochs": 2, "warmup_epochs": 1, "batch_size": 8}

@@ -7,33 +7,15 @@ import shutil
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
+
+from tests.workflow.states import committed_samples, stores, without_timings
 
 pytestmark = pytest.mark.slow
 
 LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
 KEYS = {"top1", "top5", "ece", "per_class", "confusion", "ci95", "samples", "provenance"}
-
-
-def without_timings(path: Path) -> str:
-    document = json.loads(path.read_text())
-    del document["provenance"]["timings"]
-    return json.dumps(document, sort_keys=True)
-
-
-def stores(project) -> dict[str, bytes]:
-    """Every file of every store but the locks."""
-    root = project.root / "features"
-    files = (path for path in root.glob("*/*-*/**/*") if path.is_file() and path.suffix != ".lock")
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
-
-
-def committed_samples(journal: Path) -> int:
-    """Samples of the whole lines of a journal: a line is a batch, and what a kill tore does not count."""
-    lines = journal.read_bytes().split(b"\n")[1:-1] if journal.exists() else []
-    return sum(len(json.loads(line)["batch"]) for line in lines)
 
 
 @pytest.fixture(scope="module")

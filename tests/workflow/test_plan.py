@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.workflow.conftest import Project
+from tests.workflow.conftest import ROOT, Project
 
 LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
 
@@ -21,6 +21,19 @@ def test_plain_snakemake_makes_every_result(project):
 
 def test_lint_finds_nothing(project):
     assert "Congratulations" in project.run("snakemake --lint").stdout
+
+
+def test_the_picture_in_the_readme_draws_the_rules_of_plain_snakemake():
+    drawn = set(re.findall(r"<text[^>]*>(\w+)</text>", (ROOT / "docs/rulegraph.svg").read_text()))
+    files = [ROOT / "Snakefile", *(ROOT / "workflow").rglob("*.smk")]
+    rules = {
+        name
+        for file in files
+        for name in re.findall(r"^(?:rule|checkpoint|use rule \w+ as) (\w+)", file.read_text(), re.MULTILINE)
+    }
+    asked_for_by_name = {"features", "claims", "pretrain_mini", "ablations"}
+    asked_for_by_name |= {"ablation", "alignment_ablation", "zeroshot_ablation"}
+    assert drawn == rules - asked_for_by_name
 
 
 def test_an_unknown_key_stops_the_workflow_before_any_job_and_is_named(project, tmp_path):

@@ -1,12 +1,18 @@
 """What the rules share: the validated parameters, and named helpers, so that a rule reads as a sentence."""
 
+import glob
 import os
 import shlex
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
 
 from pipeline import plan
 from pipeline.config import ParamsError, parse_params
+from pipeline.unlock import unlock_after_a_kill
+
+if workflow.is_main_process:
+    unlock_after_a_kill()
 
 try:
     PLAN = plan.Plan(parse_params(dict(config)))
@@ -17,7 +23,10 @@ except ParamsError as error:
 PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
 EVALUATION_CODE = plan.sources("evaluation")
 REPORT_CODE = plan.sources("reports")
-PREDICTION_CODE = plan.sources("prediction.py")
+PREDICTION_CODE = plan.sources("prediction")
+EXPLANATION_CODE = [*plan.sources("explanation"), *REPORT_CODE]
+PAGE = "results/report.html"
+PAGE_CODE = [*REPORT_CODE, *plan.page_files()]
 
 
 wildcard_constraints:
@@ -31,10 +40,15 @@ wildcard_constraints:
 
 
 def every_result():
-    """The files of all results, and of those that have them, pictures of single samples."""
+    """The files of all results, what explains them, and of those that have them, pictures of single samples."""
     scored = [name for name, run in PLAN.results.items() if run.config.task == "ood"]
     return [
         *(f"results/{name}.json" for name in PLAN.results),
+        *(
+            f"results/{name}_{kind}.json"
+            for name in PLAN.results
+            for kind in ("features", "importance")
+        ),
         *(f"results/{name}_overlays.png" for name in scored),
     ]
 
@@ -45,15 +59,71 @@ def every_ablation():
     ]
 
 
+def page_results(wildcards):
+    """What the page waits for, and what it is made again for: what this call was asked for, and all that is there.
+
+    The first by their own names, so that they are made before. The others by absolute paths, which nothing makes: a page
+    of what is finished never starts a training.
+    """
+    groups = {
+        "all": every_result(),
+        "ablations": every_ablation(),
+        "claims": ["results/claims.json"],
+    }
+    targets = workflow.dag_settings.targets or ["all"]
+    asked = [path for target in targets for path in groups.get(target, [target])]
+    awaited = {path for path in asked if path.startswith("results/")} - {PAGE}
+    there = {*glob.glob("results/*.json"), *glob.glob("results/ablations/*.json")}
+    return sorted(awaited) + [os.path.abspath(path) for path in sorted(there - awaited)]
+
+
+def snakemake_command():
+    """How this workflow is called with these params: what the page says of what is missing."""
+    chosen = " ".join(os.path.relpath(path) for path in workflow.overwrite_configfiles)
+    return "snakemake --cores all" + (f" --configfile {chosen}" if chosen else "")
+
+
 def rendered_datasets():
     """A regular expression of the data sets that toyworld may write: never a real one, wherever that lies."""
     return one_of(PLAN.rendered)
 
 
+def as_found(path):
+    """A file as an input; where it was pulled, not made by this project, its time is chance and says nothing."""
+    if os.path.exists(path) and not workflow.persistence.metadata(IOFile(path)):
+        return ancient(path)
+    return path
+
+
+def edited_params(wildcards):
+    """The params; their time matters where they ask for another rendering than was pulled: nothing else would tell."""
+    stale = PLAN.rendered_otherwise(wildcards.dataset)
+    return PARAMS_FILES if stale else [ancient(path) for path in PARAMS_FILES]
+
+
+def params_for(output):
+    """A function of the params files; their time matters where it is not known what an output was made with: pulled."""
+
+    def files(wildcards):
+        made = (
+            output(wildcards)
+            if callable(output)
+            else output.format_map(dict(wildcards))
+        )
+        known = workflow.persistence.metadata(IOFile(made))
+        return [ancient(path) for path in PARAMS_FILES] if known else PARAMS_FILES
+
+    return files
+
+
+def ablation_table(wildcards):
+    return f"{PLAN.ablation_folder(wildcards.ablation)}/{wildcards.ablation}.json"
+
+
 def annotations(wildcards):
     """The annotation files of a data set; those that toyworld renders exist only once its checkpoint has run."""
     if rendered := PLAN.rendered_with(wildcards.dataset):
-        return checkpoints.toyworld.get(dataset=rendered).output
+        return as_found(checkpoints.toyworld.get(dataset=rendered).output[0])
     return [
         *PLAN.annotation_files(wildcards.dataset),
         *PLAN.label_files(wildcards.dataset),
@@ -122,10 +192,10 @@ def trained_heads():
     return heads_of("classification", "segmentation", "zeroshot", "alignment")
 
 
-def results_of(task):
-    """A regular expression of the results of heads of one task."""
+def results_of(*tasks):
+    """A regular expression of the results of heads of these tasks."""
     return one_of(
-        [name for name, run in PLAN.results.items() if run.config.task == task]
+        [name for name, run in PLAN.results.items() if run.config.task in tasks]
     )
 
 
@@ -137,20 +207,34 @@ def ablations_of(*tasks):
     )
 
 
-def published(**pictures):
-    """The outputs of a result, in the report by what they show: its numbers, and pictures by name."""
-    shown = {"json": "numbers", **pictures}
+def pictured(category, pictures):
+    """Pictures of a result by name, in the report by what they show."""
     return {
         name: report(
-            (
-                "results/{result}.json"
-                if name == "json"
-                else f"results/{{result}}_{name}.png"
-            ),
-            category="Results",
+            f"results/{{result}}_{name}.png",
+            category=category,
             labels={"result": "{result}", "kind": kind},
         )
-        for name, kind in shown.items()
+        for name, kind in pictures.items()
+    }
+
+
+def published(**pictures):
+    """The outputs of a result, in the report by what they show: its numbers, and pictures by name."""
+    numbers = report(
+        "results/{result}.json",
+        category="Results",
+        labels={"result": "{result}", "kind": "numbers"},
+    )
+    return {"json": numbers, **pictured("Results", pictures)}
+
+
+def explained(**pictures):
+    """What explains a result, in the report by what it shows."""
+    always = {"features": "feature space", "importance": "importance of inputs"}
+    return {
+        **pictured("Explanation", {**always, **pictures}),
+        **{f"{name}_json": f"results/{{result}}_{name}.json" for name in always},
     }
 
 
@@ -173,9 +257,8 @@ def derived():
 
 def run_manifest(wildcards):
     """The manifest table of the data set that a run reads."""
-    return (
-        f"features/{PLAN.runs[wildcards.head, wildcards.key].dataset}/manifest.parquet"
-    )
+    dataset = PLAN.runs[wildcards.head, wildcards.key].dataset
+    return as_found(f"features/{dataset}/manifest.parquet")
 
 
 def every_manifest(wildcards):
@@ -193,7 +276,7 @@ def inputs_of(*runs):
 def manifests_of(reads):
     """The manifest tables of the data sets of what is read."""
     return [
-        f"features/{dataset}/manifest.parquet"
+        as_found(f"features/{dataset}/manifest.parquet")
         for dataset in dict.fromkeys(dataset for dataset, _ in reads)
     ]
 
@@ -222,9 +305,9 @@ def text_shards(wildcards):
     return shards_of(text_inputs(wildcards))
 
 
-def swept_shards(ablation):
-    """A function of the shard manifests that the runs of a sweep read."""
-    return lambda wildcards: shards_of(inputs_of(*PLAN.swept[ablation]))
+def of_sweep(function, ablation):
+    """A function of what the runs of a sweep read, as one of the sweep."""
+    return lambda wildcards: function(inputs_of(*PLAN.swept[ablation]))
 
 
 def part(*names, features=()):
@@ -238,6 +321,11 @@ def part(*names, features=()):
         )
 
     return quoted
+
+
+def looking_at_videos(wildcards):
+    """What lets a report show frames: the params of a run, which say where its videos are."""
+    return f"--params {part('head', 'key')(wildcards)}"
 
 
 def shard_digest(wildcards, input):

@@ -2,9 +2,11 @@
 
 
 checkpoint toyworld:
+    input:
+        edited_params,
     # What else lies there depends on the layout; annotations come last, and this after them.
     output:
-        touch("data/{dataset}/.rendered"),
+        "data/{dataset}/.rendered",
     log:
         "logs/toyworld/{dataset}.log",
     benchmark:

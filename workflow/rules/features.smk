@@ -1,4 +1,5 @@
-"""Stage 1: frozen backbones into stores. The shard's manifest is the only declared output, so that a killed job resumes."""
+"""Stage 1: frozen backbones into stores. The shard's manifest is the only declared output, so that a killed job resumes.
+It is updated, never removed first: another Snakemake may be reading the store."""
 
 
 rule extract:
@@ -6,7 +7,7 @@ rule extract:
         manifest=ancient("features/{dataset}/manifest.parquet"),
         reads=ancient(feature_reads),
     output:
-        "features/{dataset}/{feature}-{key}/shard-{shard}.json",
+        update("features/{dataset}/{feature}-{key}/shard-{shard}.json"),
     log:
         "logs/extract/{dataset}/{feature}-{key}/shard-{shard}.log",
     benchmark:
@@ -22,7 +23,8 @@ rule extract:
         part=part("dataset", "feature"),
         samples=shard_digest,
     shell:
-        "python -m pipeline extract {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
+        "python -m pipeline.gpu --n {resources.gpu} --"
+        " python -m pipeline extract {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
         " --params {params.part} 2>&1 | tee {log}"
 
 
@@ -34,7 +36,10 @@ for group in PLAN.params.fused:
         input:
             manifest=ancient("features/{dataset}/manifest.parquet"),
         output:
-            [PLAN.shard_path("{dataset}", feature, "{shard}") for feature in group],
+            [
+                update(PLAN.shard_path("{dataset}", feature, "{shard}"))
+                for feature in group
+            ],
         log:
             f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shard}}.log",
         benchmark:
@@ -49,7 +54,8 @@ for group in PLAN.params.fused:
             samples=shard_digest,
             features=" ".join(group),
         shell:
-            "python -m pipeline extract {wildcards.dataset} {params.features} --shard {wildcards.shard}"
+            "python -m pipeline.gpu --n {resources.gpu} --"
+            " python -m pipeline extract {wildcards.dataset} {params.features} --shard {wildcards.shard}"
             " --params {params.part} 2>&1 | tee {log}"
 
 
@@ -58,7 +64,7 @@ rule derive:
         manifest=ancient("features/{dataset}/manifest.parquet"),
         reads=ancient(feature_reads),
     output:
-        "features/{dataset}/{feature}-{key}/shard-{shard}.json",
+        update("features/{dataset}/{feature}-{key}/shard-{shard}.json"),
     log:
         "logs/derive/{dataset}/{feature}-{key}/shard-{shard}.log",
     benchmark:
@@ -68,9 +74,12 @@ rule derive:
     conda:
         "../../environment.yml"
     threads: PLAN.params.compute.extract_threads
+    resources:
+        gpu=feature_gpus,
     params:
         part=part("dataset", "feature"),
         samples=shard_digest,
     shell:
-        "python -m pipeline derive {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
+        "python -m pipeline.gpu --n {resources.gpu} --"
+        " python -m pipeline derive {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
         " --params {params.part} 2>&1 | tee {log}"

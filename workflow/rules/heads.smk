@@ -20,8 +20,10 @@ rule train:
         gpu=PLAN.gpus,
     params:
         part=part("head", "key"),
+        launcher=PLAN.launcher,
     shell:
-        "python -m pipeline train {wildcards.head} --params {params.part} 2>&1 | tee {log}"
+        "{params.launcher}python -m pipeline.gpu --n {resources.gpu} --"
+        " python -m pipeline train {wildcards.head} --params {params.part} 2>&1 | tee {log}"
 
 
 rule evaluate:
@@ -41,10 +43,13 @@ rule evaluate:
     conda:
         "../../environment.yml"
     threads: PLAN.params.compute.threads
+    resources:
+        gpu=PLAN.evaluation_gpus,
     params:
         part=part("head", "key"),
     shell:
-        "python -m pipeline evaluate {wildcards.head} --params {params.part} 2>&1 | tee {log}"
+        "python -m pipeline.gpu --n {resources.gpu} --"
+        " python -m pipeline evaluate {wildcards.head} --params {params.part} 2>&1 | tee {log}"
 
 
 rule mine:
@@ -91,8 +96,8 @@ for name, runs in PLAN.swept.items():
         name:
             f"sweep_{name}"
         input:
-            manifests=manifests_of(inputs_of(*runs)),
-            shards=ancient(swept_shards(name)),
+            manifests=of_sweep(manifests_of, name),
+            shards=ancient(of_sweep(shards_of, name)),
             code=EVALUATION_CODE,
         output:
             [f"{run.folder}/result.json" for run in runs],
@@ -103,9 +108,12 @@ for name, runs in PLAN.swept.items():
         conda:
             "../../environment.yml"
         threads: PLAN.params.compute.threads
+        resources:
+            gpu=PLAN.evaluation_gpus,
         params:
             part=shlex.quote(PLAN.part(ablation=name)),
             ablation=name,
             chosen=" ".join(run.key for run in runs),
         shell:
-            "python -m pipeline sweep {params.ablation} {params.chosen} --params {params.part} 2>&1 | tee {log}"
+            "python -m pipeline.gpu --n {resources.gpu} --"
+            " python -m pipeline sweep {params.ablation} {params.chosen} --params {params.part} 2>&1 | tee {log}"

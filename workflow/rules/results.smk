@@ -4,7 +4,7 @@
 rule result:
     input:
         result=result_file,
-        params=PARAMS_FILES,
+        params=params_for("results/{result}.json"),
         code=REPORT_CODE,
     output:
         **published(confusion="confusion matrix", training="training curve"),
@@ -18,19 +18,29 @@ rule result:
         "../../environment.yml"
     params:
         run=lambda wildcards, input: input.result.rsplit("/", 1)[0],
+        looking="",
     shell:
-        "python -m pipeline report {params.run} {output.json} 2>&1 | tee {log}"
+        "python -m pipeline report {params.run} {output.json} {params.looking} 2>&1 | tee {log}"
 
 
+# Timelines stand beside frames, where there are videos.
 use rule result as segmentation_result with:
+    input:
+        result=result_file,
+        manifest=of_result(run_manifest),
+        params=params_for("results/{result}.json"),
+        code=[*REPORT_CODE, *PREDICTION_CODE],
     output:
         **published(**TIMELINES),
         predictions=directory("results/{result}_predictions"),
     wildcard_constraints:
         result=results_of("segmentation"),
+    params:
+        run=lambda wildcards, input: input.result.rsplit("/", 1)[0],
+        looking=of_result(looking_at_videos),
 
 
-use rule result as zeroshot_result with:
+use rule segmentation_result as zeroshot_result with:
     output:
         **published(gamma="seen and unseen accuracy over γ", **TIMELINES),
         predictions=directory("results/{result}_predictions"),
@@ -78,17 +88,20 @@ rule overlays:
         result=results_of("ood"),
     conda:
         "../../environment.yml"
+    resources:
+        gpu=PLAN.evaluation_gpus,
     params:
         head=lambda wildcards: PLAN.results[wildcards.result].head,
         part=of_result(part("head", "key")),
     shell:
-        "python -m pipeline overlays {params.head} {output} --params {params.part} 2>&1 | tee {log}"
+        "python -m pipeline.gpu --n {resources.gpu} --"
+        " python -m pipeline overlays {params.head} {output} --params {params.part} 2>&1 | tee {log}"
 
 
 rule ablation:
     input:
         results=ablation_results,
-        params=PARAMS_FILES,
+        params=params_for(ablation_table),
         code=REPORT_CODE,
     output:
         multiext("results/ablations/{ablation}", json=".json", csv=".csv", md=".md"),
@@ -130,7 +143,7 @@ use rule ablation as alignment_ablation with:
 rule claims:
     input:
         results=claimed_results,
-        params=PARAMS_FILES,
+        params=params_for("results/claims.json"),
         code=REPORT_CODE,
     output:
         json="results/claims.json",
@@ -145,3 +158,25 @@ rule claims:
         document=shlex.quote(PLAN.document),
     shell:
         "python -m pipeline claims --params {params.document} 2>&1 | tee {log}"
+
+
+# Reads small files alone; which of them is known where Snakemake was called, so there it runs.
+rule page:
+    input:
+        results=page_results,
+        params=params_for(PAGE),
+        code=PAGE_CODE,
+    output:
+        report(PAGE, category="Report"),
+    log:
+        "logs/page.log",
+    benchmark:
+        "logs/page.tsv"
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        document=shlex.quote(PLAN.document),
+        snakemake=shlex.quote(snakemake_command()),
+    shell:
+        "python -m pipeline page --params {params.document} --out {output} --snakemake {params.snakemake} 2>&1 | tee {log}"

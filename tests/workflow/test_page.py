@@ -1,0 +1,62 @@
+"""Claims about the rule of the page: it never starts a training by itself, and follows all that a call makes."""
+
+import json
+import zipfile
+
+import pytest
+
+from pipeline.config import load_params
+from pipeline.plan import Plan
+from tests.reports.made_up import MadeUp
+from tests.workflow.conftest import Project
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path)
+
+
+def test_the_page_alone_starts_nothing_else(project):
+    assert project.jobs("snakemake --cores 1 results/report.html") == {"page": 1}
+
+
+def test_plain_snakemake_writes_it_after_every_result(project):
+    out = project.run("snakemake --cores 1 -n").stdout
+    assert {"train", "page"} <= set(project.jobs("snakemake --cores 1"))
+    inputs = next(line for line in out.split("rule page:")[1].splitlines() if "input:" in line)
+    for name in Plan(load_params(str(project.root / "params.yaml"))).results:
+        assert f"results/{name}.json" in inputs
+
+
+def test_asked_for_with_a_result_it_waits_for_that_one_alone(project):
+    jobs = project.jobs("snakemake --cores 1 results/ssv2_top1.json results/report.html")
+    assert jobs["page"] == jobs["train"] == 1 and "overlays" not in jobs
+
+
+def test_it_is_made_of_what_is_there_and_again_when_that_changed_only(project):
+    made_up = MadeUp(project.root).finish("fact")
+    line = "snakemake --cores 1 results/report.html"
+    project.run(line)
+    text = (project.root / "results/report.html").read_text()
+    assert "1 of 5 results are finished" in text and "snakemake results/ssv2_top1.json --cores all" in text
+    assert project.jobs(line) == {}
+    path = project.root / "results/assembly_segmentation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"acc": 12.3}))
+    assert project.jobs(line) == {"page": 1}
+    project.run(line)
+    made_up.finish("gasm_cast")
+    assert project.jobs(line) == {"page": 1}
+
+
+def test_commands_on_the_page_name_the_params_that_it_is_of(project):
+    out = project.run("snakemake -n -p --cores 1 --configfile params.yaml -- results/report.html").stdout
+    assert "--snakemake 'snakemake --cores all --configfile params.yaml'" in out
+
+
+def test_it_is_in_snakemake_s_own_report(project):
+    MadeUp(project.root).finish("fact")
+    project.run("snakemake --cores 1 results/report.html")
+    project.run("snakemake results/report.html --report all.zip")
+    with zipfile.ZipFile(project.root / "all.zip") as archive:
+        inside = [archive.read(name) for name in archive.namelist() if name.endswith("/report.html")]
+    assert (project.root / "results/report.html").read_bytes() in inside
