@@ -76,6 +76,29 @@ def test_a_part_of_params_is_a_params_document(document):
     assert load_params(params.part(head="gasm_cast")).head("gasm_cast") == params.head("gasm_cast")
 
 
+def test_the_rendering_of_one_data_set_is_no_other_s_business(document):
+    before = parse_params(document)
+    assert set(json.loads(before.part(dataset="toy-ssv2"))["toyworld"]) == {"seed", "ssv2"}
+    assert "toyworld" not in json.loads(before.part(dataset="toy-assembly-texts"))
+    document["toyworld"]["clinic"]["fps"] += 1
+    after = parse_params(document)
+    changed = [name for name in before.datasets if before.part(dataset=name) != after.part(dataset=name)]
+    assert changed == ["toy-clinic"]
+    document["toyworld"]["seed"] += 1
+    reseeded = parse_params(document)
+    rendered = [name for name, of in before.datasets.items() if of.made_by]
+    assert [name for name in before.datasets if reseeded.part(dataset=name) != after.part(dataset=name)] == rendered
+
+
+def test_a_data_set_is_rendered_only_from_a_section_that_is_there(document):
+    document["toyworld"].pop("clinic")
+    with pytest.raises(ParamsError, match=r"datasets\.toy-clinic\.made_by .* section toyworld\.clinic is missing"):
+        parse_params(document)
+    document["datasets"] |= {"pets": {"layout": "images", "root": "data/pets", "made_by": "toyworld"}}
+    with pytest.raises(ParamsError, match=r"toyworld renders ssv2, mstcn, waterbirds, clinic, got images|is missing"):
+        parse_params(document)
+
+
 def test_the_order_of_keys_in_the_yaml_changes_no_part(document):
     backwards = {name: document[name] for name in reversed(document)}
     backwards["heads"]["gasm_cast"] = dict(reversed(document["heads"]["gasm_cast"].items()))
@@ -245,7 +268,7 @@ def test_the_extractor_version_is_bumped_when_the_extraction_code_changes():
     """A change that leaves every stored byte as it was may keep the version: then only the digest below moves."""
     writing = ("writer", "fields", "quantise", "layout", "chunks", "sharding", "hdf5")
     sources = config.code_digest("backbones", "extraction", "video", *(f"store/{name}" for name in writing))
-    assert (config.EXTRACTOR_VERSION, sources[:16]) == (2, "c80cdf0746762500"), (
+    assert (config.EXTRACTOR_VERSION, sources[:16]) == (2, "7b87b9bd6a746cba"), (
         "extraction code changed: if stored bytes can differ, raise EXTRACTOR_VERSION in pipeline/config/keys.py; "
         f"then pin {sources[:16]} here"
     )

@@ -10,7 +10,7 @@ from .base import Fraction, Name, Positive, Strict, Vocabulary
 Holdout = Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
 
 # What a head's params hold that does not reach its weights.
-AFTER_TRAINING = frozenset({"result", "eval_split", "bootstrap", "calibration_bins"})
+AFTER_TRAINING = frozenset({"result", "eval_split", "bootstrap", "calibration_bins", "max_trainable"})
 
 
 class Input(NamedTuple):
@@ -51,6 +51,9 @@ class TrainedHead(Head):
     train_split: str
     eval_split: str
     bootstrap: Positive
+    max_trainable: Annotated[int, Field(gt=0, description="trainable parameters; a larger head is refused")] = (
+        200_000_000
+    )
 
 
 class GasmCastModel(Strict):
@@ -88,6 +91,7 @@ class GasmCastHead(TrainedHead):
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0 is off")]
     holdout: Holdout
     calibration_bins: Positive
+    max_trainable: Positive = 20_000_000
 
 
 class FactBlock(Strict):
@@ -250,6 +254,7 @@ class ClipAlignHead(TrainedHead):
     lr: Annotated[float, Field(gt=0, description="peak learning rate per 256 samples of batch")]
     warmup_epochs: Annotated[float, Field(ge=0)]
     label_smoothing: Fraction
+    max_trainable: Positive = 20_000_000
     holdout_split: Annotated[str, Field(description="for early stopping: other patients than those of train")]
     clinicians: Clinicians | None = None
     fraction: Annotated[float, Field(gt=0, le=1, description="share of the patients of train that is learned from")] = (
@@ -404,6 +409,11 @@ class Ablation(Strict):
     def rows(self) -> dict[str, dict[str, Any]]:
         """Name -> overrides: the variants, then every combination of the grid's values, the last key turning fastest.
 
+        What overrides nothing is on top, as the row that the others are read against.
+
+        >>> list(Ablation(head="fact", seeds=[0], variants={"blocks_i": {"model.blocks": "i"}, "reference": {}}).rows)
+        ['reference', 'blocks_i']
+
         >>> Ablation(head="fact", seeds=[0], grid={"model.tokens": [8, 16], "lr": [0.1]}).rows
         {'tokens=8 lr=0.1': {'model.tokens': 8, 'lr': 0.1}, 'tokens=16 lr=0.1': {'model.tokens': 16, 'lr': 0.1}}
         """
@@ -415,7 +425,7 @@ class Ablation(Strict):
             for point in points
             if point
         }
-        return {**self.variants, **named}
+        return dict(sorted({**self.variants, **named}.items(), key=lambda row: bool(row[1])))
 
 
 class Figure(Strict):

@@ -7,7 +7,7 @@ key's dotted name before any job starts.
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -33,6 +33,7 @@ class Compute(Strict):
     """The machine's share. Threads are fixed, not taken from the scheduler, because they decide the order of sums.
 
     `threads` serves training and evaluation; `extract_threads` each extraction job, of which several run side by side.
+    A training has `devices` on each of `nodes`; `batch_size` of a head is that of all of them together.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -41,6 +42,7 @@ class Compute(Strict):
     decode_workers: Annotated[int, Field(ge=0)] = 1
     cache_memory_gb: Annotated[float, Field(ge=0)] = 2.0
     devices: Positive = 1
+    nodes: Positive = 1
     strategy: Literal["auto", "ddp"] = "auto"
 
 
@@ -98,6 +100,12 @@ class ToyClinic(Strict):
 
 
 class Toyworld(Strict):
+    """What is rendered, a section a data set; `SECTIONS` says by layout which one."""
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "ssv2": "ssv2", "mstcn": "assembly", "waterbirds": "waterbirds", "clinic": "clinic"
+    }  # fmt: skip
+
     seed: int
     ssv2: ToySSv2 | None = None
     assembly: ToyAssembly | None = None
@@ -188,8 +196,13 @@ class Params(Strict):
                 if dataset.kind == "text" and not isinstance(self.features[feature], ClipTextFeature):
                     raise ValueError(f"datasets.{name} holds texts, but features.{feature} looks at pictures")
             if dataset.made_by == "toyworld":
-                if self.toyworld is None:
-                    raise ValueError(f"datasets.{name}.made_by is toyworld, but the section toyworld is missing")
+                section = Toyworld.SECTIONS.get(dataset.layout)
+                if section is None:
+                    known = ", ".join(Toyworld.SECTIONS)
+                    raise ValueError(f"datasets.{name}.made_by: toyworld renders {known}, got {dataset.layout}")
+                if self.toyworld is None or getattr(self.toyworld, section) is None:
+                    missing = "toyworld" if self.toyworld is None else f"toyworld.{section}"
+                    raise ValueError(f"datasets.{name}.made_by is toyworld, but the section {missing} is missing")
                 if dataset.root != f"data/{name}":
                     raise ValueError(
                         f"datasets.{name}.root must be data/{name}, where toyworld renders, got {dataset.root}"
@@ -258,6 +271,12 @@ class Params(Strict):
         if len({(self.features[name].decoder, self.features[name].ragged) for name in group}) > 1:
             raise ValueError(f"{key}: {list(group)} differ in their decoder or in having a row a frame")
 
+    def rendering(self, *datasets: str) -> dict[str, Any]:
+        """What of `toyworld` decides these data sets: an edit for one renders no other; {} where none is rendered."""
+        made = [self.datasets[name].layout for name in datasets if self.datasets[name].made_by == "toyworld"]
+        sections = {"seed", *(Toyworld.SECTIONS[layout] for layout in made)}
+        return self.toyworld.model_dump(mode="json", include=sections) if self.toyworld and made else {}
+
     def reading(self, *names: str) -> tuple[str, ...]:
         """The named features and all that they are made from, each once, the latter first."""
         found: dict[str, None] = {}
@@ -304,8 +323,8 @@ class Params(Strict):
                 name: self.datasets[name].model_dump(mode="json", exclude={"features", "within"}) for name in datasets
             }
             document["datasets"] = described
-            if self.toyworld is not None and any(self.datasets[name].made_by == "toyworld" for name in datasets):
-                document["toyworld"] = self.toyworld.model_dump(mode="json")
+            if rendered := self.rendering(*datasets):
+                document["toyworld"] = rendered
         if features:
             chosen = self.reading(*features)
             document["features"] = {name: self.features[name].model_dump(mode="json") for name in chosen}

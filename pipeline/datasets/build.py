@@ -99,7 +99,7 @@ def build_manifest(
         findings = [of_file[path] for path in annotations["path"]]
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
     shards = assign_shards(annotations["sample"].tolist(), assigned, dataset.shard_size)
-    frame = _frame(annotations, labels, findings, shards)
+    frame = manifest_frame(annotations, labels, findings, shards)
     frame.attrs |= known
     # Without the folder, so that the report of a set is the same wherever it lies.
     folder = f"{Path(dataset.root) if dataset.videos is None else video_folder(dataset)}{os.sep}"
@@ -158,7 +158,7 @@ def _remembered(previous: pd.DataFrame | None) -> dict[str, Finding]:
     return found
 
 
-def _frame(
+def manifest_frame(
     annotations: pd.DataFrame, labels: Labels | None, findings: Sequence[Finding], shards: dict[str, int]
 ) -> pd.DataFrame:
     columns: dict[str, Any] = {name: annotations[name] for name in ("sample", "path", "label", "template", "split")}

@@ -6,6 +6,7 @@ Light on purpose: the workflow asks for shard digests at plan time, long before 
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -178,13 +179,18 @@ def shard_samples(frame: pd.DataFrame, shard: int) -> list[ShardSample]:
     rows = frame[frame["shard"] == shard]
     if rows.empty:
         raise _no_such_shard(shard, frame["shard"].unique().tolist(), "the manifest")
-    samples = []
-    for row in rows.to_dict("records"):
-        known = row["status"] == "ok" and row["path"] is not None
-        facts = {name: row[name] for name in FACTS} if known else None
-        of_map = (row["map"], row["map_digest"])
-        samples.append(ShardSample(row["sample"], row["digest"], row["path"], facts, row["status"], *of_map))
-    return samples
+    return [_shard_sample(row) for row in rows.to_dict("records")]
+
+
+def samples_by_name(frame: pd.DataFrame) -> dict[str, ShardSample]:
+    """Sample -> what a shard knows of it, of every row of a manifest or of a part of one."""
+    return {row["sample"]: _shard_sample(row) for row in frame.to_dict("records")}
+
+
+def _shard_sample(row: Mapping[str, Any]) -> ShardSample:
+    known = row["status"] == "ok" and row["path"] is not None
+    facts = {name: row[name] for name in FACTS} if known else None
+    return ShardSample(row["sample"], row["digest"], row["path"], facts, row["status"], row["map"], row["map_digest"])
 
 
 def shard_digest(manifest_path: Path, shard: int) -> str:

@@ -10,8 +10,9 @@ import torch
 from pipeline.config import Params
 from pipeline.evaluation import alignment, classification, ood, segmentation
 from pipeline.evaluation.provenance import counted, deterministic, opened, provenance
+from pipeline.training.processes import accelerator
 from pipeline.training.run_folder import write_json
-from pipeline.training.trainer import accelerator, say
+from pipeline.training.trainer import say
 
 __all__ = ["evaluate"]
 

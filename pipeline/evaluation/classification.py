@@ -4,13 +4,14 @@ Shape suffixes: B videos, T steps, N samples, C classes.
 """
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.config import Params
 from pipeline.evaluation.metrics import bootstrap_interval, calibration, confusion, per_class, ranked, top_k_accuracy
@@ -27,9 +28,9 @@ TOP = 5
 
 def evaluate(params: Params, head: str, samples: Samples, run: Path, device: torch.device) -> Evaluated:
     """`evaluation.evaluate` of a classifier: as it is, and with the steps of its tokens in other orders."""
-    logits, wall = _predict(params, head, samples, run, device)
+    by_order, wall = logits(params, head, samples, run, device)
     labels = np.array([samples.labels[sample] for sample in samples.parts["evaluated"]])
-    probabilities = {order: softmax(values) for order, values in logits.items()}
+    probabilities = {order: softmax(values) for order, values in by_order.items()}
     scores = summary(labels, probabilities["as_is"], samples.classes, params.head(head))
     for order in FRAME_ORDERS[1:]:
         scores[f"top1_{order}"] = top_k_accuracy(ranked(probabilities[order], 1), labels, 1)
@@ -95,29 +96,28 @@ def _shuffles(rows_B: Tensor, steps: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(orders))
 
 
-def _predict(
-    params: Params, head: str, samples: Samples, run: Path, device: torch.device
+def logits(
+    params: Params,
+    head: str,
+    samples: Samples,
+    run: Path,
+    device: torch.device,
+    orders: Sequence[str] = FRAME_ORDERS,
 ) -> tuple[dict[str, np.ndarray], float]:
-    """Logits (N, C) float32 for each order of the frames, and the seconds that took."""
+    """Logits (N, C) float32 of the evaluated samples for each order of the frames, and the seconds that took."""
     config, compute = params.head(head), params.compute
     began = time.monotonic()
     model = trained(params, head, samples, run, device)
     tokens = Tokens(samples, samples.parts["evaluated"], compute.cache_memory_gb * 1e9)
     loader = tokens.loader(OrderedBatches(range(len(tokens)), config.batch_size), compute.decode_workers)
-    logits: dict[str, list[np.ndarray]] = {order: [] for order in FRAME_ORDERS}
+    parts: dict[str, list[np.ndarray]] = {order: [] for order in orders}
     with inference(config.precision, device):
         for batch in loader:
-            for order, values in _logits(head, model, batch, config.seed, device).items():
-                logits[order].append(values)
-    return {order: np.concatenate(parts) for order, parts in logits.items()}, time.monotonic() - began
-
-
-def _logits(head: str, model: nn.Module, batch: Batch, seed: int, device: torch.device) -> dict[str, np.ndarray]:
-    roles = KINDS[head].roles
-    there = {key: tensor.to(device) for key, tensor in batch.items()}
-    return {
-        order: predict(head, model, reorder(there, roles, order, seed)).float().cpu().numpy() for order in FRAME_ORDERS
-    }
+            there = {key: tensor.to(device) for key, tensor in batch.items()}
+            for order in orders:
+                logits_BC = predict(head, model, reorder(there, KINDS[head].roles, order, config.seed))
+                parts[order].append(logits_BC.float().cpu().numpy())
+    return {order: np.concatenate(of) for order, of in parts.items()}, time.monotonic() - began
 
 
 def softmax(logits_NC: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What evaluations of every kind of head share: the run's samples and weights, and what a result rests on."""
 
 import contextlib
+import json
 import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -50,6 +51,18 @@ def opened(
         split = params.head(head).eval_split
         raise DataError(f"the split {split!r} holds no usable sample; correct eval_split in params.yaml")
     return samples, record
+
+
+def finished(params: Params, head: str, run: Path) -> tuple[dict[str, Any], Path]:
+    """What an evaluation left in the run: the result, and where its predictions are. Raises RunError: there is none."""
+    result, predictions = run / "result.json", run / "predictions.parquet"
+    for path in (result, predictions):
+        if not path.exists():
+            raise RunError(
+                f"{path} is not there: {head} has no finished run of these params; "
+                f"make it first: `snakemake results/{params.head(head).result}.json`"
+            )
+    return json.loads(result.read_text(encoding="utf-8")), predictions
 
 
 def trained(params: Params, head: str, samples: Samples, run: Path, device: torch.device) -> nn.Module:

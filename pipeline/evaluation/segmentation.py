@@ -43,7 +43,7 @@ def evaluate(params: Params, head: str, samples: Videos, run: Path, device: torc
     """`evaluation.evaluate` of a segmentation head, zero-shot or not."""
     config = params.head(head)
     background = {"background": samples.background, "with_background": config.with_background}
-    found = _scored(params, head, samples, run, samples.parts["evaluated"], device)
+    found = scored(params, head, samples, run, samples.parts["evaluated"], device)
     if isinstance(config, FactClipHead):
         gamma = _gamma(params, head, samples, run, device)
         predictions = [stacked(of, samples.seen, gamma) for of in found.scores]
@@ -84,13 +84,14 @@ def _gamma(params: Params, head: str, samples: Videos, run: Path, device: torch.
     read_run(run / STAND_INS)
     playing = samples.seen & ~taught.seen
     found = [
-        _scored(params, head, taught, run / STAND_INS, samples.parts[part], device) for part in ("holdout", "train")
+        scored(params, head, taught, run / STAND_INS, samples.parts[part], device) for part in ("holdout", "train")
     ]
     truths = [*found[0].truths, *(np.where(playing[of], of, IGNORE) for of in found[1].truths)]
     return choose_gamma([*found[0].scores, *found[1].scores], truths, samples.seen, playing)
 
 
-def _scored(params: Params, head: str, samples: Videos, run: Path, ids: list[str], device: torch.device) -> Scored:
+def scored(params: Params, head: str, samples: Videos, run: Path, ids: list[str], device: torch.device) -> Scored:
+    """The scores of these videos by the run's weights, γ not taken yet."""
     config, compute = params.head(head), params.compute
     model = trained(params, head, samples, run, device)
     rows = Rows(samples, ids, compute.cache_memory_gb * 1e9)
@@ -99,13 +100,13 @@ def _scored(params: Params, head: str, samples: Videos, run: Path, ids: list[str
     with inference(config.precision, device):
         for batch in loader:
             there = {key: tensor.to(device) for key, tensor in batch.items()}
-            scores += _scores(model, config, samples, there)
+            scores += row_scores(model, config, samples, there)
     spread = [of[samples.row_of_label[sample]] for sample, of in zip(ids, scores, strict=True)]
     return Scored(ids, spread, [samples.truth[sample] for sample in ids])
 
 
-def _scores(model: nn.Module, config: Any, samples: Videos, batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
-    """(T, C) of each video, γ not taken yet."""
+def row_scores(model: nn.Module, config: Any, samples: Videos, batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
+    """(T, C) float64 of each video of a batch on the model's device, γ not taken yet."""
     outputs, embeddings = answer(model, batch)
     if embeddings is None:
         scores_BTC = predict(outputs[-1], batch["mask"], config.mwt)
@@ -127,12 +128,12 @@ def _predictions(found: Scored, predictions: list[np.ndarray], counts: pd.DataFr
             "sample": found.ids,
             "truth": [of.tolist() for of in found.truths],
             "prediction": [of.tolist() for of in predictions],
-            "confidence": [_confidence(*of).tolist() for of in zip(found.scores, predictions, strict=True)],
+            "confidence": [confidence(*of).tolist() for of in zip(found.scores, predictions, strict=True)],
             **{name: measured[name].to_numpy() for name in ("acc", "edit", "f1@50")},
         }
     )
 
 
-def _confidence(scores_LC: np.ndarray, prediction_L: np.ndarray) -> np.ndarray:
+def confidence(scores_LC: np.ndarray, prediction_L: np.ndarray) -> np.ndarray:
     """(L,) the score of what was predicted, in [0, 1]: a probability, or a cosine where texts were compared."""
     return np.take_along_axis(scores_LC, prediction_L[:, None], axis=1)[:, 0].clip(0, 1)

@@ -202,16 +202,29 @@ def zeroshot_intervals(
         seen_C: bool.
         draws, seed: of the resamples.
     """
-    n = len(seen_C)
+    counts = class_counts(predictions, truths, len(seen_C))
+    drawn = seen_unseen(*counts, seen_C, resamples(len(counts[0]), draws, seed))
+    return {name: interval(values) for name, values in drawn.items()}
+
+
+def class_counts(
+    predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Frames, and frames that are right, of each class in each video, (V, C) int64; labels below 0 do not count."""
     pairs = labelled(predictions, truths)
-    frames_VC = np.stack([np.bincount(truth, minlength=n) for _, truth in pairs])
-    right_VC = np.stack([np.bincount(truth[guess == truth], minlength=n) for guess, truth in pairs])
-    weights_DV = resamples(len(pairs), draws, seed)
+    frames_VC = np.stack([np.bincount(truth, minlength=classes) for _, truth in pairs])
+    right_VC = np.stack([np.bincount(truth[guess == truth], minlength=classes) for guess, truth in pairs])
+    return frames_VC, right_VC
+
+
+def seen_unseen(
+    frames_VC: np.ndarray, right_VC: np.ndarray, seen_C: np.ndarray, weights_DV: np.ndarray
+) -> dict[str, np.ndarray]:
+    """seen, unseen and harmonic, (D,) in percent, of draws in which each video counts so often; NaN without a frame."""
     frames_DC, right_DC = weights_DV @ frames_VC, weights_DV @ right_VC
     accuracy_DC = 100 * right_DC / np.where(frames_DC > 0, frames_DC, 1)
     seen, unseen = (_mean_over(accuracy_DC[:, of], frames_DC[:, of] > 0) for of in (seen_C, ~seen_C))
-    drawn = {"seen": seen, "unseen": unseen, "harmonic": harmonic(seen, unseen)}
-    return {name: interval(values) for name, values in drawn.items()}
+    return {"seen": seen, "unseen": unseen, "harmonic": harmonic(seen, unseen)}
 
 
 def _mean_over(values_DC: np.ndarray, there_DC: np.ndarray) -> np.ndarray:

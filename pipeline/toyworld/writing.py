@@ -78,7 +78,7 @@ def prepare(root: Path, recipe: Mapping[str, Any], videos: str, annotations: Seq
         for file in old_videos:
             file.unlink()
     root.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(canonical_json(recipe))
+    write_text(stamp, canonical_json(recipe))
 
 
 def make_all(

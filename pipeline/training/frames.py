@@ -112,20 +112,18 @@ def open_videos(
         DataError: manifest and store that do not belong together, lengths that differ too much, unknown names.
     """
     frame = read_manifest(manifest)
-    streams = {"frames": _stream(FeatureStore(features["frames"], verify=True))}
+    streams = {"frames": frame_stream(FeatureStore(features["frames"], verify=True))}
     stream, names, text = streams["frames"], classes(frame), None
     if "text" in features:
-        streams["text"], text = _vocabulary(FeatureStore(features["text"], verify=True), names)
-    index = {name: number for number, name in enumerate(names)}
-    seen = np.ones(len(names), bool)
-    seen[_indices(_listed(frame, unseen), index, f"class_lists.{unseen}")] = False
+        streams["text"], text = vocabulary(FeatureStore(features["text"], verify=True), names)
+    seen = seen_classes(frame, names, unseen)
     found = learnable(frame, {"frames": stream.store}, train, evaluated, labelled=frame["segments"].notna())
     lengths = stream.store.lengths(stream.name)
     labels, truth, row_of_label = {}, {}, {}
     for row in found.rows:
         sample = row.sample
         whole = frame_labels(row.segments, names)
-        rows = _rows(sample, len(whole), lengths[sample], stream.fps, label_fps, tolerance)
+        rows = rows_of_labels(sample, len(whole), lengths[sample], stream.fps, label_fps, tolerance)
         truth[sample], row_of_label[sample] = whole[: len(rows)], rows // sample_rate
         shown = np.where(seen[truth[sample]], truth[sample], IGNORE)
         labels[sample] = majority(shown, row_of_label[sample], -(-lengths[sample] // sample_rate), len(names))
@@ -155,7 +153,7 @@ def open_videos(
         truth=truth,
         row_of_label=row_of_label,
         seen=seen,
-        background=tuple(_indices(background, index, "background")),
+        background=tuple(_indices(background, names, "background")),
         sample_rate=sample_rate,
         pairs=None if made_of["pairs"] is None else np.array(made_of["pairs"], np.int64),
         n_parts=(len(made_of["verbs"]), len(made_of["nouns"])),
@@ -168,7 +166,8 @@ def text_of(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _vocabulary(store: FeatureStore, names: Sequence[str]) -> tuple[FrameStream, np.ndarray]:
+def vocabulary(store: FeatureStore, names: Sequence[str]) -> tuple[FrameStream, np.ndarray]:
+    """The stream of texts, and the embeddings of the classes, (C, e) float32. Raises DataError: one is not there."""
     texts = [text_of(name) for name in names]
     if absent := sorted(set(texts) - set(store.samples)):
         raise DataError(
@@ -179,7 +178,7 @@ def _vocabulary(store: FeatureStore, names: Sequence[str]) -> tuple[FrameStream,
     return FrameStream(store, name, shape[0]), store.read(texts, name).astype(np.float32)
 
 
-def _stream(store: FeatureStore) -> FrameStream:
+def frame_stream(store: FeatureStore) -> FrameStream:
     """The field of a store with a row a frame: the one whose samples have two axes, the first of any length."""
     fields = {name: shape for name, (shape, _) in store.fields.items() if len(shape) == 2 and shape[0] is None}
     if len(fields) != 1:
@@ -192,22 +191,27 @@ def _stream(store: FeatureStore) -> FrameStream:
     return FrameStream(store, name, shape[1], config["fps"] if "fps" in config else config["sampling"]["fps"])
 
 
-def _listed(frame: pd.DataFrame, name: str | None) -> Sequence[str]:
-    if name is None:
-        return ()
-    known = frame.attrs.get("class_lists", {})
-    if name not in known:
-        raise DataError(f"unseen names the list {name!r}; the data set's class_lists are {sorted(known) or 'none'}")
-    return known[name]
+def seen_classes(frame: pd.DataFrame, names: Sequence[str], unseen: str | None) -> np.ndarray:
+    """(C,) bool: whether a class is shown in training. Raises DataError for a list that the data set does not have."""
+    lists, seen = frame.attrs.get("class_lists", {}), np.ones(len(names), bool)
+    if unseen is None:
+        return seen
+    if unseen not in lists:
+        raise DataError(f"unseen names the list {unseen!r}; the data set's class_lists are {sorted(lists) or 'none'}")
+    seen[_indices(lists[unseen], names, f"class_lists.{unseen}")] = False
+    return seen
 
 
-def _indices(names: Sequence[str], index: Mapping[str, int], where: str) -> list[int]:
-    if unknown := [name for name in names if name not in index]:
+def _indices(chosen: Sequence[str], names: Sequence[str], where: str) -> list[int]:
+    index = {name: number for number, name in enumerate(names)}
+    if unknown := [name for name in chosen if name not in index]:
         raise DataError(f"{where} names the class {unknown[0]!r}, which the data set does not have")
-    return [index[name] for name in names]
+    return [index[name] for name in chosen]
 
 
-def _rows(sample: str, labels: int, rows: int, row_fps: float, label_fps: float | None, tolerance: int) -> np.ndarray:
+def rows_of_labels(
+    sample: str, labels: int, rows: int, row_fps: float, label_fps: float | None, tolerance: int
+) -> np.ndarray:
     """(L,) the row of each label that is kept, L being `labels` less what lies beyond the last row.
 
     Row i and label j stand for the times (i + 0.5) / row_fps and (j + 0.5) / label_fps.

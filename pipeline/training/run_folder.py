@@ -75,16 +75,22 @@ def claim(run: Path, identity: str) -> dict[str, Any]:
     Returns:
         The run's record if this training is already complete, otherwise {}.
     """
-    state = _read(run / STATE)
-    record = state.get("record", {})
-    usable = (run / WEIGHTS).exists() and (not record or weights_digest(run) == record["weights"])
-    if state.get("identity") == identity and usable:
+    record = standing(run, identity)
+    if record is not None:
         return record
     for name in (RUN, CHECKPOINT, WEIGHTS, HISTORY):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / LOGS, ignore_errors=True)
     write_json(run / STATE, {"identity": identity})
     return {}
+
+
+def standing(run: Path, identity: str) -> dict[str, Any] | None:
+    """How far a training is: its record, {} where it was begun, None where nothing of it is of use."""
+    state = _read(run / STATE)
+    record = state.get("record", {})
+    usable = (run / WEIGHTS).exists() and (not record or weights_digest(run) == record["weights"])
+    return record if state.get("identity") == identity and usable else None
 
 
 def complete(run: Path, identity: str, record: dict[str, Any]) -> None:

@@ -12,10 +12,8 @@ from typing import Any
 
 import torch
 from dvclive.lightning import DVCLiveLogger
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.config import AFTER_TRAINING, Params, canonical_json
@@ -26,6 +24,7 @@ from pipeline.training.data import FeatureData
 from pipeline.training.dataset import SHOWN, Samples, open_samples
 from pipeline.training.frames import open_videos
 from pipeline.training.module import HeadModule
+from pipeline.training.processes import accelerator, agreed, environment, is_first, meet
 from pipeline.training.registry import build, count
 from pipeline.training.run_folder import (
     CHECKPOINT,
@@ -34,6 +33,7 @@ from pipeline.training.run_folder import (
     claim,
     complete,
     only_writer,
+    standing,
     weights_digest,
 )
 from pipeline.training.segmentation import SegmentationModule
@@ -113,6 +113,7 @@ def train(
         DataError, TooLarge, RunBusy, RunError, TrainingDiverged: with the remedy.
     """
     torch.set_num_threads(params.compute.threads)
+    meet(params.compute)
     samples = head_samples(params, head, manifest, features)
     if share := getattr(params.head(head), "stand_ins", 0):
         _train(params, head, samples.standing_in(share, params.head(head).seed), run / STAND_INS, progress)
@@ -121,16 +122,17 @@ def train(
 
 def _train(params: Params, head: str, samples: Samples, run: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     began = time.monotonic()
-    config, first = params.head(head), rank_zero_only.rank == 0
+    config, first = params.head(head), is_first()
     keyed = config.model_dump(mode="json", exclude=AFTER_TRAINING)
     identity = hashlib.sha256(canonical_json([samples.digest, keyed]).encode()).hexdigest()
     say_first = progress if first else lambda line: None
     with only_writer(run) if first else contextlib.nullcontext():
-        record = claim(run, identity) if first else {}
+        record = agreed(claim(run, identity) if first else standing(run, identity))
         if record:
-            complete(run, identity, record)
-            progress(f"{run}: complete already, trained 0 epochs")
-            return record
+            if first:
+                complete(run, identity, record)
+                progress(f"{run}: complete already, trained 0 epochs")
+            return record if first else {}
         counts = ", ".join(f"{number} {name}" for name, number in samples.counts.items())
         say_first(f"{run}: {head} on {len(samples.classes)} classes; samples: {counts}")
         for sample, reason in list(samples.failed.items())[:SHOWN]:
@@ -173,7 +175,7 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
 def _fit(
     params: Params, head: str, samples: Samples, run: Path, progress: Callable[[str], None]
 ) -> tuple[HeadModule, Journal]:
-    config, compute, first = params.head(head), params.compute, rank_zero_only.rank == 0
+    config, compute, first = params.head(head), params.compute, is_first()
     _hush()
     data = FeatureData(
         samples,
@@ -191,13 +193,14 @@ def _fit(
     checkpoint = ModelCheckpoint(
         run, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
-    distributed = compute.devices > 1 or compute.strategy == "ddp"
+    distributed = compute.devices * compute.nodes > 1 or compute.strategy == "ddp"
     trainer = Trainer(
         accelerator=accelerator(compute.device),
         devices=compute.devices,
-        # Processes of our own on this machine, under a scheduler too. Heads have no running statistics to broadcast.
+        num_nodes=compute.nodes,
+        # Heads have no running statistics to broadcast.
         strategy=DDPStrategy(broadcast_buffers=False) if distributed else "auto",
-        plugins=[CheckpointByRename(), *([LightningEnvironment()] if distributed else [])],
+        plugins=[CheckpointByRename(), *([environment(compute)] if distributed else [])],
         precision=config.precision,
         max_epochs=config.epochs,
         gradient_clip_val=config.clip_norm,
@@ -211,15 +214,10 @@ def _fit(
         enable_model_summary=False,
         default_root_dir=run,
     )
-    resumed = run / CHECKPOINT if (run / CHECKPOINT).exists() else None
-    trainer.fit(module, data, ckpt_path=resumed, weights_only=True)
+    resumes = agreed((run / CHECKPOINT).exists())
+    trainer.fit(module, data, ckpt_path=run / CHECKPOINT if resumes else None, weights_only=True)
     journal.repeat(trainer)  # where no epoch was left, Lightning starts no training
     return module, journal
-
-
-def accelerator(device: str) -> str:
-    """Lightning's and torch's name of the device that params ask for: "cuda" or "cpu"."""
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _hush() -> None:

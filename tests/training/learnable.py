@@ -171,15 +171,24 @@ def make(root: Path, train: int = 20, validation: int = 8, compute: dict[str, An
     return Made(made_params(compute), root / "manifest.parquet", features)
 
 
-if (
-    __name__ == "__main__"
-):  # `python -m tests.training.learnable ROOT RUN COMPUTE CHANGES`: train in a process of its own
+# `python -m tests.training.learnable ROOT RUN COMPUTE CHANGES`: trains in a process of its own, and leaves beside the
+# run which rows each process learned from.
+if __name__ == "__main__":
     import json
     import sys
 
     from pipeline.training import train
+    from pipeline.training.module import HeadModule
 
     root, run, compute, changes = sys.argv[1:]
     features = {role: Path(root) / f"{FEATURES[role]}-key{role}" for role in FEATURES}
     made = Made(made_params(json.loads(compute)), Path(root) / "manifest.parquet", features)
+    step = HeadModule.training_step
+
+    def noted(self: HeadModule, batch: dict, number: int) -> Any:
+        with Path(f"{run}.rows{self.global_rank}").open("a") as rows:
+            rows.write(json.dumps([self.current_epoch, number, batch["row"].tolist()]) + "\n")
+        return step(self, batch, number)
+
+    HeadModule.training_step = noted
     train(*made.arguments(Path(run), **json.loads(changes)))

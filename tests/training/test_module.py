@@ -103,7 +103,7 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
     config = made.params.head("gasm_cast")
     logits = torch.randn(5, 7)
     model = nn.Linear(1, 1)
-    monkeypatch.setitem(KINDS, "fixed", Kind(None, 100, ("semantic", "motion"), lambda module, batch: logits))
+    monkeypatch.setitem(KINDS, "fixed", Kind(None, ("semantic", "motion"), lambda module, batch: logits))
     module = HeadModule("fixed", model, config, SimpleNamespace(classes=list(range(7))), 3)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
 

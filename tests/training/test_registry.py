@@ -1,10 +1,13 @@
 """Heads by name."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from pipeline.config import override
+from pipeline.config.heads import GasmCastHead
 from pipeline.datasets.manifest import write_manifest
 from pipeline.training.registry import KINDS, HeadError, Kind, TooLarge, build, count, predict
 from pipeline.training.trainer import head_samples
@@ -25,17 +28,16 @@ def test_the_head_fits_the_stores_and_takes_half_precision_batches(made):
 
 
 def test_gasm_cast_must_stay_under_20_million_trainable_parameters():
-    assert KINDS["gasm_cast"].limit == 20_000_000
+    assert GasmCastHead.model_fields["max_trainable"].default == 20_000_000
 
 
-def test_the_limit_counts_trainable_parameters_only(made, monkeypatch):
+def test_the_limit_counts_trainable_parameters_only(monkeypatch):
     frozen = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False))
-    monkeypatch.setitem(KINDS, "frozen", Kind(lambda config, samples: frozen, limit=13))
-    assert build("frozen", None, None) is frozen
+    monkeypatch.setitem(KINDS, "frozen", Kind(lambda config, samples: frozen))
+    assert build("frozen", SimpleNamespace(max_trainable=12), None) is frozen
     assert (count(frozen), count(frozen, trainable=True)) == (24, 12)
-    monkeypatch.setitem(KINDS, "frozen", Kind(lambda config, samples: frozen, limit=12))
-    with pytest.raises(TooLarge, match="12 trainable parameters and must have fewer than 12"):
-        build("frozen", None, None)
+    with pytest.raises(TooLarge, match="12 trainable parameters, and max_trainable allows 11"):
+        build("frozen", SimpleNamespace(max_trainable=11), None)
 
 
 def test_params_that_do_not_fit_each_other_are_an_error_that_names_their_place(made):

@@ -1,0 +1,72 @@
+"""The processes of one training: who starts them, which is the first, what it tells the others. Knows no head.
+
+On one node the first starts the others itself, once all is decided: they find it on the disk. On several, Slurm or
+torchrun starts all of them at once, and the first has to tell.
+"""
+
+import atexit
+import os
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from torch import distributed
+
+from pipeline.config import Compute
+from pipeline.training.run_folder import RunError
+
+
+def accelerator(device: str) -> str:
+    """Lightning's and torch's name of the device that params ask for: "cuda" or "cpu"."""
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def environment(compute: Compute) -> ClusterEnvironment:
+    """What tells each process its place.
+
+    Raises:
+        RunError: several nodes are asked for, and nobody has started this process as one of many.
+    """
+    if compute.nodes == 1:
+        return LightningEnvironment()  # processes of our own, under a scheduler too
+    if TorchElasticEnvironment.detect():  # first, since torchrun may run within Slurm
+        return TorchElasticEnvironment()
+    if SLURMEnvironment.detect():
+        return SLURMEnvironment(auto_requeue=False)  # the workflow tries again
+    raise RunError(
+        f"compute.nodes is {compute.nodes}, but neither srun nor torchrun started this process; start one for each of "
+        f"the {compute.nodes * compute.devices} devices (docs/cluster.md), or set compute.nodes: 1"
+    )
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return rank_zero_only.rank == 0
+
+
+def meet(compute: Compute) -> None:
+    """Joins the processes of several nodes before anything is decided; Lightning goes on with their group."""
+    if compute.nodes == 1 or distributed.is_initialized():
+        return
+    place, on_cuda = environment(compute), accelerator(compute.device) == "cuda"
+    if on_cuda:
+        torch.cuda.set_device(place.local_rank())
+    os.environ |= {"MASTER_ADDR": place.main_address, "MASTER_PORT": str(place.main_port)}
+    size = {"rank": place.global_rank(), "world_size": place.world_size()}
+    distributed.init_process_group("nccl" if on_cuda else "gloo", **size)
+    atexit.register(distributed.destroy_process_group)
+
+
+def agreed(found: Any) -> Any:
+    """What the first process found, in every process that is there already."""
+    if not distributed.is_initialized():
+        return found
+    box = [found]
+    distributed.broadcast_object_list(box)
+    return box[0]
