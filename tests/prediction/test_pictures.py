@@ -18,9 +18,10 @@ from pipeline.config import feature_dir, load_params, parse_params
 from pipeline.plan import Plan
 from pipeline.prediction import PredictionError, Predictor, Scored, overlays
 from pipeline.sanity import output_map, sanity
+from pipeline.training import RunError
 from pipeline.video import VideoError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SETS = ("toy-waterbirds", "toy-waterbirds-backgrounds")
 TEXTS = ("toy-waterbirds-classes", "toy-waterbirds-words")
 ROWS = {"plain": "neglabel", "star": "star", "p_align": "p_align", "final": "negalign"}
@@ -135,7 +136,8 @@ def test_pictures_of_every_kind_are_scored(arguments, tmp_path):
         "point": save(tmp_path / "point.png", picture.crop((5, 5, 6, 6))),
         "strip": save(tmp_path / "strip.png", picture.resize((300, 2))),
     }
-    found = dict(zip(files, Predictor(*arguments).scores(list(files.values())), strict=True))
+    predictor = Predictor(*arguments)
+    found = {name: predictor.score(path) for name, path in files.items()}
     for name, scored in found.items():
         assert isinstance(scored, Scored), scored
         assert np.isfinite(scored[1:5]).all(), name
@@ -148,18 +150,29 @@ def test_a_file_that_cannot_be_read_is_one_error_with_its_name_and_the_others_ar
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     broken.write_bytes(good.read_bytes()[:400])
     empty.touch()
-    done = invoke("score-image", broken, good, empty, tmp_path / "gone.jpg")
+    done = invoke("predict", "--head", "negalign", broken, good, empty, tmp_path / "gone.jpg")
     assert done.exit_code == 1
     assert good.name in done.stdout
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 3
     for line, path in zip(errors, (broken, empty, tmp_path / "gone.jpg"), strict=True):
         assert str(path) in line
-    assert invoke("score-image", good).exit_code == 0
+    assert invoke("predict", "--head", "negalign", good).exit_code == 0
+
+
+def test_scores_as_json_are_those_of_the_table_and_a_video_is_no_picture(arguments, tmp_path):
+    row = next(predictions(arguments).itertuples())
+    video = tmp_path / "video.webm"
+    video.write_bytes(bytes.fromhex("1a45dfa3") + bytes(100))
+    done = invoke("predict", "--head", "negalign", "--json", video, file_of(row))
+    assert done.exit_code == 1 and str(video) in done.stderr and "not a picture" in done.stderr
+    said = json.loads(done.stdout)
+    assert said["file"] == str(file_of(row)) and said["predicted"] == row.predicted
+    assert said["final"] == pytest.approx(row.negalign, abs=1e-3)
 
 
 def test_without_a_finished_run_the_error_says_what_to_do(arguments, tmp_path):
-    with pytest.raises(PredictionError, match=r"result.json is not there.*evaluate it first.*`mine negalign`"):
+    with pytest.raises(RunError, match=r"negalign has no finished run.*snakemake results/waterbirds_ood\.json"):
         Predictor(*arguments[:4], tmp_path)
 
 
@@ -205,7 +218,7 @@ def test_the_sanity_check_sees_what_it_is_there_for(arguments, monkeypatch, tmp_
     twice = table[inside & (table["part"] == "reference")].head(1).assign(part="evaluated")
     pd.concat([table, twice]).to_parquet(spoilt / "predictions.parquet", index=False)
     said = "\n".join(failing((params, head, root, features, spoilt)))
-    for part in ("cam_valid", "score-image", "above that of backgrounds", "both for choosing", "λ is that of params"):
+    for part in ("cam_valid", "predict", "above that of backgrounds", "both for choosing", "λ is that of params"):
         assert part in said
 
 

@@ -1,14 +1,12 @@
-"""NegAlign on single picture files, and a look at a finished run of it: pixels, backbones and evaluation in one place.
+"""NegAlign on new pictures, from its finished run. Knows no store of pictures.
 
 Shape suffixes: B pictures, T tokens, N patches, D width, E embedding width, H W pixels, C colours.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -16,34 +14,39 @@ from torch import Tensor
 from pipeline.backbones import load, preprocessor
 from pipeline.backbones.clip import unit
 from pipeline.config import ClipFeature, NegAlignHead, Params
-from pipeline.datasets import read_manifest, video_folder
 from pipeline.evaluation.ood import Scorer, read_texts
+from pipeline.evaluation.ood_metrics import threshold
+from pipeline.evaluation.provenance import finished
 from pipeline.extraction.cams import Cams
 from pipeline.extraction.device import Device
-from pipeline.heads.negalign.masks import foreground
 from pipeline.heads.negalign.scores import Standard, combine
-from pipeline.reports.overlays import Overlay
-from pipeline.store import FeatureStore
+from pipeline.prediction.answers import Answers, PredictionError, Question
 from pipeline.video import VideoError
 from pipeline.video.pictures import read_picture
-
-SHOWN = 3  # pictures of each kind in an overlay
-
-
-class PredictionError(ValueError):
-    """Pictures cannot be scored as asked; the message gives the remedy."""
 
 
 class Scored(NamedTuple):
     """A picture's scores: S_NegLabel, S_NegLabel*, P_align and their sum, its class, whether it has a background."""
 
-    path: str
+    file: str
     plain: float
     star: float
     p_align: float
     final: float
     predicted: str
     cam_valid: bool
+
+    columns = ("file", "plain", "star", "p_align", "final", "predicted", "cam_valid")
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """One line."""
+        return [tuple(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in self)]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return self._asdict()
 
 
 class FinishedRun:
@@ -57,23 +60,21 @@ class FinishedRun:
     """
 
     def __init__(self, params: Params, head: str, run: Path) -> None:
-        """Raises PredictionError: another kind of head, or one that is not evaluated."""
+        """Raises PredictionError: another kind of head, or a result of an older one. RunError: no finished run."""
         self.config: NegAlignHead = params.head(head)
         if self.config.task != "ood":
             raise PredictionError(
                 f"{head} tells nothing in- from out-of-distribution; name a head of the kind negalign"
             )
-        paths = run / "result.json", run / "predictions.parquet"
-        remedy = f"evaluate it first, with the same params: `mine {head}`, then `evaluate {head}`"
-        for path in paths:
-            if not path.exists():
-                raise PredictionError(f"{path} is not there: {head} has no finished run of these params; {remedy}")
-        self.result: dict[str, Any] = json.loads(paths[0].read_text(encoding="utf-8"))
-        self.lam, self.table = float(self.result["lambda"]), pd.read_parquet(paths[1])
+        self.result, predictions = finished(params, head, run)
+        self.lam, self.table = float(self.result["lambda"]), pd.read_parquet(predictions)
         self.standard = None
         if self.config.score.zscore:
             if "standard" not in self.result:
-                raise PredictionError(f"{paths[0]} does not hold the mean and deviation of its z-scores; {remedy}")
+                raise PredictionError(
+                    f"{run / 'result.json'} does not hold the mean and deviation of its z-scores; "
+                    f"evaluate the head again: `python -m pipeline evaluate {head}`"
+                )
             self.standard = Standard(**self.result["standard"])
 
     @property
@@ -86,8 +87,7 @@ class FinishedRun:
     def threshold(self) -> float:
         """The score that 95 % of the evaluated ID pictures reach: FPR95 is what of OOD reaches it."""
         evaluated = self.table[(self.table["set"] == "id") & (self.table["part"] == "evaluated")]
-        ordered = np.sort(evaluated["negalign"].to_numpy())[::-1]
-        return float(ordered[-(-19 * len(ordered) // 20) - 1])
+        return threshold(evaluated["negalign"].to_numpy())
 
 
 class Predictor:
@@ -106,7 +106,8 @@ class Predictor:
             run: folder of the finished run.
 
         Raises:
-            PredictionError: there is no finished run, or the head's features are not of one pass of CLIP.
+            RunError: there is no finished run.
+            PredictionError: the head's features are not of one pass of CLIP.
             DataError, ExtractionError: its texts cannot be used.
             BackboneError: its weights cannot be loaded.
         """
@@ -136,18 +137,22 @@ class Predictor:
         scores = plain, star_B.item(), p_align_B.item(), final_B.item()
         return Scored(str(path), *scores, self.scorer.classes[predicted], valid)
 
-    def scores(self, paths: Sequence[Path]) -> Iterator[Scored | VideoError | PredictionError]:
-        """Of each file its scores, or why it has none."""
-        for path in paths:
-            try:
-                yield self.score(path)
-            except (VideoError, PredictionError) as error:
-                yield error
-
     def tokens(self, path: Path) -> Tensor:
         """(1, T, D) float32: what enters the block that the maps begin with. Raises VideoError."""
         pixels_1CHW = torch.from_numpy(self.pixels(read_picture(path)[None]))
         return self.tower(pixels_1CHW[None])["cam_tokens"]
+
+
+def score(question: Question) -> Answers:
+    """`prediction.predict` of NegAlign: of each file its scores, or why it has none."""
+    predictor = Predictor(question.params, question.head, question.root, question.features, question.run)
+    answers: Answers = {}
+    for file in question.files:
+        try:
+            answers[file] = predictor.score(Path(file))
+        except (VideoError, PredictionError) as error:
+            answers[file] = error
+    return answers
 
 
 def _stored(values: Tensor) -> Tensor:
@@ -174,58 +179,3 @@ def tokens_feature(params: Params, head: str) -> ClipFeature:
                 f"{names.image} and {cam.source} differ in {what}: CLIP runs once a picture, so let them be equal"
             )
     return tokens
-
-
-# --- overlays ---------------------------------------------------------------------------------------------------------
-
-
-def overlays(
-    params: Params, head: str, features: Mapping[str, Path], root: Path, run: Path, shown: int = SHOWN
-) -> tuple[FinishedRun, dict[str, list[Overlay]]]:
-    """The evaluated pictures of highest, lowest and borderline scores, in and out of distribution.
-
-    Args:
-        params: holds the head.
-        head: its name.
-        features: role -> directory of the store: cam, ood.<name>.cam.
-        root: the features' folder, where the manifests lie.
-        run: folder of the finished run.
-        shown: how many of each kind.
-
-    Returns:
-        The run, and what a group of pictures shares -> the pictures.
-
-    Raises:
-        PredictionError: there is no finished run.
-        VideoError: a picture is not where its manifest says, or cannot be read any more.
-    """
-    finished = FinishedRun(params, head, run)
-    evaluated = finished.table[finished.table["part"] == "evaluated"]
-    pixels = preprocessor(tokens_feature(params, head))
-    stores = {name: FeatureStore(features[f"{prefix}cam"]) for name, (_, prefix) in finished.sets.items()}
-    paths = {}
-    for name, (dataset, _) in finished.sets.items():
-        frame, folder = read_manifest(root / dataset / "manifest.parquet"), video_folder(params.datasets[dataset])
-        paths |= {(name, row.sample): folder / row.path for row in frame.itertuples() if isinstance(row.path, str)}
-
-    def draw(row: Any) -> Overlay:
-        store, background = stores[row.set], finished.config.background
-        _, rows, columns = store.provenance["grid"]
-        map_1N = torch.from_numpy(store.read([row.sample], "map")).float()
-        mask_1N = foreground(map_1N, background.percentile, background.dilate, (rows, columns))
-        picture_CHW = pixels(read_picture(paths[row.set, row.sample])[None])[0]
-        name = row.sample if row.set == "id" else f"{row.set}: {row.sample}"
-        scores = row.negalign, row.neglabel, row.p_align, row.predicted, row.cam_valid
-        grids = (of_1N.view(rows, columns).numpy() for of_1N in (map_1N, ~mask_1N))
-        return Overlay(name, picture_CHW.transpose(1, 2, 0), *grids, *scores)
-
-    groups = {}
-    for side, own in (
-        ("ID", evaluated[evaluated["set"] == "id"]),
-        ("OOD", evaluated[evaluated["set"] != "id"]),
-    ):
-        own = own.sort_values(["negalign", "set", "sample"], ascending=[False, True, True])
-        near = (own["negalign"] - finished.threshold).abs().argsort(kind="stable")
-        for kind, rows in (("highest", own[:shown]), ("borderline", own.iloc[near[:shown]]), ("lowest", own[-shown:])):
-            groups[f"{side}, {kind}"] = [draw(row) for row in rows.itertuples()]
-    return finished, groups

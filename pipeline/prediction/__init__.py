@@ -1,0 +1,81 @@
+"""Heads on new files, and a look at finished runs: pixels, backbones and evaluation in one place."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pipeline.config import Params
+from pipeline.prediction.answers import Answer, PredictionError, Question
+from pipeline.prediction.overlays import overlays
+from pipeline.prediction.pictures import FinishedRun, Predictor, Scored, score
+from pipeline.prediction.segmentation import segment, strips
+from pipeline.prediction.videos import classify, diagnose
+from pipeline.video import VideoError
+
+__all__ = ["Answer", "FinishedRun", "PredictionError", "Predictor", "Scored", "overlays", "predict", "strips"]
+
+WITHOUT_MAP = "none"
+OUT = Path("predictions")
+TASKS = {
+    "classification": classify,
+    "alignment": diagnose,
+    "segmentation": segment,
+    "zeroshot": segment,
+    "ood": score,
+}
+
+
+def predict(
+    params: Params,
+    head: str,
+    root: Path,
+    features: Mapping[str, Path],
+    run: Path,
+    files: Sequence[Path],
+    map: str | None = None,
+    out: Path | None = None,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Iterator[Answer | PredictionError | VideoError]:
+    """What a head's finished run says of files, as it would have said it of a sample of its data set.
+
+    Args:
+        params: hold the head, its features and `compute`.
+        head: its name.
+        root: the features' folder, where the manifests of texts lie.
+        features: role -> directory of the store; those of texts are read.
+        run: folder of the finished run.
+        files: videos, or pictures for a head of pictures.
+        map: for a head that looks with a clinician: the file of the map of the only video, or "none".
+        out: folder for label files and timelines of a head that segments; "predictions" if not given.
+        progress: called with a line now and then.
+
+    Yields:
+        Of each file, in order, the answer or why there is none.
+
+    Raises:
+        PredictionError: an option that the head has no use for or misses; a head that no file can be given to.
+        RunError, DataError, BackboneError, ExtractionError: no finished run, or no weights; with the remedy.
+    """
+    task = params.head(head).task
+    if (task == "alignment") != (map is not None):
+        wanted = f"give --map FILE, or --map {WITHOUT_MAP} for its answer without a clinician"
+        raise PredictionError(f"{head} {f'looks where a map says: {wanted}' if map is None else 'takes no --map'}")
+    if map not in (None, WITHOUT_MAP) and len(files) > 1:
+        raise PredictionError(f"--map is of one video, got {len(files)}; name them one by one, or --map {WITHOUT_MAP}")
+    if out is not None and task not in ("segmentation", "zeroshot"):
+        raise PredictionError(f"{head} writes no file and takes no --out")
+    absent = {str(path): error for path in files if (error := _absent(path)) is not None}
+    there = list(dict.fromkeys(str(path) for path in files if str(path) not in absent))
+    map_file = None if map in (None, WITHOUT_MAP) else Path(map)
+    if map_file is not None and not map_file.exists():
+        raise PredictionError(f"--map {map_file}: there is no such file; correct its name")
+    question = Question(params, head, root, features, run, there, map_file, out or OUT, progress)
+    answers = {**TASKS[task](question), **absent}
+    yield from (answers[str(path)] for path in files)
+
+
+def _absent(path: Path) -> PredictionError | None:
+    if path.is_dir():
+        return PredictionError(f"{path}: is a folder; name the files in it")
+    if not path.exists():
+        return PredictionError(f"{path}: there is no such file; correct its name")
+    return None

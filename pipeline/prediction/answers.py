@@ -1,0 +1,65 @@
+"""What is said of a file: one answer, or one error. Knows no head and opens no file."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from pipeline.config import Params
+
+
+class PredictionError(ValueError):
+    """A file that has no answer, or a head that cannot be asked; the message gives the remedy."""
+
+
+class Answer(Protocol):
+    """What a head says of one file.
+
+    Attributes:
+        columns: of a table.
+        rows: of that table, a few a file.
+        record: the same, and more, for JSON.
+    """
+
+    columns: tuple[str, ...]
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]: ...
+
+    @property
+    def record(self) -> dict[str, Any]: ...
+
+
+Answers = dict[str, Answer | Exception]  # file, as it was named -> what is said of it, or why nothing is
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a head is asked.
+
+    Attributes:
+        params: hold the head and its features.
+        head: its name.
+        root: the features' folder: manifests and texts; no features of videos are read.
+        features: role -> directory of the store, of the texts that the head reads.
+        run: folder of the finished run.
+        files: each once, all of them there.
+        map: the clinician's map of the one file; None is the answer without one.
+        out: folder for what is written.
+        progress: called with a line now and then.
+    """
+
+    params: Params
+    head: str
+    root: Path
+    features: Mapping[str, Path]
+    run: Path
+    files: Sequence[str]
+    map: Path | None
+    out: Path
+    progress: Callable[[str], None]
+
+    @property
+    def config(self) -> Any:
+        """The head's sub-tree of params."""
+        return self.params.head(self.head)

@@ -1,0 +1,118 @@
+"""New videos through the features of a head, by the very extraction, in a temporary folder. Knows no head's code."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from pipeline.config import NpyFeature, Params, feature_dir
+from pipeline.datasets import NO_MAP, write_manifest
+from pipeline.datasets.build import Finding, Job, examine, manifest_frame
+from pipeline.datasets.map_files import map_digests
+from pipeline.extraction import derive, extract
+from pipeline.prediction.answers import PredictionError, Question
+from pipeline.store import FeatureStore
+from pipeline.video import VideoFacts
+
+# What to do about a file, where its own sentence does not say so.
+REMEDIES = {"unreadable": "; name a video", "no_video": "; name a file with a picture track"}
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """Files in stores of their own.
+
+    Attributes:
+        files: those that every feature holds, by which the stores know them. Only a store of maps may lack some.
+        facts: of each of them.
+        refused: the others, and why.
+        stores: role -> store, of the features of videos; none where there are no files.
+    """
+
+    files: list[str]
+    facts: dict[str, VideoFacts]
+    refused: dict[str, PredictionError]
+    stores: dict[str, FeatureStore]
+
+
+@contextmanager
+def extracted(question: Question) -> Iterator[Extracted]:
+    """The files' features, as long as the context lasts: sampled, decoded, computed and rounded as those of a data set.
+
+    Raises:
+        PredictionError: a feature that is not made from videos here.
+        BackboneError, ExtractionError: as `extract` says.
+    """
+    config = question.config
+    roles = {role: read.feature for role, read in config.inputs.items() if read.dataset == config.dataset}
+    names = question.params.reading(*roles.values())
+    for name in names:
+        if isinstance(question.params.features[name], NpyFeature):
+            raise PredictionError(
+                f"{question.head} reads {name}, which somebody else computed (backbone: npy): it cannot be made from a "
+                "video here; train the head on features of a backbone, such as i3d"
+            )
+    findings = {file: examine(Job(file, None, None)) for file in question.files}
+    refused = {file: why for file, of in findings.items() if (why := _refusal(file, of, question.head)) is not None}
+    usable = {file: of for file, of in findings.items() if file not in refused}
+    if not usable:
+        yield Extracted([], {}, refused, {})
+        return
+    params = _for_files(question.params, config.dataset, names)
+    with tempfile.TemporaryDirectory(prefix="permafrost-") as scratch:
+        root = Path(scratch)
+        manifest = _manifest(params, config.dataset, usable, question.map)
+        write_manifest(manifest, root / config.dataset / "manifest.parquet")
+        for name in names:
+            run = derive if params.features[name].derived else extract
+            run(params, config.dataset, name, 0, root, question.progress)
+        stores = {
+            role: FeatureStore(feature_dir(params, config.dataset, name, root), verify=True)
+            for role, name in roles.items()
+        }
+        for store in stores.values():
+            failed = {file: reason for file, reason in store.failed.items() if reason != NO_MAP}
+            refused |= {file: _failure(file, reason) for file, reason in failed.items() if file not in refused}
+        files = [file for file in usable if file not in refused]
+        facts = {file: VideoFacts(*findings[file].facts) for file in files}
+        yield Extracted(files, facts, refused, stores)
+
+
+def _refusal(file: str, found: Finding, head: str) -> PredictionError | None:
+    """Why a file is not looked at."""
+    if found.status != "ok":
+        return PredictionError(found.detail + REMEDIES.get(found.status, ""))
+    facts = VideoFacts(*found.facts)
+    if facts.frames == 1:
+        what = f"is a picture ({facts.codec})" if facts.still else "has a single frame"
+        return PredictionError(f"{file}: {what}, and {head} reads videos; name a video")
+    return None
+
+
+def _failure(file: str, reason: str) -> PredictionError:
+    return PredictionError(reason if file in reason else f"{file}: {reason}")
+
+
+def _for_files(params: Params, dataset: str, features: tuple[str, ...]) -> Params:
+    """The params with a data set that may lie anywhere, and features that may fail for any number of its samples."""
+    anywhere = params.datasets[dataset].model_copy(update={"root": os.sep, "videos": ".", "allow_links": True})
+    lenient = {name: params.features[name].model_copy(update={"max_failed": 1.0}) for name in features}
+    return params.model_copy(
+        update={"datasets": {**params.datasets, dataset: anywhere}, "features": {**params.features, **lenient}}
+    )
+
+
+def _manifest(params: Params, dataset: str, files: dict[str, Finding], map_file: Path | None) -> pd.DataFrame:
+    """Of one shard; a path that begins at the root is what it says, whatever folder it is put below."""
+    annotations = pd.DataFrame({"sample": list(files)}, dtype=object)
+    annotations["path"] = [os.path.abspath(file) for file in files]
+    annotations[["label", "template"]] = None
+    annotations["split"] = "new"
+    if map_file is not None:
+        annotations["map"] = os.path.abspath(map_file)
+        annotations["map_digest"] = map_digests(params.datasets[dataset], annotations["map"].tolist())
+    return manifest_frame(annotations, None, list(files.values()), dict.fromkeys(files, 0))

@@ -1,0 +1,230 @@
+"""Segmentation heads on new videos: a label a frame, timelines beside frames; and frames for the timelines of results.
+
+Shape suffixes: T rows of a video, L frames with a label, C classes; K H W 3 frames of a strip, uint8 RGB.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from pipeline.config import Params
+from pipeline.datasets import read_manifest, samples_by_name, video_folder
+from pipeline.evaluation.provenance import deterministic, finished
+from pipeline.evaluation.segment_metrics import segments
+from pipeline.evaluation.segmentation import confidence, scored
+from pipeline.evaluation.zeroshot_metrics import stacked
+from pipeline.prediction.answers import Answers, PredictionError, Question
+from pipeline.prediction.files import Extracted, extracted
+from pipeline.reports.files import save_figure, save_text
+from pipeline.reports.segmentation import Timeline, read_timelines, timelines_figure, worst_and_best
+from pipeline.store import FeatureStore
+from pipeline.training.frames import IGNORE, Videos, frame_stream, rows_of_labels, seen_classes, vocabulary
+from pipeline.training.processes import accelerator
+from pipeline.training.run_folder import read_run
+from pipeline.video import VideoError, VideoFacts, read_frames, segment_centres
+from pipeline.video.facts import must_hold_bytes
+
+FRAMES = 12  # of a strip
+MOST_PIXELS = 160  # of a side of one
+
+
+class Segment(NamedTuple):
+    """Frames in a row of one class: from `start` to `stop` seconds, with the mean of the answer's scores."""
+
+    label: str
+    start: float
+    stop: float
+    frames: int
+    confidence: float
+
+
+class Segmented(NamedTuple):
+    """The segments of a video, and where its labels and its timeline lie."""
+
+    file: str
+    run: str
+    fps: float
+    labels: str
+    timeline: str
+    segments: list[Segment]
+
+    columns = ("file", "start, s", "stop, s", "frames", "class", "confidence")
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """A line a segment."""
+        files = [self.file, *[""] * len(self.segments)]
+        return [
+            (file, f"{of.start:.2f}", f"{of.stop:.2f}", str(of.frames), of.label, f"{of.confidence:.3f}")
+            for file, of in zip(files, self.segments, strict=False)
+        ]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """For JSON."""
+        return self._asdict() | {"segments": [of._asdict() for of in self.segments]}
+
+
+def segment(question: Question) -> Answers:
+    """`prediction.predict` of FACT and FACT_CLIP. Of each file two are written, named like it: .txt, .png.
+
+    The text has the name of a class a line, one a frame, as groundTruth of MS-TCN's data sets.
+    """
+    record = read_run(question.run)
+    gamma = _gamma(question)
+    texts, refused = _texts(question)
+    with extracted(question) as found:
+        answers: Answers = {**found.refused, **refused}
+        labels = _labels(question, [file for file in found.files if file in texts], found)
+        brief = [file for file, count in labels.items() if not count]
+        answers |= {file: PredictionError(f"{file}: is too short for one label; name a longer video") for file in brief}
+        files = [file for file in labels if file not in brief]
+        if not files:
+            return answers
+        samples = _videos(question, record["classes"], {file: labels[file] for file in files}, found)
+        torch.set_num_threads(question.params.compute.threads)
+        device = torch.device(accelerator(question.params.compute.device))
+        with deterministic():
+            of_files = scored(question.params, question.head, samples, question.run, files, device)
+        for file, scores_LC in zip(files, of_files.scores, strict=True):
+            labels_L = scores_LC.argmax(axis=1) if gamma is None else stacked(scores_LC, samples.seen, gamma)
+            answers[file] = _written(
+                question, samples, file, found.facts[file], labels_L, confidence(scores_LC, labels_L), texts[file]
+            )
+        return answers
+
+
+def _gamma(question: Question) -> float | None:
+    """What the finished run takes from the scores of seen classes; None where there are no others."""
+    if question.config.task != "zeroshot":
+        return None
+    result, _ = finished(question.params, question.head, question.run)
+    return float(result["gamma"])
+
+
+def _texts(question: Question) -> tuple[dict[str, Path], Answers]:
+    """Where the labels of each file go; and of files that would overwrite another's, why they have no answer."""
+    if question.out.exists() and not question.out.is_dir():
+        raise PredictionError(f"{question.out} is no folder; name another one with --out")
+    owner: dict[Path, str] = {}
+    refused: Answers = {}
+    for file in question.files:
+        text = question.out / f"{Path(file).stem}.txt"
+        if (other := owner.setdefault(text, file)) != file:
+            refused[file] = PredictionError(f"{file}: {text} is that of {other} already; ask with another --out")
+    return {file: text for text, file in owner.items()}, refused
+
+
+def _labels(question: Question, files: list[str], found: Extracted) -> dict[str, int]:
+    """How many labels each file is to have."""
+    if not files:
+        return {}
+    stream, fps = frame_stream(found.stores["frames"]), question.params.datasets[question.config.dataset].label_fps
+    lengths = stream.store.lengths(stream.name)
+    return {file: round(lengths[file] * (1.0 if fps is None else fps / stream.fps)) for file in files}
+
+
+def _videos(question: Question, classes: list[str], counts: dict[str, int], found: Extracted) -> Videos:
+    """The files as the head's samples, all of whose labels are to be told."""
+    config, dataset = question.config, question.params.datasets[question.config.dataset]
+    frame = read_manifest(question.root / config.dataset / "manifest.parquet")
+    index = {name: number for number, name in enumerate(classes)}
+    stream = frame_stream(found.stores["frames"])
+    lengths, streams, text = stream.store.lengths(stream.name), {"frames": stream}, None
+    if "text" in question.features:
+        streams["text"], text = vocabulary(FeatureStore(question.features["text"], verify=True), classes)
+    made_of = frame.attrs.get("parts", {"verbs": [], "nouns": [], "pairs": None})
+    labels, truth, row_of_label = {}, {}, {}
+    for file, count in counts.items():
+        rows = lengths[file]
+        row_of_label[file] = rows_of_labels(file, count, rows, stream.fps, dataset.label_fps, 0) // config.sample_rate
+        labels[file] = np.full(-(-rows // config.sample_rate), IGNORE)
+        truth[file] = np.full(count, IGNORE)
+    return Videos(
+        classes=classes,
+        parts={"train": [], "holdout": [], "evaluated": list(counts)},
+        labels=labels,
+        failed={},
+        unlabelled=len(counts),
+        skipped=0,
+        digest="",
+        streams=streams,
+        truth=truth,
+        row_of_label=row_of_label,
+        seen=seen_classes(frame, classes, getattr(config, "unseen", None)),
+        background=tuple(index[name] for name in dataset.background),
+        sample_rate=config.sample_rate,
+        pairs=None if made_of["pairs"] is None else np.array(made_of["pairs"], np.int64),
+        n_parts=(len(made_of["verbs"]), len(made_of["nouns"])),
+        text=text,
+    )
+
+
+def _written(
+    question: Question,
+    samples: Videos,
+    file: str,
+    facts: VideoFacts,
+    labels_L: np.ndarray,
+    confidence_L: np.ndarray,
+    text: Path,
+) -> Segmented | VideoError:
+    """Writes the labels and the timeline of a file."""
+    fps = question.params.datasets[question.config.dataset].label_fps or samples.streams["frames"].fps
+    try:
+        strip = strip_of(Path(file), facts)
+    except VideoError as error:
+        return error
+    save_text("".join(f"{samples.classes[label]}\n" for label in labels_L), text)
+    picture = text.with_suffix(".png")
+    timeline = Timeline(Path(file).name, None, labels_L, confidence_L, {}, strip)
+    unseen = np.flatnonzero(~samples.seen).tolist()
+    save_figure(timelines_figure([timeline], samples.classes, samples.background, unseen, fps=fps), picture)
+    of = segments(labels_L)
+    found = [
+        Segment(samples.classes[c], start / fps, stop / fps, stop - start, float(confidence_L[start:stop].mean()))
+        for c, start, stop in zip(of.label.tolist(), of.start.tolist(), of.stop.tolist(), strict=True)
+    ]
+    return Segmented(file, str(question.run), fps, str(text), str(picture), found)
+
+
+# --- frames beside timelines ------------------------------------------------------------------------------------------
+
+
+def strip_of(path: Path, facts: VideoFacts) -> np.ndarray:
+    """(K, H, W, 3) small frames, each from the middle of its share of the video. Raises VideoError."""
+    must_hold_bytes(path)
+    shown = read_frames(path, segment_centres(FRAMES, facts.duration), facts=facts)
+    scale = min(1.0, MOST_PIXELS / max(facts.height, facts.width))
+    size = max(1, round(facts.width * scale)), max(1, round(facts.height * scale))
+    return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in shown])
+
+
+def strips(params: Params, head: str, root: Path, run: Path) -> dict[str, np.ndarray | str]:
+    """Frames of the videos that the timelines of a result show, or why a video has none.
+
+    Args:
+        params: hold the head and its data set.
+        head: its name.
+        root: the features' folder, where the manifest lies.
+        run: folder of the evaluated run.
+    """
+    name = params.head(head).dataset
+    shown = [video.name for group in worst_and_best(read_timelines(run / "predictions.parquet")) for video in group]
+    if params.datasets[name].videos is None:
+        return dict.fromkeys(shown, "the data set has features only")
+    rows, folder = samples_by_name(read_manifest(root / name / "manifest.parquet")), video_folder(params.datasets[name])
+    found: dict[str, np.ndarray | str] = {}
+    for sample in shown:
+        row = rows[sample]
+        if row.facts is None:
+            found[sample] = f"its video is {row.status}"
+            continue
+        try:
+            found[sample] = strip_of(folder / row.path, VideoFacts(**row.facts))
+        except VideoError as error:
+            found[sample] = f"its video is now {error.reason}"
+    return found

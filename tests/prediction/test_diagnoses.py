@@ -1,0 +1,76 @@
+"""Claims about clip_align on new videos: under its map and without one an answer is that of the run's evaluation."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipeline.datasets import read_manifest
+from tests.prediction.worlds import ask, document, finished, run_of
+
+pytestmark = pytest.mark.slow
+ROOT = Path("data/toy-clinic")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a finished run of clip_align."""
+    small = document("clip_align", rendered={"clinic": {"train": 24, "val": 8, "test": 8}})
+    small["heads"]["clip_align"]["clinicians"] = None
+    with finished(tmp_path_factory.mktemp("world"), small, "clip_align") as root:
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def here(world, monkeypatch):
+    monkeypatch.chdir(world)
+
+
+def evaluated():
+    table = pd.read_parquet(run_of("clip_align") / "predictions.parquet")
+    frame = read_manifest(Path("features/toy-clinic/manifest.parquet")).set_index("sample")
+    paths = {sample: ROOT / "videos" / frame.loc[sample, "path"] for sample in table["sample"]}
+    return table, paths, frame["map"]
+
+
+def test_a_video_with_its_map_has_the_probabilities_of_its_row():
+    table, paths, maps = evaluated()
+    result = json.loads((run_of("clip_align") / "result.json").read_text())
+    classes = result["confusion"]["classes"]
+    drawn = table[[maps[sample] is not None for sample in table["sample"]]]
+    for row in list(drawn.itertuples())[:3]:
+        done = ask("clip_align", paths[row.sample], map=ROOT / maps[row.sample])
+        said = json.loads(done.stdout)
+        assert done.exit_code == 0 and said["map"] == str(ROOT / maps[row.sample])
+        found = {of["class"]: of["probability"] for of in said["top"]}
+        assert [found[name] for name in classes] == pytest.approx(list(row.probabilities), abs=1e-3)
+
+
+def test_without_a_map_the_answer_is_that_under_the_mean_map():
+    table, paths, _ = evaluated()
+    done = ask("clip_align", *paths.values(), map="none")
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [of["top"][0]["class"] for of in said] == table["prediction_without_map"].tolist()
+    assert all(of["map"].startswith("none") for of in said)
+
+
+def test_whether_there_is_a_map_must_be_said_and_a_map_is_of_one_video():
+    _, paths, maps = evaluated()
+    first, second, *_ = paths
+    said = str(ask("clip_align", paths[first]).exception)
+    assert "--map FILE, or --map none" in said
+    assert "--map is of one video, got 2" in str(
+        ask("clip_align", paths[first], paths[second], map=ROOT / str(maps[first])).exception
+    )
+
+
+def test_a_map_that_does_not_fit_is_an_error_that_names_it(tmp_path):
+    _, paths, _ = evaluated()
+    first = next(iter(paths.values()))
+    np.save(tmp_path / "wide.npy", np.zeros((32, 64), np.float32))
+    done = ask("clip_align", first, map=tmp_path / "wide.npy")
+    assert done.exit_code == 1 and not done.stdout
+    assert "another shape" in done.stderr and str(tmp_path / "wide.npy") in done.stderr
+    assert "gone.npy: there is no such file" in str(ask("clip_align", first, map=tmp_path / "gone.npy").exception)

@@ -1,0 +1,137 @@
+"""Claims about classifiers on new videos: an answer is that of the run's own evaluation; what is wrong is told a file.
+
+One small rendered world; the head reads an int8 feature that is derived from another one, beside a plain one.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+import pipeline.cli
+from pipeline.config import load_params
+from tests.prediction.worlds import ask, document, finished, invoke, run_of, shipped
+
+VIDEOS = Path("data/toy-ssv2")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a finished run of gasm_cast."""
+    small = document("gasm_cast", rendered={"ssv2": {"train": 3, "validation": 1, "test": 1}})
+    features = shipped().model_dump(mode="json")["features"]
+    small["features"] |= {name: features[name] for name in ("dinov3_full", "dinov3_pool_int8")}
+    small["heads"]["gasm_cast"]["features"]["semantic"] = "dinov3_pool_int8"
+    with finished(tmp_path_factory.mktemp("world"), small, "gasm_cast") as root:
+        yield root
+
+
+@pytest.fixture(autouse=True)
+def here(world, monkeypatch):
+    monkeypatch.chdir(world)
+
+
+def answers(done):
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def errors(done):
+    return [line.removeprefix("error: ") for line in done.stderr.splitlines() if line.startswith("error: ")]
+
+
+def evaluated():
+    return pd.read_parquet(run_of("gasm_cast") / "predictions.parquet")
+
+
+def test_a_video_of_the_evaluation_split_has_the_answer_of_its_row():
+    table = evaluated()
+    done = ask("gasm_cast", *(VIDEOS / f"{sample}.webm" for sample in table["sample"]))
+    assert done.exit_code == 0, done.output
+    found = answers(done)
+    assert len(found) == len(table) == 16
+    for said, row in zip(found, table.itertuples(), strict=True):
+        assert said["file"] == str(VIDEOS / f"{row.sample}.webm") and said["run"] == str(run_of("gasm_cast"))
+        assert [of["class"] for of in said["top"]] == list(row.top)
+        assert [of["probability"] for of in said["top"]] == pytest.approx(list(row.probabilities), abs=1e-5)
+
+
+def test_alone_a_video_has_the_same_answer_up_to_the_rounding_of_its_features():
+    row = next(evaluated().itertuples())
+    (said,) = answers(ask("gasm_cast", VIDEOS / f"{row.sample}.webm"))
+    assert [of["probability"] for of in said["top"]] == pytest.approx(list(row.probabilities), abs=1e-3)
+
+
+def test_what_is_wrong_with_a_file_is_one_error_and_the_others_are_answered(tmp_path):
+    good, other = (VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:2])
+    cut, empty, folder, gone = (tmp_path / name for name in ("cut.webm", "empty.webm", "folder", "gone.webm"))
+    cut.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    empty.touch()
+    folder.mkdir()
+    picture = tmp_path / "picture.png"
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(picture)
+    files = [cut, good, empty, folder, gone, picture, other, good]
+    done = ask("gasm_cast", *files)
+    assert done.exit_code == 1
+    assert [said["file"] for said in answers(done)] == [str(good), str(other), str(good)]
+    said = ("short: ", "empty: ", "is a folder; name the files in it", "no such file", "is a picture (png)")
+    told = errors(done)
+    assert len(told) == 5
+    for line, path, part in zip(told, (cut, empty, folder, gone, picture), said, strict=True):
+        assert line.startswith(str(path)) and part in line and line.count(str(path)) == 1
+
+
+def test_nothing_but_the_run_and_the_weights_is_needed_and_nothing_is_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(pipeline.cli, "FEATURES", tmp_path / "absent")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    row = next(evaluated().itertuples())
+    done = ask("gasm_cast", VIDEOS / f"{row.sample}.webm")
+    assert answers(done)[0]["top"][0]["class"] == row.top[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_table_shows_five_classes_of_each_video():
+    row = next(evaluated().itertuples())
+    done = invoke("predict", VIDEOS / f"{row.sample}.webm", "--head", "gasm_cast")
+    assert done.exit_code == 0
+    for name, probability in zip(row.top, row.probabilities, strict=True):
+        assert name in done.stdout and f"{probability:.2f}" in done.stdout
+
+
+def test_a_head_that_is_not_trained_says_so():
+    done = ask("gasm_cast", VIDEOS / f"{evaluated()['sample'][0]}.webm", set="seed=5")
+    assert done.exit_code == 1 and "train the head first" in str(done.exception)
+
+
+def test_absent_weights_are_named_with_the_remedy():
+    small = load_params("params.yaml").model_dump(mode="json")
+    small["features"]["r3d18_clips"]["weights"]["path"] = "absent.safetensors"
+    done = ask("gasm_cast", VIDEOS / f"{evaluated()['sample'][0]}.webm", params=json.dumps(small))
+    assert done.exit_code == 1
+    assert "weights absent.safetensors do not exist; correct the path" in str(done.exception)
+
+
+def test_features_that_somebody_else_computed_cannot_be_made_from_a_video(tmp_path):
+    small = load_params("params.yaml").model_dump(mode="json")
+    computed = {"backbone": "npy", "root": "nowhere", "orientation": "TD", "width": 8, "fps": 12.0}
+    small["features"]["r3d18_clips"] = computed
+    run = Path(json.loads(ask("gasm_cast", VIDEOS / f"{evaluated()['sample'][0]}.webm").stdout)["run"])
+    shutil.copytree(run, tmp_path / "run")
+    from pipeline.config import parse_params
+    from pipeline.prediction import PredictionError, predict
+
+    given = parse_params(small), "gasm_cast", Path("features"), {}, tmp_path / "run", [VIDEOS / "100000.webm"]
+    with pytest.raises(PredictionError, match="r3d18_clips, which somebody else computed"):
+        list(predict(*given))
+
+
+@pytest.mark.parametrize("option", ["map", "out"])
+def test_an_option_that_the_head_has_no_use_for_is_refused(option):
+    done = ask("gasm_cast", VIDEOS / f"{evaluated()['sample'][0]}.webm", **{option: "none"})
+    assert done.exit_code == 1 and f"gasm_cast takes no --{option}" in str(done.exception).replace(
+        "writes no file and ", ""
+    )
