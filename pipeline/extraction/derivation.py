@@ -9,7 +9,6 @@ import numpy as np
 
 from pipeline.config import ClipCamFeature, MapsFeature, Params, feature_dir
 from pipeline.datasets import NO_MAP, ShardSample, map_digest_of, read_manifest, shard_samples
-from pipeline.extraction.cams import Cams
 from pipeline.extraction.made import Made, Maker
 from pipeline.extraction.maps import Maps
 from pipeline.extraction.progress import ExtractionError, Progress, refuse_too_many_failures
@@ -74,7 +73,11 @@ def _maker(
     chosen = params.features[feature]
     if isinstance(chosen, MapsFeature):
         return Maps(params, dataset, feature, source, rows)
-    return Cams(params, feature, root) if isinstance(chosen, ClipCamFeature) else Pooling(params, feature, source)
+    if isinstance(chosen, ClipCamFeature):
+        from pipeline.extraction.cams import Cams  # brings CLIP's architecture, for which no other job should wait
+
+        return Cams(params, feature, root)
+    return Pooling(params, feature, source)
 
 
 def _own_failures(failed: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:

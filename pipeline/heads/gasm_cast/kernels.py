@@ -124,6 +124,17 @@ def attend(query_GQW: Tensor, key_GKW: Tensor, value_GKW: Tensor, heads: int, bi
     return F.scaled_dot_product_attention(query, key, value, attn_mask=bias).transpose(1, 2).flatten(2)
 
 
+def attention_weights(query_GQW: Tensor, key_GKW: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
+    """(G, H, Q, K) what `attend` weighs the values by, rows sum to 1. For whoever looks: `attend` never makes it.
+
+    >>> attention_weights(torch.zeros(1, 1, 2), torch.ones(1, 2, 2), heads=2).tolist()
+    [[[[0.5, 0.5]], [[0.5, 0.5]]]]
+    """
+    query, key = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query_GQW, key_GKW))
+    logits = query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])
+    return (logits if bias is None else logits + bias).softmax(dim=-1)
+
+
 def to_cells(x_BTND: Tensor, cells: tuple[int, int], ratio: int = 1) -> Tensor:
     """(B * cells, T * ratio², D): each cell's own tokens over all times, ratio x ratio of them a step.
 

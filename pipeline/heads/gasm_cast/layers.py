@@ -1,6 +1,7 @@
 """The layers of GASM-CAST: streams in, streams out. Knows no classifier and no choice between fusions.
 
-Every residual branch starts at zero. Shape suffixes as in kernels; D semantic width, E motion width.
+Every residual branch starts at zero. Each kind of attention says on request what it looks at: `weights`, with the
+arguments of its forward. Shape suffixes as in kernels; D semantic width, E motion width.
 """
 
 import math
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import Graph, attend, from_cells, grid_offsets, sincos, sincos_grid, to_cells
+from .kernels import Graph, attend, attention_weights, from_cells, grid_offsets, sincos, sincos_grid, to_cells
 
 PROBE_BLOCKS = 4
 
@@ -58,7 +59,14 @@ class SelfAttention(nn.Module):
         self.out = zeroed(nn.Linear(width, dim))
 
     def forward(self, x_GND: Tensor, bias: Tensor | None = None) -> Tensor:
-        return self.out(attend(*self.query_key_value(self.norm(x_GND)).chunk(3, dim=-1), self.heads, bias))
+        return self.out(attend(*self._query_key_value(x_GND), self.heads, bias))
+
+    def weights(self, x_GND: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(G, H, N, N), of each token over those of its group."""
+        return attention_weights(*self._query_key_value(x_GND)[:2], self.heads, bias)
+
+    def _query_key_value(self, x_GND: Tensor) -> tuple[Tensor, ...]:
+        return self.query_key_value(self.norm(x_GND)).chunk(3, dim=-1)
 
 
 class GraphAttention(SelfAttention):
@@ -75,11 +83,18 @@ class GraphAttention(SelfAttention):
         self.register_buffer("offsets_NN", grid_offsets(grid)[0], persistent=False)
 
     def forward(self, x_GND: Tensor, graph: Graph) -> Tensor:
+        return super().forward(x_GND, self._bias(graph))
+
+    def weights(self, x_GND: Tensor, graph: Graph) -> Tensor:
+        """(G, H, N, N), of each node over the nodes of its graph: 0 where there is no edge."""
+        return super().weights(x_GND, self._bias(graph))
+
+    def _bias(self, graph: Graph) -> Tensor:
         bias_GHNN = self.table.flatten(1)[:, self.offsets_NN]
         mask = graph.masks[self.radius]
         if mask is not None:
             bias_GHNN = bias_GHNN + mask
-        return super().forward(x_GND, bias_GHNN + self.gamma[:, None, None] * graph.cosine_GNN.unsqueeze(1))
+        return bias_GHNN + self.gamma[:, None, None] * graph.cosine_GNN.unsqueeze(1)
 
 
 class CrossAttention(nn.Module):
@@ -94,6 +109,10 @@ class CrossAttention(nn.Module):
 
     def forward(self, reader: Tensor, source: Tensor) -> Tensor:
         return self.out(attend(self.query(reader), *self.key_value(source).chunk(2, dim=-1), self.heads))
+
+    def weights(self, reader: Tensor, source: Tensor) -> Tensor:
+        """(G, H, Q, K), of each reading token over those that are read."""
+        return attention_weights(self.query(reader), self.key_value(source).chunk(2, dim=-1)[0], self.heads)
 
 
 class BCast(nn.Module):
@@ -178,8 +197,16 @@ class AttentivePool(nn.Module):
         self.key_value = nn.Linear(dim, 3 * width)
 
     def forward(self, x_BLD: Tensor) -> Tensor:
+        query, key, value = self._query_key_value(x_BLD)
+        return attend(query, key, value, self.heads).squeeze(1)
+
+    def weights(self, x_BLD: Tensor) -> Tensor:
+        """(B, H, 1, L), of the query over the tokens."""
+        return attention_weights(*self._query_key_value(x_BLD)[:2], self.heads)
+
+    def _query_key_value(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         key, value = self.key_value(self.norm(x_BLD)).split([self.width, 2 * self.width], dim=-1)
-        return attend(self.query_W.expand(len(key), 1, -1).to(key.dtype), key, value, self.heads).squeeze(1)
+        return self.query_W.expand(len(key), 1, -1).to(key.dtype), key, value
 
 
 class Probe(nn.Module):

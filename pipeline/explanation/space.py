@@ -1,0 +1,292 @@
+"""Where a head sees the evaluated samples: its last features, projected onto two dimensions in three ways.
+
+Shape suffixes: N points, D width.
+"""
+
+from collections.abc import Iterable, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.decomposition import PCA
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
+from torch import nn
+
+from pipeline.datasets import read_manifest
+from pipeline.evaluation.negatives import vectors
+from pipeline.evaluation.segment_metrics import segments
+from pipeline.explanation.finished import ExplanationError, Finished
+from pipeline.explanation.pictures import NotShown, Pictures, thumbnail
+from pipeline.prediction import FinishedRun
+from pipeline.training.dataset import shuffled
+from pipeline.training.segmentation import answer
+
+MOST, FEWEST = 25_000, 5  # points
+KEPT = 50  # principal components that t-SNE and UMAP start from
+THUMBNAILS = 300
+NEIGHBOURS, PERPLEXITY = 15, 30  # the libraries' own
+
+
+class Points(NamedTuple):
+    """What is projected.
+
+    Attributes:
+        space: what the points are, in words.
+        values_ND: float32.
+        names: a unique one a point.
+        classes: names; labels and predicted are (N,) indices into them.
+        probability: (N,), of what was predicted.
+        shown: of each point (data set, sample, seconds), the frame that stands for it; None: in the middle.
+    """
+
+    space: str
+    values_ND: np.ndarray
+    names: list[str]
+    classes: list[str]
+    labels: np.ndarray
+    predicted: np.ndarray
+    probability: np.ndarray
+    shown: list[tuple[str, str, float | None]]
+
+
+def feature_space(finished: Finished) -> dict[str, Any]:
+    """What results/<result>_features.json holds; see docs/explain.md. Raises ExplanationError: too few points."""
+    points = POINTS[finished.config.task](finished)
+    found = projections(points.values_ND, finished.config.seed, finished.params.compute.threads, finished.head)
+    thumbnails, note = _thumbnails(finished, points)
+    return {
+        "space": points.space,
+        "samples": points.names,
+        "classes": points.classes,
+        "labels": points.labels.tolist(),
+        "predicted": points.predicted.tolist(),
+        "probability": points.probability.tolist(),
+        "projections": found,
+        "thumbnails": thumbnails,
+        "thumbnails_note": note,
+    }
+
+
+# --- projections ------------------------------------------------------------------------------------------------------
+
+
+def projections(values_ND: np.ndarray, seed: int, threads: int, head: str) -> dict[str, dict[str, Any]]:
+    """PCA, and from its first components t-SNE and UMAP: name -> x, y and a note. The same to the bit at any call.
+
+    Raises:
+        ExplanationError: too few points, or all the same.
+
+    Sources: van der Maaten & Hinton, JMLR 2008; McInnes et al., "UMAP", 2018.
+    """
+    from umap import UMAP  # seconds of compilation, which nothing else should pay for
+
+    n, width = values_ND.shape
+    if n < FEWEST or not np.ptp(values_ND, axis=0).any():
+        what = f"{n} points, expected {FEWEST} at least" if n < FEWEST else f"{n} points that are all the same"
+        raise ExplanationError(f"{head}: its features are {what}; evaluate more samples, or train the head again")
+    state = seed % 2**32
+    with threadpool_limits(threads):  # it decides the order of sums, and t-SNE makes much of a last bit
+        pca = PCA(min(KEPT, n, width), svd_solver="covariance_eigh")
+        kept_NK = pca.fit_transform(values_ND.astype(np.float64))
+        perplexity, neighbours = min(PERPLEXITY, (n - 1) / 3), min(NEIGHBOURS, n - 1)
+        tsne = TSNE(perplexity=perplexity, init="pca", random_state=state, n_jobs=1).fit_transform(kept_NK)
+        umap = UMAP(n_neighbors=neighbours, init="pca", random_state=state, n_jobs=1).fit_transform(kept_NK)
+    shares = 100 * pca.explained_variance_ratio_
+    first = kept_NK if kept_NK.shape[1] > 1 else np.pad(kept_NK, ((0, 0), (0, 1)))
+    from_what = f"of {kept_NK.shape[1]} principal components ({shares.sum():.0f} % of the variance)"
+    said = ", ".join(f"{share:.0f} %" for share in shares[:2])
+    return {
+        "pca": _plane(first, f"explained variance {said}"),
+        "tsne": _plane(tsne, f"{from_what}, perplexity {perplexity:.3g}"),
+        "umap": _plane(umap, f"{from_what}, {neighbours} neighbours"),
+    }
+
+
+def _plane(values_N2: np.ndarray, note: str) -> dict[str, Any]:
+    x, y = values_N2[:, :2].astype(np.float64).T
+    return {"x": x.tolist(), "y": y.tolist(), "note": note}
+
+
+# --- points, by task --------------------------------------------------------------------------------------------------
+
+
+def _of_classifier(finished: Finished) -> Points:
+    """The input of the last linear layer."""
+    samples, table = finished.samples, finished.predictions
+    ids = some(samples.parts["evaluated"], finished.config.seed)
+    last = finished.model.classifier if finished.config.task == "alignment" else finished.model.head[-1]
+    with finished.inference(), inputs_of(last) as seen:
+        for batch in finished.batches(finished.table(ids)):
+            finished.logits(batch)
+    rows = table.set_index("sample").loc[ids]
+    return Points(
+        f"the features that the last layer of {finished.head} reads, a point a video of {finished.config.eval_split}",
+        np.concatenate(seen),
+        ids,
+        samples.classes,
+        np.array([samples.labels[sample] for sample in ids]),
+        _indices(rows["prediction"], samples.classes),
+        np.array([max(of) for of in rows["probabilities"]]),
+        [(finished.config.dataset, sample, None) for sample in ids],
+    )
+
+
+@contextmanager
+def inputs_of(module: nn.Module):
+    """A list that gets, of each call of a module, its first argument as a float32 array."""
+    seen: list[np.ndarray] = []
+    handle = module.register_forward_pre_hook(lambda _, given: seen.append(given[0].float().cpu().numpy()))
+    try:
+        yield seen
+    finally:
+        handle.remove()
+
+
+def _of_segments(finished: Finished) -> Points:
+    """Of each true segment, the mean of its frames' features after the last block."""
+    samples, ids = finished.samples, finished.samples.parts["evaluated"]
+    rows = finished.predictions.set_index("sample")
+    fps = finished.params.datasets[finished.config.dataset].label_fps or samples.streams["frames"].fps
+    values, names, shown, labels, predicted, probability = [], [], [], [], [], []
+    with finished.inference():
+        for batch in finished.batches(finished.table(ids)):
+            features_BTH = answer(finished.model, batch)[0][-1].frame_features_BTH.float().cpu().numpy()
+            for number, features_TH in zip(batch["row"].tolist(), features_BTH, strict=True):
+                sample = ids[number]
+                truth, guess, sure = (np.array(rows.at[sample, key]) for key in ("truth", "prediction", "confidence"))
+                row_of_label = samples.row_of_label[sample]
+                for start, stop in runs(truth):
+                    common = np.bincount(guess[start:stop]).argmax()
+                    values.append(features_TH[row_of_label[start:stop]].mean(axis=0))
+                    names.append(f"{sample}, {start / fps:.1f} to {stop / fps:.1f} s")
+                    shown.append((finished.config.dataset, sample, (start + stop) / 2 / fps))
+                    labels.append(truth[start])
+                    predicted.append(common)
+                    probability.append(sure[start:stop][guess[start:stop] == common].mean())
+    points = Points(
+        f"the mean of the last block's frame features of {finished.head} over each true segment of "
+        f"{finished.config.eval_split}; predicted is what most of its frames were taken for",
+        np.array(values),
+        names,
+        samples.classes,
+        np.array(labels),
+        np.array(predicted),
+        np.array(probability),
+        shown,
+    )
+    kept = set(some(names, finished.config.seed))
+    return taken(points, [row for row, name in enumerate(names) if name in kept])
+
+
+def runs(labels_L: np.ndarray) -> list[tuple[int, int]]:
+    """(start, stop) of each run of equal labels, without those below 0.
+
+    >>> runs(np.array([4, 4, -1, 7, 7, 7]))
+    [(0, 2), (3, 6)]
+    """
+    of = segments(labels_L)
+    every = zip(of.label.tolist(), of.start.tolist(), of.stop.tolist(), strict=True)
+    return [(start, stop) for label, start, stop in every if label >= 0]
+
+
+def _of_pictures(finished: Finished) -> Points:
+    """CLIP's embeddings of pictures in and out of distribution."""
+    run = FinishedRun(finished.params, finished.head, finished.run)
+    table = run.table[run.table["part"] == "evaluated"].reset_index(drop=True)
+    table["point"] = table["set"] + ": " + table["sample"]
+    table = table[table["point"].isin(set(some(table["point"], finished.config.seed)))]
+    classes = ["in distribution", *(f"out: {name}" for name in sorted(finished.config.ood)), "told to be out"]
+    labels = _indices(table["set"], ["id", *sorted(finished.config.ood)])
+    inside, accepted = labels == 0, (table["negalign"] >= run.threshold).to_numpy()
+    values = [
+        vectors(finished.samples.streams[f"{run.sets[name][1]}image"].store, rows["sample"].tolist()).numpy()
+        for name, rows in table.groupby("set", sort=False)
+    ]
+    return Points(
+        "CLIP's embeddings of pictures, in and out of distribution; one is predicted to be in distribution where its "
+        "score is reached by 95 % of those that are, a picture that is out and told to be out counts as recognised, "
+        "and the probability is the score",
+        np.concatenate(values),
+        table["point"].tolist(),
+        classes,
+        labels,
+        np.where(accepted, 0, np.where(inside, len(classes) - 1, labels)),
+        table["negalign"].to_numpy(),
+        [(run.sets[row.set][0], row.sample, None) for row in table.itertuples()],
+    )
+
+
+POINTS = {
+    "classification": _of_classifier,
+    "alignment": _of_classifier,
+    "segmentation": _of_segments,
+    "zeroshot": _of_segments,
+    "ood": _of_pictures,
+}
+
+
+def some(names: Iterable[str], seed: int, most: int = MOST) -> list[str]:
+    """All of them, or a part of that size that follows from the seed, in their order."""
+    names = list(names)
+    if len(names) <= most:
+        return names
+    kept = set(shuffled(names, seed)[:most])
+    return [name for name in names if name in kept]
+
+
+def taken(points: Points, rows: Sequence[int]) -> Points:
+    """Some of the points."""
+    arrays = {name: getattr(points, name)[rows] for name in ("values_ND", "labels", "predicted", "probability")}
+    lists = {name: [getattr(points, name)[row] for row in rows] for name in ("names", "shown")}
+    return points._replace(**arrays, **lists)
+
+
+def _indices(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:
+    index = {name: number for number, name in enumerate(classes)}
+    return np.array([index[name] for name in names])
+
+
+# --- thumbnails -------------------------------------------------------------------------------------------------------
+
+
+def _thumbnails(finished: Finished, points: Points) -> tuple[dict[str, str], str]:
+    """Point -> picture, of as many as there is room for, and in words what is not there."""
+    params, chosen = finished.params, worth_showing(points.labels, points.predicted)
+    datasets = {points.shown[row][0] for row in chosen}
+    feature = _seen_by(finished)
+    pictures = {}
+    for dataset in datasets:
+        manifest = read_manifest(finished.root / dataset / "manifest.parquet")
+        wanted = [points.shown[row][1] for row in chosen if points.shown[row][0] == dataset]
+        pictures[dataset] = Pictures(params, dataset, feature, manifest, wanted)
+    found, why = {}, ""
+    for row in chosen:
+        dataset, sample, time = points.shown[row]
+        of = pictures[dataset]
+        try:
+            found[points.names[row]] = thumbnail(of.frames(sample, [of.middle(sample) if time is None else time])[0])
+        except NotShown as error:
+            why = why or str(error)
+    note = f"thumbnails of {len(found)} of {len(points.names)}"
+    return found, f"{note}; {len(chosen) - len(found)} could not be shown, first: {why}" if why else note
+
+
+def _seen_by(finished: Finished) -> str:
+    """The feature whose crop pictures are shown in."""
+    features = finished.config.features
+    return next(
+        getattr(features, role) for role in ("semantic", "tokens", "frames", "image") if hasattr(features, role)
+    )
+
+
+def worth_showing(labels: np.ndarray, predicted: np.ndarray, most: int = THUMBNAILS) -> list[int]:
+    """Rows, ascending: errors before right answers, each in turn one of every class.
+
+    >>> worth_showing(np.array([0, 0, 0, 1, 1]), np.array([0, 0, 0, 1, 0]), 3)
+    [0, 3, 4]
+    """
+    rows = pd.DataFrame({"right": labels == predicted, "label": labels})
+    rows["turn"] = rows.groupby(["right", "label"]).cumcount()
+    return sorted(rows.sort_values(["right", "turn", "label"], kind="stable").index[:most].tolist())

@@ -1,0 +1,243 @@
+"""The inputs of each kind of head, replaced by their mean or permuted: what `importance` measures.
+
+Shape suffixes: B samples of a batch, T rows of a video, D width, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pipeline.config import I3DFeature
+from pipeline.evaluation.ood_metrics import ood_metrics
+from pipeline.evaluation.segmentation import row_scores
+from pipeline.evaluation.zeroshot_metrics import class_counts, seen_unseen, stacked
+from pipeline.explanation.finished import ExplanationError, Finished
+from pipeline.explanation.importance import Change, Streams, order
+from pipeline.heads.negalign.scores import combine
+from pipeline.training.table import Batch
+
+
+def streams_of(finished: Finished) -> Streams:
+    """The inputs of a finished run's head."""
+    return TASKS[finished.config.task](finished)
+
+
+class _Task:
+    """What all share: the run, and that its numbers are found again."""
+
+    metric: str
+
+    def __init__(self, finished: Finished) -> None:
+        self.finished = finished
+
+    def found_again(self, answer: Any) -> None:
+        """Raises ExplanationError where the answers without any change are not those of the result."""
+        again, stood = self.score(answer, np.arange(len(self.strata))), self.finished.result[self.metric]
+        said = 100 * stood if self.metric == "top1" else stood
+        if abs(again - said) > 1e-6 * max(abs(said), 1):
+            raise ExplanationError(
+                f"{self.finished.run}: its result says {self.metric} {said:.4g}, and its weights and features say "
+                f"{again:.4g} now; evaluate the head again (`evaluate {self.finished.head}`)"
+            )
+
+
+class Recognition(_Task):
+    """A classifier's streams of tokens, or clip_align's tokens and maps; the answer is (N,) bool, who was right."""
+
+    def __init__(self, finished: Finished) -> None:
+        super().__init__(finished)
+        roles = {"tokens": ("tokens",), "maps": ("maps", "has_map")}
+        if finished.config.task == "classification":
+            roles = {name: (name,) for name in finished.model.streams}
+        self.keys = roles
+        self.streams = {name: getattr(finished.config.features, name) for name in roles}
+        self.metric = "accuracy" if finished.config.task == "alignment" else "top1"
+        self.rows = finished.table(finished.samples.parts["evaluated"])
+        self.strata = np.zeros(len(self.rows), dtype=np.int64)
+
+    def answers(self, changes: Sequence[Change | None]) -> list[np.ndarray]:
+        """One pass over the samples for all changes."""
+        right: list[list[np.ndarray]] = [[] for _ in changes]
+        orders = [order(change, len(self.rows)) if change and change.seed else None for change in changes]
+        with self.finished.inference():
+            means = self.means
+            for batch in self.finished.batches(self.rows):
+                for own, change, places in zip(right, changes, orders, strict=True):
+                    logits = self.finished.logits(self.changed(batch, change, places, means))
+                    own.append((logits.argmax(dim=1) == batch["label"]).cpu().numpy())
+        found = [np.concatenate(own) for own in right]
+        self.found_again(found[changes.index(None)])
+        return found
+
+    @cached_property
+    def means(self) -> dict[str, Tensor]:
+        """Stream -> the mean of its first key over all samples; of maps, over those that are there."""
+        sums: dict[str, Tensor] = {}
+        counts = dict.fromkeys(self.keys, 0)
+        for batch in self.finished.batches(self.rows):
+            for name, (key, *flag) in self.keys.items():
+                there = batch[flag[0]] if flag else torch.ones_like(batch["row"], dtype=torch.bool)
+                total = batch[key][there].double().sum(dim=0)
+                sums[name] = sums[name] + total if name in sums else total
+                counts[name] += int(there.sum())
+        return {name: (total / max(counts[name], 1)).float() for name, total in sums.items()}
+
+    def changed(
+        self, batch: Batch, change: Change | None, places: np.ndarray | None, means: Mapping[str, Tensor]
+    ) -> Batch:
+        """The batch with one stream replaced."""
+        if change is None:
+            return batch
+        keys = self.keys[change.stream]
+        if places is None:
+            return {**batch, keys[0]: means[change.stream].expand(len(batch["row"]), *means[change.stream].shape)}
+        other = self.rows[places[batch["row"].cpu().numpy()].tolist()]
+        return {**batch, **{key: other[key].to(batch["row"].device) for key in keys}}
+
+    def score(self, answer: np.ndarray, rows: np.ndarray) -> float:
+        """Share that was right."""
+        return 100 * float(answer[rows].mean())
+
+
+class Segmentation(_Task):
+    """The halves of two-stream features, and the texts of a vocabulary; the answer is frames and right ones by class.
+
+    A video that gets another's rows gets them stretched to its own length.
+    """
+
+    def __init__(self, finished: Finished) -> None:
+        super().__init__(finished)
+        samples, config = finished.samples, finished.config
+        name = config.features.frames
+        feature, half = finished.params.features[name], samples.streams["frames"].width // 2
+        both = isinstance(feature, I3DFeature) and feature.rgb is not None and feature.flow is not None
+        self.channels = {"rgb": slice(half), "flow": slice(half, None)} if both else {"frames": slice(None)}
+        self.streams = {stream: f"{name}, {stream}" if both else name for stream in self.channels}
+        if samples.text is not None:
+            self.streams["texts"] = config.vocabulary.feature
+        self.metric = "acc" if samples.text is None else "harmonic"
+        self.rows = finished.table(samples.parts["evaluated"])
+        self.strata = np.zeros(len(self.rows), dtype=np.int64)
+
+    def answers(self, changes: Sequence[Change | None]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """A pass over the videos for each change."""
+        with self.finished.inference():
+            found = [self._answer(change) for change in changes]
+        self.found_again(found[changes.index(None)])
+        return found
+
+    def _answer(self, change: Change | None) -> tuple[np.ndarray, np.ndarray]:
+        samples, ids = self.finished.samples, self.finished.samples.parts["evaluated"]
+        if change and change.stream == "texts":
+            samples = replace(samples, text=other_texts(samples.text, change))
+            change = None
+        places = order(change, len(ids)) if change and change.seed else None
+        predictions = []
+        for batch in self.finished.batches(self.rows):
+            if change is not None:
+                batch = {**batch, "frames": self._changed(batch, self.channels[change.stream], places)}
+            scores = row_scores(self.finished.model, self.finished.config, samples, batch)
+            for row, of in zip(batch["row"].tolist(), scores, strict=True):
+                of = of[samples.row_of_label[ids[row]]]
+                predictions.append(self._stacked(of))
+        return class_counts(predictions, [samples.truth[sample] for sample in ids], len(samples.classes))
+
+    def _stacked(self, scores_LC: np.ndarray) -> np.ndarray:
+        if self.finished.samples.text is None:
+            return scores_LC.argmax(axis=1)
+        return stacked(scores_LC, self.finished.samples.seen, self.finished.result["gamma"])
+
+    def _changed(self, batch: Batch, channels: slice, places: np.ndarray | None) -> Tensor:
+        frames_BTD = batch["frames"].to(torch.float32, copy=True)
+        for own_TD, mask_T, row in zip(frames_BTD, batch["mask"], batch["row"].tolist(), strict=True):
+            length = int(mask_T.sum())
+            if places is None:
+                own_TD[:length, channels] = self.mean_D[channels]
+            else:
+                other_TD = self.rows[[int(places[row])]]["frames"][0].to(own_TD.device)
+                own_TD[:length, channels] = stretched(other_TD, length)[:, channels].float()
+        return frames_BTD
+
+    @cached_property
+    def mean_D(self) -> Tensor:
+        """The mean over all rows of all videos."""
+        total, count = torch.zeros(()), 0
+        for batch in self.finished.batches(self.rows):
+            there_ND = batch["frames"][batch["mask"]].double()
+            total, count = total + there_ND.sum(dim=0), count + len(there_ND)
+        return (total / count).float()
+
+    def score(self, answer: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> float:
+        """Accuracy over frames, or the harmonic mean of seen and unseen classes'."""
+        frames_VC, right_VC = (counts[rows] for counts in answer)
+        if self.metric == "acc":
+            return 100 * float(right_VC.sum() / frames_VC.sum())
+        whole = np.ones((1, len(rows)), dtype=np.int64)
+        return float(np.nan_to_num(seen_unseen(frames_VC, right_VC, self.finished.samples.seen, whole)["harmonic"][0]))
+
+
+def other_texts(text_CE: np.ndarray, change: Change) -> np.ndarray:
+    """All the same, their mean, or those of other classes."""
+    if change.seed:
+        return text_CE[order(change, len(text_CE))]
+    return np.broadcast_to(text_CE.mean(axis=0), text_CE.shape).copy()
+
+
+def stretched(rows_TD: Tensor, length: int) -> Tensor:
+    """(length, D): the row at the same share of the video.
+
+    >>> stretched(torch.tensor([[1], [2]]), 4).flatten().tolist()
+    [1, 1, 2, 2]
+    """
+    return rows_TD[((torch.arange(length) + 0.5) * len(rows_TD) / length).long()]
+
+
+class Detection(_Task):
+    """The terms of NegAlign's score, pictures in and out of distribution alike; the answer is (N,) scores."""
+
+    metric = "auroc"
+
+    def __init__(self, finished: Finished) -> None:
+        super().__init__(finished)
+        features = finished.config.features
+        self.streams = {
+            "star": f"S*: {features.image} against classes and negative words",
+            "p_align": f"P_align: the background in {features.cam} against background words",
+        }
+        rows: pd.DataFrame = finished.predictions
+        self.rows = rows[rows["part"] == "evaluated"].reset_index(drop=True)
+        self.names = ["id", *sorted(finished.config.ood)]
+        self.strata = self.rows["set"].map(self.names.index).to_numpy()
+
+    def answers(self, changes: Sequence[Change | None]) -> list[np.ndarray]:
+        """Arithmetic on the scores that the run kept."""
+        found = [self._answer(change) for change in changes]
+        self.found_again(found[changes.index(None)])
+        return found
+
+    def _answer(self, change: Change | None) -> np.ndarray:
+        terms = {name: self.rows[name].to_numpy() for name in self.streams}
+        if change is not None:
+            own = terms[change.stream]
+            terms[change.stream] = own[order(change, len(own))] if change.seed else np.full_like(own, own.mean())
+        return combine(terms["star"], terms["p_align"], self.finished.result["lambda"])
+
+    def score(self, answer: np.ndarray, rows: np.ndarray) -> float:
+        """AUROC, the mean over the OOD sets."""
+        of = [answer[rows[self.strata[rows] == number]] for number in range(len(self.names))]
+        return float(np.mean([ood_metrics(of[0], other)["auroc"] for other in of[1:]]))
+
+
+TASKS = {
+    "classification": Recognition,
+    "alignment": Recognition,
+    "segmentation": Segmentation,
+    "zeroshot": Segmentation,
+    "ood": Detection,
+}
