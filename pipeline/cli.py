@@ -4,17 +4,19 @@ Imports happen inside the verbs: a plan should not pay for a deep-learning libra
 """
 
 import json
+import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.config import Params, ParamsError, feature_dir, load_params
-from pipeline.plan import Plan, Run
+from pipeline.config import Params, ParamsError, canonical_json, feature_dir, load_params
+from pipeline.plan import RENDERED, Plan, Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 # A pipe has no width of its own: in a log a table should not be folded at 80 columns.
@@ -22,6 +24,7 @@ console = Console(width=None if sys.stdout.isatty() else 200)
 
 FEATURES, RUNS = Path("features"), Path("runs")
 SECONDS_BETWEEN_LINES = 5.0
+SECONDS_BETWEEN_TRIES = 5.0
 ParamsOption = Annotated[str, typer.Option("--params", help="A YAML file, or a literal JSON document.")]
 ShardOption = Annotated[int | None, typer.Option(help="Only this shard; all of them otherwise.")]
 Overrides = Annotated[
@@ -66,7 +69,10 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
     chosen = load_params(params)
     if chosen.toyworld is None or chosen.datasets[dataset].made_by != "toyworld":
         raise typer.BadParameter(f"{dataset} is not made by toyworld")
-    WRITERS[chosen.datasets[dataset].layout](chosen.toyworld, Path(chosen.datasets[dataset].root), say)
+    root = Path(chosen.datasets[dataset].root)
+    (root / RENDERED).unlink(missing_ok=True)
+    WRITERS[chosen.datasets[dataset].layout](chosen.toyworld, root, say)
+    (root / RENDERED).write_text(canonical_json(chosen.rendering(dataset)))
 
 
 @app.command()
@@ -93,9 +99,14 @@ def manifest(dataset: str, params: ParamsOption = "params.yaml", root: Path = FE
     previous = read_manifest(path) if path.exists() else None
     frame, quality = build_manifest(chosen.datasets[dataset], previous, chosen.compute.threads, say)
     write_manifest(frame, path)
-    path.touch()  # an unchanged file is not written again, but the scheduler must see that it was looked at
-    path.with_name("quality.json").write_text(json.dumps(quality, indent=1, sort_keys=True) + "\n")
-    path.with_name("quality.md").write_text(quality_markdown(quality))
+    # An unchanged file is not written again, but the scheduler must see that it was looked at; what a link of DVC's
+    # leads to is others' too.
+    os.utime(path, follow_symlinks=False)
+    texts = {"json": json.dumps(quality, indent=1, sort_keys=True) + "\n", "md": quality_markdown(quality)}
+    for suffix, text in texts.items():
+        report = path.with_name(f"quality.{suffix}")
+        report.unlink(missing_ok=True)
+        report.write_text(text)
 
 
 @app.command()
@@ -111,7 +122,7 @@ def extract(
 
     chosen = load_params(params)
     for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
-        run(chosen, dataset, features, number, root, say)
+        _once_free(run, chosen, dataset, features, number, root, say)
 
 
 @app.command()
@@ -127,7 +138,23 @@ def derive(
 
     chosen = load_params(params)
     for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
-        run(chosen, dataset, feature, number, root, say)
+        _once_free(run, chosen, dataset, feature, number, root, say)
+
+
+def _once_free(run: Callable[..., Any], *arguments: Any) -> None:
+    """Runs an extraction. Who finds another process at a shard waits, locking none, and then finds it done."""
+    from pipeline.store import StoreBusy
+
+    told = False
+    while True:
+        try:
+            run(*arguments)
+            return
+        except StoreBusy as error:
+            if not told:
+                say(f"waiting: {error}")
+            told = True
+            time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 @app.command()
@@ -175,21 +202,29 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
 
 @app.command()
 def prune(
-    params: Annotated[list[str] | None, typer.Option(help="Repeats: what any of them refers to is kept.")] = None,
+    params: Annotated[
+        list[str] | None,
+        typer.Option(help="Repeats: what any of them refers to is kept. By default params.yaml and all of configs/."),
+    ] = None,
     root: Path = FEATURES,
     runs: Path = RUNS,
     delete: Annotated[bool, typer.Option("--delete", help="Remove them; otherwise they are only listed.")] = False,
 ) -> None:
-    """List the stores and runs that no params refer to, and with --delete remove them."""
+    """List the stores and runs that no params refer to, and with --delete remove them.
+
+    What DVC tracks stays in its cache, and can be pulled or checked out again, until `dvc gc`.
+    """
     from pipeline.store import StoreBusy, leftovers, remove
 
-    plans = [Plan(load_params(document)) for document in params or ["params.yaml"]]
+    default = ["params.yaml", *map(str, sorted(Path("configs").glob("*.yaml")))]
+    plans = [Plan(load_params(document)) for document in params or default]
     kept = {path for plan in plans for path in plan.referenced(root, runs)}
     found = [path for path in (*root.glob("*/*-*"), *runs.glob("*/*")) if path.is_dir() and path not in kept]
     half_gone = [path for parent in (*root.glob("*"), *runs.glob("*")) for path in leftovers(parent)]
     freed = 0
     for path in sorted({*found, *half_gone}):
-        size = sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
+        # A link of DVC's frees nothing: its bytes are the cache's.
+        size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
         try:
             if delete:
                 remove(path)
@@ -276,28 +311,39 @@ def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides
     run(*_run_arguments(params, head, changes))
 
 
-@app.command("score-image")
-def score_image(
-    paths: list[Path], head: str = "negalign", params: ParamsOption = "params.yaml", changes: Overrides = None
+@app.command()
+def predict(
+    files: Annotated[list[Path], typer.Argument(help="Videos, or pictures for a head of pictures.")],
+    head: Annotated[str, typer.Option()],
+    as_json: Annotated[bool, typer.Option("--json", help="An object a file and line, instead of a table.")] = False,
+    map: Annotated[str | None, typer.Option(help="A clinician's map of the one video, or none: without one.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for label files and timelines: predictions.")] = None,
+    params: ParamsOption = "params.yaml",
+    changes: Overrides = None,
 ) -> None:
-    """Score single pictures as the head's finished run scored its data sets, and show what the score is made of."""
-    from pipeline.prediction import Predictor, Scored
+    """What a head's finished run says of new files, as it would have said it of its own data set."""
+    from pipeline.prediction import predict as run
 
-    chosen, name, _, features, run = _run_arguments(params, head, changes)
-    predictor = Predictor(chosen, name, FEATURES, features, run)
-    table = Table(title=f"{run}, λ = {predictor.run.lam:.3g}")
-    for column in Scored._fields:
-        table.add_column(column, overflow="fold")
-    unread = 0
-    for found in predictor.scores(paths):
-        if isinstance(found, Scored):
-            table.add_row(*(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in found))
+    chosen, name, _, features, folder = _run_arguments(params, head, changes)
+    errors, table, failed = Console(stderr=True), Table(title=str(folder)), 0
+    with errors.status("") as status:
+        answers = list(run(chosen, name, FEATURES, features, folder, files, map, out, status.update))
+    for answer in answers:
+        if isinstance(answer, Exception):
+            failed += 1
+            print(f"error: {answer}", file=sys.stderr)
+        elif as_json:
+            say(json.dumps(answer.record, ensure_ascii=False))
         else:
-            unread += 1
-            print(f"error: {found}", file=sys.stderr)
+            if not table.columns:
+                for column in answer.columns:
+                    table.add_column(column, overflow="fold")
+            for row in answer.rows:
+                table.add_row(*row)
+            table.add_section()
     if table.row_count:
         console.print(table)
-    raise typer.Exit(1 if unread else 0)
+    raise typer.Exit(1 if failed else 0)
 
 
 @app.command()
@@ -328,6 +374,23 @@ def overlays(head: str, out: Path, params: ParamsOption = "params.yaml", changes
     save_figure(overlays_figure(groups, finished.lam, finished.threshold), out)
 
 
+@app.command()
+def explain(
+    head: str,
+    out: Annotated[
+        Path | None, typer.Option(help="results/NAME, to which _features.json and others are added.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="attention, features or importance. Repeats.")] = None,
+    params: ParamsOption = "params.yaml",
+    changes: Overrides = None,
+) -> None:
+    """What a head's finished run looks at, where it sees the samples, and how much it owes to each input."""
+    from pipeline.explanation import explain as run
+
+    chosen, name, *arguments = _run_arguments(params, head, changes)
+    run(chosen, name, *arguments, out or Path("results") / chosen.head(name).result, only or (), say)
+
+
 def _run_arguments(params: str, head: str, changes: list[str] | None):
     """What train and evaluate take: params with the overrides applied, the head, its inputs and its folder."""
     import yaml
@@ -344,11 +407,20 @@ def _arguments(plan: Plan, run: Run):
 
 
 @app.command()
-def report(run: Path, out: Path) -> None:
+def report(
+    run: Path,
+    out: Path,
+    params: Annotated[str | None, typer.Option(help="With them, timelines show frames of the videos.")] = None,
+) -> None:
     """Publish a run's result with its pictures: OUT is results/<name>.json."""
     from pipeline.reports import publish
 
-    publish(run, out)
+    shown = {}
+    if params is not None:
+        from pipeline.prediction import strips
+
+        shown["strips"] = strips(load_params(params), run.parent.name, FEATURES, run)
+    publish(run, out, **shown)
 
 
 @app.command()
@@ -369,3 +441,16 @@ def claims(params: ParamsOption = "params.yaml", out: Path = Path("results/claim
     plan = Plan(load_params(params))
     folders = {key: [run.folder for run in runs] for key, runs in plan.claimed.items()}
     say(claims_table(plan.params.claims, folders, out))
+
+
+@app.command()
+def page(
+    params: ParamsOption = "params.yaml",
+    out: Path = Path("results/report.html"),
+    snakemake: Annotated[str, typer.Option(help="The command that makes what is missing.")] = "snakemake --cores all",
+) -> None:
+    """All that is finished on one self-contained HTML page, and the commands for what is not."""
+    from pipeline.reports.page import write_page
+
+    write_page(Plan(load_params(params)), out, snakemake=snakemake)
+    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

@@ -94,7 +94,7 @@ def _maps(seen: _Seen) -> Iterator[Check]:
 
 
 def _sites(seen: _Seen) -> Iterator[Check]:
-    """Why the maps are not taken at the usual site, and that score-image sees what the run saw."""
+    """Why the maps are not taken at the usual site, and that `predict` sees what the run saw."""
     dataset, ids = seen.run.config.dataset, seen.evaluated(FEW)
     frame = read_manifest(seen.root / dataset / "manifest.parquet").set_index("sample")
     folder = video_folder(seen.params.datasets[dataset])
@@ -118,7 +118,7 @@ def _sites(seen: _Seen) -> Iterator[Check]:
         for name, column in columns.items()
     )
     figures = f"largest difference of {len(ids)} pictures {apart:.1e}, expected {AS_STORED:g} at most"
-    yield Check("score-image gives the run's scores", figures, bool(apart <= AS_STORED))
+    yield Check("predict gives the run's scores", figures, bool(apart <= AS_STORED))
 
 
 def output_map(block: LastBlock, tokens_BTD: Tensor, target_BE: Tensor) -> Tensor:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from pipeline import cli
 from pipeline.cli import app
 from pipeline.config import feature_dir, parse_params
-from pipeline.store import ShardWriter
+from pipeline.store import ShardWriter, StoreBusy
+from pipeline.training.run_folder import only_writer
 
 DOCUMENT = {
     "datasets": {"set": {"layout": "images", "root": "pictures", "features": ["small"]}},
@@ -77,6 +79,69 @@ def test_prune_leaves_a_store_that_is_being_written(project):
     assert stale.exists()
 
 
+def test_prune_keeps_what_the_sets_of_configs_refer_to(project):
+    other = {"datasets": {"set": {"layout": "images", "root": "pictures"}}, "features": {}}
+    other["features"] = {"dino": DOCUMENT["features"]["dino"] | {"batch": 4}}
+    Path("configs").mkdir()
+    Path("configs/real.yaml").write_text(json.dumps(other))
+    theirs = store(feature_dir(parse_params(other), "set", "dino", Path("features")))
+    assert f"{theirs}" not in run("prune") and f"{theirs}" in run("prune", "--params", "params.yaml")
+
+
+def test_prune_keeps_every_store_of_a_feature_whose_weights_are_gone_since_its_key_cannot_be_told(project):
+    absent = DOCUMENT | {"features": {"dino": DOCUMENT["features"]["dino"] | {"weights": {"path": "gone"}}}}
+    absent["datasets"] = {"set": {"layout": "images", "root": "pictures"}}
+    Path("params.yaml").write_text(json.dumps(absent))
+    unknown, stale = store(Path("features/set/dino-ffffffffff")), store(Path("features/set/other-ffffffffff"))
+    listed = run("prune")
+    assert f"{unknown}" not in listed and f"{stale}" in listed
+
+
+def test_prune_leaves_a_run_that_is_being_trained(project):
+    run_folder = Path("runs/gasm_cast/ffffffffff")
+    with only_writer(run_folder):
+        assert "kept" in run("prune", "--delete")
+    assert run_folder.exists()
+    run("prune", "--delete")
+    assert not run_folder.exists()
+
+
+def test_prune_takes_links_of_a_store_and_leaves_what_they_lead_to(project):
+    stale, cache = store(Path("features/set/dino-ffffffffff")), link_to_cache(Path("features/set/dino-ffffffffff"))
+    assert "0.0 MB" in run("prune", "--delete")
+    assert not stale.exists() and all(path.exists() for path in cache)
+
+
+def link_to_cache(directory: Path) -> dict[Path, bytes]:
+    """Moves every file of a store into a read-only cache and links to it, as DVC does; the cache's files."""
+    cache = {}
+    for number, path in enumerate(sorted(path for path in directory.rglob("*") if path.is_file())):
+        Path("cache").mkdir(exist_ok=True)
+        kept = Path("cache").absolute() / str(number)
+        path.rename(kept)
+        kept.chmod(0o444)
+        path.symlink_to(kept)
+        cache[kept] = kept.read_bytes()
+    return cache
+
+
+def test_a_store_that_dvc_linked_grows_beside_the_cache_and_never_in_it(project):
+    directory = store(Path("features/set/dino-ffffffffff"))
+    (directory / "shard-000.lock").unlink()
+    cache = link_to_cache(directory)
+    (directory / "shard-000.json").unlink()
+    for samples in ([("a", "1")], [("a", "1"), ("b", "2")]):
+        with ShardWriter(
+            directory / "shard-000", samples, {"t": ((2,), "float16")}, {"key": "0123456789", "weights": "random:0"}
+        ) as writer:
+            for sample in writer.pending:
+                assert sample == "b"
+                writer.put(sample, {"t": np.ones(2, np.float16)}, {})
+            writer.finish()
+    assert {path: path.read_bytes() for path in cache} == cache
+    run("verify", directory)
+
+
 def test_info_says_which_features_lack_their_weights_and_goes_on(project):
     used = store(feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features")))
     absent = {
@@ -95,3 +160,16 @@ def test_info_says_who_uses_a_store(project):
     store(Path("features/set/dino-ffffffffff"))
     text = run("info")
     assert "small" in text and "nothing in these params" in text
+
+
+def test_an_extraction_waits_for_who_writes_its_shard_and_says_so_once(monkeypatch, capsys):
+    monkeypatch.setattr(cli, "SECONDS_BETWEEN_TRIES", 0)
+    answers = iter([StoreBusy("shard-000 is being written"), StoreBusy("shard-000 is being written"), None])
+
+    def extraction(name: str) -> None:
+        if (answer := next(answers)) is not None:
+            raise answer
+        print(f"{name} is done")
+
+    cli._once_free(extraction, "dino")
+    assert capsys.readouterr().out == "waiting: shard-000 is being written\ndino is done\n"

@@ -23,7 +23,7 @@ def test_imports_go_one_way():
 
 
 VERBS = "toyworld pretrain manifest extract derive verify info prune train mine evaluate report ablation claims"
-VERBS += " score-image sanity overlays"
+VERBS += " predict sanity overlays explain page"
 
 
 @pytest.mark.parametrize("verb", VERBS.split())
@@ -33,6 +33,11 @@ def test_every_verb_explains_itself(verb):
 
 def test_planning_loads_no_deep_learning_library():
     code = "import sys, pipeline.plan, pipeline.cli; print(*({'torch', 'transformers', 'av'} & sys.modules.keys()))"
+    assert run(sys.executable, "-c", code).strip() == ""
+
+
+def test_extraction_loads_no_architecture_before_a_feature_asks_for_it():
+    code = "import sys, pipeline.extraction; print(*({'transformers', 'torchvision'} & sys.modules.keys()))"
     assert run(sys.executable, "-c", code).strip() == ""
 
 

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -25,14 +26,15 @@ PUBLISHERS = {
 }
 
 
-def publish(run: Path, out: Path) -> None:
+def publish(run: Path, out: Path, **shown: Any) -> None:
     """Copies run/result.json to `out` and draws its pictures beside it, as its task asks for.
 
     Args:
         run: folder of an evaluated run.
         out: results/<name>.json, written last.
+        shown: beside it, what a task's pictures show that the run does not hold: `strips` of a segmentation.
     """
     task = json.loads((run / "result.json").read_text())["task"]
     if (run / "history.csv").exists():
         save_figure(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
-    PUBLISHERS[task](run, out)
+    PUBLISHERS[task](run, out, **shown)

@@ -108,7 +108,7 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
         save_figure(seen_unseen_figure(groups), out.with_name(f"{out.name}_seen_unseen.png"))
     save_text(pd.DataFrame(flat).to_csv(index=False), out.with_name(f"{out.name}.csv"))
     save_text(markdown, out.with_name(f"{out.name}.md"))
-    save_text(json.dumps(document, indent=1, sort_keys=True) + "\n", out.with_name(f"{out.name}.json"))
+    save_text(json.dumps(document, indent=1) + "\n", out.with_name(f"{out.name}.json"))
     return markdown
 
 
@@ -125,20 +125,20 @@ def _statistics(results: Sequence[Result], columns: Sequence[Column]) -> dict[st
 def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
     heads = [column.title or column.name for column in columns]
     lines = ["| variant | " + " | ".join(heads) + " |", "|---" * (len(columns) + 1) + "|"]
-    best = {column: _best(column, [row["mean"][column.name] for row in rows.values()]) for column in columns}
+    tops = {column: best(column, [row["mean"][column.name] for row in rows.values()]) for column in columns}
     for name, row in rows.items():
         cells = []
         for column in columns:
             mean, sd = row["mean"][column.name], row["sd"][column.name]
             cell = "–" if mean is None else f"{mean:.{column.digits}f}"
             cell += "" if sd is None else f" ± {sd:.{column.digits}f}"
-            cells.append(f"**{cell}**" if mean is not None and mean == best[column] else cell)
+            cells.append(f"**{cell}**" if mean is not None and mean == tops[column] else cell)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _best(column: Column, means: Sequence[float | None]) -> float | None:
-    """What is set in bold, if there is a contest."""
+def best(column: Column, means: Sequence[float | None]) -> float | None:
+    """The mean that is set in bold, if there is a contest and one that is known."""
     known = [mean for mean in means if mean is not None]
     if column.best is None or len(means) < 2 or not known:
         return None

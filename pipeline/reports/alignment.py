@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.reports.classification import confusion_figure
 from pipeline.reports.files import save_figure, save_text
 
-FORMS = {"published": "its own map\n(as published)", "unguided": "a uniform map", "shuffled": "another patient's\nmap"}
+FORMS = {"published": "its own map\n(as published)", "unguided": "a uniform\nmap", "shuffled": "another patient's\nmap"}
 DIRECTIONS = {"video_to_map": "video → map", "map_to_video": "map → video"}
 KINDS = {"token_map": "map", "gate": "gate", "energy": "energy"}
 RIGHT, WRONG = "#1b6e3c", "#b00020"

@@ -8,9 +8,11 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -24,8 +26,10 @@ from pipeline.reports.files import save_figure, save_text
 
 SHOWN = 4  # videos of a picture of the worst or the best
 WIDTH = 12.0  # inches of a picture of timelines
+PANEL = 11.2  # and of what is over time in it
 HEADER = "### Frame level recognition: ###"
 BACKGROUND, UNLABELLED, WRONG = "#dcdcdc", "#ffffff", "#c00000"
+NO_STRIPS: Mapping[str, np.ndarray | str] = MappingProxyType({})
 HUE, TONES = 0.618034, ((0.75, 0.88), (0.45, 0.97), (0.95, 0.58))  # golden angle; saturation and value by turns
 
 
@@ -35,16 +39,19 @@ class Timeline:
 
     Attributes:
         name: of the sample.
-        truth, prediction: (T,) class indices; a negative truth has no label.
+        truth: (T,) class indices; a negative one has no label. None where it is not known.
+        prediction: (T,) class indices.
         confidence: (T,) of the prediction, in [0, 1].
         figures: shown beside the name, in percent; None is a dash.
+        strip: (K, H, W, 3) uint8 RGB, frames from the middles of K equal shares of the video; or why there are none.
     """
 
     name: str
-    truth: np.ndarray
+    truth: np.ndarray | None
     prediction: np.ndarray
     confidence: np.ndarray
     figures: Mapping[str, float | None]
+    strip: np.ndarray | str = ""
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -110,43 +117,75 @@ def timelines_figure(
     background: Collection[int] = (),
     unseen: Collection[int] = (),
     title: str = "",
+    fps: float | None = None,
 ) -> plt.Figure:
     """Truth, prediction and confidence over time, a panel a video; wrong frames are marked between the first two.
 
     Args:
-        timelines: the videos, top to bottom; at least one.
+        timelines: the videos, top to bottom; at least one. Above a panel are its video's frames, if it has any.
         classes: names by index. The legend lists those that occur, by the number written into their longer segments.
         background: classes drawn in grey.
         unseen: classes that training did not see, starred in the legend.
+        title: of the whole.
+        fps: labels a second, if that is known.
     """
     colours = class_colours(len(classes), background)
-    shown = np.unique(np.concatenate([np.append(t.truth, t.prediction) for t in timelines])).astype(int)
+    labels = [of for timeline in timelines for of in (timeline.truth, timeline.prediction) if of is not None]
+    shown = np.unique(np.concatenate(labels)).astype(int)
     entries = [
         Patch(facecolor=colours[c], edgecolor="grey", linewidth=0.4, label=f"{c}  {classes[c]}{' *' * (c in unseen)}")
         for c in shown[shown >= 0]
     ]
-    entries.append(Patch(facecolor=WRONG, label="wrong frames"))
+    if any(timeline.truth is not None for timeline in timelines):
+        entries.append(Patch(facecolor=WRONG, label="wrong frames"))
     longest = max(len(entry.get_label()) for entry in entries)
     columns = max(1, int(WIDTH / (0.6 + 0.078 * longest)))
     legend_height = 0.17 * math.ceil(len(entries) / columns) + 0.35
-    height = 1.35 * len(timelines) + legend_height + 0.5 * bool(title)
-    figure, panels = plt.subplots(len(timelines), 1, figsize=(WIDTH, height), layout="constrained", squeeze=False)
-    for axes, timeline in zip(panels[:, 0], timelines, strict=True):
-        _timeline(axes, timeline, colours)
-    panels[-1, 0].set_xlabel("frame")
+    drawn: list[tuple[float, Callable[[plt.Axes], None]]] = []  # height in inches, what draws it, from the top
+    for timeline in timelines:
+        if isinstance(timeline.strip, np.ndarray):
+            drawn.append((_strip_height(timeline.strip), partial(_strip, timeline=timeline)))
+        height = 1.35 if timeline.truth is not None else 1.0
+        drawn.append((height, partial(_timeline, timeline=timeline, colours=colours)))
+    starred = any(c in unseen for c in shown)
+    height = sum(inches for inches, _ in drawn) + legend_height + 0.5 * bool(title) + 0.25 * starred
+    ratios = {"height_ratios": [inches for inches, _ in drawn]}
+    figure, panels = plt.subplots(
+        len(drawn), 1, figsize=(WIDTH, height), layout="constrained", squeeze=False, gridspec_kw=ratios
+    )
+    for axes, (_, draw) in zip(panels[:, 0], drawn, strict=True):
+        draw(axes)
+    panels[-1, 0].set_xlabel("frame" if fps is None else f"frame, {fps:g} a second")
     if title:
         figure.suptitle(title)
     legend = figure.legend(
         handles=entries, loc="outside lower center", ncols=columns, fontsize=7.5, frameon=False, handlelength=1.6
     )
-    if len(unseen) and any(c in unseen for c in shown):
+    if starred:
         legend.set_title("* not seen in training", prop={"size": 7.5})
     return figure
 
 
+def _strip_height(strip_KHWC: np.ndarray) -> float:
+    """Inches that frames side by side need where they are as wide as the panel, and a title's."""
+    count, height, width, _ = strip_KHWC.shape
+    return PANEL * height / (count * width) + 0.3
+
+
+def _strip(axes: plt.Axes, timeline: Timeline) -> None:
+    """Each frame over the middle of its share of the time."""
+    gap = max(1, timeline.strip.shape[2] // 40)
+    framed = np.pad(timeline.strip, ((0, 0), (0, 0), (gap, gap), (0, 0)), constant_values=255)
+    axes.imshow(np.concatenate(framed, axis=1), interpolation="antialiased")
+    axes.set_anchor("S")
+    axes.set_axis_off()
+    _name(axes, timeline)
+
+
 def _timeline(axes: plt.Axes, timeline: Timeline, colours: Sequence[str]) -> None:
-    frames = len(timeline.truth)
-    for labels, base in ((timeline.truth, 2.2), (timeline.prediction, 1.1)):
+    frames, known = len(timeline.prediction), timeline.truth is not None
+    bands = [*([(timeline.truth, 2.2)] if known else []), (timeline.prediction, 1.1)]
+    for labels, base in bands:
         runs = _runs(labels)
         drawn = [colours[label] if label >= 0 else UNLABELLED for label, *_ in runs]
         spans = [(start, stop - start) for _, start, stop in runs]
@@ -156,19 +195,27 @@ def _timeline(axes: plt.Axes, timeline: Timeline, colours: Sequence[str]) -> Non
                 dark = np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) < 0.55
                 ink = "white" if dark else "black"
                 axes.text((start + stop) / 2, base + 0.43, label, ha="center", va="center", fontsize=6.5, color=ink)
-    wrong = (timeline.truth >= 0) & (timeline.truth != timeline.prediction)
-    spans = [(start, stop - start) for label, start, stop in _runs(wrong.astype(int)) if label]
-    axes.broken_barh(spans, (2.03, 0.14), facecolor=WRONG, linewidth=0)
+    if known:
+        wrong = (timeline.truth >= 0) & (timeline.truth != timeline.prediction)
+        spans = [(start, stop - start) for label, start, stop in _runs(wrong.astype(int)) if label]
+        axes.broken_barh(spans, (2.03, 0.14), facecolor=WRONG, linewidth=0)
     axes.stairs(0.95 * timeline.confidence, np.arange(frames + 1), fill=True, color="#7a9cc6", linewidth=0)
     axes.axhline(0.95, color="grey", linewidth=0.4, linestyle=":")
-    axes.set(xlim=(0, max(frames, 1)), ylim=(0, 3.15), yticks=(0.475, 1.55, 2.65))
-    axes.set_yticklabels(("confidence", "prediction", "truth"), fontsize=8)
+    axes.set(xlim=(0, max(frames, 1)), ylim=(0, 3.15 if known else 2.05))
+    axes.set_yticks((0.475, 1.55, 2.65)[: 2 + known], ("confidence", "prediction", "truth")[: 2 + known], fontsize=8)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=7)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=12))
+    if isinstance(timeline.strip, str):
+        _name(axes, timeline)
+
+
+def _name(axes: plt.Axes, timeline: Timeline) -> None:
+    """The video's name, its figures, and why it has no frames, on top of what is drawn of it."""
     numbers = "   ".join(f"{k} {'–' if v is None else f'{v:.1f}'}" for k, v in timeline.figures.items())
-    axes.set_title(f"{timeline.name}    {numbers}", loc="left", fontsize=8.5, pad=3)
+    without = f"   (no frames: {timeline.strip})" if isinstance(timeline.strip, str) and timeline.strip else ""
+    axes.set_title(f"{timeline.name}    {numbers}{without}", loc="left", fontsize=8.5, pad=3)
 
 
 def _runs(labels_T: np.ndarray) -> list[tuple[int, int, int]]:
@@ -229,7 +276,7 @@ def seen_unseen_figure(variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> p
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
-def publish_segmentation(run: Path, out: Path) -> None:
+def publish_segmentation(run: Path, out: Path, strips: Mapping[str, np.ndarray | str] = NO_STRIPS) -> None:
     """Copies run/result.json to `out` and makes beside it the timelines, the γ curve, if there is one, and the texts.
 
     Beside results/x.json: x_worst.png, x_best.png, x_gamma.png, x_predictions/<video>.
@@ -239,6 +286,7 @@ def publish_segmentation(run: Path, out: Path) -> None:
             run unseen_classes (indices) and what `zeroshot_metrics` returns; and with predictions.parquet, a row a
             video: sample; truth, prediction and confidence as lists; its acc, edit and f1@50, null where unknown.
         out: results/<name>.json, written last.
+        strips: video -> its `Timeline.strip`.
     """
     text = (run / "result.json").read_text()
     result = json.loads(text)
@@ -247,6 +295,7 @@ def publish_segmentation(run: Path, out: Path) -> None:
     for name, chosen in zip(("worst", "best"), worst_and_best(timelines), strict=True):
         if chosen:
             title = f"{name} videos by F1@50, {len(chosen)} of {len(timelines)}"
+            chosen = [replace(video, strip=strips.get(video.name, "")) for video in chosen]
             figure = timelines_figure(chosen, result["classes"], result["background"], unseen, title)
             save_figure(figure, out.with_name(f"{out.stem}_{name}.png"))
     if "curve" in result:

@@ -44,6 +44,7 @@ def test_a_table_has_a_row_a_variant_with_mean_and_sample_deviation_over_seeds(r
     ablation = Ablation(head="gasm_cast", seeds=[0, 1], variants={"full": {}, "concat": {"model.fusion": "concat"}})
     markdown = ablation_table(ablation, "classification", runs, tmp_path / "out/table")
     rows = json.loads((tmp_path / "out/table.json").read_text())["variants"]
+    assert list(rows) == ["full", "concat"]
     assert rows["full"]["mean"]["top1"] == pytest.approx(0.85)
     assert rows["full"]["sd"]["top1"] == pytest.approx(np.std([0.8, 0.9], ddof=1))
     assert rows["concat"]["changes"] == {"model.fusion": "concat"} and rows["concat"]["per_seed"]["top1"] == [0.5, 0.7]

@@ -1,6 +1,7 @@
 """Claims about timelines, curves, tables and text files: they say what the results say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -115,6 +116,38 @@ def test_pictures_come_out_at_any_number_of_videos_classes_and_frames(tmp_path, 
     save_figure(figure, tmp_path / "picture.png")
     picture = imread(tmp_path / "picture.png")
     assert picture.shape[0] > 120 * videos and picture.shape[1] == 1440 and picture.std() > 0.05
+
+
+def strip(frames=4, height=9, width=16):
+    """Frames of one grey each, darker to lighter."""
+    levels = np.linspace(40, 240, frames).astype(np.uint8)
+    return np.broadcast_to(levels[:, None, None, None], (frames, height, width, 3)).copy()
+
+
+def test_frames_stand_above_their_timeline_each_over_its_share_of_the_time():
+    shown = [replace(timeline("with", score=12.5), strip=strip()), timeline("without", seed=1)]
+    figure = timelines_figure(shown, [f"class {i}" for i in range(5)])
+    figure.canvas.draw()
+    above, below, other = (axes.get_window_extent() for axes in figure.axes)
+    assert above.y0 > below.y1 > other.y1
+    assert (above.x0, above.x1) == pytest.approx((below.x0, below.x1), abs=0.02 * below.width)
+    (picture,) = (image.get_array() for image in figure.axes[0].images)
+    centres = picture[4, np.arange(4) * picture.shape[1] // 4 + picture.shape[1] // 8, 0]
+    assert centres.tolist() == strip()[:, 0, 0, 0].tolist()
+    assert figure.axes[0].get_title("left").startswith("with") and not figure.axes[1].get_title("left")
+
+
+def test_a_video_without_frames_says_why():
+    figure = timelines_figure([replace(timeline("a"), strip="its video is missing")], [f"class {i}" for i in range(5)])
+    assert "no frames: its video is missing" in figure.axes[0].get_title("left")
+
+
+def test_a_timeline_without_truth_shows_prediction_and_confidence_alone():
+    figure = timelines_figure([replace(timeline("new"), truth=None)], [f"class {i}" for i in range(5)], fps=12.5)
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["confidence", "prediction"]
+    assert axes.get_xlabel() == "frame, 12.5 a second"
+    assert not any("wrong" in text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_the_worst_come_worst_first_the_best_best_first_and_none_twice():

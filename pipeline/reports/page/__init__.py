@@ -1,0 +1,63 @@
+"""One self-contained HTML page of everything that is finished. Reads results only: no store's arrays, no video.
+
+`gather` finds the files, `overview`, `results`, `explained` and `stages` say what is in them as blocks, `charts` draws,
+and page.html.j2 with page.css and page.js sets the blocks. Plotly's JavaScript is inside; the page asks nobody for
+anything.
+"""
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from pipeline.plan import Plan
+from pipeline.reports.files import save_text
+from pipeline.reports.page.charts import templates
+from pipeline.reports.page.gather import Found, PageError, gather
+from pipeline.reports.page.overview import claims, summary, warnings
+from pipeline.reports.page.results import result_section
+from pipeline.reports.page.stages import ablations, cost, data
+
+__all__ = ["PageError", "write_page"]
+
+
+def write_page(plan: Plan, out: Path, root: Path = Path(), snakemake: str = "snakemake --cores all") -> None:
+    """Writes the page by rename. Equal results give equal bytes: there is no date on it.
+
+    Args:
+        plan: of the params, which say what there should be.
+        out: the HTML file.
+        root: the project's folder.
+        snakemake: the command line whose target makes what is missing.
+
+    Raises:
+        PageError: a file that is there and cannot be read.
+    """
+    save_text(_render(gather(plan, root), snakemake), out)
+
+
+def _render(found: Found, snakemake: str) -> str:
+    results = sorted(found.results, key=lambda result: result.document is None)
+    sections = [
+        summary(found, snakemake),
+        claims(found, snakemake),
+        *(result_section(result, found.mini, snakemake) for result in results),
+        ablations(found, snakemake),
+        data(found, snakemake),
+        cost(found),
+    ]
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        sections=sections,
+        warnings=list(warnings(found)),
+        templates=Markup(json.dumps(templates()).replace("</", "<\\/")),
+        plotly=Markup(get_plotlyjs()),
+    )

@@ -1,0 +1,201 @@
+"""What a project has finished, and what its params still ask for. Reads result files; opens no store and no video."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from pipeline.config import Weights, weights_digest
+from pipeline.plan import Plan, Run
+
+EXPLAINED = ("features", "importance")  # results/<name>_<this>.json
+# A log of the page's own would never let two pages be the same.
+OWN_LOG = "page"
+
+
+class PageError(ValueError):
+    """A file that the page is made from cannot be read; the message gives the remedy."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A result that params ask for.
+
+    Attributes:
+        name, head, task: results/<name>.json, of which head, and what kind.
+        asked: the head's params as they are now.
+        document: what the file holds; None where there is none.
+        run: the folder that it was published from, None where it is gone.
+        pictures: what they show, the end of their names -> file.
+        explained: "features" and "importance" -> what explains it, of those that exist.
+    """
+
+    name: str
+    head: str
+    task: str
+    asked: Mapping[str, Any]
+    document: dict[str, Any] | None
+    run: Path | None
+    pictures: dict[str, Path]
+    explained: dict[str, dict[str, Any]]
+
+    @property
+    def history(self) -> pd.DataFrame | None:
+        """Losses and accuracies by epoch; None of a head that trains nothing."""
+        path = self.run and self.run / "history.csv"
+        return pd.read_csv(path) if path and path.exists() else None
+
+    def predictions(self, *columns: str) -> pd.DataFrame | None:
+        """A row a sample."""
+        path = self.run and self.run / "predictions.parquet"
+        return pd.read_parquet(path, columns=list(columns)) if path and path.exists() else None
+
+
+class Ablated(NamedTuple):
+    """An ablation that params ask for; `document` is None where it is not made yet."""
+
+    name: str
+    head: str
+    task: str
+    path: Path
+    document: dict[str, Any] | None
+    picture: Path | None
+
+
+class Store(NamedTuple):
+    """A feature of a data set, from the manifests of its shards."""
+
+    dataset: str
+    name: str
+    shards: int
+    ok: int
+    failed: int
+    bytes: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """All of it.
+
+    Attributes:
+        results, ablations: in the order of params.
+        claims: claim -> what came out; None where they are not checked yet, {} where params claim nothing.
+        quality: data set -> its quality report, None where there is none.
+        stores: by data set and name.
+        jobs: stage, seconds, cpu and megabytes of each finished job that Snakemake timed.
+        mini: digests of the small weights that come with this project.
+    """
+
+    results: list[Result]
+    ablations: list[Ablated]
+    claims: dict[str, dict[str, Any]] | None
+    quality: dict[str, dict[str, Any] | None]
+    stores: list[Store]
+    jobs: pd.DataFrame
+    mini: frozenset[str]
+
+
+def gather(plan: Plan, root: Path) -> Found:
+    """Looks for what a plan's params ask for.
+
+    Args:
+        plan: of the params.
+        root: the project's folder: results, runs, features, logs and weights lie below it.
+
+    Raises:
+        PageError: a file that is there and cannot be read.
+    """
+    results = root / "results"
+    ablations = []
+    for name, ablation in plan.params.ablations.items():
+        path = root / plan.ablation_folder(name) / f"{name}.json"
+        picture = path.with_name(f"{name}_seen_unseen.png")
+        task = plan.params.head(ablation.head).task
+        ablations.append(Ablated(name, ablation.head, task, path, _json(path), picture if picture.exists() else None))
+    taken = {table.name for table in ablations} | set(plan.results)
+    jobs = _jobs(root / "logs")
+    return Found(
+        [_result(name, run, root, taken) for name, run in plan.results.items()],
+        ablations,
+        _json(results / "claims.json") if plan.params.claims else {},
+        {name: _json(root / "features" / name / "quality.json") for name in plan.params.datasets},
+        list(_stores(root / "features", jobs)),
+        jobs,
+        frozenset(weights_digest(Weights(path=str(path))) for path in sorted((root / "weights").glob("mini-*"))),
+    )
+
+
+def _result(name: str, run: Run, root: Path, taken: set[str]) -> Result:
+    path = root / "results" / f"{name}.json"
+    longer = [other for other in taken if other.startswith(f"{name}_")]
+    pictures = {
+        picture.stem.removeprefix(f"{name}_"): picture
+        for picture in sorted(path.parent.glob(f"{name}_*.png"))
+        if not any(picture.stem == other or picture.stem.startswith(f"{other}_") for other in longer)
+    }
+    explained = {kind: _json(path.with_name(f"{name}_{kind}.json")) for kind in EXPLAINED}
+    return Result(
+        name,
+        run.head,
+        run.config.task,
+        run.config.model_dump(mode="json"),
+        _json(path),
+        _published_from(path, root / run.folder),
+        pictures,
+        {kind: document for kind, document in explained.items() if document is not None},
+    )
+
+
+def _published_from(path: Path, wanted: Path) -> Path | None:
+    """The run whose result.json a result is: that of params as they are, or an earlier one."""
+    if not path.exists():
+        return None
+    text = path.read_bytes()
+    for run in (wanted, *sorted(wanted.parent.glob("*"))):
+        if (run / "result.json").exists() and (run / "result.json").read_bytes() == text:
+            return run
+    return None
+
+
+def _stores(features: Path, jobs: pd.DataFrame) -> Iterator[Store]:
+    seconds = jobs.groupby("of")["seconds"].sum()
+    for folder in sorted({path.parent for path in features.glob("*/*/shard-*.json")}):
+        manifests = [_json(path) or {} for path in sorted(folder.glob("shard-*.json"))]
+        ok, failed = (sum(of["counts"][kind] for of in manifests) for kind in ("ok", "failed"))
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        place = f"{folder.parent.name}/{folder.name}"
+        taken = float(seconds[place]) if place in seconds else None
+        yield Store(folder.parent.name, folder.name, len(manifests), ok, failed, size, taken)
+
+
+def _jobs(logs: Path) -> pd.DataFrame:
+    """A row a run of a job: logs/<stage>/<of>/….tsv or logs/<stage>.tsv, as Snakemake's `benchmark` writes them."""
+    rows = []
+    for path in sorted(logs.rglob("*.tsv")):
+        stage, *inner = path.relative_to(logs).with_suffix("").parts
+        if stage == OWN_LOG:
+            continue
+        try:
+            table = pd.read_csv(path, sep="\t", na_values=["-", "NA"])
+            found = table[["s", "cpu_time", "max_rss"]].astype(float).to_dict("records")
+        except (ValueError, KeyError) as error:
+            raise PageError(f"{path} is no benchmark of Snakemake's ({error}); delete it") from error
+        of = "/".join(inner[:-1])
+        rows += [(stage, of, row["s"], row["cpu_time"], row["max_rss"]) for row in found]
+    return pd.DataFrame(rows, columns=["stage", "of", "seconds", "cpu", "megabytes"])
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.exists():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise PageError(f"{path} is not JSON ({error}); delete it and make it again") from error
+    if not isinstance(document, dict):
+        raise PageError(f"{path} holds a {type(document).__name__}, not an object; delete it and make it again")
+    return document

@@ -1,0 +1,266 @@
+"""The top of the page: what came out, what it rests on, what is missing. Knows documents, no file."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import yaml
+
+from pipeline.config import canonical_json
+from pipeline.reports.page.blocks import Cell, Listing, Note, Section, Table, Tiles, command
+from pipeline.reports.page.gather import Found, Result
+
+DASH = "–"
+KINDS = {
+    "classification": "action recognition",
+    "segmentation": "action segmentation",
+    "zeroshot": "segmentation with unseen classes",
+    "alignment": "diagnosis, aligned with attention",
+    "ood": "out-of-distribution detection",
+}
+
+
+class Headline(NamedTuple):
+    """A figure in percent, with its 95 % interval where a result has one."""
+
+    name: str
+    value: float | None
+    interval: Sequence[float] | None = None
+
+    @property
+    def said(self) -> str:
+        return DASH if self.value is None else f"{self.value:.1f} %"
+
+    @property
+    def between(self) -> str:
+        return f"{self.interval[0]:.1f} to {self.interval[1]:.1f}" if self.interval else DASH
+
+
+def headlines(task: str, result: Mapping[str, Any]) -> list[Headline]:
+    """The figures that a kind of result is judged by, the first above all."""
+    if task == "classification":
+        interval = [100 * edge for edge in result["ci95"]]
+        rest = [Headline(name, 100 * result[key]) for key, name in (("top5", "top-5"), ("ece", "calibration error"))]
+        orders = [Headline(f"top-1, frames {of}", 100 * result[f"top1_{of}"]) for of in ("reversed", "shuffled")]
+        return [Headline("top-1", 100 * result["top1"], interval), *rest, *orders]
+    if task == "alignment":
+        unguided = result["retrieval"]["unguided"]["video_to_map"]
+        return [
+            Headline("accuracy", result["accuracy"], result["ci95"]),
+            Headline("accuracy without a map", result["accuracy_without_map"]),
+            Headline("macro F1", result["macro_f1"]),
+            Headline("R@1 of its map, unguided", unguided["r1"]),
+        ]
+    if task == "ood":
+        sets = result["sets"].items()
+        return [
+            Headline("AUROC, mean of the sets", result["auroc"]),
+            *(Headline(f"AUROC, {name}", of["negalign"]["auroc"], of["ci95"]["auroc"]) for name, of in sets),
+            Headline("FPR95, mean of the sets", result["fpr95"]),
+        ]
+    unseen = {"harmonic": "H", "seen": "S, seen classes", "unseen": "U, unseen classes", "ausuc": "AUSUC"}
+    frames = {"acc": "frame accuracy", "edit": "edit score", "f1@10": "F1@10", "f1@25": "F1@25", "f1@50": "F1@50"}
+    names = {**(unseen if task == "zeroshot" else {}), **frames}
+    return [Headline(name, result[key], result["ci95"].get(key)) for key, name in names.items()]
+
+
+def tiles(result: Result) -> Tiles:
+    """The headline figures of a result, with their intervals below."""
+    found = headlines(result.task, result.document or {})
+    below = (f"95 % interval {of.between}" if of.interval else "" for of in found)
+    return Tiles([(of.name, of.said, said) for of, said in zip(found, below, strict=True)])
+
+
+def summary(found: Found, snakemake: str) -> Section:
+    """A row a head, and the commands for what is not there."""
+    rows = [_row(result, found.mini) for result in found.results]
+    columns = ["result", "figure", "value", "95 % interval", "head", "evaluated", "failed", "skipped", "weights"]
+    caption = (
+        "Each result's first figure; its section has the others. The interval is the middle 95 % of bootstrap "
+        "resamples of the evaluated samples. Failed samples have no feature; skipped ones belong to other splits."
+    )
+    done = sum(result.document is not None for result in found.results)
+    lead = f"{done} of {len(found.results)} results are finished."
+    return Section("summary", "Summary", [Table(columns, rows, caption), *_missing(found, snakemake)], lead)
+
+
+def _row(result: Result, mini: frozenset[str]) -> list[str | Cell]:
+    if result.document is None:
+        nothing = Cell(DASH, tone="faint")
+        return [result.name, Cell("not made yet", tone="faint"), nothing, nothing, result.head, *[nothing] * 4]
+    first, *others = headlines(result.task, result.document)
+    # A mean of sets has no interval of its own: each set's is said.
+    sets = [of for of in others if of.interval] if first.interval is None else []
+    between = "; ".join(f"{of.name.rpartition(', ')[2]} {of.between}" for of in sets) or first.between
+    samples = result.document["samples"]
+    counts = [str(samples.get(key, samples.get(f"id.{key}", DASH))) for key in ("evaluated", "failed", "skipped")]
+    kind = weights_kind(result.document, mini)
+    return [
+        result.name,
+        first.name,
+        Cell(first.said, best=True),
+        between,
+        result.head,
+        *counts,
+        Cell(kind, tone="" if kind == "trained" else "bad"),
+    ]
+
+
+def weights_kind(document: Mapping[str, Any], mini: frozenset[str]) -> str:
+    """What the backbones' weights are: random, mini, or trained."""
+    rests = document["provenance"]
+    if rests["weights"] == "random":
+        return "random"
+    digests = {digest for feature in rests["features"].values() for digest in feature["weights"].values()}
+    return "mini" if digests & mini else "trained"
+
+
+def warnings(found: Found) -> Iterator[Note]:
+    """What has to be known before any number is read."""
+    kinds: dict[str, list[str]] = {}
+    for result in found.results:
+        if result.document is not None:
+            kinds.setdefault(weights_kind(result.document, found.mini), []).append(result.name)
+    if names := kinds.get("random"):
+        yield Note(
+            f"Random weights: {_listed(names)}. These backbones learned nothing; the numbers mean nothing.", tone="bad"
+        )
+    if names := kinds.get("mini"):
+        yield Note(
+            f"Mini weights: {_listed(names)}. These small backbones know the rendered toy world alone; the numbers "
+            "test code and claims, and say nothing of real video.",
+            tone="bad",
+        )
+
+
+def _missing(found: Found, snakemake: str) -> Iterator[Table]:
+    absent = [(f"the result of {of.head}", f"results/{of.name}.json") for of in found.results if of.document is None]
+    absent += [(f"an ablation of {of.head}", str(path_of(of.path))) for of in found.ablations if of.document is None]
+    if found.claims is None:
+        absent.append(("what the methods promise, checked", "results/claims.json"))
+    rows = [[what, target, Cell(command(snakemake, target), tone="code")] for what, target in absent]
+    if rows:
+        caption = "What params ask for and is not there yet. Each command makes all that it needs."
+        yield Table(["missing", "file", "made by"], rows, caption)
+
+
+def path_of(path: Any) -> str:
+    """A file below results/, as a target."""
+    return "results/" + str(path).rpartition("results/")[2]
+
+
+def claims(found: Found, snakemake: str) -> Section:
+    """Each claim, what was measured, and why where it does not hold."""
+    title, checked = "Claims", found.claims
+    if not checked:
+        said = "Params claim nothing." if checked == {} else "Not checked yet."
+        target = "" if checked == {} else command(snakemake, "results/claims.json")
+        return Section("claims", title, [Note(said, target)])
+    rows = []
+    for name, of in checked.items():
+        verdict = Cell("holds", tone="good") if of["holds"] else Cell("does not hold", tone="bad")
+        why = "" if of["holds"] else f"Why not: {of.get('why') or 'not looked into'}."
+        said = [Cell(of["says"], title=name, note=why), verdict, _deviation(of["mean"], of["sd"])]
+        apart = _deviation(of["difference"]["mean"], of["difference"]["sd"])
+        rows.append([*said, Cell(of["wants"], tone="long"), apart, f"{of['seeds_that_agree']} of {of['seeds']}"])
+    hold = sum(of["holds"] for of in checked.values())
+    caption = (
+        "A claim holds if the mean over seeds of the difference to what is wanted is above zero; the deviation and the "
+        "number of seeds that agree say how far that is from chance."
+    )
+    columns = ["claim", "verdict", "measured", "wanted", "difference", "seeds"]
+    return Section("claims", title, [Table(columns, rows, caption)], f"{hold} of {len(checked)} hold.")
+
+
+def provenance(result: Result, mini: frozenset[str]) -> Section:
+    """What the numbers of a result rest on."""
+    document = result.document or {}
+    rests, samples = document["provenance"], document["samples"]
+    features = [
+        [
+            role,
+            of["name"],
+            of["dataset"],
+            of["backbone"],
+            Cell(of["key"], tone="code"),
+            *_weights(of, mini),
+            str(of["failed"]),
+        ]
+        for role, of in rests["features"].items()
+    ]
+    columns = ["read as", "feature", "data set", "backbone", "key", "weights, sha256", "", "failed"]
+    facts = {
+        "run": (result.run and "/".join(result.run.parts[-3:])) or "not there any more",
+        "seed": str(rests["seed"]),
+        "device": rests["device"],
+        "weights": weights_kind(document, mini),
+        "code": rests["code"][:16],
+        "libraries": ", ".join(f"{name} {version}" for name, version in sorted(rests["versions"].items())),
+        "wall time": ", ".join(f"{name} {value}" for name, value in _timings(rests["timings"])),
+        "samples": ", ".join(f"{count} {name}" for name, count in samples.items() if name != "failures"),
+    }
+    rows = [[name, Cell(said, tone="code" if name in ("run", "code") else "")] for name, said in facts.items()]
+    blocks: list[Any] = list(_otherwise(result))
+    blocks.append(Table(["", "made with"], rows, "What made this result."))
+    blocks.append(
+        Table(columns, features, "The features that it reads; a key is computed from all that decides the bytes.")
+    )
+    if samples["failures"]:
+        failures = [[of["sample"], of["reason"]] for of in samples["failures"]]
+        blocks.append(
+            Table(["sample", "reason"], failures, "The first samples that could not be used.", folded="failed samples")
+        )
+    blocks.append(Listing("params of this result", yaml.safe_dump(rests["params"], sort_keys=True, allow_unicode=True)))
+    return Section(f"{result.name}-provenance", "Provenance", blocks, contents="provenance")
+
+
+def _otherwise(result: Result) -> Iterator[Note]:
+    """Says so where params have changed since."""
+    made, asked = (_flat(of) for of in ((result.document or {})["provenance"]["params"], result.asked))
+    apart = sorted(key for key in made.keys() | asked.keys() if made.get(key) != asked.get(key))
+    if apart:
+        yield Note(f"Made with other params than these now: {', '.join(apart)}.", tone="bad")
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    found: dict[str, str] = {}
+    for key, value in document.items():
+        nested = isinstance(value, Mapping) and value
+        found |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": canonical_json(value)}
+    return found
+
+
+def _weights(feature: Mapping[str, Any], mini: frozenset[str]) -> list[Cell]:
+    digests = list(dict.fromkeys(feature["weights"].values()))
+    kinds = {"random" if of.startswith("random:") else "mini" if of in mini else "" for of in digests} - {""}
+    short = Cell(", ".join(of[:12] for of in digests) or DASH, tone="code", title=", ".join(digests))
+    return [short, Cell(", ".join(sorted(kinds)), tone="bad")]
+
+
+def _timings(timings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in timings.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{name} {inner}", said) for inner, said in _timings(value))
+        elif name.endswith("_s"):
+            yield name.removesuffix("_s").replace("_", " "), duration(value)
+        else:
+            yield name, f"{value:g}"
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> duration(0.5), duration(90), duration(7300)
+    ('0.5 s', '1.5 min', '2.0 h')
+    """
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _deviation(mean: float, sd: float | None) -> str:
+    return f"{mean:.3g}" if sd is None else f"{mean:.3g} ± {sd:.2g}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,213 @@
+"""Tables of ablations, what is known of the data sets, and what all of it cost. Knows documents and tables, no file."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pandas as pd
+
+from pipeline.reports.ablation import COLUMNS, Column, best
+from pipeline.reports.page import charts
+from pipeline.reports.page.blocks import Cell, Note, Section, Table, command, picture, plot, slug
+from pipeline.reports.page.gather import Ablated, Found
+from pipeline.reports.page.overview import DASH, duration, path_of
+
+DRAWN = 24  # rows of an ablation: more are a table only
+HEADLINE = {"zeroshot": "harmonic"}  # of a task whose first column is not what it is judged by
+SPLITS = ("train", "val", "validation", "test")
+
+
+def ablations(found: Found, snakemake: str) -> Section:
+    """A part a table."""
+    parts = [_ablation(table, snakemake) for table in found.ablations]
+    lead = "Mean and standard deviation over seeds, in percent unless between 0 and 1; the best of a column is bold."
+    return Section(
+        "ablations", "Ablations", [] if parts else [Note("Params ask for none.")], lead if parts else "", parts
+    )
+
+
+def _ablation(table: Ablated, snakemake: str) -> Section:
+    id, title = slug(f"ablation-{table.name}"), f"{table.name}: {table.head}"
+    if table.document is None:
+        target = path_of(table.path)
+        return Section(id, title, [Note("Not made yet.", command(snakemake, target), "faint")], contents=table.name)
+    variants = table.document["variants"]
+    columns = _columns(table.task, variants)
+    seeds = table.document["seeds"]
+    first = next((of for of in columns if of.name == HEADLINE.get(table.task)), columns[0])
+    seen = [best(column, [of["mean"][column.name] for of in variants.values()]) for column in columns]
+    rows = [
+        [name, *(_cell(column, of, top) for column, top in zip(columns, seen, strict=True))]
+        for name, of in variants.items()
+    ]
+    caption = f"{len(variants)} variants, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} each."
+    blocks: list[Any] = [Table(["variant", *(column.title or column.name for column in columns)], rows, caption)]
+    if len(variants) <= DRAWN:
+        means = {name: of["mean"][first.name] for name, of in variants.items()}
+        deviations = {name: of["sd"][first.name] for name, of in variants.items()}
+        said = (
+            f"{first.title or first.name} of each variant; lines are one standard deviation over seeds to either side."
+        )
+        height = 110 + 26 * len(variants)
+        blocks.append(
+            plot(f"{id}-plot", charts.spread(means, deviations, first.title or first.name), said, height, wide=True)
+        )
+    if table.picture is not None:
+        alt = f"Seen over unseen accuracy of the variants of {table.name}"
+        blocks.append(
+            picture(table.picture, alt, "Seen over unseen accuracy as γ goes, a line a seed; dots: chosen γ.")
+        )
+    changes = [[name, Cell(_said(of["changes"]), tone="code")] for name, of in variants.items()]
+    blocks.append(
+        Table(
+            ["variant", "params that differ"],
+            changes,
+            "Against the head as params have it.",
+            folded="what the variants change",
+        )
+    )
+    return Section(id, title, blocks, contents=table.name)
+
+
+def _columns(task: str, variants: Mapping[str, Any]) -> list[Column]:
+    """Those of the task that are in the table, and recalls by class, whose names are the data's."""
+    there = next(iter(variants.values()))["mean"]
+    known = [column for column in COLUMNS[task] if column.name in there]
+    return [*known, *(Column(name, 1) for name in there if name.startswith("recall."))]
+
+
+def _cell(column: Column, variant: Mapping[str, Any], top: float | None) -> Cell:
+    mean, sd = variant["mean"][column.name], variant["sd"][column.name]
+    if mean is None:
+        return Cell(DASH, tone="faint")
+    text = f"{mean:.{column.digits}f}" + ("" if sd is None else f" ± {sd:.{column.digits}f}")
+    return Cell(
+        text,
+        best=mean == top,
+        title=", ".join(f"{of:.4g}" for of in variant["per_seed"][column.name] if of is not None),
+    )
+
+
+def _said(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in changes.items()) or "nothing"
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def data(found: Found, snakemake: str) -> Section:
+    """What is in the data sets, and what deserves a look."""
+    there = {name: of for name, of in found.quality.items() if of is not None}
+    rows = [_dataset(name, of) for name, of in there.items()]
+    blocks: list[Any] = []
+    if rows:
+        columns = ["data set", "of", "samples", "ok", "splits", "classes", "length", "frames/s", "size", "worth a look"]
+        caption = "Every sample was opened once. quality.md beside each manifest has the samples by name."
+        blocks.append(Table(columns, rows, caption))
+    for name in [name for name in found.quality if name not in there]:
+        blocks.append(
+            Note(f"{name}: not looked at yet.", command(snakemake, f"features/{name}/manifest.parquet"), "faint")
+        )
+    blocks += [drawn for name, of in there.items() for drawn in _counts(name, of)]
+    return Section("data", "Data", blocks)
+
+
+def _dataset(name: str, of: Mapping[str, Any]) -> list[str | Cell]:
+    splits = "; ".join(
+        f"{split} {counts.get('ok', 0)}" + "".join(f", {n} {status}" for status, n in counts.items() if status != "ok")
+        for split, counts in of["splits"].items()
+    )
+    classes = of.get("classes", {}).get("count") or len(of.get("labels", {}).get("classes", {})) or DASH
+    spread, unit = (of["duration"], "s") if "duration" in of else (of.get("words"), "words")
+    length = DASH if not spread else f"{spread['median']:.3g} {unit} ({spread['min']:.3g} to {spread['max']:.3g})"
+    hours = f", {of['duration']['hours']:.2f} h in all" if "duration" in of else ""
+    fps = f"{of['fps']['median']:.4g}" if "fps" in of else DASH
+    size = f"{of['bytes'] / 1e6:,.1f} MB" if "bytes" in of else DASH
+    worries = "; ".join(_worries(of))
+    look = Cell(worries, tone="bad") if worries else Cell("nothing", tone="good")
+    ok = Cell(str(of["ok"]), tone="" if of["ok"] == of["samples"] else "bad")
+    return [name, of["kind"], str(of["samples"]), ok, splits, str(classes), length + hours, fps, size, look]
+
+
+def _worries(of: Mapping[str, Any]) -> Iterator[str]:
+    for reason, failed in of["not_ok"].items():
+        yield f"{failed['count']} {reason}"
+    if count := of.get("listed_twice", {}).get("count"):
+        yield f"{count} listed twice"
+    same = of.get("same_content", {})
+    for key, count in same.items():
+        if key.startswith("across_") and count:
+            yield f"{count} files the same across {key.removeprefix('across_')}"
+    if names := of.get("classes", {}).get("not_in_train"):
+        yield f"{len(names)} classes not in train"
+    if names := of.get("labels", {}).get("never"):
+        yield f"{len(names)} classes never occur"
+    if count := of.get("labels", {}).get("without", {}).get("count"):
+        yield f"{count} videos without labels"
+    if count := of.get("maps", {}).get("unreadable", {}).get("count"):
+        yield f"{count} maps unreadable"
+
+
+def _counts(name: str, of: Mapping[str, Any]) -> Iterator[Any]:
+    if counts := of.get("classes", {}).get("counts"):
+        order = sorted(counts, key=lambda split: (SPLITS.index(split) if split in SPLITS else len(SPLITS), split))
+        table, what = pd.DataFrame(counts)[order].fillna(0).astype(int), "samples of each class, by split"
+    elif classes := of.get("labels", {}).get("classes"):
+        table, what = (
+            pd.DataFrame({"segments": {label: row["segments"] for label, row in classes.items()}}),
+            "segments of each class",
+        )
+    else:
+        return
+    table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
+    yield plot(f"data-{name}", charts.stacked(table, "count"), f"{name}: {what}, the most frequent first.", 340)
+
+
+# --- cost -------------------------------------------------------------------------------------------------------------
+
+
+def cost(found: Found) -> Section:
+    """Time and bytes of each stage, from the logs of its jobs."""
+    blocks: list[Any] = []
+    if len(found.jobs):
+        stages = found.jobs.groupby("stage").agg(
+            jobs=("seconds", "size"),
+            seconds=("seconds", "sum"),
+            longest=("seconds", "max"),
+            cpu=("cpu", "sum"),
+            megabytes=("megabytes", "max"),
+        )
+        stages = stages.sort_values("seconds", ascending=False, kind="stable")
+        rows = [
+            [str(of.Index), str(of.jobs), *map(duration, (of.seconds, of.longest, of.cpu)), f"{of.megabytes:,.0f} MB"]
+            for of in stages.fillna(0).itertuples()
+        ]
+        caption = (
+            "Of each stage's finished jobs, the last time that they ran. Jobs run side by side, so that their sum is "
+            "more than what a person waits; a job shorter than a second may count as no processor time."
+        )
+        columns = ["stage", "jobs", "wall time", "longest job", "processor time", "most memory"]
+        values = {str(stage): seconds / 60 for stage, seconds in stages["seconds"].items()}
+        figure = charts.bars(values, "wall time, minutes", "%{y}: %{x:.2f} min")
+        blocks += [
+            Table(columns, rows, caption),
+            plot("cost-plot", figure, "Wall time of all jobs of each stage.", 100 + 24 * len(values), wide=True),
+        ]
+    if found.stores:
+        rows = [
+            [
+                of.dataset,
+                Cell(of.name, tone="code"),
+                f"{of.shards}",
+                f"{of.ok:,}",
+                Cell(f"{of.failed:,}", tone="bad" if of.failed else "faint"),
+                f"{of.bytes / 1e6:,.1f} MB",
+                f"{of.bytes / max(of.ok, 1) / 1e3:,.1f} kB",
+                DASH if of.seconds is None else duration(of.seconds),
+            ]
+            for of in found.stores
+        ]
+        size = sum(of.bytes for of in found.stores) / 1e6
+        columns = ["data set", "feature", "shards", "samples", "failed", "size", "a sample", "wall time"]
+        caption = f"Features on disk, {size:,.1f} MB in all; each is extracted once and read by every training since."
+        blocks.append(Table(columns, rows, caption))
+    return Section("cost", "Cost", blocks or [Note("Nothing has run yet.")])

@@ -1,0 +1,209 @@
+"""Claims about the page: it says what results say, what is missing, and lets nothing out and nothing in."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pipeline.reports.page import PageError, write_page
+from tests.reports.made_up import HEADS, MadeUp
+
+HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
+
+
+class Outline(HTMLParser):
+    """What a browser would make of the page: headings in order, ids, links, pictures, scripts' texts, cells' texts."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.headings: list[int] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.pictures: list[dict] = []
+        self.tags: list[str] = []
+        self.said, self.scripts, self._in = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        found = dict(attrs)
+        self.tags.append(tag)
+        self._in.append(tag)
+        self.ids += [found["id"]] if "id" in found else []
+        self.links += [found["href"]] if tag == "a" else []
+        self.pictures += [found] if tag == "img" else []
+        self.headings += [int(tag[1])] if re.fullmatch("h[1-6]", tag) else []
+
+    def handle_endtag(self, tag):
+        self._in = self._in[: len(self._in) - self._in[::-1].index(tag) - 1] if tag in self._in else self._in
+
+    def handle_data(self, data):
+        (self.scripts if self._in and self._in[-1] in ("script", "style") else self.said).append(data)
+
+    @property
+    def text(self) -> str:
+        return re.sub(r"\s+", " ", " ".join(self.said))
+
+
+def page(project: MadeUp, **options) -> str:
+    out = project.root / "results/report.html"
+    write_page(project.plan, out, project.root, **options)
+    return out.read_text()
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory) -> tuple[MadeUp, str]:
+    project = MadeUp(tmp_path_factory.mktemp("everything")).finish(*HEADS).explain("ssv2_top1").study().log()
+    project.draw("ssv2_top1_attention", "waterbirds_ood_overlays", "assembly_segmentation_worst")
+    return project, page(project)
+
+
+def test_every_heads_headline_is_there_with_its_interval_and_counts(everything):
+    project, text = everything
+    said = Outline(text).text
+    result = json.loads((project.root / "results/ssv2_top1.json").read_text())
+    low, high = (100 * edge for edge in result["ci95"])
+    assert f"ssv2_top1 top-1 {100 * result['top1']:.1f} % {low:.1f} to {high:.1f} gasm_cast 60 1 2 trained" in said
+    for name in project.plan.results:
+        assert f"{name}: " in said
+    assert "5 of 5 results are finished" in said and "AUROC, mean of the sets" in said and "unknown_other" in said
+
+
+def test_claims_say_whether_they_hold_and_why_not(everything):
+    said = Outline(everything[1]).text
+    assert "1 of 2 hold." in said
+    assert "one is above the other holds" in said and said.count("Why not: ") == 1
+    assert "the other is above the one Why not: it is not. does not hold" in said
+
+
+def test_provenance_names_what_a_result_rests_on(everything):
+    said = Outline(everything[1]).text
+    for part in (
+        "runs/gasm_cast/",
+        "0123456789",
+        "ffffffffffff",
+        "cccccccccccccccc",
+        "fit 1.5 min",
+        "cut off",
+        "lr: 0.016",
+    ):
+        assert part in said, part
+
+
+def test_the_best_of_a_column_of_an_ablation_is_bold_and_a_grid_is_a_table_that_scrolls(everything):
+    project, text = everything
+    table = json.loads((project.root / "results/ablations/gasm_cast_streams.json").read_text())["variants"]
+    best = max(table.values(), key=lambda of: of["mean"]["top1"])
+    worst = min(table.values(), key=lambda of: of["mean"]["top1"])
+    assert f"<strong>{best['mean']['top1']:.3f} ± {best['sd']['top1']:.3f}</strong>" in text
+    assert f"<strong>{worst['mean']['top1']:.3f} ± {worst['sd']['top1']:.3f}</strong>" not in text
+    assert "108 variants, 1 seed each." in text
+
+
+def test_a_table_begins_with_the_head_as_it_is(everything):
+    table = everything[1].split('id="ablation-gasm_cast_design"')[1]
+    assert re.search(r'<th scope="row"[^>]*>\s*(\w+)', table)[1] == "reference"
+
+
+def test_data_quality_and_cost_are_told_with_units_and_the_pages_own_log_is_not(everything):
+    said = Outline(everything[1]).text
+    assert "58 train 50; validation 8, 2 missing" in said and "2 missing; 1 files the same across splits" in said
+    assert "123.0 MB" in said
+    assert "extract 1 1.5 min 1.5 min 1.4 min 512 MB" in said
+    assert "toy-ssv2 dinov3_patches-0123456789 2 58 1" in said
+    assert "page 1 1.5 min" not in said
+
+
+def test_headings_are_in_order_links_lead_somewhere_and_pictures_have_words(everything):
+    found = Outline(everything[1])
+    assert found.headings[0] == 1 and found.headings.count(1) == 1
+    assert all(after <= before + 1 for before, after in zip(found.headings, found.headings[1:], strict=False))
+    assert len(found.ids) == len(set(found.ids))
+    assert {link.removeprefix("#") for link in found.links} <= set(found.ids)
+    assert len(found.pictures) == 3 and all(picture["alt"] for picture in found.pictures)
+    assert all(picture["src"].startswith("data:image/webp;base64,") for picture in found.pictures)
+
+
+def test_the_page_asks_nobody_for_anything(everything):
+    text = everything[1]
+    own = text.split("<script>")[0]  # before plotly's own source, which names addresses of maps that nobody draws
+    assert "http:" not in own.replace("http-equiv", "") and "https:" not in own
+    assert "default-src 'none'" in own and "showSendToCloud: false" in text
+    assert "src=" not in re.sub(r'src="data:[^"]*"', "", own)
+
+
+def test_data_sets_are_told_in_the_order_of_params_whatever_a_process_hashes(everything):
+    project, text = everything
+    missing = re.findall(r"([\w-]+): not looked at yet", Outline(text).text)
+    assert len(missing) > 5 and missing == [name for name in project.plan.params.datasets if name in missing]
+
+
+def test_equal_results_give_equal_bytes(everything):
+    project, text = everything
+    assert page(project) == text
+
+
+def test_hostile_names_are_text_everywhere(tmp_path):
+    project = MadeUp(tmp_path, name=HOSTILE).finish(*HEADS).explain("ssv2_top1")
+    text = page(project)
+    harmless = Outline(page(MadeUp(tmp_path / "other").finish(*HEADS).explain("ssv2_top1")))
+    found = Outline(text)
+    assert found.tags.count("script") == harmless.tags.count("script")
+    assert found.tags.count("img") == harmless.tags.count("img")
+    assert HOSTILE in found.text
+    for script in found.scripts:
+        assert "<script>alert" not in script and "<img src=x" not in script
+
+
+def test_random_weights_are_flagged_at_the_top_and_in_the_row(tmp_path):
+    found = Outline(page(MadeUp(tmp_path, weights="random").finish("gasm_cast")))
+    assert "Random weights: ssv2_top1. These backbones learned nothing" in found.text.split("Summary")[-2]
+    assert Outline(page(MadeUp(tmp_path / "b").finish("gasm_cast"))).text.count("Random weights") == 0
+
+
+def test_weights_that_come_with_the_project_are_flagged(tmp_path):
+    project = MadeUp(tmp_path).finish("gasm_cast")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights/mini-x.safetensors").write_bytes(b"weights")
+    from pipeline.config import Weights, weights_digest
+
+    digest = weights_digest(Weights(path=str(tmp_path / "weights/mini-x.safetensors")))
+    path = tmp_path / "results/ssv2_top1.json"
+    path.write_text(path.read_text().replace("f" * 64, digest))
+    assert "Mini weights: ssv2_top1." in Outline(page(project)).text
+
+
+def test_with_one_head_the_others_are_missing_with_the_command_that_makes_them(tmp_path):
+    text = page(MadeUp(tmp_path).finish("fact"), snakemake="snakemake --cores 4 --configfile configs/x.yaml")
+    said = Outline(text).text
+    assert "1 of 5 results are finished" in said
+    wanted = "results/ssv2_top1.json", "results/ablations/fact_clip_targets.json", "results/claims.json"
+    for target in (*wanted, "results/clinic_clip_align_ablations.json", "results/assembly_segmentation_features.json"):
+        assert f"snakemake {target} --cores 4 --configfile configs/x.yaml" in said, target
+
+
+def test_with_nothing_finished_the_page_opens_and_says_how_to_begin(tmp_path):
+    said = Outline(page(MadeUp(tmp_path))).text
+    assert "0 of 5 results are finished" in said and "Nothing has run yet." in said
+    assert "snakemake results/ssv2_top1.json --cores all" in said
+
+
+def test_a_result_of_other_params_says_so_and_one_whose_run_is_gone_does_too(tmp_path):
+    project = MadeUp(tmp_path).finish("gasm_cast")
+    path = tmp_path / "results/ssv2_top1.json"
+    document = json.loads(path.read_text())
+    document["provenance"]["params"]["model"]["fusion"] = "concat"
+    path.write_text(json.dumps(document))
+    said = Outline(page(project)).text
+    assert "Made with other params than these now: model.fusion." in said
+    assert "The run that it was published from is not there any more" in said
+
+
+@pytest.mark.parametrize("text", ["{", "[]"])
+def test_a_damaged_file_is_one_error_that_names_it(tmp_path, text):
+    project = MadeUp(tmp_path).finish("gasm_cast")
+    (tmp_path / "results/ssv2_top1.json").write_text(text)
+    with pytest.raises(PageError, match=r"results/ssv2_top1\.json .* make it again"):
+        page(project)
+    assert not Path(tmp_path / "results/report.html").exists()
