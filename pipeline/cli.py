@@ -66,7 +66,7 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
     """Render a data set of the embedded toy world: real encoded videos in the real layout."""
     from pipeline.toyworld import WRITERS
 
-    chosen = load_params(params)
+    chosen = load_params(params, datasets=dataset)
     if chosen.toyworld is None or chosen.datasets[dataset].made_by != "toyworld":
         raise typer.BadParameter(f"{dataset} is not made by toyworld")
     root = Path(chosen.datasets[dataset].root)
@@ -94,7 +94,7 @@ def manifest(dataset: str, params: ParamsOption = "params.yaml", root: Path = FE
     """Look at every sample of a data set once: digests, facts of the files, and a data-quality report."""
     from pipeline.datasets import build_manifest, quality_markdown, read_manifest, write_manifest
 
-    chosen = load_params(params)
+    chosen = load_params(params, datasets=dataset)
     path = root / dataset / "manifest.parquet"
     previous = read_manifest(path) if path.exists() else None
     frame, quality = build_manifest(chosen.datasets[dataset], previous, chosen.compute.threads, say)
@@ -120,7 +120,7 @@ def extract(
     """Run frozen backbones over a data set into their stores. A killed extraction goes on where it was."""
     from pipeline.extraction import extract as run
 
-    chosen = load_params(params)
+    chosen = load_params(params, datasets=dataset, features=features)
     for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
         _once_free(run, chosen, dataset, features, number, root, say)
 
@@ -136,7 +136,7 @@ def derive(
     """Make a feature from another feature's store: no backbone runs."""
     from pipeline.extraction import derive as run
 
-    chosen = load_params(params)
+    chosen = load_params(params, datasets=dataset, features=feature)
     for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
         _once_free(run, chosen, dataset, feature, number, root, say)
 
@@ -289,7 +289,7 @@ def sweep(
     from pipeline.evaluation.negatives import mine_negatives
     from pipeline.training.dataset import DataError
 
-    plan = Plan(load_params(params))
+    plan = Plan(load_params(params, ablations=name))
     runs = {run.key: (variant, seed, run) for (variant, seed), run in plan.ablated(name).items()}
     if absent := [key for key in keys if key not in runs]:
         raise typer.BadParameter(f"{absent[0]} is no run of ablations.{name}: known are {', '.join(runs)}")
@@ -395,7 +395,7 @@ def _run_arguments(params: str, head: str, changes: list[str] | None):
     """What train and evaluate take: params with the overrides applied, the head, its inputs and its folder."""
     import yaml
 
-    plan = Plan(load_params(params))
+    plan = Plan(load_params(params, heads=head))
     overrides = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes or ())}
     return _arguments(plan, plan.run(head, overrides))
 
@@ -419,7 +419,7 @@ def report(
     if params is not None:
         from pipeline.prediction import strips
 
-        shown["strips"] = strips(load_params(params), run.parent.name, FEATURES, run)
+        shown["strips"] = strips(load_params(params, heads=run.parent.name), run.parent.name, FEATURES, run)
     publish(run, out, **shown)
 
 
@@ -428,7 +428,7 @@ def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("
     """The table of an ablation, from the results of its runs: JSON, CSV and Markdown."""
     from pipeline.reports import ablation_table
 
-    plan = Plan(load_params(params))
+    plan = Plan(load_params(params, ablations=name))
     chosen, runs = plan.params.ablations[name], [run.folder for run in plan.ablation_runs(name)]
     say(ablation_table(chosen, plan.params.head(chosen.head).task, runs, out / name))
 

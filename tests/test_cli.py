@@ -1,10 +1,12 @@
 """Claims about the verbs that need no video and no network: what they print and what they leave alone."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pipeline import cli
@@ -38,6 +40,89 @@ def run(*line: str) -> str:
     done = CliRunner().invoke(app, [str(word) for word in line], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
+
+
+def refused(monkeypatch, capsys, *line: str) -> str:
+    """What a verb that cannot go on says, as whoever calls it sees it."""
+    monkeypatch.setattr(sys, "argv", ["pipeline", *line])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    return capsys.readouterr().err
+
+
+SECTIONS = {"dataset": "datasets", "feature": "features", "features": "features", "head": "heads", "name": "ablations"}
+GIVEN = {"dataset": "set", "feature": "small", "features": "dino", "files": "x.mp4", "keys": "012345", "out": "x.png"}
+
+
+def lines_with_a_wrong_name() -> list:
+    """Of every verb, and everything that it takes by name from params: a line that gets that one wrong."""
+    found = []
+    for verb, command in typer.main.get_command(app).commands.items():
+        for wrong in command.params:
+            if wrong.name not in SECTIONS:
+                continue
+            words = [verb]
+            for parameter in command.params:
+                word = "nope" if parameter is wrong else GIVEN.get(parameter.name)
+                if parameter is wrong or parameter.required:
+                    words += [word] if parameter.param_type_name == "argument" else [parameter.opts[0], word]
+            found.append(pytest.param(f"{SECTIONS[wrong.name]}.nope", words, id=" ".join(words)))
+    return found
+
+
+@pytest.mark.parametrize(("wrong", "line"), lines_with_a_wrong_name())
+def test_a_name_that_params_do_not_declare_is_an_error_that_says_which_they_do(
+    wrong, line, project, monkeypatch, capsys
+):
+    error = refused(monkeypatch, capsys, *line)
+    known = {"datasets": "set", "features": "dino, small", "heads": "none", "ablations": "none"}[wrong.split(".")[0]]
+    assert error == f"error: params.yaml declares no {wrong}: known are {known}; correct the name, or declare it\n"
+
+
+def test_the_lines_with_a_wrong_name_are_of_every_verb_that_takes_one():
+    verbs = {case.values[1][0] for case in lines_with_a_wrong_name()}
+    assert verbs >= {"toyworld", "manifest", "extract", "derive", "train", "evaluate", "predict", "explain", "ablation"}
+
+
+ROOT = Path(__file__).parents[1]
+
+
+UNEVALUATED = (
+    "result.json is not there: this run has not been evaluated; `snakemake {}` makes it with all that it needs"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train negalign", "negalign trains nothing; `python -m pipeline evaluate negalign` scores it from the caches"),
+        ("mine gasm_cast", "gasm_cast compares with no negative words; name a head of the kind negalign"),
+        (
+            "pretrain --only nope",
+            "unknown mini backbone 'nope'; known are mini-dinov3, mini-r3d18, mini-i3d, mini-clip",
+        ),
+        ("train gasm_cast", "manifest.parquet is not there: `python -m pipeline manifest toy-ssv2` makes it"),
+        ("mine negalign", "manifest.parquet is not there: `python -m pipeline manifest toy-waterbirds-words` makes it"),
+        ("evaluate negalign", "manifest.parquet is not there: `python -m pipeline manifest toy-waterbirds` makes it"),
+        ("predict x.mp4 --head gasm_cast", "run.json is not there: train the head first"),
+        ("explain gasm_cast", "make it first: `snakemake results/ssv2_top1.json`"),
+        ("report runs/fact/0123456789 results/x.json", UNEVALUATED.format("results/x.json")),
+        ("report runs/fact/0123456789 x.json --params params.yaml", "`snakemake results/assembly_segmentation.json`"),
+        ("ablation fact_design", UNEVALUATED.format("results/ablations/fact_design.json")),
+        ("claims", UNEVALUATED.format("results/claims.json")),
+    ],
+)
+def test_a_verb_that_does_not_fit_or_comes_too_early_says_what_to_do_and_leaves_nothing(
+    line, message, tmp_path, monkeypatch, capsys
+):
+    there = {"params.yaml", "weights", "configs"}
+    for name in there:
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    error = refused(monkeypatch, capsys, *line.split())
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == there
 
 
 def store(directory: Path) -> Path:

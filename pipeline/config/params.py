@@ -5,7 +5,7 @@ key's dotted name before any job starts.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -369,26 +369,45 @@ def _sentence(error: Any) -> str:
     return f"  {key}: {error['msg']}, got {error['input']!r}"
 
 
-def load_params(source: str | Path) -> Params:
+def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
     """Reads params from a YAML file, or from a literal JSON document (a string that starts with a brace).
 
+    Args:
+        source: the file or the document.
+        needed: names that they must declare, by section: `datasets="toy-ssv2", features=["r3d18_clips"]`.
+
     Raises:
-        ParamsError: the file is absent, is not YAML, or does not fit the models.
+        ParamsError: the file is absent, is not YAML, does not fit the models, or lacks a name.
     """
     text, origin = str(source), str(source)
     if text.lstrip().startswith("{"):
-        return parse_params(json.loads(text), "the params document on the command line")
+        origin = "the params document on the command line"
+        params = parse_params(json.loads(text), origin)
+    else:
+        params = parse_params(_mapping(source), origin)
+    for section, names in needed.items():
+        known = dict(getattr(params, section).items())
+        for name in [names] if isinstance(names, str) else names:
+            if name not in known:
+                raise ParamsError(
+                    f"{origin} declares no {section}.{name}: known are {', '.join(sorted(known)) or 'none'}; "
+                    "correct the name, or declare it"
+                )
+    return params
+
+
+def _mapping(source: str | Path) -> dict[str, Any]:
     try:
         document = yaml.safe_load(Path(source).read_text())
     except FileNotFoundError:
         raise ParamsError(
-            f"{origin} does not exist; run from the project's root or name a file with --params"
+            f"{source} does not exist; run from the project's root or name a file with --params"
         ) from None
     except yaml.YAMLError as error:
-        raise ParamsError(f"{origin} is not valid YAML: {error}") from None
+        raise ParamsError(f"{source} is not valid YAML: {error}") from None
     if not isinstance(document, dict):
-        raise ParamsError(f"{origin} must hold a mapping at its top, got {type(document).__name__}")
-    return parse_params(document, origin)
+        raise ParamsError(f"{source} must hold a mapping at its top, got {type(document).__name__}")
+    return document
 
 
 def override(head: Any, changes: Mapping[str, Any]) -> Any:

@@ -148,10 +148,15 @@ def read_manifest(path: Path) -> pd.DataFrame:
     """Reads a manifest.
 
     Raises:
-        FileNotFoundError: it was not made yet.
-        DatasetError: the file is not Parquet, or lacks a column.
+        DatasetError: it was not made yet, is not Parquet, or lacks a column.
     """
-    return to_frame(_read_table(path, SCHEMA.names))
+    try:
+        return to_frame(_read_table(path, SCHEMA.names))
+    except FileNotFoundError:
+        dataset = Path(path).parent.name
+        raise DatasetError(
+            f"{path} is not there: `python -m pipeline manifest {dataset}` makes it; Snakemake does so by itself"
+        ) from None
 
 
 def read_shards(path: Path) -> dict[str, int]:

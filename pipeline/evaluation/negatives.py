@@ -36,9 +36,11 @@ def mine_negatives(params: Params, head: str, root: Path, features: Mapping[str,
         for objects), role.
 
     Raises:
-        DataError: an ID class without an embedding, or settings that keep no word.
+        DataError: a head that asks for no words, an ID class without an embedding, or settings that keep no word.
     """
     config = params.head(head)
+    if config.task != "ood":
+        raise DataError(f"{head} compares with no negative words; name a head of the kind negalign")
     stores = {role: FeatureStore(features[role], verify=True) for role in TEXT_ROLES}
     listed = texts(root, config.words.dataset)
     unread = {word for store in stores.values() for word in store.failed}

@@ -211,9 +211,12 @@ def strips(params: Params, head: str, root: Path, run: Path) -> dict[str, np.nda
         head: its name.
         root: the features' folder, where the manifest lies.
         run: folder of the evaluated run.
+
+    Raises:
+        RunError: it has not been evaluated.
     """
-    name = params.head(head).dataset
-    shown = [video.name for group in worst_and_best(read_timelines(run / "predictions.parquet")) for video in group]
+    name, (_, predictions) = params.head(head).dataset, finished(params, head, run)
+    shown = [video.name for group in worst_and_best(read_timelines(predictions)) for video in group]
     if params.datasets[name].videos is None:
         return dict.fromkeys(shown, "the data set has features only")
     rows, folder = samples_by_name(read_manifest(root / name / "manifest.parquet")), video_folder(params.datasets[name])

@@ -10,7 +10,7 @@ from pipeline.reports.ablation import ablation_table
 from pipeline.reports.alignment import publish_alignment
 from pipeline.reports.claims import claims_table
 from pipeline.reports.classification import publish_classification, training_figure
-from pipeline.reports.files import save_figure
+from pipeline.reports.files import result_text, save_figure
 from pipeline.reports.ood import publish_ood
 from pipeline.reports.segmentation import publish_segmentation
 
@@ -33,8 +33,11 @@ def publish(run: Path, out: Path, **shown: Any) -> None:
         run: folder of an evaluated run.
         out: results/<name>.json, written last.
         shown: beside it, what a task's pictures show that the run does not hold: `strips` of a segmentation.
+
+    Raises:
+        ReportError: the run has not been evaluated.
     """
-    task = json.loads((run / "result.json").read_text())["task"]
+    task = json.loads(result_text(run, out))["task"]
     if (run / "history.csv").exists():
         save_figure(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
     PUBLISHERS[task](run, out, **shown)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.config import Ablation
 from pipeline.reports.figures import figure_at
-from pipeline.reports.files import save_figure, save_text
+from pipeline.reports.files import result_text, save_figure, save_text
 from pipeline.reports.segmentation import seen_unseen_figure
 
 Result = Mapping[str, Any]
@@ -78,9 +78,12 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
     Returns:
         The table in Markdown. The standard deviation is the sample's (n - 1), null with a single seed; what a result
         does not know is left out of the mean.
+
+    Raises:
+        ReportError: a run has not been evaluated.
     """
     each = len(ablation.seeds)
-    results = [json.loads((Path(run) / "result.json").read_text()) for run in runs]
+    results = [json.loads(result_text(run, out.with_name(f"{out.name}.json"))) for run in runs]
     columns = COLUMNS[task]
     if task == "alignment":
         recalls = {row["class"]: row["recall"] for row in results[0]["per_class"]}

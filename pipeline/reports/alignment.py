@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from pipeline.reports.classification import confusion_figure
-from pipeline.reports.files import save_figure, save_text
+from pipeline.reports.files import result_text, save_figure, save_text
 
 FORMS = {"published": "its own map\n(as published)", "unguided": "a uniform\nmap", "shuffled": "another patient's\nmap"}
 DIRECTIONS = {"video_to_map": "video → map", "map_to_video": "map → video"}
@@ -24,7 +24,7 @@ def publish_alignment(run: Path, out: Path) -> None:
         run: folder with result.json and attention.npz, as an evaluation leaves them.
         out: results/x.json, written last.
     """
-    text = (run / "result.json").read_text()
+    text = result_text(run, out)
     result = json.loads(text)
     low, high = result["ci95"]
     title = f"accuracy {result['accuracy']:.1f} % (95 % interval {low:.1f} to {high:.1f}), "

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.config import Claim, Figure
 from pipeline.reports.figures import figure_at
-from pipeline.reports.files import save_text
+from pipeline.reports.files import ReportError, result_text, save_text
 
 Results = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
 
@@ -29,9 +29,9 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
         The table in Markdown.
 
     Raises:
-        ValueError: a claim of a figure that a result does not have.
+        ReportError: a run has not been evaluated, or a claim is of a figure that a result does not have.
     """
-    results = {key: [json.loads((Path(run) / "result.json").read_text()) for run in of] for key, of in runs.items()}
+    results = {key: [json.loads(result_text(run, out)) for run in of] for key, of in runs.items()}
     checked = {name: _checked(name, claim, results) for name, claim in claims.items()}
     lines = ["| claim | holds | measured | wants | difference | seeds |", "|---" * 6 + "|"]
     for name, found in checked.items():
@@ -75,7 +75,7 @@ def _values(name: str, figure: Figure, results: Results) -> np.ndarray:
     except KeyError:
         found = [None]
     if not all(isinstance(value, (int, float)) for value in found):
-        raise ValueError(
+        raise ReportError(
             f"claims.{name}: the results of {figure.variant} in {figure.ablation} have no number {figure.figure!r}; "
             "name one of their figures"
         )

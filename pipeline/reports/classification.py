@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.reports.files import save_figure, save_text
+from pipeline.reports.files import result_text, save_figure, save_text
 
 LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a grey smear
 
@@ -22,7 +22,7 @@ def publish_classification(run: Path, out: Path) -> None:
         run: folder with result.json.
         out: results/<name>.json, written last.
     """
-    text = (run / "result.json").read_text()
+    text = result_text(run, out)
     result = json.loads(text)
     low, high = result["ci95"]
     title = f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"

@@ -1,4 +1,4 @@
-"""Texts and pictures, whole or not there at all. Knows nothing of what they show."""
+"""Results as runs hold them; texts and pictures, whole or not there at all. Knows nothing of what they show."""
 
 import os
 from pathlib import Path
@@ -7,6 +7,21 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+
+class ReportError(ValueError):
+    """Results of which no report can be made; the message names what is wrong with which, and the remedy."""
+
+
+def result_text(run: Path | str, out: Path) -> str:
+    """The result that an evaluation left in a run, for `out`. Raises ReportError: there is none."""
+    path = Path(run) / "result.json"
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ReportError(
+            f"{path} is not there: this run has not been evaluated; `snakemake {out}` makes it with all that it needs"
+        ) from None
 
 
 def save_text(text: str, path: Path) -> None:

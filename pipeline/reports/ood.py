@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from pipeline.reports.files import save_figure, save_text
+from pipeline.reports.files import result_text, save_figure, save_text
 
 BINS = 40
 SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLabel* + λ P_align"}
@@ -23,7 +23,7 @@ def publish_ood(run: Path, out: Path) -> None:
         run: folder with result.json and predictions.parquet, a row a picture: set, part, and its scores.
         out: results/x.json, written last.
     """
-    text = (run / "result.json").read_text()
+    text = result_text(run, out)
     result = json.loads(text)
     table = pd.read_parquet(run / "predictions.parquet")
     evaluated = table[table["part"] == "evaluated"]

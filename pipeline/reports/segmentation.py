@@ -22,7 +22,7 @@ import pandas as pd
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.reports.files import save_figure, save_text
+from pipeline.reports.files import ReportError, result_text, save_figure, save_text
 
 SHOWN = 4  # videos of a picture of the worst or the best
 WIDTH = 12.0  # inches of a picture of timelines
@@ -74,14 +74,14 @@ def write_predictions(predictions: Mapping[str, np.ndarray], classes: Sequence[s
     words = ["_".join(name.split()) for name in classes]
     if len(set(words)) < len(words):
         twice = sorted(name for name, word in zip(classes, words, strict=True) if words.count(word) > 1)
-        raise ValueError(f"classes {twice} cannot be told apart in a text file, where spaces become '_'; rename one")
+        raise ReportError(f"classes {twice} cannot be told apart in a text file, where spaces become '_'; rename one")
     scratch = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     for video, labels_T in predictions.items():
         path = scratch / video
         if not path.resolve().is_relative_to(scratch.resolve()) or path == scratch:
-            raise ValueError(f"video {video!r} is no name of a file below {folder}; correct the manifest")
+            raise ReportError(f"video {video!r} is no name of a file below {folder}; correct the manifest")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{HEADER}\n{' '.join(words[label] for label in np.asarray(labels_T).tolist())}\n")
     shutil.rmtree(folder, ignore_errors=True)
@@ -288,7 +288,7 @@ def publish_segmentation(run: Path, out: Path, strips: Mapping[str, np.ndarray |
         out: results/<name>.json, written last.
         strips: video -> its `Timeline.strip`.
     """
-    text = (run / "result.json").read_text()
+    text = result_text(run, out)
     result = json.loads(text)
     timelines = read_timelines(run / "predictions.parquet")
     unseen = result.get("unseen_classes", [])

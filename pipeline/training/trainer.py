@@ -25,7 +25,7 @@ from pipeline.training.dataset import SHOWN, Samples, open_samples
 from pipeline.training.frames import open_videos
 from pipeline.training.module import HeadModule
 from pipeline.training.processes import accelerator, agreed, environment, is_first, meet
-from pipeline.training.registry import build, count
+from pipeline.training.registry import HeadError, build, count
 from pipeline.training.run_folder import (
     CHECKPOINT,
     LOGS,
@@ -110,8 +110,10 @@ def train(
         What run.json holds; {} in the further processes of a multi-device training.
 
     Raises:
-        DataError, TooLarge, RunBusy, RunError, TrainingDiverged: with the remedy.
+        DataError, HeadError, RunBusy, RunError, TrainingDiverged: with the remedy.
     """
+    if params.head(head).task not in MODULES:
+        raise HeadError(f"{head} trains nothing; `python -m pipeline evaluate {head}` scores it from the caches")
     torch.set_num_threads(params.compute.threads)
     meet(params.compute)
     samples = head_samples(params, head, manifest, features)
@@ -228,5 +230,6 @@ def _hush() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists.*",
         ".*is smaller than the logging.*",
+        ".*The `srun` command is available.*",
     ):
         warnings.filterwarnings("ignore", advice)

@@ -15,6 +15,10 @@ __all__ = ["BACKBONES", "pretrain"]
 BACKBONES = ("mini-dinov3", "mini-r3d18", "mini-i3d", "mini-clip")
 
 
+class PretrainingError(ValueError):
+    """A backbone that cannot be pretrained; the message gives the remedy."""
+
+
 def pretrain(out: Path, seed: int, only: Sequence[str] = BACKBONES, steps: int | None = None) -> None:
     """Trains mini backbones, writes them, measures all that are there and writes their model card.
 
@@ -27,10 +31,10 @@ def pretrain(out: Path, seed: int, only: Sequence[str] = BACKBONES, steps: int |
         steps: optimiser steps, each recipe's own by default.
 
     Raises:
-        ValueError: a name that is not among BACKBONES.
+        PretrainingError: a name that is not among BACKBONES.
     """
     if unknown := [name for name in only if name not in BACKBONES]:
-        raise ValueError(f"unknown mini backbone {unknown[0]!r}; known are {', '.join(BACKBONES)}")
+        raise PretrainingError(f"unknown mini backbone {unknown[0]!r}; known are {', '.join(BACKBONES)}")
     for name in only:
         if name == "mini-dinov3":
             notes = [pretrain_dinov3(out / name, seed, steps or STEPS_DINOV3)]
