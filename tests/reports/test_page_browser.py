@@ -126,6 +126,15 @@ def test_nothing_offers_to_send_a_figure_away(browser, small):
     assert titles and not [title for title in titles if "cloud" in title.lower() or "share" in title.lower()]
 
 
+def test_a_plot_s_buttons_stand_on_no_box(browser, small):
+    opened = Opened(browser, small, viewport={"width": 1280, "height": 900})
+    opened.see_all()
+    grounds = opened.page.eval_on_selector_all(
+        ".modebar-group", "all => all.map(of => getComputedStyle(of).backgroundColor)"
+    )
+    assert set(grounds) == {"rgba(0, 0, 0, 0)"}
+
+
 def test_the_size_of_something_something_v2_stays_small_and_usable(browser, tmp_path):
     _, out = written(tmp_path, classes=174, samples=24_843)
     assert out.stat().st_size < 15e6

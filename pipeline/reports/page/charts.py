@@ -43,6 +43,8 @@ def _template(ink: str, line: str, colours: Sequence[str], ground: str, scale: l
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "colorway": list(colours),
+            # By default half opaque: of a transparent ground, a grey box.
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": ink},
             "xaxis": axis,
             "yaxis": axis,
             "hoverlabel": {
