@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from pipeline.accelerator import accelerator
 from pipeline.config import Params
 from pipeline.evaluation import alignment, classification, ood, segmentation
 from pipeline.evaluation.provenance import counted, deterministic, opened, provenance
-from pipeline.training.processes import accelerator
 from pipeline.training.run_folder import write_json
 from pipeline.training.trainer import say
 
@@ -62,7 +62,7 @@ def evaluate(
     else:
         samples, record = opened(params, head, manifest, features, run)
         train = {"train": record["timings"]}
-    device = torch.device(accelerator(params.compute.device))
+    device = torch.device(accelerator(params.compute))
     with deterministic():
         found = TASKS[config.task](params, head, samples, run, device)
     result = {

@@ -10,11 +10,11 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from pipeline.accelerator import accelerator
 from pipeline.config import Params
 from pipeline.evaluation import ood
 from pipeline.evaluation.provenance import finished, inference, opened, trained
 from pipeline.training.data import OrderedBatches, table
-from pipeline.training.processes import accelerator
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch
 
@@ -45,7 +45,7 @@ class Finished:
             self.samples: Any = ood.open_pictures(params, head, self.root, features)
         else:
             self.samples, _ = opened(params, head, manifest, features, run)
-        self.device = torch.device(accelerator(params.compute.device))
+        self.device = torch.device(accelerator(params.compute))
 
     @cached_property
     def model(self) -> nn.Module:

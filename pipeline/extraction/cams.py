@@ -38,7 +38,7 @@ class Cams:
 
     def __init__(self, params: Params, feature: str, root: Path) -> None:
         chosen = params.features[feature]
-        device = Device(params.compute.device)
+        device = Device(params.compute)
         torch.set_num_threads(params.compute.extract_threads)
         self.chosen, self.device = chosen, device.type
         source = params.features[chosen.source]

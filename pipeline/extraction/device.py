@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.accelerator import accelerator
+from pipeline.config import Compute
 from pipeline.extraction.progress import ExtractionError
 
 Fields = dict[str, np.ndarray]
@@ -17,12 +19,14 @@ class Device:
 
     On CUDA, copies have streams of their own and pinned memory: the next batch arrives, and the last one leaves, while
     the device computes. Nothing here waits for the device but what `download` returns.
+
+    Raises:
+        ParamsError: the device that is asked for is not there.
     """
 
-    def __init__(self, asked: str) -> None:
-        name = asked if asked != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(name)
-        self.type = self.device.type
+    def __init__(self, compute: Compute) -> None:
+        self.type = accelerator(compute)
+        self.device = torch.device(self.type)
         if self.type == "cuda":
             self._arriving, self._leaving = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device)
 

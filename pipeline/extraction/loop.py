@@ -69,7 +69,7 @@ def extract(
     names = [features] if isinstance(features, str) else list(features)
     _expect_one_pass(params, dataset, names)
     torch.set_num_threads(params.compute.extract_threads)
-    device = Device(params.compute.device)
+    device = Device(params.compute)
     rows = shard_samples(read_manifest(root / dataset / "manifest.parquet"), shard)
     with ExitStack() as stack:
         lanes = [_lane(params, dataset, name, shard, root, rows, device, stack) for name in names]

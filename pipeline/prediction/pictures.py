@@ -112,7 +112,7 @@ class Predictor:
             BackboneError: its weights cannot be loaded.
         """
         self.run = FinishedRun(params, head, run)
-        config, device = self.run.config, Device(params.compute.device).device
+        config, device = self.run.config, Device(params.compute).device
         tokens = tokens_feature(params, head)
         self.texts = read_texts(config, head, root, features, run)
         self.pixels, self.tower = preprocessor(tokens), load(tokens, device)

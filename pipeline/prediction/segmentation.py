@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.accelerator import accelerator
 from pipeline.config import Params
 from pipeline.datasets import read_manifest, samples_by_name, video_folder
 from pipeline.evaluation.provenance import deterministic, finished
@@ -22,7 +23,6 @@ from pipeline.reports.files import save_figure, save_text
 from pipeline.reports.segmentation import Timeline, read_timelines, timelines_figure, worst_and_best
 from pipeline.store import FeatureStore
 from pipeline.training.frames import IGNORE, Videos, frame_stream, rows_of_labels, seen_classes, vocabulary
-from pipeline.training.processes import accelerator
 from pipeline.training.run_folder import read_run
 from pipeline.video import VideoError, VideoFacts, read_frames, segment_centres
 from pipeline.video.facts import must_hold_bytes
@@ -86,7 +86,7 @@ def segment(question: Question) -> Answers:
             return answers
         samples = _videos(question, record["classes"], {file: labels[file] for file in files}, found)
         torch.set_num_threads(question.params.compute.threads)
-        device = torch.device(accelerator(question.params.compute.device))
+        device = torch.device(accelerator(question.params.compute))
         with deterministic():
             of_files = scored(question.params, question.head, samples, question.run, files, device)
         for file, scores_LC in zip(files, of_files.scores, strict=True):

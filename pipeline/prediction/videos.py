@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from pipeline.accelerator import accelerator
 from pipeline.evaluation.classification import TOP, logits, softmax
 from pipeline.evaluation.metrics import ranked
 from pipeline.evaluation.provenance import deterministic, inference, trained
@@ -17,7 +18,6 @@ from pipeline.training.clips import Clips, ClipTable, map_stream
 from pipeline.training.data import OrderedBatches
 from pipeline.training.dataset import Samples, token_stream
 from pipeline.training.frames import IGNORE
-from pipeline.training.processes import accelerator
 from pipeline.training.run_folder import read_run
 
 
@@ -84,7 +84,7 @@ def diagnose(question: Question) -> Answers:
 
 
 def _device(question: Question) -> torch.device:
-    return torch.device(accelerator(question.params.compute.device))
+    return torch.device(accelerator(question.params.compute))
 
 
 def _unlabelled(record: dict[str, Any], found: Extracted) -> dict[str, Any]:

@@ -18,13 +18,9 @@ from lightning.fabric.plugins.environments import (
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import distributed
 
+from pipeline.accelerator import accelerator
 from pipeline.config import Compute
 from pipeline.training.run_folder import RunError
-
-
-def accelerator(device: str) -> str:
-    """Lightning's and torch's name of the device that params ask for: "cuda" or "cpu"."""
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def environment(compute: Compute) -> ClusterEnvironment:
@@ -51,10 +47,21 @@ def is_first() -> bool:
 
 
 def meet(compute: Compute) -> None:
-    """Joins the processes of several nodes before anything is decided; Lightning goes on with their group."""
+    """Joins the processes of several nodes before anything is decided; Lightning goes on with their group.
+
+    Raises:
+        ParamsError: no CUDA device, and `compute.device` asks for one.
+        RunError: fewer of them than `compute.devices`, or what `environment` says.
+    """
+    on_cuda = accelerator(compute) == "cuda"
+    if on_cuda and (found := torch.cuda.device_count()) < compute.devices:
+        raise RunError(
+            f"compute.devices is {compute.devices}, but torch finds {found} CUDA devices here; lower it, or look at "
+            "CUDA_VISIBLE_DEVICES and at what the scheduler was asked for"
+        )
     if compute.nodes == 1 or distributed.is_initialized():
         return
-    place, on_cuda = environment(compute), accelerator(compute.device) == "cuda"
+    place = environment(compute)
     if on_cuda:
         torch.cuda.set_device(place.local_rank())
     os.environ |= {"MASTER_ADDR": place.main_address, "MASTER_PORT": str(place.main_port)}

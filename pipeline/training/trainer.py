@@ -16,6 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
+from pipeline.accelerator import accelerator
 from pipeline.config import AFTER_TRAINING, Params, canonical_json
 from pipeline.training.alignment import AlignmentModule
 from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
@@ -24,7 +25,7 @@ from pipeline.training.data import FeatureData
 from pipeline.training.dataset import SHOWN, Samples, open_samples
 from pipeline.training.frames import open_videos
 from pipeline.training.module import HeadModule
-from pipeline.training.processes import accelerator, agreed, environment, is_first, meet
+from pipeline.training.processes import agreed, environment, is_first, meet
 from pipeline.training.registry import HeadError, build, count
 from pipeline.training.run_folder import (
     CHECKPOINT,
@@ -197,7 +198,7 @@ def _fit(
     )
     distributed = compute.devices * compute.nodes > 1 or compute.strategy == "ddp"
     trainer = Trainer(
-        accelerator=accelerator(compute.device),
+        accelerator=accelerator(compute),
         devices=compute.devices,
         num_nodes=compute.nodes,
         # Heads have no running statistics to broadcast.

@@ -1,0 +1,22 @@
+"""What this machine computes on, of what params ask for. Knows no array and no module."""
+
+from typing import Literal
+
+import torch
+
+from pipeline.config import Compute, ParamsError
+
+
+def accelerator(compute: Compute) -> Literal["cpu", "cuda"]:
+    """Torch's and Lightning's name of it.
+
+    Raises:
+        ParamsError: `compute.device` asks for CUDA, and there is none.
+    """
+    there = torch.cuda.is_available()
+    if compute.device == "cuda" and not there:
+        raise ParamsError(
+            "compute.device is cuda, but torch finds no CUDA device here; set compute.device: auto or cpu, or look at "
+            "nvidia-smi, CUDA_VISIBLE_DEVICES and the torch that is installed"
+        )
+    return "cuda" if there and compute.device != "cpu" else "cpu"
