@@ -28,7 +28,7 @@ from pipeline.config import (
 # In the folder of a data set that toyworld has rendered: what from.
 RENDERED = ".rendered"
 # A run's numbers depend on these sources; editing one starts new runs beside the old ones.
-RUN_CODE = ("heads/{code}", "training")
+RUN_CODE = ("heads/{code}", "training", "accelerator")
 
 
 @dataclass(frozen=True)
