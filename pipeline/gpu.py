@@ -36,11 +36,16 @@ def main() -> None:
     parser.add_argument("--n", type=int, required=True, help="GPUs that the command is to have; 0: it runs as it is")
     parser.add_argument("command", nargs="+")
     asked = parser.parse_args()
+    if asked.n < 0:
+        parser.error(f"--n is {asked.n}, expected 0 or more")
     try:
         os.environ |= lease(asked.n, os.environ)
-        os.execvp(asked.command[0], asked.command)
     except (LeaseError, OSError) as error:
         sys.exit(f"error: {error}")
+    try:
+        os.execvp(asked.command[0], asked.command)
+    except OSError as error:
+        sys.exit(f"error: {asked.command[0]} cannot be run: {error.strerror}; name a program that PATH has")
 
 
 def lease(n: int, environment: Mapping[str, str]) -> dict[str, str]:

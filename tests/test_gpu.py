@@ -114,8 +114,15 @@ def test_more_than_there_are_is_refused_at_once_with_the_remedy(machine):
     assert "3 GPUs asked for, 2 there: GPU-aaaa-1, GPU-bbbb-2; lower compute.devices" in done.stderr
 
 
-def test_a_command_that_is_not_there_is_an_error(machine):
-    assert "error: [Errno 2]" in run(machine, 0, ["absent"]).stderr
+def test_a_command_that_is_not_there_is_an_error_that_names_it(machine):
+    done = run(machine, 0, ["absent"])
+    assert done.returncode == 1
+    assert done.stderr == "error: absent cannot be run: No such file or directory; name a program that PATH has\n"
+
+
+def test_fewer_than_no_gpu_is_refused(machine):
+    done = run(machine, -1)
+    assert done.returncode == 2 and "--n is -1, expected 0 or more" in done.stderr
 
 
 def test_who_waits_says_for_what_and_behind_whom(machine):
