@@ -36,6 +36,11 @@ def test_planning_loads_no_deep_learning_library():
     assert run(sys.executable, "-c", code).strip() == ""
 
 
+def test_reports_and_the_page_load_no_deep_learning_library():
+    code = "import sys, pipeline.reports.page; print(*({'torch', 'lightning', 'transformers'} & sys.modules.keys()))"
+    assert run(sys.executable, "-c", code).strip() == ""
+
+
 def test_extraction_loads_no_architecture_before_a_feature_asks_for_it():
     code = "import sys, pipeline.extraction; print(*({'transformers', 'torchvision'} & sys.modules.keys()))"
     assert run(sys.executable, "-c", code).strip() == ""

@@ -40,16 +40,6 @@ def ood_metrics(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, floa
     return _figures(np.rint(tpr * n_id), np.rint(fpr * n_ood))
 
 
-def threshold(id_scores: np.ndarray) -> float:
-    """The score that 95 % of ID reach: FPR95 is what of OOD reaches it.
-
-    >>> threshold(np.arange(100.0))
-    5.0
-    """
-    ordered = np.sort(np.ravel(id_scores))[::-1]
-    return float(ordered[-(-19 * len(ordered) // 20) - 1])
-
-
 def ood_intervals(
     id_scores: np.ndarray, ood_scores: np.ndarray, draws: int, seed: int
 ) -> dict[str, list[float] | None]:

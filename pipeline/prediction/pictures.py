@@ -15,12 +15,12 @@ from pipeline.backbones import load, preprocessor
 from pipeline.backbones.clip import unit
 from pipeline.config import ClipFeature, NegAlignHead, Params
 from pipeline.evaluation.ood import Scorer, read_texts
-from pipeline.evaluation.ood_metrics import threshold
 from pipeline.evaluation.provenance import finished
 from pipeline.extraction.cams import Cams
 from pipeline.extraction.device import Device
 from pipeline.heads.negalign.scores import Standard, combine
 from pipeline.prediction.answers import Answers, PredictionError, Question
+from pipeline.reports.ood import threshold
 from pipeline.video import VideoError
 from pipeline.video.pictures import read_picture
 

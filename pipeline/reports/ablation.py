@@ -133,11 +133,17 @@ def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) 
         cells = []
         for column in columns:
             mean, sd = row["mean"][column.name], row["sd"][column.name]
-            cell = "–" if mean is None else f"{mean:.{column.digits}f}"
-            cell += "" if sd is None else f" ± {sd:.{column.digits}f}"
+            cell = cell_text(column, mean, sd)
             cells.append(f"**{cell}**" if mean is not None and mean == tops[column] else cell)
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def cell_text(column: Column, mean: float | None, sd: float | None) -> str:
+    """A mean with its deviation as the column shows them; a dash where none is known."""
+    if mean is None:
+        return "–"
+    return f"{mean:.{column.digits}f}" + ("" if sd is None else f" ± {sd:.{column.digits}f}")
 
 
 def best(column: Column, means: Sequence[float | None]) -> float | None:

@@ -10,6 +10,7 @@ import numpy as np
 from pipeline.config import Claim, Figure
 from pipeline.reports.figures import figure_at
 from pipeline.reports.files import ReportError, result_text, save_text
+from pipeline.reports.numbers import with_deviation
 
 Results = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
 
@@ -38,8 +39,8 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
         apart = found["difference"]
         lines.append(
             f"| {name}: {found['says']} | {'yes' if found['holds'] else '**no**'} "
-            f"| {_with_deviation(found['mean'], found['sd'])} | {found['wants']} "
-            f"| {_with_deviation(apart['mean'], apart['sd'])} | {found['seeds_that_agree']} of {found['seeds']} |"
+            f"| {with_deviation(found['mean'], found['sd'])} | {found['wants']} "
+            f"| {with_deviation(apart['mean'], apart['sd'])} | {found['seeds_that_agree']} of {found['seeds']} |"
         )
     reasons = [f"- {name}: {found['why']}" for name, found in checked.items() if not found["holds"] and found["why"]]
     if reasons:
@@ -94,7 +95,3 @@ def _wants(claim: Claim, bound: float) -> str:
 def _deviation(values: np.ndarray) -> float | None:
     """The sample's standard deviation; None of one seed."""
     return float(values.std(ddof=1)) if len(values) > 1 else None
-
-
-def _with_deviation(mean: float, sd: float | None) -> str:
-    return f"{mean:.3g}" if sd is None else f"{mean:.3g} ± {sd:.2g}"

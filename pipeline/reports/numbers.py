@@ -15,6 +15,15 @@ def significant(value: float, digits: int = DIGITS) -> float:
     return float(f"{value:.{digits}g}")
 
 
+def with_deviation(mean: float, sd: float | None) -> str:
+    """A mean of any size, and its deviation if there is one.
+
+    >>> with_deviation(80.123, 1.26), with_deviation(0.5, None)
+    ('80.1 ± 1.3', '0.5')
+    """
+    return f"{mean:.3g}" if sd is None else f"{mean:.3g} ± {sd:.2g}"
+
+
 def compact(document: Any) -> str:
     """JSON on one line, floats of four significant digits, keys sorted; NaN is refused.
 

@@ -57,6 +57,16 @@ def scores_figure(evaluated: pd.DataFrame, result: Mapping[str, Any]) -> plt.Fig
     return figure
 
 
+def threshold(id_scores: np.ndarray) -> float:
+    """The score that 95 % of ID reach: FPR95 is what of OOD reaches it.
+
+    >>> threshold(np.arange(100.0))
+    5.0
+    """
+    ordered = np.sort(np.ravel(id_scores))[::-1]
+    return float(ordered[-(-19 * len(ordered) // 20) - 1])
+
+
 def lambda_figure(result: Mapping[str, Any]) -> plt.Figure:
     """AUROC and FPR95 of the evaluated pictures over λ, a line a set; dashed, the λ that was chosen without them."""
     figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")

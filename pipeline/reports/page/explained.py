@@ -10,8 +10,8 @@ from pipeline.reports.page import charts
 from pipeline.reports.page.blocks import Note, Section, Space, command, plot, slug
 from pipeline.reports.page.gather import Result
 from pipeline.reports.segmentation import class_colours
+from pipeline.reports.space import NAMES
 
-PROJECTIONS = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 PICTURE = "data:image/"
 
 
@@ -31,7 +31,7 @@ def explained(result: Result, snakemake: str) -> Iterator[Section]:
 
 def _space(result: Result, document: Mapping[str, Any]) -> list[Any]:
     classes, projections = document["classes"], document["projections"]
-    known = [name for name in PROJECTIONS if name in projections]
+    known = [name for name in NAMES if name in projections]
     colours = None if len(classes) <= len(charts.LIGHT) else class_colours(len(classes))
     wrong = [int(label != guess) for label, guess in zip(document["labels"], document["predicted"], strict=True)]
     spec = {
@@ -40,7 +40,7 @@ def _space(result: Result, document: Mapping[str, Any]) -> list[Any]:
         "predicted": document["predicted"],
         "probability": document["probability"],
         "classes": classes,
-        "projections": {PROJECTIONS[name]: projections[name] for name in known},
+        "projections": {NAMES[name]: projections[name] for name in known},
         "colourings": {
             "true class": {"of": document["labels"], "names": classes, "colours": colours},
             "prediction": {"of": document["predicted"], "names": classes, "colours": colours},
@@ -50,15 +50,13 @@ def _space(result: Result, document: Mapping[str, Any]) -> list[Any]:
             sample: source for sample, source in sorted(document["thumbnails"].items()) if source.startswith(PICTURE)
         },
     }
-    notes = "; ".join(
-        f"{PROJECTIONS[name]}: {projections[name]['note']}" for name in known if projections[name].get("note")
-    )
+    notes = "; ".join(f"{NAMES[name]}: {projections[name]['note']}" for name in known if projections[name].get("note"))
     said, number = document["space"], len(document["samples"])
     caption = (
         f"{said[:1].upper()}{said[1:]}: a point a sample, {number:,} in all. Near points are alike to the "
         f"model; in t-SNE and UMAP distances between groups say little. {notes}".rstrip()
     )
-    switches = [PROJECTIONS[name] for name in known], list(spec["colourings"]), classes
+    switches = [NAMES[name] for name in known], list(spec["colourings"]), classes
     return [Space(slug(f"{result.name}-space"), to_json_plotly(spec), *switches, caption)]
 
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from pipeline.config import canonical_json
+from pipeline.reports.numbers import with_deviation
 from pipeline.reports.page.blocks import Cell, Listing, Note, Section, Table, Tiles, command
 from pipeline.reports.page.gather import Found, Result
 
@@ -159,8 +160,8 @@ def claims(found: Found, snakemake: str) -> Section:
     for name, of in checked.items():
         verdict = Cell("holds", tone="good") if of["holds"] else Cell("does not hold", tone="bad")
         why = "" if of["holds"] else f"Why not: {of.get('why') or 'not looked into'}."
-        said = [Cell(of["says"], title=name, note=why), verdict, _deviation(of["mean"], of["sd"])]
-        apart = _deviation(of["difference"]["mean"], of["difference"]["sd"])
+        said = [Cell(of["says"], title=name, note=why), verdict, with_deviation(of["mean"], of["sd"])]
+        apart = with_deviation(of["difference"]["mean"], of["difference"]["sd"])
         rows.append([*said, Cell(of["wants"], tone="long"), apart, f"{of['seeds_that_agree']} of {of['seeds']}"])
     hold = sum(of["holds"] for of in checked.values())
     caption = (
@@ -256,10 +257,6 @@ def duration(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.1f} s"
-
-
-def _deviation(mean: float, sd: float | None) -> str:
-    return f"{mean:.3g}" if sd is None else f"{mean:.3g} ± {sd:.2g}"
 
 
 def _listed(names: Sequence[str]) -> str:

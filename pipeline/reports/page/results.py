@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.ood_metrics import threshold
 from pipeline.reports.alignment import DIRECTIONS, FORMS
-from pipeline.reports.ood import FIGURES, SCORES
+from pipeline.reports.ood import FIGURES, SCORES, threshold
 from pipeline.reports.page import charts
 from pipeline.reports.page.blocks import Cell, Note, Section, Table, command, picture, plot, slug
 from pipeline.reports.page.explained import explained

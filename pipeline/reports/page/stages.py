@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reports.ablation import COLUMNS, Column, best
+from pipeline.reports.ablation import COLUMNS, Column, best, cell_text
 from pipeline.reports.page import charts
 from pipeline.reports.page.blocks import Cell, Note, Section, Table, command, picture, plot, slug
 from pipeline.reports.page.gather import Ablated, Found
@@ -79,9 +79,8 @@ def _cell(column: Column, variant: Mapping[str, Any], top: float | None) -> Cell
     mean, sd = variant["mean"][column.name], variant["sd"][column.name]
     if mean is None:
         return Cell(DASH, tone="faint")
-    text = f"{mean:.{column.digits}f}" + ("" if sd is None else f" ± {sd:.{column.digits}f}")
     return Cell(
-        text,
+        cell_text(column, mean, sd),
         best=mean == top,
         title=", ".join(f"{of:.4g}" for of in variant["per_seed"][column.name] if of is not None),
     )
