@@ -64,6 +64,8 @@ def _template(ink: str, line: str, colours: Sequence[str], ground: str, scale: l
 def shown(text: str, longest: int = 0) -> str:
     """A name as plotly may have it: its markup switched off, and, from `longest` on, its middle left out.
 
+    Of several names use `told_apart`, which keeps them different.
+
     >>> shown("<b>", 9), shown("Moving something up", 11)
     ('&lt;b&gt;', 'Movin…ng up')
     """
@@ -75,15 +77,28 @@ def shown(text: str, longest: int = 0) -> str:
 def told_apart(names: Sequence[str], longest: int) -> list[str]:
     """Names as `shown` of `longest` letters, or of the fewest more with which no two look the same.
 
+    The words that all long names begin with go first: what they share tells nothing apart.
+
     >>> told_apart(["turn the red ring", "turn the blue ring"], 11)
-    ['turn t…d ring', 'turn t…e ring']
+    ['…red ring', '…blue ring']
+    >>> told_apart(["turn the red ring", "turn the blue ring", "drop the ring"], 15)
+    ['turn th…ed ring', 'turn th…ue ring', 'drop the ring']
     """
+    if any(len(name) > longest for name in names) and (shared := _shared_words(names)):
+        names = [f"…{name[shared:]}" for name in names]
     whole = max(map(len, names), default=0)
     for letters in range(longest, whole):
         cut = [shown(name, letters) for name in names]
         if len(set(cut)) == len(set(names)):
             return cut
     return [shown(name) for name in names]
+
+
+def _shared_words(names: Sequence[str]) -> int:
+    """How many letters all names begin with, up to the end of a word; 0 of a single name."""
+    first, last = min(names), max(names)
+    same = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    return first.rfind(" ", 0, same) + 1
 
 
 def confusion(classes: Sequence[str], counts_CC: Sequence[Sequence[int]], of: str) -> go.Figure:
@@ -122,8 +137,10 @@ def class_bars(rows: Sequence[Mapping[str, Any]], figure_of: str, name: str) -> 
             x=[row[figure_of] for row in known],
             y=names,
             orientation="h",
-            customdata=[row["n"] for row in known],
-            hovertemplate=f"%{{y}}<br>{name} %{{x:.1f}} %, n = %{{customdata}}<extra></extra>",
+            customdata=[[row["n"], *(row["recall_ci95"] or (None, None))] for row in known],
+            error_x=_reach([row[figure_of] for row in known], [row["recall_ci95"] for row in known]),
+            hovertemplate=f"%{{y}}<br>{name} %{{x:.1f}} % (%{{customdata[1]:.1f}} to %{{customdata[2]:.1f}}), "
+            "n = %{customdata[0]}<extra></extra>",
         )
     )
     figure.update_xaxes(title=f"{name}, %", range=[0, 100])
@@ -145,6 +162,10 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> go.Figure:
         hovertemplate="confidence %{customdata[1]:.1f} %<br>accuracy %{y:.1f} %<br>%{customdata[0]} samples, "
         "%{customdata[2]:.1f} %<extra></extra>",
         name="accuracy",
+        error_y=_reach(
+            [100 * row["accuracy"] for row in filled],
+            [[100 * edge for edge in row["accuracy_ci95"]] for row in filled],
+        ),
         opacity=0.55,
     )
     figure.add_scatter(
@@ -307,16 +328,26 @@ def drops(kinds: Mapping[str, Mapping[str, tuple[float, float]]]) -> go.Figure:
 def stacked(table: pd.DataFrame, title: str) -> go.Figure:
     """A bar a row of the table, its columns on top of each other. Named where short names tell the rows apart."""
     figure = go.Figure()
-    names, cut = [shown(str(name)) for name in table.index], [shown(str(name), 20) for name in table.index]
+    names, cut = [shown(str(name)) for name in table.index], told_apart([str(name) for name in table.index], 20)
     for column in table:
         hover = f"%{{x}}<br>{shown(str(column))}: %{{y}}<extra></extra>"
         figure.add_bar(x=names, y=table[column].to_numpy(), name=shown(str(column)), hovertemplate=hover)
-    few = len(names) <= NAMED // 2 and len(set(cut)) == len(set(names))
+    few = len(names) <= NAMED // 2
     figure.update_layout(barmode="stack")
     ticks = {"tickvals": names, "ticktext": cut} if few else {}
     figure.update_xaxes(showticklabels=few, tickangle=-60, tickfont_size=10, **ticks)
     figure.update_yaxes(title=title)
     return figure
+
+
+def _reach(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> dict[str, Any]:
+    """Error bars from a value to the ends of its interval; none where it has no interval."""
+    ends = [(value, value) if of is None else of for value, of in zip(values, intervals, strict=True)]
+    below, above = (
+        _short([max(0.0, sign * (end[side] - value)) for value, end in zip(values, ends, strict=True)])
+        for side, sign in ((0, -1), (1, 1))
+    )
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
 
 
 def _diagonal(figure: go.Figure, name: str) -> None:
