@@ -222,9 +222,7 @@ def block_terms(video, pooled, labels, token_of_segment, nulls, settings, classe
 
     def action_logp(row):
         """Of each seen class: the sum over its softmaxes, of one class alone or of verb and noun."""
-        each = [
-            (log_softmax(row[first : first + size], seen), channel) for first, _, size, channel, seen in parts
-        ]
+        each = [(log_softmax(row[first : first + size], seen), channel) for first, _, size, channel, seen in parts]
         shown = range(len(each[0][1])) if classes is None else classes.seen_A.nonzero().flatten().tolist()
         return {a: sum(logp[channel[a]] for logp, channel in each) for a in shown}
 
