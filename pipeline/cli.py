@@ -320,6 +320,9 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="An object a file and line, instead of a table.")] = False,
     map: Annotated[str | None, typer.Option(help="A clinician's map of the one video, or none: without one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for label files and timelines: predictions.")] = None,
+    transcripts: Annotated[
+        Path | None, typer.Option(help="Folder of the videos' transcripts, <video>.txt: a class a line, in order.")
+    ] = None,
     params: ParamsOption = "params.yaml",
     changes: Overrides = None,
 ) -> None:
@@ -330,7 +333,7 @@ def predict(
     errors, table, failed = Console(stderr=True, markup=False, emoji=False), Table(title=str(folder)), 0
     with errors.status("") as status:
         told = lambda line: status.update(Text(line))  # noqa: E731
-        answers = list(run(chosen, name, FEATURES, features, folder, files, map, out, told))
+        answers = list(run(chosen, name, FEATURES, features, folder, files, map, out, transcripts, told))
     for answer in answers:
         if isinstance(answer, Exception):
             failed += 1

@@ -406,3 +406,9 @@ def test_a_part_with_maps_holds_the_texts_that_they_are_compared_with(document):
     part = json.loads(parse_params(document).part(dataset="toy-waterbirds", features=("clip_cam",)))
     assert set(part["datasets"]) == {"toy-waterbirds", "toy-waterbirds-classes"}
     assert set(part["features"]) == {"clip_cam_tokens", "clip_cam", "clip_text_negatives"}
+
+
+def test_classes_that_are_held_out_cannot_be_named_by_a_transcript(document):
+    document["heads"]["fact_clip"]["model"] = document["heads"]["fact_clip"]["model"] | {"transcript": True}
+    with pytest.raises(ParamsError, match=r"heads\.fact_clip.*a transcript names the classes"):
+        parse_params(document)

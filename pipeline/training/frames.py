@@ -46,6 +46,7 @@ class Videos(Samples):
         pairs: (C, 2) int64, the verb and the noun of each class, where classes are such pairs; else None.
         n_parts: how many verbs and nouns the data set's vocabularies have, those among them that no class is made of.
         text: (C, e) float32, unit vectors of the classes' texts, where a vocabulary is read; else None.
+        given: sample id -> (S,) int64, the classes of its segments in order, where they are not told by its labels.
     """
 
     truth: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
@@ -56,6 +57,11 @@ class Videos(Samples):
     pairs: np.ndarray | None = field(repr=False, default=None)
     n_parts: tuple[int, int] = (0, 0)
     text: np.ndarray | None = field(repr=False, default=None)
+    given: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+
+    def transcript(self, sample: str) -> np.ndarray:
+        """(S,) int64, the classes of a video's segments in order."""
+        return self.given[sample] if sample in self.given else transcript(self.labels[sample])
 
     def standing_in(self, share: float, seed: int) -> "Videos":
         """The same videos with some of the seen classes hidden like the unseen ones, and those left aside.
@@ -292,7 +298,7 @@ class Rows(Table):
             "labels": torch.full((len(rows), longest), IGNORE),
             "row": torch.as_tensor(rows, dtype=torch.int64),
         }
-        transcripts = [torch.from_numpy(transcript(self.samples.labels[sample])) for sample in chosen]
+        transcripts = [torch.from_numpy(self.samples.transcript(sample)) for sample in chosen]
         batch["transcript"] = pad_sequence(transcripts, batch_first=True, padding_value=IGNORE)
         for place, (sample, rows_TD) in enumerate(zip(chosen, features, strict=True)):
             batch["frames"][place, : len(rows_TD)] = rows_TD
