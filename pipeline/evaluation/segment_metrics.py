@@ -31,8 +31,8 @@ class Segments(NamedTuple):
 def segments(labels_T: np.ndarray, background: Collection[int] = ()) -> Segments:
     """A video's runs of equal labels without those of background; a segment ends where it ends.
 
-    MS-TCN's eval.py ends a video's last segment one frame early, so that a segment of one frame there has length 0 and
-    cannot be hit; the others agree.
+    MS-TCN's eval.py as it is public now agrees. Earlier versions of it, and code that was copied from them, end a
+    video's last segment one frame early: one of a single frame then has length 0 and cannot be hit.
 
     >>> segments(np.array([7, 7, 0, 7, 2]), background={0})
     Segments(label=array([7, 7, 2]), start=array([0, 3, 4]), stop=array([2, 4, 5]))

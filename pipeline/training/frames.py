@@ -132,7 +132,7 @@ def open_videos(
         rows = rows_of_labels(sample, len(whole), lengths[sample], stream.fps, label_fps, tolerance)
         truth[sample], row_of_label[sample] = whole[: len(rows)], rows // sample_rate
         shown = np.where(seen[truth[sample]], truth[sample], IGNORE)
-        labels[sample] = majority(shown, row_of_label[sample], -(-lengths[sample] // sample_rate), len(names))
+        labels[sample] = majority(shown, row_of_label[sample], -(-lengths[sample] // sample_rate))
     held = carve(found.splits[train], dict.fromkeys(found.splits[train], 0), holdout, seed)
     if not held:
         raise DataError(f"the split {train!r} has one usable video, so none can be held out of training")
@@ -237,19 +237,26 @@ def rows_of_labels(
     return np.minimum(((np.arange(kept) + 0.5) * each).astype(np.int64), rows - 1)
 
 
-def majority(labels_L: np.ndarray, row_of_label_L: np.ndarray, rows: int, n_classes: int) -> np.ndarray:
-    """(T,) the commonest label of each row, the smaller of equals; IGNORE where it has none.
+def majority(labels_L: np.ndarray, row_of_label_L: np.ndarray, rows: int) -> np.ndarray:
+    """(T,) the commonest label of each row, of equals the one that comes first in time; IGNORE where it has none.
 
     Args:
-        labels_L: class indices or IGNORE, which counts as a class of its own and wins no tie.
+        labels_L: class indices or IGNORE, which counts as a class of its own and wins no tie; in the order of time.
         row_of_label_L: the row of each.
         rows: T.
-        n_classes: C.
+
+    Source: FACT's own downsampling of labels, which takes the commonest of a clip, of equals the first that it meets.
+
+    >>> majority(np.array([3, 1, 1, 3, 2, -1]), np.array([0, 0, 0, 0, 1, 1]), 3).tolist()
+    [3, 2, -1]
     """
-    counts_TC = np.zeros((rows, n_classes + 1), np.int64)
-    np.add.at(counts_TC, (row_of_label_L, np.where(labels_L == IGNORE, n_classes, labels_L)), 1)
-    best_T = counts_TC.argmax(axis=1)
-    return np.where((counts_TC.sum(axis=1) == 0) | (best_T == n_classes), IGNORE, best_T)
+    found, first, count = np.unique(np.stack([row_of_label_L, labels_L]), axis=1, return_index=True, return_counts=True)
+    row, label = found
+    order = np.lexsort((first, label == IGNORE, -count, row))
+    row, best = np.unique(row[order], return_index=True)
+    best_T = np.full(rows, IGNORE)
+    best_T[row] = label[order][best]
+    return best_T
 
 
 def transcript(labels_T: np.ndarray) -> np.ndarray:
