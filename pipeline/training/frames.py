@@ -6,6 +6,7 @@ Shape suffixes: B videos, T rows, L labels of a video, C classes, D width.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,12 +25,16 @@ IGNORE = -1  # the label of a row that no loss may see
 
 @dataclass(frozen=True)
 class FrameStream:
-    """A feature of `width` channels, stored in `name`: `fps` rows a second, or None where it is one of texts."""
+    """A feature of `width` channels, stored in `name`: `fps` rows a second, or None where it is one of texts.
+
+    `sampled` rows are of moments 1/fps apart of a video; others are of whatever their maker counted.
+    """
 
     store: FeatureStore
     name: str
     width: int
     fps: float | None = None
+    sampled: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,7 +120,8 @@ def open_videos(
         unseen: the list of the data set's class_lists that is held out of training; None holds out nothing.
 
     Raises:
-        DataError: manifest and store that do not belong together, lengths that differ too much, unknown names.
+        DataError: manifest and store that do not belong together, lengths that differ too much, a label a frame of a
+            video of variable rate for rows a second, unknown names.
     """
     frame = read_manifest(manifest)
     streams = {"frames": frame_stream(FeatureStore(features["frames"], verify=True))}
@@ -129,6 +135,8 @@ def open_videos(
     for row in found.rows:
         sample = row.sample
         whole = frame_labels(row.segments, names)
+        if stream.sampled and label_fps is None:
+            _expect_even(row, len(whole), stream.fps, tolerance)
         rows = rows_of_labels(sample, len(whole), lengths[sample], stream.fps, label_fps, tolerance)
         truth[sample], row_of_label[sample] = whole[: len(rows)], rows // sample_rate
         shown = np.where(seen[truth[sample]], truth[sample], IGNORE)
@@ -194,7 +202,8 @@ def frame_stream(store: FeatureStore) -> FrameStream:
         )
     ((name, shape),) = fields.items()
     config = store.provenance["config"]
-    return FrameStream(store, name, shape[1], config["fps"] if "fps" in config else config["sampling"]["fps"])
+    sampled = "sampling" in config
+    return FrameStream(store, name, shape[1], (config["sampling"] if sampled else config)["fps"], sampled)
 
 
 def seen_classes(frame: pd.DataFrame, names: Sequence[str], unseen: str | None) -> np.ndarray:
@@ -235,6 +244,21 @@ def rows_of_labels(
             "tolerance of the head"
         )
     return np.minimum(((np.arange(kept) + 0.5) * each).astype(np.int64), rows - 1)
+
+
+def _expect_even(row: Any, labels: int, fps: float, tolerance: int) -> None:
+    """Raises DataError where labels may count the frames of a video of variable rate, which rows of equal steps do not.
+
+    Their number is no proof: a screen recording of bursts and pauses has as many frames as its mean rate promises.
+    """
+    if pd.isna(row.uneven) or row.uneven * fps <= 1 or abs(labels - row.frames) > tolerance:
+        return
+    raise DataError(
+        f"sample {row.sample}: its {labels} labels are as many as the frames of its video, which are shown for unequal "
+        f"times, up to {row.uneven:.2f} s from a constant rate, but the rows of the features are {fps:g} a second; "
+        f"set label_fps: {fps:g} in the data set if the labels are so many a second, or else encode the video at a "
+        "constant rate and label its frames, or use features with a row a frame"
+    )
 
 
 def majority(labels_L: np.ndarray, row_of_label_L: np.ndarray, rows: int) -> np.ndarray:

@@ -105,6 +105,21 @@ def test_labels_at_another_rate_belong_to_the_row_nearest_in_time(world, tmp_pat
         assert np.array_equal(videos.row_of_label[sample], np.minimum(np.arange(len(labels)) // 2, len(rows) - 1))
 
 
+def test_labels_that_may_count_frames_of_a_variable_rate_are_refused_for_rows_a_second(tmp_path):
+    """Their number fits the rows and the frames: only a declared rate says that they are of moments."""
+    frame = table({"train": 3, "test": 1})
+    store, path = write_rows(tmp_path / "rows", frame), tmp_path / "manifest.parquet"
+    rows = frame["segments"].map(lambda runs: sum(run["frames"] for run in runs))
+    frame["frames"], frame["uneven"] = rows.astype("Int64"), [0.0, 1.3, 0.05, None]
+    write_manifest(frame, path)
+    told = r"train-1: its (\d+) labels are as many as the frames .* unequal times, up to 1\.30 s .* rows .* 12 a second"
+    with pytest.raises(DataError, match=told + r"; set label_fps: 12 .* or else encode the video at a constant rate"):
+        open_videos(path, {"frames": store}, **WANTED)
+    assert open_videos(path, {"frames": store}, **{**WANTED, "label_fps": 12.0}).truth.keys() == set(frame["sample"])
+    write_manifest(frame.assign(frames=rows.astype("Int64") + 9), path)
+    assert open_videos(path, {"frames": store}, **WANTED).truth.keys() == set(frame["sample"]), "no label a frame"
+
+
 @pytest.mark.parametrize("by", [-2, 2, -3, 3])
 def test_a_few_frames_of_difference_are_cut_and_more_are_an_error_that_names_the_video(tmp_path, by):
     frame = table({"train": 3, "test": 1})
