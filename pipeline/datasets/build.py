@@ -45,6 +45,7 @@ class Job(NamedTuple):
     path: str
     home: str | None  # the real folder that a link must not leave; None where links may lead anywhere
     remembered: Finding | None
+    still: bool = False  # the first frame of a picture that moves is meant
 
 
 def build_manifest(
@@ -140,7 +141,8 @@ def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
 
 def _jobs(dataset: Dataset, paths: Sequence[str], previous: pd.DataFrame | None) -> list[Job]:
     folder, home, remembered = check_folder(dataset), home_of(dataset), _remembered(previous)
-    return [Job(os.path.join(folder, path), home, remembered.get(path)) for path in paths]
+    still = dataset.kind == "image"
+    return [Job(os.path.join(folder, path), home, remembered.get(path), still) for path in paths]
 
 
 def _remembered(previous: pd.DataFrame | None) -> dict[str, Finding]:
@@ -177,7 +179,7 @@ def manifest_frame(
 def examine(job: Job) -> Finding:
     """Looks at one file; whatever is wrong with it becomes its status, never an exception."""
     # Here and not at the top: the face of this package is imported at plan time, where no decoder should be loaded.
-    from pipeline.video import VideoError, probe
+    from pipeline.video import VideoError, blaming, probe
 
     digest, seen = "", {}
     try:
@@ -201,7 +203,8 @@ def examine(job: Job) -> Finding:
         if not digest:
             with open(job.path, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        facts = probe(Path(job.path))
+        with blaming(Path(job.path), passing=(OSError,)):
+            facts = probe(Path(job.path), job.still)
         return Finding("ok", digest, tuple(getattr(facts, name) for name in FACTS), **seen)
     except FileNotFoundError:
         return Finding("missing", detail=f"{job.path} does not exist")
