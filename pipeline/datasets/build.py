@@ -1,6 +1,7 @@
 """Builds a data set's manifest: digests, facts and verdicts of every sample. Knows no store and no backbone."""
 
 import hashlib
+import itertools
 import os
 import stat
 import time
@@ -19,7 +20,7 @@ from pipeline.datasets.annotations import read_annotations, read_labels, video_p
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
 from pipeline.datasets.labels import Labels, digest_of
 from pipeline.datasets.manifest import FACTS, FACTS_VERSION, SCHEMA, to_frame
-from pipeline.datasets.map_files import map_digests, mask_paths
+from pipeline.datasets.map_files import MapFinding, map_digests, mask_paths
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.quality import NOUNS, summarise
 from pipeline.datasets.shards import assign_shards
@@ -48,6 +49,16 @@ class Job(NamedTuple):
     still: bool = False  # the first frame of a picture that moves is meant
 
 
+class MapJob(NamedTuple):
+    """One map to look at, and the real folder that a link must not leave, or None."""
+
+    path: str
+    home: str | None
+
+
+AnyJob, AnyFinding = Job | MapJob, Finding | MapFinding
+
+
 def build_manifest(
     dataset: Dataset,
     previous: pd.DataFrame | None = None,
@@ -73,7 +84,7 @@ def build_manifest(
 
     Raises:
         DatasetError: the annotations or a file of labels cannot be used, the videos' folder is absent or outside the
-            root, not one video lies where a layout of many places looks for it, a worker died.
+            root, not one video lies where a layout of many places looks for it.
     """
     annotations = read_annotations(dataset)
     annotations["path"], absent = _located(dataset, annotations)
@@ -83,6 +94,7 @@ def build_manifest(
         annotations["map_digest"] = pd.Series(map_digests(dataset, annotations["map"].tolist()), dtype=object)
     labels = read_labels(dataset, annotations["sample"].tolist())
     known = labels.metadata(dataset) if labels else {}
+    maps: dict[str, MapFinding] = {}
     say = _Progress(len(annotations), NOUNS[dataset.kind], progress)
     if dataset.kind == "text":
         findings = [Finding("ok", hashlib.sha256(text.encode()).hexdigest()) for text in annotations["sample"]]
@@ -98,6 +110,7 @@ def build_manifest(
             say(chunk)
         of_file = dict(zip(paths, looked, strict=True))
         findings = [of_file[path] for path in annotations["path"]]
+        maps = _looked_at_maps(dataset, annotations, workers)
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
     shards = assign_shards(annotations["sample"].tolist(), assigned, dataset.shard_size)
     frame = manifest_frame(annotations, labels, findings, shards)
@@ -107,7 +120,7 @@ def build_manifest(
     sentences = (finding.detail.replace(folder, "") for finding in findings)
     details = dict(zip(annotations["sample"], sentences, strict=True))
     details |= {sample: f"{' or '.join(paths)} does not exist" for sample, paths in absent.items()}
-    asked = {**annotations.attrs, "notes": labels.notes if labels else {}, "label_fps": dataset.label_fps}
+    asked = {**annotations.attrs, "notes": labels.notes if labels else {}, "label_fps": dataset.label_fps, "maps": maps}
     return frame, summarise(frame, dataset.kind, asked, details)
 
 
@@ -130,6 +143,18 @@ def _located(dataset: Dataset, annotations: pd.DataFrame) -> tuple[list[str | No
             "videos: null and import published features"
         )
     return [path or places[sample][0] for sample, path in there.items()], absent
+
+
+def _looked_at_maps(dataset: Dataset, annotations: pd.DataFrame, workers: int) -> dict[str, MapFinding]:
+    """What is found in each map that can be read, by its path."""
+    if "map" not in annotations:
+        return {}
+    read = zip(annotations["map"], annotations["map_digest"], strict=True)
+    paths, home = list(dict.fromkeys(path for path, digest in read if digest)), home_of(dataset)
+    jobs = [MapJob(os.path.join(dataset.root, path), home) for path in paths]
+    # A few are read sooner than a process starts.
+    chunks = _examine_all(jobs, workers if len(jobs) > CHUNK else 0)
+    return dict(zip(paths, itertools.chain.from_iterable(chunks), strict=True))
 
 
 def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
@@ -214,31 +239,67 @@ def examine(job: Job) -> Finding:
         return Finding("unreadable", digest, **seen, detail=f"{job.path} cannot be read: {error.strerror}")
 
 
+def examine_map(job: MapJob) -> MapFinding:
+    """Looks at one map, all of it; whatever is wrong with it becomes its finding, never an exception."""
+    from pipeline.datasets.map_content import MapError, open_map
+
+    try:
+        found = open_map(Path(job.path), job.home)
+    except MapError as error:
+        return MapFinding(refused=str(error))
+    except Exception as error:  # as of any file: nobody else's manifest waits for what these bytes do
+        return MapFinding(refused=f"cannot be read: {type(error).__name__}: {error}; export it again")
+    return MapFinding(found.largest, found.unit)
+
+
 # --- all files --------------------------------------------------------------------------------------------------------
 
 
-def _examine_chunk(jobs: list[Job]) -> list[Finding]:
-    return [examine(job) for job in jobs]
+def _examine_chunk(jobs: list[AnyJob]) -> list[AnyFinding]:
+    return [examine_map(job) if isinstance(job, MapJob) else examine(job) for job in jobs]
 
 
-def _examine_all(jobs: list[Job], workers: int) -> Iterator[list[Finding]]:
+def _examine_all(jobs: list[AnyJob], workers: int) -> Iterator[list[AnyFinding]]:
     """Findings in the order of `jobs`, a chunk at a time, whatever the number of workers."""
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     if workers == 0:
         yield from map(_examine_chunk, chunks)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        done = 0
-        try:
-            for findings in pool.map(_examine_chunk, chunks):
-                yield findings
-                done += 1
-        except BrokenProcessPool:
-            first = chunks[done][0].path
-            raise DatasetError(
-                f"a worker died (out of memory, or a crash in the decoder) at {first} or one of the {workers * CHUNK} "
-                "files after it; rebuild with 0 workers to see which, and remove that file"
-            ) from None
+    done = 0
+    while done < len(chunks):
+        with _workers(workers) as pool:
+            try:
+                for findings in pool.map(_examine_chunk, chunks[done:]):
+                    yield findings
+                    done += 1
+                return
+            except BrokenProcessPool:
+                pass
+        # A worker died at this chunk, or at one of those that the others had: the first is looked at file by file.
+        yield _one_by_one(chunks[done])
+        done += 1
+
+
+def _workers(count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+
+
+def _one_by_one(jobs: Sequence[AnyJob]) -> list[AnyFinding]:
+    """Findings of files of which one may end the process that looks at it: that is its status then, and no other's."""
+    found: list[AnyFinding] = []
+    while len(found) < len(jobs):
+        with _workers(1) as pool:
+            try:
+                for one in pool.map(_examine_chunk, [[job] for job in jobs[len(found) :]]):
+                    found += one
+            except BrokenProcessPool:
+                found.append(_deadly(jobs[len(found)]))
+    return found
+
+
+def _deadly(job: AnyJob) -> AnyFinding:
+    why = "ends the process that reads it (a crash, or out of memory); write it anew"
+    return MapFinding(refused=why) if isinstance(job, MapJob) else Finding("decode_error", detail=f"{job.path} {why}")
 
 
 class _Progress:

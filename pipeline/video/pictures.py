@@ -32,7 +32,7 @@ DEEP = ("I;16", "I;16L", "I;16B", "I;16N")
 def is_picture(path: Path) -> bool:
     """Whether a file is a picture, by its first bytes, or, where those say nothing, by its name."""
     try:
-        with _identified(path):
+        with identified(path):
             return True
     except UnidentifiedImageError:
         return path.suffix.lower() in EXTENSIONS
@@ -49,7 +49,7 @@ def moves(path: Path) -> int:
         VideoError: short (a GIF that ends within a frame), unsupported (a WebP that moves, JPEGs or pages one after the
             other, which have no times); or as `read_picture` says of a file whose frames cannot be counted.
     """
-    with _translated(path), _identified(path) as image:
+    with translated(path), identified(path) as image:
         kind = str(image.format)
         if kind == "GIF" and _ends_within(path.read_bytes()):
             raise VideoError(path, "short", "it ends within a frame; fetch it again")
@@ -130,15 +130,17 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 @contextmanager
-def _identified(path: Path) -> Iterator[Image.Image]:
+def identified(path: Path) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large pictures, whose limit is an error, and of odd metadata
         with Image.open(path, formats=[name.upper() for name in PICTURES]) as image:
+            if image.width * image.height > MOST_PIXELS:
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
             yield image
 
 
 @contextmanager
-def _translated(path: Path) -> Iterator[None]:
+def translated(path: Path) -> Iterator[None]:
     """Whatever is wrong with a picture becomes its VideoError."""
     must_hold_bytes(path)
     try:
@@ -150,7 +152,7 @@ def _translated(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise VideoError(path, "unsupported", f"too large to be a picture: {error}") from error
     except NotPixels as error:
-        raise VideoError(path, "unsupported", f"{error}; save it with 8 or 16 bits a colour") from error
+        raise VideoError(path, "unsupported", str(error)) from error
     except Exception as error:  # Pillow's plugins raise many kinds; each means that these bytes are not a whole picture
         cause = str(error) or type(error).__name__
         reason = "short" if "truncated" in cause.lower() else "decode_error"
@@ -158,24 +160,25 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 def _decoded(path: Path) -> tuple[np.ndarray, str]:
-    with _translated(path), _identified(path) as image:
-        if image.width * image.height > MOST_PIXELS:
-            raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+    with translated(path), identified(path) as image:
         codec = "jpeg" if image.format == "MPO" else str(image.format).lower()
-        return np.array(_rgb(ImageOps.exif_transpose(image))), codec
+        return np.array(to_rgb(ImageOps.exif_transpose(image))), codec
 
 
 class NotPixels(ValueError):
-    """A picture whose numbers do not say how bright they are."""
+    """A picture whose numbers do not say how bright they are; the message gives the remedy."""
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+SAVE_IT = "save it with 8 or 16 bits a colour"
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in DEEP:
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise NotPixels(f"its pixels are 32-bit numbers (mode {image.mode})")
+        raise NotPixels(f"its pixels are 32-bit numbers (mode {image.mode}); {SAVE_IT}")
     image.load()
     try:
         return image.convert("RGB")
     except ValueError as error:
-        raise NotPixels(f"its colours (mode {image.mode}) have no known way to RGB") from error
+        raise NotPixels(f"its colours (mode {image.mode}) have no known way to RGB; {SAVE_IT}") from error

@@ -11,9 +11,9 @@ from PIL import Image
 from pipeline import backbones
 from pipeline.config import ParamsError, feature_dir, feature_key, parse_params
 from pipeline.datasets import NO_MAP, map_digest_of, read_manifest, shard_digest, write_manifest
+from pipeline.datasets.map_content import MapError, MapFile
 from pipeline.datasets.map_files import map_digests
 from pipeline.extraction import ExtractionError, derive, extract
-from pipeline.extraction.map_files import MapError, MapFile
 from pipeline.extraction.maps import area_means, refuse_misfit, seen_box, shares
 from pipeline.extraction.progress import ExtractionFailed
 from pipeline.store import FeatureStore, verify
@@ -362,7 +362,7 @@ def test_a_map_rounded_to_whole_pixels_fits_and_one_that_is_cut_does_not():
     def fits(height, width):
         facts = SimpleNamespace(frames=1, height=240, width=427)
         try:
-            refuse_misfit(MapFile(1, height, width, 1, False, 1.0, np.asarray), facts, 1)
+            refuse_misfit(MapFile(1, height, width, 1, False, 1.0, 1.0, np.asarray), facts, 1)
         except MapError:
             return False
         return True
