@@ -3,17 +3,17 @@
 Every sample ends ok or failed with a reason, and every shard ends.
 """
 
+import json
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.config import feature_dir
+from pipeline.config import Params, feature_dir
 from pipeline.datasets import build_manifest, write_manifest
-from pipeline.extraction import extract
+from pipeline.extraction import derive, extract
 from pipeline.store import FeatureStore
 from tests.datasets.made_up import write_set
 from tests.extraction.small import DINO, params_of
@@ -31,10 +31,10 @@ FLOWS = {
 
 
 def flipped(content: bytes, seed: int) -> bytes:
-    """1 to 16 random bytes replaced; of every second seed they lie in the first 400, where headers are."""
+    """1 to 4 random bytes replaced; of every second seed they lie in the first 400, where headers are."""
     rng, changed = np.random.default_rng(seed), bytearray(content)
     reach = min(len(changed), 400) if seed % 2 else len(changed)
-    for place in rng.integers(0, reach, rng.integers(1, 17)):
+    for place in rng.integers(0, reach, rng.integers(1, 5)):
         changed[place] = rng.integers(0, 256)
     return bytes(changed)
 
@@ -58,11 +58,6 @@ def inputs(tmp_path_factory) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def shared_inputs() -> dict[str, bytes]:
-    names = sorted(path for path in FAULTS.iterdir() if path.suffix != ".py")
-    return {path.name: path.read_bytes() for path in names}
-
-
 def write_flipped(root: Path, inputs: dict[str, bytes], flips: int) -> list[str]:
     """A layout of videos, of each input one whole and `flips` with flipped bytes; the samples' ids."""
     files = {}
@@ -75,27 +70,86 @@ def write_flipped(root: Path, inputs: dict[str, bytes], flips: int) -> list[str]
     return list(files)
 
 
-def check(root: Path, inputs: dict[str, bytes], flips: int, say: Callable[..., None], workers: int = 0) -> None:
+def videos_end(root: Path, inputs: dict[str, bytes], flips: int, workers: int = 0) -> dict[str, Counter]:
+    """What samples end as: in the manifest, in two extractions, and in two of files that changed since the manifest."""
     samples = write_flipped(root / "set", inputs, flips)
     params = params_of(root / "set", {"dino": SEES, "flow": FLOWS}, shard_size=len(samples))
     frame, quality = build_manifest(params.datasets["small"], workers=workers)
     assert frame["sample"].tolist() == samples and quality["samples"] == len(samples)
-    say("manifest", Counter(frame["status"]))
-    for features in ("features", "again"):
-        write_manifest(frame, root / features / "small" / "manifest.parquet")
-    for name in ("dino", "flow"):
-        manifest = extract(params, "small", name, 0, root / "features", lambda line: None)[name]
-        assert [row["sample"] for row in manifest["samples"]] == samples
-        assert sum(manifest["counts"].values()) == len(samples)
-        store = FeatureStore(feature_dir(params, "small", name, root / "features"))
-        assert all(reason for reason in store.failed.values())
-        assert {row.sample for row in frame.itertuples() if row.status != "ok"} <= store.failed.keys()
-        say(name, manifest["counts"], Counter(reason.split(":")[0] for reason in store.failed.values()))
-    # The same with files that changed since the manifest was made: what it says of them is no longer true.
-    for number, sample in enumerate(samples):
-        path = root / "set" / f"{sample}.webm"
-        path.write_bytes(flipped(path.read_bytes(), 1000 + number))
-    for name in ("dino", "flow"):
-        manifest = extract(params, "small", name, 0, root / "again", lambda line: None)[name]
-        assert sum(manifest["counts"].values()) == len(samples)
-        say(f"{name}, changed", manifest["counts"])
+    bad = set(frame.loc[frame["status"] != "ok", "sample"])
+    ends = {"manifest": Counter(frame["status"])}
+    for state in ("as in the manifest", "changed since"):
+        write_manifest(frame, root / state / "small" / "manifest.parquet")
+        for name in ("dino", "flow"):
+            ends[f"{name}, {state}"] = ended(params, name, root / state, samples, bad)
+        for number, sample in enumerate(samples):
+            path = root / "set" / f"{sample}.webm"
+            path.write_bytes(flipped(path.read_bytes(), 1000 + number))
+    return ends
+
+
+def ended(params: Params, name: str, features: Path, samples: list[str], bad: set[str]) -> Counter:
+    """What the samples of a shard ended as; those that are `bad` failed."""
+    make = derive if params.features[name].derived else extract
+    make(params, "small", name, 0, features, lambda line: None)
+    store = FeatureStore(feature_dir(params, "small", name, features))
+    assert {*store.samples, *store.failed} == {*samples} and bad <= store.failed.keys()
+    assert all(store.failed.values())
+    for field, (shape, dtype) in store.fields.items():
+        for sample in store.samples if dtype == "float16" and shape[0] is not None else ():
+            assert np.isfinite(store.read([sample], field)).all()
+    return Counter(reason.partition(":")[0] for reason in store.failed.values()) + Counter(ok=len(store.samples))
+
+
+def maps_end(root: Path, flips: int) -> dict[str, Counter]:
+    """Maps of every kind over one video, and arrays that somebody else computed, with flipped bytes."""
+    encode(root / "v.mp4", n=6)
+    mask = np.zeros((12, 16), np.uint8)
+    mask[3:9, 4:12] = 255
+    moving = np.stack([mask] * 6)
+    np.save(root / "map.npy", moving)
+    np.save(root / "floats.npy", (moving / 255).astype(np.float16))
+    np.savez_compressed(root / "map.npz", moving)
+    Image.fromarray(mask).save(root / "map.png")
+    Image.fromarray(mask).convert("P").save(root / "indexed.png")
+    encode(root / "map.mp4", n=6)
+    np.save(root / "rows.npy", np.random.default_rng(0).standard_normal((5, 8), np.float32))
+    rows, lines = (root / "rows.npy").read_bytes(), ["sample,video,map,label,patient,clinician,split"]
+    for name in ("map.npy", "floats.npy", "map.npz", "map.png", "indexed.png", "map.mp4"):
+        content = (root / name).read_bytes()
+        for seed in range(flips + 1):
+            sample = str(len(lines))
+            (root / f"{sample}-{name}").write_bytes(flipped(content, seed) if seed else content)
+            (root / f"{sample}.npy").write_bytes(flipped(rows, len(lines)) if seed else rows)
+            lines.append(f"{sample},v.mp4,{sample}-{name},x,p,c,train")
+    (root / "clinic.csv").write_text("\n".join(lines), encoding="utf-8")
+    npy = {"backbone": "npy", "root": str(root), "orientation": "TD", "width": 8, "fps": 5, "max_failed": 1.0}
+    maps = {"backbone": "maps", "source": "dino", "max_failed": 1.0}
+    chosen = {"layout": "clinic", "csv": "clinic.csv", "shard_size": len(lines)}
+    params = params_of(root, {"dino": SEES, "maps": maps, "rows": npy}, **chosen)
+    frame, quality = build_manifest(params.datasets["small"])
+    found = quality["maps"]
+    ends = {"maps in the manifest": Counter(refused=found["refused"]["count"], ok=sum(found["units"].values()))}
+    write_manifest(frame, root / "features" / "small" / "manifest.parquet")
+    for name in ("dino", "maps", "rows"):
+        ends[name] = ended(params, name, root / "features", frame["sample"].tolist(), set())
+    return ends
+
+
+def test_flipped_bytes_of_videos_and_pictures_end_no_shard(inputs, tmp_path):
+    ends = videos_end(tmp_path, inputs, flips=2)
+    assert all(0 < of["ok"] < 33 for of in ends.values()), ends
+
+
+def test_flipped_bytes_of_maps_and_arrays_end_no_shard(tmp_path):
+    ends = maps_end(tmp_path, flips=3)
+    assert ends.pop("dino") == {"ok": 24}
+    assert all(6 <= of["ok"] < 24 for of in ends.values()), ends
+
+
+@pytest.mark.slow
+def test_fifty_flips_of_every_input_and_every_shared_fault_end_no_shard(inputs, tmp_path):
+    shared = {path.name: path.read_bytes() for path in sorted(FAULTS.glob("*")) if path.suffix != ".py"}
+    print(json.dumps(videos_end(tmp_path / "videos", inputs | shared, flips=50, workers=2), indent=1))
+    (tmp_path / "maps").mkdir()
+    print(json.dumps(maps_end(tmp_path / "maps", flips=50), indent=1))
