@@ -98,7 +98,8 @@ def ended(params: Params, name: str, features: Path, samples: list[str], bad: se
     for field, (shape, dtype) in store.fields.items():
         for sample in store.samples if dtype == "float16" and shape[0] is not None else ():
             assert np.isfinite(store.read([sample], field)).all()
-    return Counter(reason.partition(":")[0] for reason in store.failed.values()) + Counter(ok=len(store.samples))
+    reasons = Counter(reason.split()[0].rstrip(":") for reason in store.failed.values())
+    return reasons + Counter(ok=len(store.samples))
 
 
 def maps_end(root: Path, flips: int) -> dict[str, Counter]:
