@@ -133,6 +133,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             kinds = sorted({other.type or "unknown" for other in container.streams})
             raise VideoError(path, "no_video", f"no video stream among its streams ({', '.join(kinds) or 'none'})")
+        if stream.codec_context is None:
+            raise VideoError(path, "unsupported", "no decoder knows its codec; encode it anew, or fetch it again")
         if stream.width * stream.height > MOST_PIXELS:
             raise VideoError(path, "unsupported", f"{stream.width} x {stream.height} pixels a frame; make it smaller")
         stream.codec_context.thread_count = 1
@@ -162,9 +164,11 @@ def _misnamed(path: Path) -> VideoError | None:
 
 def _unsupported(path: Path, container: InputContainer) -> VideoError | None:
     """What to say of a file that is refused for its format alone: its first picture can be decoded."""
+    if not container.streams.video or container.streams.video[0].codec_context is None:
+        return None
     try:
         frame = next(container.decode(video=0), None)
-    except (av.FFmpegError, IndexError):  # broken, or no video stream
+    except av.FFmpegError:
         return None
     if frame is None:
         return None

@@ -180,6 +180,13 @@ def test_a_frame_that_no_memory_could_hold_is_refused_before_it_is_decoded(made,
     assert reason(made / "h264.mp4") == "unsupported"
 
 
+def test_a_codec_that_no_decoder_knows_is_unsupported(made, tmp_path):
+    content = encode(tmp_path / "known.mkv", n=3).read_bytes()
+    assert content.count(b"V_MPEG4/ISO/AVC") == 1
+    (tmp_path / "unknown.mkv").write_bytes(content.replace(b"V_MPEG4/ISO/AVC", b"V_MPEG9/ISO/AVC"))
+    assert reason(tmp_path / "unknown.mkv") == "unsupported"
+
+
 def test_a_playlist_in_disguise_reaches_no_network(tmp_path):
     (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n")
     assert reason(tmp_path / "list.mp4") in ("unreadable", "no_video")
