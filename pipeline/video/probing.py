@@ -133,6 +133,10 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if stream is None or stream.disposition & av.stream.Disposition.attached_pic:
             kinds = sorted({other.type or "unknown" for other in container.streams})
             raise VideoError(path, "no_video", f"no video stream among its streams ({', '.join(kinds) or 'none'})")
+        tiled = any(other.disposition & av.stream.Disposition.dependent for other in container.streams.video)
+        if tiled and container.duration is None:  # libavformat gives each tile of a HEIC picture as a stream
+            said = "its picture lies in tiles, as phones write HEIC; convert it to JPEG or PNG"
+            raise VideoError(path, "unsupported", said)
         if stream.codec_context is None:
             raise VideoError(path, "unsupported", "no decoder knows its codec; encode it anew, or fetch it again")
         if stream.width * stream.height > MOST_PIXELS:

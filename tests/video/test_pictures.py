@@ -1,5 +1,6 @@
 """Pictures are one-frame videos: upright RGB from whatever folders hold, a true reason for every other file."""
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -223,6 +224,60 @@ def test_an_animation_that_was_cut_is_no_shorter_video(tmp_path, name, share):
 
 
 # --- pictures of other formats ----------------------------------------------------------------------------------------
+
+
+def box(kind, *parts):
+    return (8 + sum(map(len, parts))).to_bytes(4) + kind + b"".join(parts)
+
+
+def full(kind, *parts, version=0, flags=0):
+    return box(kind, bytes([version]) + flags.to_bytes(3), *parts)
+
+
+def write_tiled_heic(path):
+    """Two tiles of 64 x 64, grey and white, side by side: a grid of ISO/IEC 23008-12."""
+    tiles = []
+    for shade in (40, 200):
+        with av.open(str(path), "w", format="mp4") as container:
+            stream = container.add_stream("libx265", rate=1, options={"x265-params": "log-level=none"})
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), shade, np.uint8))))
+            container.mux(stream.encode())
+        content = path.read_bytes()
+        config, coded = (content.index(kind) - 4 for kind in (b"hvcC", b"mdat"))
+        header = content[config : config + int.from_bytes(content[config : config + 4])]
+        tiles.append(content[coded + 8 : coded + int.from_bytes(content[coded : coded + 4])])
+    items = [*tiles, b"\0\0\0\1\0\x80\0\x40"]  # one row of two, 128 x 64
+    kinds = [b"hvc1", b"hvc1", b"grid"]
+    sizes = [full(b"ispe", width.to_bytes(4), (64).to_bytes(4)) for width in (64, 128)]
+    properties = box(b"ipco", header, *sizes) + full(
+        b"ipma", b"\0\0\0\3", b"\0\1\2\x81\2", b"\0\2\2\x81\2", b"\0\3\1\3"
+    )
+    infos = [full(b"infe", bytes([0, n, 0, 0]), kind, b"\0", version=2) for n, kind in enumerate(kinds, 1)]
+    front = [
+        full(b"hdlr", bytes(4), b"pict", bytes(13)),
+        full(b"pitm", b"\0\3"),
+        full(b"iinf", b"\0\3", *infos),
+        full(b"iref", box(b"dimg", b"\0\3\0\2\0\1\0\2")),
+        box(b"iprp", properties),
+    ]
+    brand = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
+    place, located = len(brand) + len(full(b"meta", *front)) + 16 + 3 * 14 + 8, b""
+    for number, item in enumerate(items, 1):
+        located += bytes([0, number, 0, 0, 0, 1]) + place.to_bytes(4) + len(item).to_bytes(4)
+        place += len(item)
+    meta = full(b"meta", *front, full(b"iloc", b"\x44\0\0\3", located))
+    path.write_bytes(brand + meta + box(b"mdat", *items))
+    return path
+
+
+def test_a_picture_in_tiles_is_unsupported_and_never_one_of_its_tiles(tmp_path):
+    path = write_tiled_heic(tmp_path / "phone.heic")
+    with av.open(str(path)) as container:
+        assert [(stream.width, stream.height) for stream in container.streams.video] == [(64, 64)] * 2
+        assert len(list(container.decode(video=0))) == 1
+    with pytest.raises(VideoError, match=r"unsupported: its picture lies in tiles.*convert it to JPEG or PNG"):
+        probe(path)
 
 
 @pytest.mark.parametrize("options", [{}, {"still": True}], ids=["among videos", "among pictures"])
