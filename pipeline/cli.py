@@ -3,6 +3,7 @@
 Imports happen inside the verbs: a plan should not pay for a deep-learning library.
 """
 
+import errno
 import json
 import os
 import sys
@@ -24,6 +25,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 # Files and classes are called as users please: "cam[red]1.webm" is a name, no markup.
 console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
 
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 FEATURES, RUNS = Path("features"), Path("runs")
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_TRIES = 5.0
@@ -55,9 +57,11 @@ def main() -> None:
     """Runs a verb; an error that a user can mend is one message without a traceback."""
     try:
         app()
-    except (ValueError, RuntimeError, FileNotFoundError) as error:
-        # Every error of ours carries its remedy and comes from one of our modules; anything else is a bug.
-        if not type(error).__module__.startswith("pipeline."):
+    except Exception as error:
+        # Every error of ours carries its remedy and comes from one of our modules; a disk that is full or may not be
+        # written is its owner's to mend; anything else is a bug.
+        ours = type(error).__module__.startswith("pipeline.")
+        if not ours and not (isinstance(error, OSError) and error.errno in OF_THE_DISK):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

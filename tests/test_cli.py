@@ -1,5 +1,6 @@
 """Claims about the verbs that need no video and no network: what they print and what they leave alone."""
 
+import errno
 import json
 import sys
 from pathlib import Path
@@ -10,9 +11,12 @@ import typer
 from typer.testing import CliRunner
 
 from pipeline import cli
+from pipeline.backbones import BackboneError
 from pipeline.cli import app
 from pipeline.config import feature_dir, parse_params
-from pipeline.store import ShardWriter, StoreBusy
+from pipeline.datasets import DatasetError
+from pipeline.extraction import ExtractionFailed
+from pipeline.store import ShardWriter, StoreBusy, StoreCorrupt, StoreFull, StoreMissing
 from pipeline.training.run_folder import only_writer
 
 DOCUMENT = {
@@ -131,6 +135,39 @@ def store(directory: Path) -> Path:
         writer.put("a", {"t": np.ones(2, np.float16)}, {})
         writer.finish()
     return directory
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        StoreFull(errno.ENOSPC, "features/set/dino/shard-000: the disk is full; free some space and run again"),
+        StoreCorrupt("features/set/dino: sample 'a' does not fit its crc32c; extract it again"),
+        StoreMissing("features/set/dino/shard-000.json is not there; extract it first"),
+        ExtractionFailed("features/set/dino: 2 of 3 samples failed"),
+        DatasetError("pictures holds no picture; correct the root"),
+        BackboneError("no such weights; download them"),
+        OSError(errno.ENOSPC, "No space left on device", "features/set/manifest.parquet"),
+        PermissionError(errno.EACCES, "Permission denied", "features/set"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_a_user_can_mend_is_one_line_and_no_traceback(project, monkeypatch, capsys, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr("pipeline.extraction.extract", fails)
+    said = refused(monkeypatch, capsys, "extract", "set", "dino", "--shard", "0")
+    assert said == f"error: {error}\n"
+
+
+def test_what_no_user_can_mend_keeps_its_traceback(project, monkeypatch):
+    def fails(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("pipeline.extraction.extract", fails)
+    monkeypatch.setattr(sys, "argv", ["pipeline", "extract", "set", "dino", "--shard", "0"])
+    with pytest.raises(OSError, match="Input/output error"):
+        cli.main()
 
 
 def test_prune_lists_what_no_params_refer_to_and_removes_it_only_when_told(project):

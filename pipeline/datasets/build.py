@@ -1,6 +1,7 @@
 """Builds a data set's manifest: digests, facts and verdicts of every sample. Knows no store and no backbone."""
 
 import hashlib
+import itertools
 import os
 import stat
 import time
@@ -19,7 +20,7 @@ from pipeline.datasets.annotations import read_annotations, read_labels, video_p
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
 from pipeline.datasets.labels import Labels, digest_of
 from pipeline.datasets.manifest import FACTS, FACTS_VERSION, SCHEMA, to_frame
-from pipeline.datasets.map_files import map_digests, mask_paths
+from pipeline.datasets.map_files import MapFinding, map_digests, mask_paths
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.quality import NOUNS, summarise
 from pipeline.datasets.rates import expect_label_rate, time_frames
@@ -46,6 +47,17 @@ class Job(NamedTuple):
     path: str
     home: str | None  # the real folder that a link must not leave; None where links may lead anywhere
     remembered: Finding | None
+    still: bool = False  # the first frame of a picture that moves is meant
+
+
+class MapJob(NamedTuple):
+    """One map to look at, and the real folder that a link must not leave, or None."""
+
+    path: str
+    home: str | None
+
+
+AnyJob, AnyFinding = Job | MapJob, Finding | MapFinding
 
 
 def build_manifest(
@@ -74,7 +86,7 @@ def build_manifest(
     Raises:
         DatasetError: the annotations or a file of labels cannot be used, labels are at another rate than `label_fps`,
             the videos' folder is absent or outside the root, not one video lies where a layout of many places looks
-            for it, a worker died.
+            for it.
     """
     annotations = read_annotations(dataset)
     annotations["path"], absent = _located(dataset, annotations)
@@ -84,6 +96,7 @@ def build_manifest(
         annotations["map_digest"] = pd.Series(map_digests(dataset, annotations["map"].tolist()), dtype=object)
     labels = read_labels(dataset, annotations["sample"].tolist())
     known = labels.metadata(dataset) if labels else {}
+    maps: dict[str, MapFinding] = {}
     say = _Progress(len(annotations), NOUNS[dataset.kind], progress)
     if dataset.kind == "text":
         findings = [Finding("ok", hashlib.sha256(text.encode()).hexdigest()) for text in annotations["sample"]]
@@ -99,6 +112,7 @@ def build_manifest(
             say(chunk)
         of_file = dict(zip(paths, looked, strict=True))
         findings = [of_file[path] for path in annotations["path"]]
+        maps = _looked_at_maps(dataset, annotations, workers)
     findings, annotations["uneven"] = _timed(dataset, annotations, labels, findings, previous)
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
     shards = assign_shards(annotations["sample"].tolist(), assigned, dataset.shard_size)
@@ -110,7 +124,7 @@ def build_manifest(
     sentences = (finding.detail.replace(folder, "") for finding in findings)
     details = dict(zip(annotations["sample"], sentences, strict=True))
     details |= {sample: f"{' or '.join(paths)} does not exist" for sample, paths in absent.items()}
-    asked = {**annotations.attrs, "notes": labels.notes if labels else {}, "label_fps": dataset.label_fps}
+    asked = {**annotations.attrs, "notes": labels.notes if labels else {}, "label_fps": dataset.label_fps, "maps": maps}
     return frame, summarise(frame, dataset.kind, asked, details)
 
 
@@ -135,6 +149,18 @@ def _located(dataset: Dataset, annotations: pd.DataFrame) -> tuple[list[str | No
     return [path or places[sample][0] for sample, path in there.items()], absent
 
 
+def _looked_at_maps(dataset: Dataset, annotations: pd.DataFrame, workers: int) -> dict[str, MapFinding]:
+    """What is found in each map that can be read, by its path."""
+    if "map" not in annotations:
+        return {}
+    read = zip(annotations["map"], annotations["map_digest"], strict=True)
+    paths, home = list(dict.fromkeys(path for path, digest in read if digest)), home_of(dataset)
+    jobs = [MapJob(os.path.join(dataset.root, path), home) for path in paths]
+    # A few are read sooner than a process starts.
+    chunks = _examine_all(jobs, workers if len(jobs) > CHUNK else 0)
+    return dict(zip(paths, itertools.chain.from_iterable(chunks), strict=True))
+
+
 def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
     """What is known of a sample without a video."""
     if sample in labels.segments:
@@ -144,7 +170,8 @@ def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
 
 def _jobs(dataset: Dataset, paths: Sequence[str], previous: pd.DataFrame | None) -> list[Job]:
     folder, home, remembered = check_folder(dataset), home_of(dataset), _remembered(previous)
-    return [Job(os.path.join(folder, path), home, remembered.get(path)) for path in paths]
+    still = dataset.kind == "image"
+    return [Job(os.path.join(folder, path), home, remembered.get(path), still) for path in paths]
 
 
 def _remembered(previous: pd.DataFrame | None) -> dict[str, Finding]:
@@ -212,7 +239,7 @@ def manifest_frame(
 def examine(job: Job) -> Finding:
     """Looks at one file; whatever is wrong with it becomes its status, never an exception."""
     # Here and not at the top: the face of this package is imported at plan time, where no decoder should be loaded.
-    from pipeline.video import VideoError, probe
+    from pipeline.video import VideoError, blaming, probe
 
     digest, seen = "", {}
     try:
@@ -236,7 +263,8 @@ def examine(job: Job) -> Finding:
         if not digest:
             with open(job.path, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        facts = probe(Path(job.path))
+        with blaming(Path(job.path), passing=(OSError,)):
+            facts = probe(Path(job.path), job.still)
         return Finding("ok", digest, tuple(getattr(facts, name) for name in FACTS), **seen)
     except FileNotFoundError:
         return Finding("missing", detail=f"{job.path} does not exist")
@@ -246,31 +274,67 @@ def examine(job: Job) -> Finding:
         return Finding("unreadable", digest, **seen, detail=f"{job.path} cannot be read: {error.strerror}")
 
 
+def examine_map(job: MapJob) -> MapFinding:
+    """Looks at one map, all of it; whatever is wrong with it becomes its finding, never an exception."""
+    from pipeline.datasets.map_content import MapError, open_map
+
+    try:
+        found = open_map(Path(job.path), job.home)
+    except MapError as error:
+        return MapFinding(refused=str(error))
+    except Exception as error:  # as of any file: nobody else's manifest waits for what these bytes do
+        return MapFinding(refused=f"cannot be read: {type(error).__name__}: {error}; export it again")
+    return MapFinding(found.largest, found.unit)
+
+
 # --- all files --------------------------------------------------------------------------------------------------------
 
 
-def _examine_chunk(jobs: list[Job]) -> list[Finding]:
-    return [examine(job) for job in jobs]
+def _examine_chunk(jobs: list[AnyJob]) -> list[AnyFinding]:
+    return [examine_map(job) if isinstance(job, MapJob) else examine(job) for job in jobs]
 
 
-def _examine_all(jobs: list[Job], workers: int) -> Iterator[list[Finding]]:
+def _examine_all(jobs: list[AnyJob], workers: int) -> Iterator[list[AnyFinding]]:
     """Findings in the order of `jobs`, a chunk at a time, whatever the number of workers."""
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     if workers == 0:
         yield from map(_examine_chunk, chunks)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        done = 0
-        try:
-            for findings in pool.map(_examine_chunk, chunks):
-                yield findings
-                done += 1
-        except BrokenProcessPool:
-            first = chunks[done][0].path
-            raise DatasetError(
-                f"a worker died (out of memory, or a crash in the decoder) at {first} or one of the {workers * CHUNK} "
-                "files after it; rebuild with 0 workers to see which, and remove that file"
-            ) from None
+    done = 0
+    while done < len(chunks):
+        with _workers(workers) as pool:
+            try:
+                for findings in pool.map(_examine_chunk, chunks[done:]):
+                    yield findings
+                    done += 1
+                return
+            except BrokenProcessPool:
+                pass
+        # A worker died at this chunk, or at one of those that the others had: the first is looked at file by file.
+        yield _one_by_one(chunks[done])
+        done += 1
+
+
+def _workers(count: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(count, mp_context=get_context("spawn"))
+
+
+def _one_by_one(jobs: Sequence[AnyJob]) -> list[AnyFinding]:
+    """Findings of files of which one may end the process that looks at it: that is its status then, and no other's."""
+    found: list[AnyFinding] = []
+    while len(found) < len(jobs):
+        with _workers(1) as pool:
+            try:
+                for one in pool.map(_examine_chunk, [[job] for job in jobs[len(found) :]]):
+                    found += one
+            except BrokenProcessPool:
+                found.append(_deadly(jobs[len(found)]))
+    return found
+
+
+def _deadly(job: AnyJob) -> AnyFinding:
+    why = "ends the process that reads it (a crash, or out of memory); write it anew"
+    return MapFinding(refused=why) if isinstance(job, MapJob) else Finding("decode_error", detail=f"{job.path} {why}")
 
 
 class _Progress:

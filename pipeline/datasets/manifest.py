@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.datasets.names import DatasetError
 
 # Bumped by hand when pipeline.video.probe comes to other facts or verdicts: remembered ones are then taken afresh.
-FACTS_VERSION = 2
+FACTS_VERSION = 3
 
 FACTS = {
     "duration": pa.float64(),  # seconds

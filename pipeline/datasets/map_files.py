@@ -8,10 +8,19 @@ import os
 import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from pipeline.config import Dataset
 from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.names import DatasetError
+
+
+class MapFinding(NamedTuple):
+    """What is known of one map: its largest number and what its numbers are divided by, or why it is no map."""
+
+    largest: float = 0.0
+    unit: float = 1.0
+    refused: str = ""
 
 
 def mask_paths(dataset: Dataset, paths: Sequence[str]) -> list[str | None]:

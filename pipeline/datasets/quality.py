@@ -6,11 +6,16 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.datasets.map_files import MapFinding
+
 SHOWN = 20  # samples named in each list; the counts are always complete
 SIZES_SHOWN = 10
 NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
 LENGTH_STEPS = (1, 5, 25)  # frames by which labels and video differ, as the report counts them
 LABEL_SPREADS = ("frames_a_video", "segments_a_video")
+# What maps are divided by but for floats, whose unit may be anything; a map that stays below FAINT_MAP deserves a look.
+UNITS = tuple(2**bits - 1 for bits in (1, 8, 10, 12, 14, 16))
+FAINT_MAP = 0.1
 SPREADS = ("duration", "fps", "frames", "width", "height", "file_bytes", "characters", "words")
 
 
@@ -22,7 +27,7 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
         kind: "video", "image" or "text": what a sample is.
         attrs: what the annotations tell beside their rows. Of videos `listed_twice`, [sample, split that counts, split
             ignored] of each id that they repeat, `notes` on labels of frames and `label_fps` (None: one a frame); of
-            pictures `ignored`, {suffix: count} of the files that are none.
+            pictures `ignored`, {suffix: count} of the files that are none; of both `maps`, what was found in each map.
         details: a sentence for the samples that are not ok.
 
     Returns:
@@ -40,7 +45,7 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
         "ok": len(ok),
         "splits": {split: _counts(rows["status"]) for split, rows in frame.groupby("split", sort=False)},
         "not_ok": _not_ok(frame, details),
-        **_of_maps(frame),
+        **_of_maps(frame, attrs.get("maps", {})),
     }
     return report | {"video": _of_videos, "image": _of_pictures, "text": _of_texts}[kind](frame, ok, attrs)
 
@@ -155,14 +160,27 @@ def _uneven(both: pd.DataFrame, labels: pd.Series, label_fps: float | None) -> d
     return {"count": len(found), "samples": samples}
 
 
-def _of_maps(frame: pd.DataFrame) -> dict[str, Any]:
-    """`maps`: how many samples have one, by split and clinician, which cannot be read, and how many patients; or {}."""
+def _of_maps(frame: pd.DataFrame, found: Mapping[str, MapFinding]) -> dict[str, Any]:
+    """`maps`: how many samples have one, by split and clinician, which cannot be read, and how many patients; or {}.
+
+    Of those that can be read the `units` {what their numbers are divided by: how many}, where floats that are divided
+    by their own largest count as one; `largest`, the spread of each map's largest number in its unit; which are
+    `faint`, below FAINT_MAP everywhere, and `refused`, with the reason.
+    """
     if frame["map"].isna().all() and frame["patient"].isna().all():
         return {}
     unreadable = frame.loc[frame["map_digest"] == "", "sample"]
     splits = {split: rows for split, rows in frame.groupby("split", sort=False)}
+    refused = {path: of.refused for path, of in found.items() if of.refused}
+    maps = {path: of for path, of in found.items() if not of.refused}
+    largest = pd.Series({path: of.largest / of.unit for path, of in maps.items()}, dtype=float)
+    faint = largest[largest < FAINT_MAP]
     return {
         "maps": {
+            "units": _counts(pd.Series([_unit_name(of) for of in maps.values()], dtype=object)),
+            "largest": _spread(largest),
+            "faint": {"count": len(faint), "maps": faint.index[:SHOWN].tolist()},
+            "refused": {"count": len(refused), "maps": [list(item) for item in list(refused.items())[:SHOWN]]},
             "with": {split: int(rows["map"].notna().sum()) for split, rows in splits.items()},
             "without": {split: int(rows["map"].isna().sum()) for split, rows in splits.items()},
             "distinct": frame["map_digest"].replace("", None).nunique(),
@@ -171,6 +189,10 @@ def _of_maps(frame: pd.DataFrame) -> dict[str, Any]:
             "clinicians": _counts(frame["clinician"]),
         }
     }
+
+
+def _unit_name(found: MapFinding) -> str:
+    return f"{found.unit:g}" if found.unit.is_integer() and found.unit in UNITS else "its largest"
 
 
 def _sums(counts: pd.DataFrame) -> dict[str, int]:
@@ -348,6 +370,13 @@ def _map_lines(maps: Mapping[str, Any]) -> list[str]:
         f"Samples with a map: {_listing(maps['with'])}; without: {_listing(maps['without'])}; {maps['distinct']} "
         "different maps.",
         f"Maps that cannot be read: {bad['count']}" + "".join(f", {sample}" for sample in bad["samples"]) + ".",
+        f"Their numbers are divided by: {_listing(maps['units'])}; the largest of each is then "
+        f"{maps['largest']['min']} to {maps['largest']['max']}, median {maps['largest']['median']}.",
+        f"Maps that stay below {FAINT_MAP} everywhere, of which the unit may be wrong or which are empty: "
+        f"{maps['faint']['count']}" + "".join(f", {path}" for path in maps["faint"]["maps"]) + ".",
+        f"Maps that are refused: {maps['refused']['count']}"
+        + "".join(f"; {path} {why}" for path, why in maps["refused"]["maps"])
+        + ".",
         f"Patients: {_listing(maps['patients'])}. Samples of each clinician: {_listing(maps['clinicians'])}.",
     ]
 

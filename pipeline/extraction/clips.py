@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 from pipeline.backbones import Preprocessor
 from pipeline.config import PixelFeature
 from pipeline.datasets import ShardSample
-from pipeline.video import VideoError, VideoFacts, read_frames, sampling_times
+from pipeline.video import VideoError, VideoFacts, blaming, read_frames, sampling_times
 
 MESSAGE_BYTES = 16 << 20
 MOST_SAMPLES = 32  # of a message: so that small pictures come early, too
@@ -119,16 +119,18 @@ class ClipSource:
         self, row: ShardSample, facts: VideoFacts, lanes: Mapping[int, View]
     ) -> dict[int, tuple[Clip, Tensor | None]]:
         """One decode for all of `lanes`."""
-        times = {lane: view.times(facts) for lane, view in lanes.items()}
-        union = np.unique(np.concatenate(list(times.values())))
-        frames = read_frames(self.folder / str(row.path), union, self.decoder, facts)
-        seen = {}
-        for lane, view in lanes.items():
-            places = np.searchsorted(union, times[lane])
-            own = frames if np.array_equal(places, np.arange(len(union))) else frames[places]
-            pixels = torch.from_numpy(view.preprocess(own))
-            seen[lane] = Clip(row.sample, tuple(times[lane].tolist())), pixels
-        return seen
+        path = self.folder / str(row.path)
+        with blaming(path):
+            times = {lane: view.times(facts) for lane, view in lanes.items()}
+            union = np.unique(np.concatenate(list(times.values())))
+            frames = read_frames(path, union, self.decoder, facts)
+            seen = {}
+            for lane, view in lanes.items():
+                places = np.searchsorted(union, times[lane])
+                own = frames if np.array_equal(places, np.arange(len(union))) else frames[places]
+                pixels = torch.from_numpy(view.preprocess(own))
+                seen[lane] = Clip(row.sample, tuple(times[lane].tolist())), pixels
+            return seen
 
 
 def _failed(row: ShardSample, error: VideoError) -> Clip:

@@ -141,11 +141,23 @@ class RowLane(_Lane):
         super().__init__(*shared)
         self.wanted = self.pending
         self._left = [len(self.pending.intersection(batch)) for batch in self.batches]
-        self._failed = 0
+        self._given_up = ""  # the sample whose further pieces are of no use
         self._held: Fields = {}
+        sizes = getattr(self.backbone, "stream_sizes", {})
+        self._varying = any(None in size for size in sizes.values())
 
     def take(self, piece: Piece) -> Iterator[Task]:
-        yield partial(self._write, piece, self._rows(piece))
+        if piece.sample == self._given_up:
+            return
+        try:
+            rows = self._rows(piece)
+        except Exception as error:
+            if not self._varying:
+                raise
+            # The video's own shape decides what is computed: it is this sample that does not fit.
+            self._given_up, rows = piece.sample, {}
+            piece = Piece(piece.lane, piece.sample, reason=f"{type(error).__name__}: {error}")
+        yield partial(self._write, piece, rows)
 
     def _rows(self, piece: Piece) -> Mapping[str, Any]:
         """The rows of each field; nothing for a sample that failed."""

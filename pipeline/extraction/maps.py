@@ -12,8 +12,8 @@ import numpy as np
 from pipeline.config import Params, PixelFeature
 from pipeline.datasets import NO_MAP, ShardSample, video_folder
 from pipeline.datasets.folders import home_of
+from pipeline.datasets.map_content import MapError, MapFile, open_map
 from pipeline.extraction.made import Made
-from pipeline.extraction.map_files import MapError, MapFile, open_map
 from pipeline.extraction.progress import ExtractionError
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError, VideoFacts, frame_starts, frames_at, sampling_times
@@ -26,8 +26,7 @@ class Maps:
     """Each sample's map, (C, P, R, Q) in [0, 1]: of each cell the mean over its part of the frame, and over the frames
     of its step.
 
-    Beside the source's notes a sample has `map_scale`: what the file's numbers were divided by. That is 255 for bytes,
-    the largest number of floats that go beyond 1 or stay far below, and otherwise 1.
+    Beside the source's notes a sample has `map_scale`: what the file's numbers were divided by, as `map_content` tells.
 
     Args:
         params: holds the data set, the feature and its source.
@@ -69,9 +68,13 @@ class Maps:
                 continue
             times_PF = self._times(row, source.meta(sample)["times"])
             try:
-                yield self._made(row, VideoFacts(**row.facts), times_PF)
+                made = self._made(row, VideoFacts(**row.facts), times_PF)
             except MapError as error:
-                yield Made(reason=f"the map {row.map} of {row.path} {error}")
+                made = Made(reason=f"the map {row.map} of {row.path} {error}")
+            except Exception as error:  # whatever the bytes of one map do, they end no shard
+                cause = f"{type(error).__name__}: {error}"
+                made = Made(reason=f"the map {row.map} of {row.path} cannot be read: {cause}; export it again")
+            yield made
 
     def _made(self, row: ShardSample, facts: VideoFacts, times_PF: np.ndarray) -> Made:
         found = open_map(Path(self.dataset.root, row.map), self.home)

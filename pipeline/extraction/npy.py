@@ -82,7 +82,7 @@ def read_frames_file(path: Path, width: int, orientation: str) -> np.ndarray:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"missing: {path} does not exist") from None
-    except (OSError, EOFError, ValueError) as error:
+    except Exception as error:  # a header is parsed, and sizes in it are believed: any kind may come of it
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"unreadable: {path} is no array of numbers in a whole .npy file ({cause})") from None
     shape = f"({width}, T)" if orientation == "DT" else f"(T, {width})"

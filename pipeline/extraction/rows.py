@@ -17,12 +17,13 @@ from torch import Tensor
 from pipeline.backbones import Preprocessor
 from pipeline.config import PixelFeature
 from pipeline.datasets import ShardSample
-from pipeline.store import FeatureStore
-from pipeline.video import VideoError, VideoFacts, iterate_frames, sampling_times
+from pipeline.store import FeatureStore, StoreError
+from pipeline.video import VideoError, VideoFacts, blaming, iterate_frames, sampling_times
 
 # Fixed, since which windows share a batch may decide the last bits of a row.
 PIECE = 64
 DECODED_BYTES = 64 << 20  # native frames at once in a process
+MOST_ROWS = 1 << 24  # of a sample, a week at 25 a second: time stamps that promise more are broken
 
 Streams = dict[str, Tensor]
 
@@ -176,6 +177,11 @@ class RowSource:
         times = {}
         for lane in lanes:
             view = self.views[lane]
+            fps = view.feature.sampling.fps
+            if facts.duration * fps > MOST_ROWS:
+                reason = f"unsupported: its time stamps span {facts.duration:g} s, too long at {fps:g} rows a second"
+                yield Piece(lane, row.sample, reason=f"{reason}; write it anew with true ones")
+                continue
             own = sampling_times(view.feature.sampling, facts.duration)
             if reason := view.flow and view.flow.reason(row.sample, len(own)):
                 yield Piece(lane, row.sample, reason=reason)
@@ -194,11 +200,12 @@ class RowSource:
         """By lane, the pieces from row `begin` on, from one decode for all of them."""
         cutters = {lane: Cutter(self.views[lane], len(own)) for lane, own in times.items()}
         try:
-            for lane, frames in self._frames(row, facts, times):
-                pixels = torch.from_numpy(self.views[lane].preprocess(frames))
-                for start, around in cutters[lane].feed(pixels):
-                    if start >= begin[lane]:
-                        yield self._piece(row.sample, lane, start, len(times[lane]), around)
+            with blaming(self.folder / str(row.path), passing=(StoreError,)):  # that of its flow
+                for lane, frames in self._frames(row, facts, times):
+                    pixels = torch.from_numpy(self.views[lane].preprocess(frames))
+                    for start, around in cutters[lane].feed(pixels):
+                        if start >= begin[lane]:
+                            yield self._piece(row.sample, lane, start, len(times[lane]), around)
         except VideoError as error:
             for lane, start in [(lane, cutter.start) for lane, cutter in cutters.items() if not cutter.done]:
                 if len(times) == 1:

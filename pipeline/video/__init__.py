@@ -3,7 +3,7 @@
 A damaged file is a VideoError with its reason, never a plausible shorter video: `probe` decodes every file once.
 """
 
-from pipeline.video.facts import Reason, VideoError, VideoFacts
+from pipeline.video.facts import Reason, VideoError, VideoFacts, blaming
 from pipeline.video.frames import frame_starts, frames_at, iterate_frames, read_frames
 from pipeline.video.probing import probe
 from pipeline.video.sampling import sampling_times, segment_centres
@@ -12,6 +12,7 @@ __all__ = [
     "Reason",
     "VideoError",
     "VideoFacts",
+    "blaming",
     "frame_starts",
     "frames_at",
     "iterate_frames",

@@ -1,10 +1,12 @@
 """What is said of a video: its facts, or why it cannot be used. Knows no decoder."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-Reason = Literal["missing", "empty", "unreadable", "no_video", "short", "decode_error"]
+Reason = Literal["missing", "empty", "unreadable", "unsupported", "no_video", "short", "decode_error"]
 
 PICTURES = ("jpeg", "png", "webp", "bmp", "gif", "tiff")
 
@@ -29,7 +31,7 @@ class VideoFacts:
         frames: number of shown frames, counted by decoding.
         fps: frames a second as the container states it, else the mean; 0 where neither is known, and for a picture.
         width: in pixels as shown, that is after rotation; height likewise.
-        codec: its canonical name, such as "vp9"; a picture's format, such as "jpeg".
+        codec: its canonical name, such as "vp9"; a picture's format, such as "jpeg"; "gif" and "apng" of animations.
         rotation: degrees counter-clockwise by which decoded frames are turned to be shown: 0, 90, 180 or 270. Pictures
             are turned as they are read: 0.
         edit_list: some packets are to be decoded but not shown.
@@ -50,6 +52,23 @@ class VideoFacts:
     def still(self) -> bool:
         """Whether it is a picture file."""
         return self.codec in PICTURES and not self.duration
+
+
+@contextmanager
+def blaming(path: Path, passing: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+    """Whatever one file's bytes make a library raise becomes that file's VideoError, so that no other pays for it.
+
+    Args:
+        path: the file.
+        passing: errors that are not of its making, such as those of a store that is read beside it.
+    """
+    try:
+        yield
+    except (VideoError, *passing):
+        raise
+    except Exception as error:  # which kinds there are, only the libraries know
+        cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise VideoError(path, "decode_error", f"{cause}; fetch it again, or encode it anew") from error
 
 
 def must_hold_bytes(path: Path) -> None:

@@ -18,7 +18,7 @@ from av.video.reformatter import VideoReformatter
 
 from pipeline.video.facts import VideoError, VideoFacts, must_hold_bytes
 from pipeline.video.pictures import read_picture
-from pipeline.video.probing import clock, opened, probe
+from pipeline.video.probing import as_rgb, clock, opened, probe
 from pipeline.video.sampling import ROUNDING
 
 Decoder = Literal["decord", "pyav"]
@@ -176,7 +176,7 @@ def _with_pyav(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) -> 
             due = bisect_left(waiting, end, lo=done)
             if due == done:
                 continue
-            rgb = np.rot90(convert.reformat(frame, format="rgb24", threads=1).to_ndarray(), facts.rotation // 90)
+            rgb = np.rot90(as_rgb(path, convert, frame), facts.rotation // 90)
             if rgb.shape != out.shape[1:]:
                 raise _changed(path, f"frames of {rgb.shape[1]} x {rgb.shape[0]}", facts)
             while done < due:

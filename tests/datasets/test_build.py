@@ -9,7 +9,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+import pipeline.video
 from pipeline.config import Dataset, file_digest
 from pipeline.datasets import (
     DatasetError,
@@ -38,9 +40,9 @@ def without_looking(monkeypatch) -> list[str]:
         looked_at.append(f"hash {Path(stream.name).name}")
         return original_digest(stream, name)
 
-    def probing(path):
+    def probing(path, still):
         looked_at.append(f"probe {path.name}")
-        return probe(path)
+        return probe(path, still)
 
     original_digest = build.hashlib.file_digest
     monkeypatch.setattr("hashlib.file_digest", hashing)
@@ -222,14 +224,46 @@ def test_progress_lines_are_seconds_apart(make_set, monkeypatch):
     assert lines[0] == "3 of 7 videos looked at, 0 not ok, 0.5 videos/s, 8 s left"
 
 
-def die(jobs):
-    os._exit(1)
+def dies_at_the_second(jobs):
+    if any(job.path.endswith("2.webm") for job in jobs):
+        os._exit(1)
+    return [build.examine(job) for job in jobs]
 
 
-def test_a_worker_that_dies_is_an_error_that_names_where(make_set, monkeypatch):
-    monkeypatch.setattr(build, "_examine_chunk", die)
-    with pytest.raises(DatasetError, match=r"a worker died .*1\.webm"):
-        build_manifest(make_set(train=["1", "2"]), workers=1)
+def test_a_file_that_ends_its_worker_fails_alone(make_set, monkeypatch):
+    monkeypatch.setattr(build, "_examine_chunk", dies_at_the_second)
+    monkeypatch.setattr(build, "CHUNK", 3)
+    frame, quality = build_manifest(make_set(train=["1", "2", "3", "4"]), workers=1)
+    assert statuses(frame) == {"1": "ok", "2": "decode_error", "3": "ok", "4": "ok"}
+    (told,) = quality["not_ok"]["decode_error"]["samples"]
+    assert told["detail"].startswith("2.webm ends the process that reads it")
+
+
+def test_whatever_a_decoder_raises_is_the_status_of_that_file(make_set, monkeypatch):
+    def raises(path, still):
+        if path.name == "2.webm":
+            raise kinds.pop()
+        return probe(path, still)
+
+    kinds = [MemoryError(), OverflowError("too large"), RuntimeError("no codec")]
+    monkeypatch.setattr(pipeline.video, "probe", raises)
+    for wanted in ("RuntimeError: no codec", "OverflowError: too large", "MemoryError"):
+        frame, quality = build_manifest(make_set(train=["1", "2", "3"]))
+        assert statuses(frame) == {"1": "ok", "2": "decode_error", "3": "ok"}
+        assert wanted in quality["not_ok"]["decode_error"]["samples"][0]["detail"]
+
+
+def test_an_animation_is_a_video_among_videos_and_its_first_frame_among_pictures(make_set, tmp_path):
+    shades = [Image.new("RGB", (32, 32), (shade, 0, 0)) for shade in (0, 100, 200)]
+    dataset = make_set(train=["1"])
+    shades[0].save(Path(dataset.root, "1.webm"), "GIF", save_all=True, append_images=shades[1:], duration=100)
+    (tmp_path / "pictures").mkdir()
+    shutil.copy(Path(dataset.root, "1.webm"), tmp_path / "pictures" / "1.gif")
+    among_videos, _ = build_manifest(dataset)
+    among_pictures, _ = build_manifest(Dataset(layout="images", root=str(tmp_path / "pictures")))
+    for frame, frames, duration in ((among_videos, 3, 0.3), (among_pictures, 1, 0)):
+        assert (frame["status"][0], frame["frames"][0]) == ("ok", frames)
+        assert frame["duration"][0] == pytest.approx(duration)
 
 
 @pytest.mark.skipif(not CLIPS.exists(), reason=f"the shared clips are not at {CLIPS}")

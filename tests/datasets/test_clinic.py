@@ -3,7 +3,9 @@
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.config import Dataset
 from pipeline.datasets import (
@@ -100,6 +102,29 @@ def test_rows_of_one_video_share_one_look_at_it(whole, monkeypatch):
     frame, _ = build_manifest(whole, progress=lines.append)
     assert len(seen) == len(set(seen)) == 4 and lines[-1].startswith("4 of 4 videos looked at")
     assert frame.loc[0, "bytes"] == frame.loc[1, "bytes"]
+
+
+def test_the_report_says_the_range_of_the_maps_so_that_a_wrong_unit_is_seen(clips, tmp_path):
+    masks = {f"full{n}.npy": np.eye(4, dtype=np.uint8) * np.uint8(255) for n in range(3)}
+    masks |= {"ones.npy": np.eye(4, dtype=np.uint8), "labels.npy": np.eye(4, dtype=np.uint8) * np.uint8(3)}
+    masks |= {"floats.npy": np.eye(4) * 7.5, "none.npy": np.zeros((4, 4), bool)}
+    for name, mask in masks.items():
+        np.save(tmp_path / name, mask)
+    colours = Image.fromarray(np.eye(4, dtype=np.uint8), "P")
+    colours.putpalette([0, 0, 0, 128, 0, 0])
+    colours.save(tmp_path / "palette.png")
+    put(tmp_path, **{"videos/a.webm": clips[0]})
+    lines = (f"{name},a.webm,{name},x,p,c,train" for name in (*masks, "palette.png"))
+    _, quality = build_manifest(write(tmp_path, *lines))
+    found = quality["maps"]
+    assert found["units"] == {"255": 4, "1": 2, "its largest": 1}
+    assert found["largest"] == {"min": 0.0, "median": 1.0, "max": 1.0}
+    assert found["faint"] == {"count": 2, "maps": ["labels.npy", "none.npy"]}
+    ((path, why),) = found["refused"]["maps"]
+    assert path == "palette.png" and "palette gives a colour to each label" in why
+    text = quality_markdown(quality)
+    assert "divided by: 255 (4), 1 (2), its largest (1); the largest of each is then 0.0 to 1.0, median 1.0." in text
+    assert "Maps that are refused: 1; palette.png cannot be read: unsupported: its palette" in text
 
 
 def test_a_changed_map_changes_its_own_digest_and_nothing_else_of_the_manifest(whole, tmp_path):

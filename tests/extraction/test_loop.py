@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import torch
 from pipeline import backbones
 from pipeline.backbones.dinov3 import DinoV3
 from pipeline.config import feature_dir
-from pipeline.extraction import ExtractionError, ExtractionFailed
+from pipeline.datasets import ShardSample
+from pipeline.extraction import ExtractionError, ExtractionFailed, clips
 from pipeline.store import FeatureStore, ShardWriter
-from pipeline.video import read_frames, segment_centres
+from pipeline.video import probe, read_frames, segment_centres
 from tests.extraction.small import contents, kill_until_done, make_manifest, params_for, run, with_workers
 
 
@@ -102,6 +104,35 @@ def test_videos_that_cannot_be_read_are_failed_with_their_reason_and_the_rest_is
     store = FeatureStore(feature_dir(params, "small", "dino", tmp_path / "features"))
     assert set(store.failed) == {"5", "9", "11"}
     assert "missing" in store.failed["11"] and "short" in store.failed["9"]
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(95, "Operation not supported"), IndexError("out of range")])
+@pytest.mark.parametrize("place", ["reading", "preprocessing"])
+@pytest.mark.parametrize("features", [1, 2])
+def test_whatever_one_sample_s_bytes_raise_is_that_sample_s_failure(small_ssv2, monkeypatch, features, place, error):
+    def frames_of(path, times, *_):
+        if place == "reading" and path.name == "2.webm":
+            raise error
+        return np.full((len(times), 4, 4, 3), int(path.stem), np.uint8)
+
+    def preprocess(frames):
+        if place == "preprocessing" and frames.flat[0] == 2:
+            raise error
+        return np.zeros((len(frames), 3, 4, 4), np.float32)
+
+    monkeypatch.setattr(clips, "read_frames", frames_of)
+    facts = asdict(probe(small_ssv2 / "1.webm"))
+    rows = [ShardSample(sample, "", f"{sample}.webm", facts, "ok") for sample in "123"]
+    view = clips.View(params_for(small_ssv2).features["dino"], preprocess, frozenset("123"))
+    messages = list(clips.ClipSource(small_ssv2, rows, [view] * features).messages(0))
+    assert len(messages) == features
+    for message in messages:
+        assert len(message.inputs) == 2
+        reasons = {clip.sample: clip.reason for clip in message.clips}
+        assert reasons.pop("2").startswith(
+            f"decode_error: {small_ssv2 / '2.webm'}: decode_error: {type(error).__name__}"
+        )
+        assert reasons == {"1": "", "3": ""}
 
 
 def test_more_failures_than_allowed_end_the_job_with_a_table_and_lose_nothing(damaged, tmp_path):

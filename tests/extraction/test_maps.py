@@ -11,9 +11,9 @@ from PIL import Image
 from pipeline import backbones
 from pipeline.config import ParamsError, feature_dir, feature_key, parse_params
 from pipeline.datasets import NO_MAP, map_digest_of, read_manifest, shard_digest, write_manifest
+from pipeline.datasets.map_content import MapError, MapFile, open_map
 from pipeline.datasets.map_files import map_digests
-from pipeline.extraction import ExtractionError, derive, extract
-from pipeline.extraction.map_files import MapError, MapFile
+from pipeline.extraction import ExtractionError, derive, extract, maps
 from pipeline.extraction.maps import area_means, refuse_misfit, shares
 from pipeline.extraction.progress import ExtractionFailed
 from pipeline.store import FeatureStore, verify
@@ -353,6 +353,33 @@ def test_a_map_that_does_not_fit_fails_by_its_name_and_its_video_s_and_counts(on
         one.derive(maps, max_failed=0.4)
 
 
+def test_whatever_one_map_s_bytes_raise_is_that_sample_s_failure(one, monkeypatch):
+    np.save(one.root / "1.npy", made_map(1))
+    np.save(one.root / "2.npy", made_map(2))
+
+    def breaks(path, home):
+        if path.name == "1.npy":
+            raise MemoryError("of a header that promises too much")
+        return open_map(path, home)
+
+    monkeypatch.setattr(maps, "open_map", breaks)
+    store = one.derive({"1": "1.npy", "2": "2.npy"})
+    assert store.samples == ["2"] and "the map 1.npy of 1.webm cannot be read: MemoryError" in store.failed["1"]
+
+
+def test_masks_of_0_and_1_on_tokens_are_those_of_0_and_255(one):
+    mask = made_map(2)[0] > 127
+    Image.fromarray(mask.astype(np.uint8)).save(one.root / "ones.png")
+    Image.fromarray(mask * np.uint8(255)).save(one.root / "full.png")
+    found = {}
+    for name, unit in (("ones", 1), ("full", 255)):
+        store = one.derive({"1": f"{name}.png", "2": f"{name}.png"})
+        found[name] = store.load("maps")
+        assert store.meta("2")["map_scale"] == unit
+    assert found["ones"].max() > 0.5
+    np.testing.assert_array_equal(found["ones"], found["full"])
+
+
 def test_a_map_of_one_channel_is_refused_where_colours_are_asked_for(one):
     np.save(one.root / "1.npy", made_map(1))
     assert "has 1 channels, expected 3" in one.derive({"1": "1.npy"}, channels=3).failed["1"]
@@ -362,7 +389,7 @@ def test_a_map_rounded_to_whole_pixels_fits_and_one_that_is_cut_does_not():
     def fits(height, width):
         facts = SimpleNamespace(frames=1, height=240, width=427)
         try:
-            refuse_misfit(MapFile(1, height, width, 1, False, 1.0, np.asarray), facts, 1)
+            refuse_misfit(MapFile(1, height, width, 1, False, 1.0, 1.0, np.asarray), facts, 1)
         except MapError:
             return False
         return True

@@ -5,6 +5,7 @@ import resource
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +15,9 @@ from safetensors.torch import save_file
 from pipeline import backbones
 from pipeline.backbones.i3d import I3D, I3DFrames
 from pipeline.config import FlowFeature, Preprocess, feature_dir
-from pipeline.datasets import ShardSample, read_manifest, shard_samples
-from pipeline.extraction import device, lanes, rows
-from pipeline.extraction.rows import PIECE, Cutter, Rows, RowSource, RowView
+from pipeline.datasets import ShardSample, read_manifest, shard_samples, write_manifest
+from pipeline.extraction import device, extract, lanes, rows
+from pipeline.extraction.rows import PIECE, Cutter, Piece, Rows, RowSource, RowView
 from pipeline.store import FeatureStore, StoreError, verify
 from pipeline.video import VideoError, iterate_frames, probe, read_frames
 from tests.conftest import write_clip, write_ssv2
@@ -338,6 +339,67 @@ def test_a_row_that_the_store_cannot_hold_fails_its_sample_by_name(world, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("names", [["flow"], ["flow", "slow"]], ids=["alone", "two rates"])
+def test_whatever_one_video_s_bytes_raise_is_that_sample_s_failure(world, tmp_path, monkeypatch, names):
+    params, _ = world
+
+    def breaking(path, *given):
+        for number, frames in enumerate(iterate_frames(path, *given)):
+            if path.name == "3.webm" and number == 1:
+                raise MemoryError
+            yield frames
+
+    monkeypatch.setattr(rows, "iterate_frames", breaking)
+    for name in names:
+        monkeypatch.setitem(params.features, name, params.features[name].model_copy(update={"max_failed": 0.2}))
+    run(params, tmp_path, names=names)
+    for name in names:
+        store = store_of(world, name, tmp_path)
+        assert store.samples == ["1", "2", "4", "5", "6"] and "MemoryError" in store.failed["3"]
+
+
+def test_time_stamps_that_promise_more_rows_than_any_video_has_fail_their_sample(world, tmp_path, monkeypatch):
+    params, _ = world
+    make_manifest(params, tmp_path)
+    path = tmp_path / "small" / "manifest.parquet"
+    frame = read_manifest(path)
+    frame.loc[frame["sample"] == "3", "duration"] = 1e12
+    write_manifest(frame, path)
+    monkeypatch.setitem(params.features, "flow", params.features["flow"].model_copy(update={"max_failed": 0.2}))
+    extract(params, "small", "flow", 0, tmp_path, lambda line: None)
+    assert "time stamps span 1e+12 s, too long at 12 rows a second" in store_of(world, "flow", tmp_path).failed["3"]
+
+
+def test_a_video_of_a_shape_that_its_backbone_cannot_take_fails_alone_and_a_fault_of_all_shapes_ends_the_job():
+    class Backbone:
+        def __init__(self, *sides):
+            self.stream_sizes = {"rgb": (3, *sides)}
+
+        def rows(self, streams):
+            if streams["rgb"].shape[-1] > 9:
+                raise RuntimeError("too wide")
+            return {"flow": streams["rgb"][:, 0].float()}
+
+    def lane(backbone):
+        writer = SimpleNamespace(pending=["a", "b", "c"])
+        return lanes.RowLane(
+            "flow", SimpleNamespace(batch=2), backbone, writer, [SimpleNamespace(sample=s) for s in "abc"]
+        )
+
+    def piece(sample, width, start=0):
+        return Piece(0, sample, 4, start, 5.0, Rows({"rgb": torch.zeros(2, 3, 4, width)}, (0, 0)))
+
+    taken = [(sample, width, start) for sample, width in (("a", 8), ("b", 12), ("c", 8)) for start in (0, 2)]
+    varying = lane(Backbone(None, None))
+    told = [task.args for one in taken for task in varying.take(piece(*one))]
+    assert [(args[0].sample, args[0].reason) for args in told] == [
+        ("a", ""), ("a", ""), ("b", "RuntimeError: too wide"), ("c", ""), ("c", "")
+    ]  # fmt: skip
+    fixed = lane(Backbone(4, 8))
+    with pytest.raises(RuntimeError, match="too wide"):
+        list(fixed.take(piece("b", 12)))
+
+
 def test_memory_does_not_grow_with_the_length_of_a_video(world, tmp_path):
     """Once it has taken what a few pieces need, a process that makes 120 MB more of them grows no further."""
     write_clip(tmp_path / "long.webm", 1, frames=4000, size=128)

@@ -78,25 +78,45 @@ def numbers(frames, left=0, top=4, step=16):
 
 
 def encode(
-    path, codec="libx264", n=24, fps=12, pts=None, rotation=None, cut=0, pixels="yuv420p", sizes=None, quick=True
+    path,
+    codec="libx264",
+    n=24,
+    fps=12,
+    pts=None,
+    rotation=None,
+    cut=0,
+    pixels="yuv420p",
+    quick=True,
+    lasts=None,
+    sound=0.0,
+    sound_codec="aac",
+    matrix=None,
 ):
     """Writes a clip of `n` numbered frames.
 
     `pts`: milliseconds of each frame (default: constant rate). `rotation`: into the display matrix. `cut`: the first
-    that many frames get times before zero, so that an mp4 gets an edit list that hides them.
+    that many frames get times before zero, so that an mp4 gets an edit list that hides them. `lasts`: milliseconds of a
+    frame by its number, which each packet then states. `sound`: seconds of it. `matrix`: H.273 coefficients.
     """
     unit = Fraction(1, fps) if pts is None else Fraction(1, 1000)
     with av.open(str(path), "w", options={"avoid_negative_ts": "disabled"} if cut else {}) as container:
-        stream = container.add_stream(codec, rate=fps, options=QUICK.get(codec, {}) if quick else {})
+        options = (QUICK.get(codec, {}) if quick else {}) | ({} if lasts is None else {"bf": "0"})
+        stream = container.add_stream(codec, rate=fps, options=options)
         stream.width, stream.height, stream.pix_fmt = 128, 96, pixels
         stream.codec_context.time_base = unit
         if rotation is not None:
             stream.set_display_rotation(rotation)
+        if matrix is not None:
+            stream.codec_context.colorspace = matrix
+        if sound:
+            heard = container.add_stream(sound_codec, rate=44100)
 
         def write(packets):
             for packet in packets:
                 shift = int(Fraction(cut, fps) / packet.time_base)
                 packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                if lasts is not None:
+                    packet.duration = round(lasts[pts.index(packet.pts)] / 1000 / packet.time_base)
                 container.mux(packet)
 
         for number in range(n):
@@ -104,6 +124,13 @@ def encode(
             frame.pts, frame.time_base = (number if pts is None else pts[number]), unit
             write(stream.encode(frame))
         write(stream.encode(None))
+        if sound:
+            size = heard.codec_context.frame_size
+            for number in range(int(sound * 44100 / size)):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, size), np.float32), format="fltp", layout="mono")
+                frame.rate, frame.pts, frame.time_base = 44100, number * size, Fraction(1, 44100)
+                container.mux(heard.encode(frame))
+            container.mux(heard.encode(None))
     return path
 
 

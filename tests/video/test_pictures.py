@@ -1,5 +1,6 @@
 """Pictures are one-frame videos: upright RGB from whatever folders hold, a true reason for every other file."""
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -156,12 +157,142 @@ def test_one_pixel_is_a_picture(tmp_path):
     np.testing.assert_array_equal(shown(path), COLOURS[:1, :1])
 
 
-@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
-def test_a_moving_picture_shows_its_first_frame(tmp_path, name):
-    grey = [Image.fromarray(np.full((40, 60, 3), level, np.uint8)) for level in (200, 100, 50)]
-    path = saved(tmp_path / name, grey[0], save_all=True, append_images=grey[1:], duration=100)
-    assert probe(path).frames == 1
-    assert np.abs(shown(path).astype(int) - 200).max() <= 2
+# --- pictures that move -----------------------------------------------------------------------------------------------
+
+LEVELS = (200, 100, 50)
+
+
+def moving(path, levels=LEVELS, **options):
+    grey = [Image.fromarray(np.full((40, 60, 3), level, np.uint8)) for level in levels]
+    return saved(path, grey[0], save_all=True, append_images=grey[1:], **options)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png", "a.tif", "a.mpo"])
+def test_among_pictures_a_moving_one_is_its_first_frame(tmp_path, name):
+    facts = probe(path := moving(tmp_path / name), still=True)
+    assert facts.frames == 1 and facts.still
+    assert np.abs(read_frames(path, [0.0], facts=facts).astype(int) - 200).max() <= 2
+
+
+@pytest.mark.parametrize("decoder", ["decord", "pyav"])
+@pytest.mark.parametrize(("name", "codec"), [("a.gif", "gif"), ("a.png", "apng"), ("a.webm", "gif")])
+def test_an_animated_gif_or_png_is_a_video_of_all_its_frames_at_their_times(tmp_path, name, codec, decoder):
+    path = moving(tmp_path / name, format="GIF" if codec == "gif" else "PNG", duration=[100, 400, 200])
+    facts = probe(path)
+    assert (facts.frames, facts.duration, facts.codec, facts.still) == (3, pytest.approx(0.7), codec, False)
+    frames = read_frames(path, [0.05, 0.15, 0.45, 0.55, 0.69], decoder, facts)
+    assert np.abs(frames[:, 0, 0, 0].astype(int) - [200, 100, 100, 50, 50]).max() <= 2
+
+
+def test_a_phone_s_picture_of_several_is_still(tmp_path):
+    assert probe(moving(tmp_path / "a.mpo")).still
+
+
+@pytest.mark.parametrize(("name", "why"), [("a.webp", "animated WebP"), ("a.tif", "3 pages, which have no times")])
+def test_what_moves_and_cannot_be_decoded_with_its_times_is_unsupported(tmp_path, name, why):
+    with pytest.raises(VideoError, match=f"unsupported: .*{why}.*; convert it to a video"):
+        probe(moving(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.mjpeg", "a.jpg", "a.mp4"])
+def test_jpegs_one_after_the_other_are_no_still_picture(tmp_path, name):
+    content = saved(tmp_path / "one.jpg", SMOOTH, quality=95).read_bytes()
+    (tmp_path / name).write_bytes(content * 3)
+    with pytest.raises(VideoError, match=r"unsupported: several pictures \(JPEG\).* have no times"):
+        probe(tmp_path / name)
+    assert probe(tmp_path / name, still=True).still
+
+
+def test_a_thumbnail_or_other_bytes_beside_a_jpeg_do_not_make_it_move(tmp_path):
+    thumbnails = 2 * saved(tmp_path / "small.jpg", SMOOTH[:8, :8]).read_bytes()
+    segment = b"\xff\xe5" + (len(thumbnails) + 2).to_bytes(2) + thumbnails
+    for name, options in (("a.jpg", {}), ("b.jpg", {"progressive": True})):
+        path = saved(tmp_path / name, SMOOTH, **options)
+        content = path.read_bytes()
+        path.write_bytes(
+            content[:2] + segment + content[2:] + bytes(40) + b"\0\0\0\x18ftypmp42, as phones put behind it"
+        )
+        assert probe(path).still
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.95])
+@pytest.mark.parametrize("name", ["a.gif", "a.png"])
+def test_an_animation_that_was_cut_is_no_shorter_video(tmp_path, name, share):
+    content = moving(tmp_path / name, levels=range(0, 250, 10)).read_bytes()
+    (tmp_path / name).write_bytes(content[: int(share * len(content))])
+    assert reason(tmp_path / name) in ("short", "decode_error")
+
+
+# --- pictures of other formats ----------------------------------------------------------------------------------------
+
+
+def box(kind, *parts):
+    return (8 + sum(map(len, parts))).to_bytes(4) + kind + b"".join(parts)
+
+
+def full(kind, *parts, version=0, flags=0):
+    return box(kind, bytes([version]) + flags.to_bytes(3), *parts)
+
+
+def write_tiled_heic(path):
+    """Two tiles of 64 x 64, grey and white, side by side: a grid of ISO/IEC 23008-12."""
+    tiles = []
+    for shade in (40, 200):
+        with av.open(str(path), "w", format="mp4") as container:
+            stream = container.add_stream("libx265", rate=1, options={"x265-params": "log-level=none"})
+            stream.width, stream.height, stream.pix_fmt = 64, 64, "yuv420p"
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), shade, np.uint8))))
+            container.mux(stream.encode())
+        content = path.read_bytes()
+        config, coded = (content.index(kind) - 4 for kind in (b"hvcC", b"mdat"))
+        header = content[config : config + int.from_bytes(content[config : config + 4])]
+        tiles.append(content[coded + 8 : coded + int.from_bytes(content[coded : coded + 4])])
+    items = [*tiles, b"\0\0\0\1\0\x80\0\x40"]  # one row of two, 128 x 64
+    kinds = [b"hvc1", b"hvc1", b"grid"]
+    sizes = [full(b"ispe", width.to_bytes(4), (64).to_bytes(4)) for width in (64, 128)]
+    properties = box(b"ipco", header, *sizes) + full(
+        b"ipma", b"\0\0\0\3", b"\0\1\2\x81\2", b"\0\2\2\x81\2", b"\0\3\1\3"
+    )
+    infos = [full(b"infe", bytes([0, n, 0, 0]), kind, b"\0", version=2) for n, kind in enumerate(kinds, 1)]
+    front = [
+        full(b"hdlr", bytes(4), b"pict", bytes(13)),
+        full(b"pitm", b"\0\3"),
+        full(b"iinf", b"\0\3", *infos),
+        full(b"iref", box(b"dimg", b"\0\3\0\2\0\1\0\2")),
+        box(b"iprp", properties),
+    ]
+    brand = box(b"ftyp", b"heic", bytes(4), b"mif1heic")
+    place, located = len(brand) + len(full(b"meta", *front)) + 16 + 3 * 14 + 8, b""
+    for number, item in enumerate(items, 1):
+        located += bytes([0, number, 0, 0, 0, 1]) + place.to_bytes(4) + len(item).to_bytes(4)
+        place += len(item)
+    meta = full(b"meta", *front, full(b"iloc", b"\x44\0\0\3", located))
+    path.write_bytes(brand + meta + box(b"mdat", *items))
+    return path
+
+
+def test_a_picture_in_tiles_is_unsupported_and_never_one_of_its_tiles(tmp_path):
+    path = write_tiled_heic(tmp_path / "phone.heic")
+    with av.open(str(path)) as container:
+        assert [(stream.width, stream.height) for stream in container.streams.video] == [(64, 64)] * 2
+        assert len(list(container.decode(video=0))) == 1
+    with pytest.raises(VideoError, match=r"unsupported: its picture lies in tiles.*convert it to JPEG or PNG"):
+        probe(path)
+
+
+@pytest.mark.parametrize("options", [{}, {"still": True}], ids=["among videos", "among pictures"])
+@pytest.mark.parametrize(
+    ("name", "form", "held"),
+    [
+        ("a.pgm", "PPM", "PPM"), ("a.tga", "TGA", "Targa"), ("a.jp2", "JPEG2000", "JPEG 2000"), ("a.ico", "ICO", "PNG"),
+        ("ppm.jpg", "PPM", "PPM"), ("jp2.png", "JPEG2000", "JPEG 2000"),
+    ],
+)  # fmt: skip
+def test_a_readable_picture_of_another_format_is_unsupported_and_not_broken(tmp_path, name, form, held, options):
+    path = saved(tmp_path / name, SMOOTH, format=form)
+    with pytest.raises(VideoError, match=f"unsupported: it holds .*{held}.*convert it") as caught:
+        probe(path, **options)
+    assert "fetch" not in str(caught.value)
 
 
 # --- files that are not whole -----------------------------------------------------------------------------------------
@@ -226,9 +357,9 @@ def test_a_broken_picture_under_another_name_is_not_left_to_the_video_decoder(tm
     assert reason(tmp_path / "frame.dat") == "unreadable"
 
 
-def test_a_video_named_as_a_picture_is_unreadable(made, tmp_path):
+def test_a_video_named_as_a_picture_is_unsupported_under_that_name(made, tmp_path):
     (tmp_path / "a.jpg").write_bytes((made / "vp9.webm").read_bytes())
-    assert reason(tmp_path / "a.jpg") == "unreadable"
+    assert reason(tmp_path / "a.jpg") == "unsupported"
 
 
 def test_a_decompression_bomb_is_refused_before_it_takes_memory(tmp_path):
@@ -237,7 +368,7 @@ def test_a_decompression_bomb_is_refused_before_it_takes_memory(tmp_path):
     (tmp_path / "a.bmp").write_bytes(header)
     with pytest.raises(VideoError, match=r"too large to be a picture.*1600000000 pixels"):
         probe(tmp_path / "a.bmp")
-    assert reason(tmp_path / "a.bmp") == "unreadable"
+    assert reason(tmp_path / "a.bmp") == "unsupported"
 
 
 def test_pixels_without_a_range_are_refused_with_the_remedy(tmp_path):

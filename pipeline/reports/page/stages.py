@@ -135,6 +135,8 @@ def _worries(of: Mapping[str, Any]) -> Iterator[str]:
         yield f"{count} videos without labels"
     if count := of.get("maps", {}).get("unreadable", {}).get("count"):
         yield f"{count} maps unreadable"
+    if count := of.get("maps", {}).get("refused", {}).get("count"):
+        yield f"{count} maps refused"
 
 
 def _counts(name: str, of: Mapping[str, Any]) -> Iterator[Any]:

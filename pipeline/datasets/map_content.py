@@ -1,23 +1,30 @@
 """Reads files of maps: arrays, a picture, a folder of pictures, a video. Knows no store and not what a map belongs to.
 
 Nothing in the files is trusted: no pickle is opened, no link followed out of the data set, every number looked at.
+
+What the numbers of a file are divided by follows from that file alone, all of its frames, whatever its kind: a sample
+in a store is what its own files say, and one clinician may write 0 and 1 where another writes 0 and 255. Whole numbers
+are of as many bits as the largest needs, of 1, 8, 10, 12, 14 or 16: a file whose largest is 1 is a mask of 0 and 1. So
+a faint map of bytes that nowhere exceeds 1 of 255 is taken for a mask; the report of the data set tells how many maps
+have which unit, so that one that differs is seen. Floats that exceed 1, or stay far below, are divided by the largest.
 """
 
 import re
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.datasets import DatasetError
 from pipeline.datasets.folders import followed
-from pipeline.video import VideoError, frame_starts, probe, read_frames
-from pipeline.video.pictures import is_picture, read_picture
+from pipeline.datasets.names import DatasetError
+from pipeline.video import VideoError, frame_starts, iterate_frames, probe, read_frames
+from pipeline.video.map_pictures import read_map_picture
+from pipeline.video.pictures import is_picture
 
 ARRAYS = (".npy", ".npz")
+# What the largest number of so many bits is: that which whole numbers may be divided by.
+FULL = tuple(float(2**bits - 1) for bits in (1, 8, 10, 12, 14, 16))
 # What float16 still holds in full precision is 6e-5: maps that stay far below 1, such as those that sum to 1, are
 # divided by their largest number as those above 1 are.
 FAINT = 1e-3
@@ -35,7 +42,7 @@ class MapFile:
         frames: T; 1 of a still map.
         height, width, channels: of each frame.
         colours: the channels are those of a picture, and their mean is a map of one channel.
-        unit: what its numbers are to be divided by to lie in [0, 1].
+        unit: what its numbers are to be divided by to lie in [0, 1]. largest: of them all.
         at: ascending numbers of K frames -> (K, H, W, C) as the file has them.
     """
 
@@ -45,6 +52,7 @@ class MapFile:
     channels: int
     colours: bool
     unit: float
+    largest: float
     at: Callable[[np.ndarray], np.ndarray]
 
 
@@ -52,9 +60,9 @@ def open_map(path: Path, home: str | None) -> MapFile:
     """A map of any kind.
 
     Args:
-        path: .npy or .npz of shape (T, H, W), (T, H, W, C) or (H, W) and uint8, bool or floats, an .npz of one array; a
-            picture; a folder of pictures of one size, .png, in the order of their names, in which 10 comes after 9; or
-            a video.
+        path: .npy or .npz of shape (T, H, W), (T, H, W, C) or (H, W) and uint8, uint16, bool or floats, an .npz of one
+            array; a picture; a folder of pictures of one size, .png, in the order of their names, in which 10 comes
+            after 9; or a video.
         home: the real folder that no link may leave; None where links may lead anywhere.
 
     Raises:
@@ -91,8 +99,12 @@ def _of_array(path: Path) -> MapFile:
     if values.ndim == 2:
         values = values[None]
     values_THWC = values[..., None] if values.ndim == 3 else values
-    unit = 255.0 if values.dtype == np.uint8 else 1.0 if values.dtype == bool else _unit(values_THWC)
-    return MapFile(*values_THWC.shape, colours=False, unit=unit, at=lambda frames: values_THWC[frames])
+    lowest, largest = (float(pick([pick(frame) for frame in values_THWC])) for pick in (np.min, np.max))
+    if not (lowest >= 0 and np.isfinite(largest)):
+        wrong = largest if lowest >= 0 else lowest
+        raise MapError(f"holds {wrong:g}, expected finite numbers of at least 0; export it again")
+    unit = _of_floats(largest) if values.dtype.kind == "f" else _full(largest)
+    return MapFile(*values_THWC.shape, False, unit, largest, at=lambda frames: values_THWC[frames])
 
 
 def _load(path: Path) -> np.ndarray:
@@ -107,22 +119,26 @@ def _load(path: Path) -> np.ndarray:
         raise
     except FileNotFoundError:
         raise MapError("does not exist; correct the annotations") from None
-    except (OSError, EOFError, ValueError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # archives and headers of any kind: which errors there are, only the libraries know
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MapError(f"cannot be read: no array of numbers in a whole .npy or .npz ({cause})") from None
     dtype = found.dtype if isinstance(found, np.ndarray) else type(found).__name__
-    if not isinstance(found, np.ndarray) or not (found.dtype in (np.uint8, bool) or found.dtype.kind == "f"):
-        raise MapError(f"holds {dtype}, expected uint8, bool or floats; save it as one of these")
+    if not isinstance(found, np.ndarray) or not (found.dtype.kind in "bf" or found.dtype in (np.uint8, np.uint16)):
+        raise MapError(f"holds {dtype}, expected uint8, uint16, bool or floats; save it as one of these")
     return found
 
 
-def _unit(values_THWC: np.ndarray) -> float:
-    """What floats are to be divided by; frame by frame, since a map in its file may be larger than memory."""
-    lowest, highest = (float(pick([pick(frame) for frame in values_THWC])) for pick in (np.min, np.max))
-    if not (lowest >= 0 and np.isfinite(highest)):
-        wrong = highest if lowest >= 0 else lowest
-        raise MapError(f"holds {wrong:g}, expected finite numbers of at least 0; export it again")
-    return highest if highest > 1 or 0 < highest < FAINT else 1.0
+def _of_floats(largest: float) -> float:
+    return largest if largest > 1 or 0 < largest < FAINT else 1.0
+
+
+def _full(largest: float) -> float:
+    """What whole numbers are to be divided by.
+
+    >>> [_full(largest) for largest in (0, 1, 2, 255, 4000, 65535)]
+    [1.0, 1.0, 255.0, 255.0, 4095.0, 65535.0]
+    """
+    return next(full for full in FULL if largest <= full)
 
 
 # --- pictures and videos ----------------------------------------------------------------------------------------------
@@ -143,27 +159,34 @@ def _runs(name: str) -> list[str]:
 
 
 def _of_pictures(paths: Sequence[Path]) -> MapFile:
-    height, width, channels = read_picture(paths[0]).shape
-
-    def at(frames: np.ndarray) -> np.ndarray:
-        pictures = [read_picture(paths[number]) for number in frames]
-        for number, picture in zip(frames, pictures, strict=True):
-            if picture.shape != (height, width, channels):
-                raise MapError(
-                    f"has pictures of {width} x {height} and {picture.shape[1]} x {picture.shape[0]} pixels "
-                    f"({paths[0].name} and {paths[number].name}); export them at one size"
-                )
-        return np.stack(pictures)
-
-    return MapFile(len(paths), height, width, channels, colours=True, unit=255.0, at=at)
+    first, largest = read_map_picture(paths[0]), 0.0
+    height, width, channels = first.shape
+    for path in paths:
+        picture = read_map_picture(path)
+        if picture.shape != first.shape or picture.dtype != first.dtype:
+            this, that = (f"{of.shape[1]} x {of.shape[0]} pixels, {of.dtype}" for of in (first, picture))
+            raise MapError(
+                f"has pictures of {this}, and of {that} ({paths[0].name} and {path.name}); export them at one size and "
+                "depth"
+            )
+        largest = max(largest, float(picture.max()))
+    return MapFile(
+        *(len(paths), height, width, channels),
+        colours=True,
+        unit=_full(largest),
+        largest=largest,
+        at=lambda frames: np.stack([read_map_picture(paths[number]) for number in frames]),
+    )
 
 
 def _of_video(path: Path) -> MapFile:
     facts = probe(path)
     starts = frame_starts(path, facts)
+    largest = float(max(frames.max() for frames in iterate_frames(path, starts, facts=facts)))
     return MapFile(
         *(facts.frames, facts.height, facts.width, 3),
         colours=True,
-        unit=255.0,
+        unit=_full(largest),
+        largest=largest,
         at=lambda frames: read_frames(path, starts[frames], facts=facts),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.extraction.map_files import MapError, open_map
+from pipeline.datasets.map_content import MapError, open_map
 
 T, H, W = 12, 6, 8
 
@@ -93,6 +93,104 @@ def test_floats_beyond_1_or_far_below_are_divided_by_their_largest(values, tmp_p
     np.testing.assert_allclose(read[..., 0], values / values.max() * (largest / unit), rtol=1e-12)
 
 
+MASK = np.zeros((H, W), np.uint8)
+MASK[1:4, 2:6] = 1
+
+
+def saved(path, image, **options):
+    Image.fromarray(image).save(path, **options) if isinstance(image, np.ndarray) else image.save(path, **options)
+    return path
+
+
+def rgba(colours, alpha):
+    colours = np.broadcast_to(np.asarray(colours, np.uint8)[..., None] if np.ndim(colours) else colours, (H, W, 3))
+    return Image.fromarray(np.dstack([colours, alpha]).astype(np.uint8))
+
+
+def indexed(indices, colours):
+    image = Image.fromarray(indices, "P")
+    image.putpalette(colours)
+    return image
+
+
+def masks(folder):
+    """One mask in each of the ways in which people write masks of 0 and 1."""
+    folder.mkdir()
+    np.save(folder / "bytes.npy", MASK)
+    np.savez_compressed(folder / "moving.npz", np.stack([MASK] * T))
+    np.save(folder / "deep.npy", MASK.astype(np.uint16))
+    np.save(folder / "bools.npy", MASK.astype(bool))
+    np.save(folder / "full.npy", MASK * np.uint8(255))
+    saved(folder / "ones.png", MASK)
+    saved(folder / "full.png", MASK * np.uint8(255))
+    saved(folder / "one bit.png", MASK.astype(bool))
+    saved(folder / "ones.tif", MASK)
+    saved(folder / "ones of 16 bits.png", MASK.astype(np.uint16))
+    saved(folder / "12 of 16 bits.png", MASK * np.uint16(4095))
+    saved(folder / "16 bits.png", MASK * np.uint16(65535))
+    saved(folder / "grey palette.png", indexed(MASK, [0, 0, 0, 255, 255, 255]))
+    saved(folder / "ramp.png", indexed(MASK, [level for level in range(256) for _ in range(3)]))
+    saved(folder / "colours.png", np.dstack([MASK * np.uint8(255)] * 3))
+    saved(folder / "alpha.png", rgba(0, MASK * 255))
+    saved(folder / "alpha of ones.png", rgba(200, MASK))
+    saved(folder / "grey and alpha.png", Image.fromarray(np.dstack([MASK * 0, MASK * 255]), "LA"))
+    saved(folder / "both.png", rgba(MASK * 255, MASK * 255))
+    saved(folder / "opaque.png", rgba(MASK * 255, MASK * 0 + 255))
+    saved(folder / "transparent index.png", indexed(MASK, [0, 0, 0, 255, 255, 255]), transparency=0)
+    save_pictures(folder / "folder", [MASK] * T)
+    save_video(folder / "ones.mkv", np.repeat(np.stack([MASK] * T)[..., None], 3, axis=3))
+    save_video(folder / "full.mkv", np.repeat(255 * np.stack([MASK] * T)[..., None], 3, axis=3))
+    return folder
+
+
+def test_a_mask_is_the_same_in_whatever_way_it_is_written(tmp_path):
+    for path in sorted(masks(tmp_path / "masks").iterdir()):
+        read, _ = everything(path)
+        np.testing.assert_array_equal(read.mean(axis=3), np.stack([MASK] * len(read)), err_msg=path.name)
+
+
+def test_whole_numbers_are_of_as_many_bits_as_the_largest_of_the_whole_file_needs(values, tmp_path):
+    few = values.copy()
+    few[1:] = 0
+    few[0] = MASK
+    np.save(tmp_path / "map.npy", few)
+    assert everything(tmp_path / "map.npy")[1] == 1
+    few[-1, 0, 0] = 2
+    np.save(tmp_path / "map.npy", few)
+    save_pictures(tmp_path / "map", few)
+    assert everything(tmp_path / "map.npy")[1] == everything(tmp_path / "map")[1] == 255
+    for largest, unit in ((255, 255), (256, 1023), (4000, 4095), (16383, 16383), (20000, 65535)):
+        deep = np.linspace(0, largest, H * W).reshape(H, W).astype(np.uint16)
+        read, found = everything(saved(tmp_path / "deep.png", deep))
+        assert found == unit
+        np.testing.assert_allclose(read[0].mean(axis=2), deep / unit, rtol=1e-12)
+
+
+def test_a_map_without_anything_is_a_map(tmp_path):
+    read, unit = everything(saved(tmp_path / "none.png", MASK * 0))
+    assert unit == 1 and not read.any()
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (indexed(MASK, [0, 0, 0, 128, 0, 0]), "its palette gives a colour to each label.*save the mask"),
+        (rgba(np.arange(H * W).reshape(H, W), MASK * 255), "its alpha is one map and its colours are another; save"),
+    ],
+)
+def test_a_picture_that_does_not_say_what_is_the_map_is_refused_with_the_remedy(tmp_path, image, says):
+    saved(tmp_path / "map.png", image)
+    with pytest.raises(MapError, match=f"cannot be read: unsupported: .*{says}"):
+        open_map(tmp_path / "map.png", None)
+
+
+def test_16_bits_in_several_channels_are_refused_since_only_the_upper_8_could_be_read(tmp_path):
+    cv2 = pytest.importorskip("cv2")
+    cv2.imwrite(str(tmp_path / "map.png"), np.repeat(MASK[..., None] * np.uint16(4095), 3, axis=2))
+    with pytest.raises(MapError, match="16 bits in each of several channels; save the one that is meant, as grey"):
+        open_map(tmp_path / "map.png", None)
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -115,7 +213,7 @@ def with_number(number):
         (with_number(np.nan), "holds nan, expected finite numbers of at least 0"),
         (with_number(np.inf), "holds inf, expected finite"),
         (with_number(-0.25), "holds -0.25, expected finite"),
-        (np.zeros((2, 3, 4), np.int64), "holds int64, expected uint8, bool or floats"),
+        (np.zeros((2, 3, 4), np.int64), "holds int64, expected uint8, uint16, bool or floats"),
         (np.zeros((2, 3, 4), complex), "holds complex128, expected"),
         (np.zeros(5, np.uint8), r"has the shape \(5,\), expected \(T, H, W\)"),
         (np.zeros((1, 2, 3, 4, 5), np.uint8), r"has the shape \(1, 2, 3, 4, 5\), expected"),
@@ -170,12 +268,16 @@ def test_an_archive_of_two_arrays_or_of_something_else_is_refused(values, tmp_pa
         open_map(tmp_path / "text.npz", None)
 
 
-def test_folders_without_pictures_or_with_two_sizes_are_refused(values, tmp_path):
+def test_folders_without_pictures_or_with_two_sizes_or_depths_are_refused(values, tmp_path):
     (tmp_path / "none").mkdir()
     with pytest.raises(MapError, match=r"is a folder without a \.png"):
         open_map(tmp_path / "none", None)
     folder = save_pictures(tmp_path / "two", [values[0], values[1, :, :5]])
-    with pytest.raises(MapError, match=r"has pictures of 8 x 6 and 5 x 6 pixels \(0\.png and 1\.png\)"):
+    with pytest.raises(MapError, match=r"pictures of 8 x 6 .* and of 5 x 6 pixels.* \(0\.png and 1\.png\)"):
+        everything(folder)
+
+    folder = save_pictures(tmp_path / "deep", [values[0], values[1].astype(np.uint16)])
+    with pytest.raises(MapError, match=r"8 x 6 pixels, uint8, and of 8 x 6 pixels, uint16 .*; export them at one"):
         everything(folder)
 
 
