@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from pipeline import cli
 from pipeline.cli import app
-from pipeline.config import feature_dir, parse_params
+from pipeline.config import feature_dir, load_params, parse_params
+from pipeline.plan import Plan
 from pipeline.store import ShardWriter, StoreBusy
 from pipeline.training.run_folder import only_writer
 
@@ -107,8 +108,11 @@ UNEVALUATED = (
         ("evaluate negalign", "manifest.parquet is not there: `python -m pipeline manifest toy-waterbirds` makes it"),
         ("predict x.mp4 --head gasm_cast", "run.json is not there: train the head first"),
         ("explain gasm_cast", "make it first: `snakemake results/ssv2_top1.json`"),
-        ("report runs/fact/0123456789 results/x.json", UNEVALUATED.format("results/x.json")),
-        ("report runs/fact/0123456789 x.json --params params.yaml", "`snakemake results/assembly_segmentation.json`"),
+        ("report runs/fact/0123456789/0123456789 results/x.json", UNEVALUATED.format("results/x.json")),
+        (
+            "report runs/fact/0123456789/0123456789 x.json --params params.yaml",
+            "`snakemake results/assembly_segmentation.json`",
+        ),
         ("ablation fact_design", UNEVALUATED.format("results/ablations/fact_design.json")),
         ("claims", UNEVALUATED.format("results/claims.json")),
     ],
@@ -146,6 +150,20 @@ def test_prune_lists_what_no_params_refer_to_and_removes_it_only_when_told(proje
 
     run("prune", "--delete")
     assert used.exists() and not stale.exists() and not run_folder.exists()
+
+
+def test_prune_lists_an_evaluation_that_no_params_refer_to_and_keeps_its_run(tmp_path, monkeypatch):
+    for name in ("params.yaml", "weights", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    wanted = Plan(load_params("params.yaml")).run("gasm_cast")
+    used, stale = Path(wanted.evaluation_folder), Path(wanted.folder) / "ffffffffff"
+    for folder in (used, stale):
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text("{}")
+    said = run("prune", "--params", "params.yaml", "--delete")
+    assert f"{stale}: 0.0 MB removed" in said and str(used) not in said
+    assert (used / "result.json").exists() and not stale.exists()
 
 
 def test_prune_keeps_what_any_of_several_params_refer_to(project):

@@ -22,7 +22,6 @@ from .features import (
     Weights,
 )
 from .heads import (
-    AFTER_TRAINING,
     Ablation,
     Claim,
     FactClipHead,
@@ -38,6 +37,7 @@ from .keys import (
     EXTRACTOR_VERSION,
     code_digest,
     content_key,
+    evaluation_key,
     feature_dir,
     feature_key,
     file_digest,
@@ -48,7 +48,6 @@ from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, lo
 from .places import VideoPlace
 
 __all__ = [
-    "AFTER_TRAINING",
     "EXTRACTOR_VERSION",
     "Ablation",
     "AnyFeature",
@@ -90,6 +89,7 @@ __all__ = [
     "canonical_json",
     "code_digest",
     "content_key",
+    "evaluation_key",
     "feature_dir",
     "feature_key",
     "file_digest",

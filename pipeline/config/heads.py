@@ -9,8 +9,9 @@ from .base import Fraction, Name, Positive, Strict, Vocabulary
 
 Holdout = Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
 
-# What a head's params hold that does not reach its weights.
-AFTER_TRAINING = frozenset({"result", "eval_split", "bootstrap", "calibration_bins", "max_trainable"})
+# What a head's params hold that does not reach its weights: what decides an evaluation, and what decides no byte.
+EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins"})
+UNKEYED = frozenset({"result", "max_trainable"})
 
 
 class Input(NamedTuple):
@@ -35,6 +36,16 @@ class Head(Strict):
         """Role -> what is read in it."""
         read = self.features.model_dump(exclude_none=True)
         return {role: Input(self.dataset, feature) for role, feature in read.items()}
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """The fields that decide a run: weights, or what is mined."""
+        return self.model_dump(mode="json", exclude=EVALUATED | UNKEYED)
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """The fields that decide one of its evaluations beside those."""
+        return self.model_dump(mode="json", include=EVALUATED)
 
 
 class TrainedHead(Head):

@@ -152,6 +152,11 @@ class Dataset(Strict):
         """What a sample is."""
         return {"images": "image", "waterbirds": "image", "texts": "text", "words": "text"}.get(self.layout, "video")
 
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What of it decides a run beside the samples: which row a label belongs to, and what is background."""
+        return self.model_dump(mode="json", include={"label_fps", "background"})
+
 
 class Params(Strict):
     """The whole of params.yaml. A part of it (one data set, one feature, one head) is a params document too."""

@@ -23,7 +23,7 @@ from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, n
 from pipeline.heads.negalign.words import by_role
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, shuffled, usable
-from pipeline.training.run_folder import write_json
+from pipeline.training.run_folder import json_bytes
 
 GROUPS = "groups.json"
 CHUNK = 256  # pictures whose patches are in memory at once
@@ -109,7 +109,7 @@ def _carved(ids: list[str], share: float, seed: int) -> dict[str, list[str]]:
 def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: torch.device) -> Evaluated:
     """Scores of every picture, λ, and how well in- and out-of-distribution pictures are told apart.
 
-    Beside the result lie groups.json, the words of each group that was drawn, and the table of predictions.
+    Beside the result lies groups.json, the words of each group that was drawn.
 
     Raises:
         DataError: no table of negative words in the run's folder, or one that does not fit.
@@ -117,7 +117,6 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
     config: NegAlignHead = params.head(head)
     stores = {role: stream.store.directory for role, stream in samples.streams.items()}
     scorer = Scorer(config, head, read_texts(config, head, samples.root, stores, run), samples.grid, device)
-    write_json(run / GROUPS, scorer.drawn)
     table = pd.concat([scored(scorer, samples, name, part) for name, parts in samples.sets.items() for part in parts])
     table = table.reset_index(drop=True)
     at, standard = _parts(table), {}
@@ -153,7 +152,7 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
         f"λ {lam:g}: AUROC {scores['auroc']:.2f} (S_NegLabel {scores['auroc_neglabel']:.2f}), "
         f"FPR95 {scores['fpr95']:.2f} ({scores['fpr95_neglabel']:.2f}), means of {len(sets)} sets"
     )
-    return Evaluated(scores, table, said, {})
+    return Evaluated(scores, table, said, {}, {GROUPS: json_bytes(scorer.drawn)})
 
 
 class Texts(NamedTuple):

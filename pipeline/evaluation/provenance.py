@@ -6,6 +6,7 @@ import platform
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,10 +14,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.config import Params, canonical_json, code_digest
+from pipeline.config import Params, canonical_json, code_digest, evaluation_key
 from pipeline.training.dataset import SHOWN, DataError, Samples
 from pipeline.training.registry import build
-from pipeline.training.run_folder import WEIGHTS, RunError, read_run
+from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, RunError, read_run
 from pipeline.training.trainer import head_samples
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -24,12 +25,16 @@ LIBRARIES = ("torch", "lightning", "numpy", "transformers", "torchvision")
 
 
 class Evaluated(NamedTuple):
-    """What one kind of head came to: figures for the result, a table of predictions, a line for the log."""
+    """What one kind of head came to: figures for the result, a table of predictions, a line for the log.
+
+    `files` lie beside the result, name -> content.
+    """
 
     scores: dict[str, Any]
     predictions: pd.DataFrame
     said: str
     timings: dict[str, float]
+    files: Mapping[str, bytes] = MappingProxyType({})
 
 
 def opened(
@@ -54,8 +59,13 @@ def opened(
 
 
 def finished(params: Params, head: str, run: Path) -> tuple[dict[str, Any], Path]:
-    """What an evaluation left in the run: the result, and where its predictions are. Raises RunError: there is none."""
-    result, predictions = run / "result.json", run / "predictions.parquet"
+    """What the head's evaluation left below the run: the result, and where its predictions are.
+
+    Raises:
+        RunError: there is none.
+    """
+    place = run / evaluation_key(params.head(head))
+    result, predictions = place / RESULT, place / PREDICTIONS
     for path in (result, predictions):
         if not path.exists():
             raise RunError(
@@ -102,7 +112,7 @@ def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str,
     # Anywhere in the chain: a feature may be made from others.
     guessed = any('"random:' in canonical_json(stream.store.provenance) for stream in samples.streams.values())
     return {
-        "params": config.model_dump(mode="json"),
+        "params": config.learned | config.evaluated,
         "features": features,
         "weights": "random" if guessed else "trained",
         "code": code_digest("."),

@@ -76,6 +76,11 @@ class Samples:
             "skipped": self.skipped,
         }
 
+    @property
+    def learned_from(self) -> dict[str, int]:
+        """The counts that do not depend on what is evaluated."""
+        return {name: self.counts[name] for name in ("train", "holdout", "failed", "unlabelled")}
+
 
 def open_samples(
     manifest: Path, features: Mapping[str, Path], *, train: str, evaluated: str, holdout: float, seed: int

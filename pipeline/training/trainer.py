@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.accelerator import accelerator
-from pipeline.config import AFTER_TRAINING, Params, canonical_json
+from pipeline.config import Params, canonical_json
 from pipeline.training.alignment import AlignmentModule
 from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
 from pipeline.training.clips import open_clips
@@ -126,8 +126,7 @@ def train(
 def _train(params: Params, head: str, samples: Samples, run: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     began = time.monotonic()
     config, first = params.head(head), is_first()
-    keyed = config.model_dump(mode="json", exclude=AFTER_TRAINING)
-    identity = hashlib.sha256(canonical_json([samples.digest, keyed]).encode()).hexdigest()
+    identity = hashlib.sha256(canonical_json([samples.digest, config.learned]).encode()).hexdigest()
     say_first = progress if first else lambda line: None
     with only_writer(run) if first else contextlib.nullcontext():
         record = agreed(claim(run, identity) if first else standing(run, identity))
@@ -152,10 +151,10 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
             "holdout_accuracy": journal.best_accuracy,
             "parameters": count(module.model),
             "trainable": count(module.model, trainable=True),
-            "samples": samples.counts,
+            "samples": samples.learned_from,
             "data_digest": samples.digest,
             "weights": weights_digest(run),
-            "config": config.model_dump(mode="json"),
+            "config": config.learned,
             "features": {
                 role: {"key": stream.store.key, "provenance": stream.store.provenance}
                 for role, stream in samples.streams.items()

@@ -13,6 +13,7 @@ from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, ood_metri
 from pipeline.store import FeatureStore, StoreError
 from pipeline.training.dataset import DataError
 from tests.evaluation.pictures import CLASSES, FAILED, OOD, SPLITS, make, picture, write_store
+from tests.evaluations import evaluation_of
 
 COLUMNS = ("predicted", "cam_valid", "neglabel", "star", "p_align", "negalign")
 OFF = {"lam__fixed": 0.0}
@@ -21,7 +22,7 @@ ADAPTIVE = {"lam__choose": "adaptive", "lam__fixed": None}
 
 
 def table_of(run) -> pd.DataFrame:
-    return pd.read_parquet(run / "predictions.parquet")
+    return pd.read_parquet(evaluation_of(run) / "predictions.parquet")
 
 
 def rows(table, name, part):
@@ -135,8 +136,9 @@ def test_equal_params_give_equal_bytes_but_for_timings(world, base, tmp_path):
     for one in (result, again):
         one["provenance"].pop("timings", None)
     assert json.dumps(result) == json.dumps(again)
-    for name in ("predictions.parquet", ood.GROUPS, TABLE):
-        assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
+    assert (tmp_path / TABLE).read_bytes() == (run / TABLE).read_bytes()
+    for name in ("predictions.parquet", ood.GROUPS):
+        assert (evaluation_of(tmp_path) / name).read_bytes() == (evaluation_of(run) / name).read_bytes()
 
 
 def test_the_result_names_every_store_that_it_rests_on(world, base):

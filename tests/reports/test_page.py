@@ -197,7 +197,7 @@ def test_a_result_of_other_params_says_so_and_one_whose_run_is_gone_does_too(tmp
     path.write_text(json.dumps(document))
     said = Outline(page(project)).text
     assert "Made with other params than these now: model.fusion." in said
-    assert "The run that it was published from is not there any more" in said
+    assert "The evaluation that it was published from is gone" in said
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])

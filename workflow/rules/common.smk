@@ -34,6 +34,7 @@ wildcard_constraints:
     feature=r"[A-Za-z0-9][A-Za-z0-9_]*",
     head=r"[a-z0-9_]+",
     key=r"[0-9a-f]{10}",
+    evaluation=r"[0-9a-f]{10}",
     shard=r"\d\d\d+",
     result=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     ablation=r"[A-Za-z0-9][A-Za-z0-9_-]*",
@@ -325,7 +326,7 @@ def part(*names, features=()):
 
 def looking_at_videos(wildcards):
     """What lets a report show frames: the params of a run, which say where its videos are."""
-    return f"--params {part('head', 'key')(wildcards)}"
+    return f"--params {part('head', 'key', 'evaluation')(wildcards)}"
 
 
 def shard_digest(wildcards, input):
@@ -334,15 +335,13 @@ def shard_digest(wildcards, input):
 
 
 def result_file(wildcards):
-    """The result of the run that a head's result file shows."""
-    return f"{PLAN.results[wildcards.result].folder}/result.json"
+    """The result of the evaluation that a head's result file shows."""
+    return PLAN.results[wildcards.result].result
 
 
 def claimed_results(wildcards):
     """The results of every run that a claim is about."""
-    return [
-        f"{run.folder}/result.json" for runs in PLAN.claimed.values() for run in runs
-    ]
+    return [run.result for runs in PLAN.claimed.values() for run in runs]
 
 
 def of_result(function):
@@ -352,6 +351,4 @@ def of_result(function):
 
 def ablation_results(wildcards):
     """The results of an ablation's runs: variants times seeds."""
-    return [
-        f"{run.folder}/result.json" for run in PLAN.ablation_runs(wildcards.ablation)
-    ]
+    return [run.result for run in PLAN.ablation_runs(wildcards.ablation)]

@@ -190,7 +190,7 @@ def provenance(result: Result, mini: frozenset[str]) -> Section:
     ]
     columns = ["read as", "feature", "data set", "backbone", "key", "weights, sha256", "", "failed"]
     facts = {
-        "run": (result.run and "/".join(result.run.parts[-3:])) or "not there any more",
+        "evaluation": (result.evaluation and "/".join(result.evaluation.parts[-4:])) or "not there any more",
         "seed": str(rests["seed"]),
         "device": rests["device"],
         "weights": weights_kind(document, mini),
@@ -199,7 +199,7 @@ def provenance(result: Result, mini: frozenset[str]) -> Section:
         "wall time": ", ".join(f"{name} {value}" for name, value in _timings(rests["timings"])),
         "samples": ", ".join(f"{count} {name}" for name, count in samples.items() if name != "failures"),
     }
-    rows = [[name, Cell(said, tone="code" if name in ("run", "code") else "")] for name, said in facts.items()]
+    rows = [[name, Cell(said, tone="code" if name in ("evaluation", "code") else "")] for name, said in facts.items()]
     blocks: list[Any] = list(_otherwise(result))
     blocks.append(Table(["", "made with"], rows, "What made this result."))
     blocks.append(
