@@ -44,10 +44,23 @@ from .keys import (
     weights_digest,
     weights_digests,
 )
-from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, load_params, override, parse_params
+from .names import ENDINGS
+from .params import (
+    Compute,
+    Dataset,
+    Params,
+    ToyAssembly,
+    ToySSv2,
+    Toyworld,
+    load_params,
+    override,
+    parse_params,
+    read_document,
+)
 from .places import VideoPlace
 
 __all__ = [
+    "ENDINGS",
     "EXTRACTOR_VERSION",
     "Ablation",
     "AnyFeature",
@@ -96,6 +109,7 @@ __all__ = [
     "load_params",
     "override",
     "parse_params",
+    "read_document",
     "weights_digest",
     "weights_digests",
 ]

@@ -26,6 +26,7 @@ from .features import (
     PixelFeature,
 )
 from .heads import Ablation, Claim, Heads
+from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
 
 
@@ -173,7 +174,14 @@ class Params(Strict):
 
     @model_validator(mode="after")
     def _names_resolve(self) -> "Params":
+        refuse_twins("datasets", self.datasets)
+        refuse_twins("features", self.features)
         for name, feature in self.features.items():
+            if "-" in name:
+                raise ValueError(
+                    f"features.{name}: in a folder's name a hyphen stands before the key; call it "
+                    f"{name.replace('-', '_')}"
+                )
             for other in feature.reads:
                 _must_exist(f"features.{name}", other, self.features, "features")
             self._reading_fits(name, feature)
@@ -191,6 +199,7 @@ class Params(Strict):
                 except ParamsError as error:
                     raise ValueError(f"{key}: {error}") from None
                 self._inputs_exist(f"{key}: ", changed)
+        self._files_differ()
         for name, claim in self.claims.items():
             self._claiming_fits(f"claims.{name}", claim)
         for name, dataset in self.datasets.items():
@@ -213,6 +222,14 @@ class Params(Strict):
                         f"datasets.{name}.root must be data/{name}, where toyworld renders, got {dataset.root}"
                     )
         return self
+
+    def _files_differ(self) -> None:
+        tables = {f"ablations.{name}": name for name, of in self.ablations.items()}
+        beside = {key for key, name in tables.items() if self.head(self.ablations[name].head).task == "alignment"}
+        results = {f"heads.{name}.result": head.result for name, head in self.heads.items()}
+        results |= {key: name for key, name in tables.items() if key in beside}
+        refuse_clashing_files("results", results)
+        refuse_clashing_files("results/ablations", {key: of for key, of in tables.items() if key not in beside})
 
     def _inputs_exist(self, key: str, head: Any) -> None:
         for role, read in head.inputs.items():
@@ -389,7 +406,7 @@ def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
         origin = "the params document on the command line"
         params = parse_params(json.loads(text), origin)
     else:
-        params = parse_params(_mapping(source), origin)
+        params = parse_params(read_document(source), origin)
     for section, names in needed.items():
         known = dict(getattr(params, section).items())
         for name in [names] if isinstance(names, str) else names:
@@ -401,9 +418,17 @@ def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
     return params
 
 
-def _mapping(source: str | Path) -> dict[str, Any]:
+def read_document(source: str | Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ParamsError: the file is absent, is not YAML, or has a key twice, of which YAML's readers keep the last.
+    """
     try:
-        document = yaml.safe_load(Path(source).read_text())
+        loader = yaml.SafeLoader(Path(source).read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        _refuse_repeated(node, str(source))
+        document = loader.construct_document(node) if node is not None else None
     except FileNotFoundError:
         raise ParamsError(
             f"{source} does not exist; run from the project's root or name a file with --params"
@@ -413,6 +438,27 @@ def _mapping(source: str | Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ParamsError(f"{source} must hold a mapping at its top, got {type(document).__name__}")
     return document
+
+
+def _refuse_repeated(node: yaml.Node | None, origin: str, path: str = "", seen: set[int] | None = None) -> None:
+    """Raises ParamsError where a mapping has a key twice; `<<` may stand with keys that it brings too."""
+    seen = set() if seen is None else seen
+    if node is None or id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            _refuse_repeated(item, origin, f"{path}{number}.", seen)
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise ParamsError(
+                    f"{origin} has {path}{name} twice, in lines {lines[name]} and {line}; rename or remove one of them"
+                )
+            lines[name] = line
+            _refuse_repeated(value, origin, f"{path}{name}.", seen)
 
 
 def override(head: Any, changes: Mapping[str, Any]) -> Any:
