@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -181,7 +181,7 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
     chosen = load_params(params)
     users = _users(chosen, root)
     table = Table(title=str(root))
-    for column in ("store", "fields", "ok", "failed", "shards", "unfinished", "MB", "weights", "used by"):
+    for column in ("store", "fields", "ok", "failed", "shards", "unfinished", "MB", "weights", "made by", "used by"):
         table.add_column(column, overflow="fold")
     for store in sorted(path for path in root.glob("*/*-*") if path.is_dir()):
         facts = describe(store)
@@ -195,6 +195,7 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
             str(len(facts["unfinished"])),
             f"{facts['bytes'] / 1e6:.1f}",
             str(facts["provenance"].get("weights", ""))[:12],
+            _makers(facts["environments"].values()),
             ", ".join(users.get(store, ())) or "nothing in these params",
         )
     console.print(table)
@@ -237,6 +238,17 @@ def prune(
         freed += size
         say(f"{path}: {size / 1e6:.1f} MB{' removed' if delete else ''}")
     say(f"{freed / 1e6:.1f} MB {'removed' if delete else 'could be removed: run again with --delete'}")
+
+
+def _makers(chain: Iterable[list[dict[str, Any]]]) -> str:
+    """Devices that computed a store and what it rests on; where one feature has several environments, what differs."""
+    from pipeline.store import apart
+
+    devices, mixed = {}, []
+    for environments in chain:
+        devices |= {" ".join(of["device"].values()): None for of in environments if "device" in of}
+        mixed += [f"[red]mixed: {apart(environments)}[/red]"] if len(environments) > 1 else []
+    return "; ".join([", ".join(devices), *mixed])
 
 
 def _users(params: Params, root: Path) -> dict[Path, list[str]]:

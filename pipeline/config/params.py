@@ -35,6 +35,8 @@ class Compute(Strict):
 
     `threads` serves training and evaluation; `extract_threads` each extraction job, of which several run side by side.
     A training has `devices` on each of `nodes`; `batch_size` of a head is that of all of them together.
+    `mixed`: what becomes of a feature that several devices, or versions of libraries, have computed, which are no part
+    of its key. Its results say so, or it is refused.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -45,6 +47,7 @@ class Compute(Strict):
     devices: Positive = 1
     nodes: Positive = 1
     strategy: Literal["auto", "ddp"] = "auto"
+    mixed: Literal["refuse", "report"] = "report"
 
 
 class ToySSv2(Strict):

@@ -56,10 +56,11 @@ def evaluate(
     config = params.head(head)
     if config.task == "ood":
         torch.set_num_threads(params.compute.threads)
-        samples, train = ood.open_pictures(params, head, manifest.parents[1], features), {}
+        samples, train, trained = ood.open_pictures(params, head, manifest.parents[1], features), {}, {}
     else:
         samples, record = opened(params, head, manifest, features, run)
         train = {"train": record["timings"]}
+        trained = {"trained": {name: record[name] for name in ("device", "versions")}}
     device = torch.device(accelerator(params.compute))
     with deterministic():
         found = TASKS[config.task](params, head, samples, run, device)
@@ -69,6 +70,7 @@ def evaluate(
         "samples": counted(samples),
         "provenance": {
             **provenance(config, samples, device),
+            **trained,
             "timings": {**found.timings, "evaluate_s": time.monotonic() - began, **train},
         },
     }

@@ -22,7 +22,7 @@ from pipeline.heads.negalign.masks import background_embedding, foreground, p_al
 from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabels, predict
 from pipeline.heads.negalign.words import by_role
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, shuffled, usable
+from pipeline.training.dataset import DataError, refuse_mixed, shuffled, usable
 from pipeline.training.run_folder import json_bytes
 
 GROUPS = "groups.json"
@@ -76,6 +76,7 @@ def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, 
     """
     config: NegAlignHead = params.head(head)
     streams = {role: Stored(FeatureStore(directory, verify=True)) for role, directory in features.items()}
+    refuse_mixed(params.compute, (stream.store for stream in streams.values()))
     sets, failed, skipped = {}, {}, 0
     for name, prefix in (("id", ""), *((name, f"ood.{name}.") for name in sorted(config.ood))):
         dataset = config.dataset if name == "id" else config.ood[name]

@@ -2,9 +2,7 @@
 
 import contextlib
 import json
-import platform
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -14,14 +12,15 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from pipeline.accelerator import made_by
 from pipeline.config import Params, canonical_json, code_digest, evaluation_key
+from pipeline.store import apart, by_feature
 from pipeline.training.dataset import SHOWN, DataError, Samples
 from pipeline.training.registry import build
 from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, RunError, read_run
 from pipeline.training.trainer import head_samples
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-LIBRARIES = ("torch", "lightning", "numpy", "transformers", "torchvision")
 
 
 class Evaluated(NamedTuple):
@@ -111,14 +110,16 @@ def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str,
         }
     # Anywhere in the chain: a feature may be made from others.
     guessed = any('"random:' in canonical_json(stream.store.provenance) for stream in samples.streams.values())
+    environments = by_feature(stream.store.provenance for stream in samples.streams.values())
     return {
         "params": config.learned | config.evaluated,
         "features": features,
+        "environments": environments,
+        "mixed": {name: apart(of) for name, of in environments.items() if len(of) > 1},
         "weights": "random" if guessed else "trained",
         "code": code_digest("."),
         "seed": config.seed,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
+        **made_by(device),
     }
 
 

@@ -16,13 +16,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
-from pipeline.accelerator import accelerator
+from pipeline.accelerator import accelerator, made_by
 from pipeline.config import Params, canonical_json
 from pipeline.training.alignment import AlignmentModule
 from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
 from pipeline.training.clips import open_clips
 from pipeline.training.data import FeatureData
-from pipeline.training.dataset import SHOWN, Samples, open_samples
+from pipeline.training.dataset import SHOWN, Samples, open_samples, refuse_mixed
 from pipeline.training.frames import open_videos
 from pipeline.training.module import HeadModule
 from pipeline.training.processes import agreed, environment, is_first, meet
@@ -54,7 +54,16 @@ def say(line: str) -> None:
 
 
 def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
-    """The samples of a head as its params ask for them. Errors: see `dataset.join`, `open_clips`, `open_videos`."""
+    """The samples of a head as its params ask for them.
+
+    Errors: see `dataset.join`, `open_clips`, `open_videos`, `refuse_mixed`.
+    """
+    samples = _joined(params, head, manifest, features)
+    refuse_mixed(params.compute, (stream.store for stream in samples.streams.values()))
+    return samples
+
+
+def _joined(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
     config = params.head(head)
     wanted = {"train": config.train_split, "evaluated": config.eval_split, "seed": config.seed}
     if config.task == "alignment":
@@ -159,6 +168,7 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
                 role: {"key": stream.store.key, "provenance": stream.store.provenance}
                 for role, stream in samples.streams.items()
             },
+            **made_by(torch.device(accelerator(params.compute))),
             "timings": {
                 "epochs": len(journal.rows),
                 "fit_s": sum(journal.seconds),

@@ -182,7 +182,7 @@ def test_with_all_switches_off_and_lambda_0_it_is_neglabel(evaluated):
 
 
 def test_topk_of_a_whole_group_changes_nothing(base, evaluated):
-    whole = len(json.loads((base[0] / ood.GROUPS).read_text())["star"][0])
+    whole = len(json.loads((evaluation_of(base[0]) / ood.GROUPS).read_text())["star"][0])
     np.testing.assert_allclose(evaluated(score__topk=whole)[0]["star"], table_of(base[0])["star"], rtol=1e-6)
 
 
@@ -190,7 +190,7 @@ def test_topk_of_a_whole_group_changes_nothing(base, evaluated):
 def test_role_aware_negatives_are_the_words_of_their_roles(evaluated, tmp_path, ambiguous, roles):
     _, result = evaluated(score__role_aware=True, score__ambiguous=ambiguous, words__roles__value=20.0)
     mined = pd.read_csv(tmp_path / "run" / TABLE, keep_default_na=False).set_index("word")["role"]
-    drawn = json.loads((tmp_path / "run" / ood.GROUPS).read_text())
+    drawn = json.loads((evaluation_of(tmp_path / "run") / ood.GROUPS).read_text())
     assert {mined[word] for group in drawn["star"] for word in group} == roles
     assert {mined[word] for group in drawn["neglabel"] for word in group} == {"object", "background", "ambiguous"}
     assert result["words"] == mined.value_counts().to_dict()
