@@ -258,6 +258,17 @@ def test_info_says_which_features_lack_their_weights_and_goes_on(project):
     assert used.name in text and "datasets.set" in text
 
 
+def test_info_says_what_computed_a_store_and_what_several_environments_differ_in(project):
+    directory = feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features"))
+    for number, device in enumerate(("cpu", "cuda")):
+        base, made_by = directory / f"shard-{number:03d}", {"device": {"type": device}}
+        with ShardWriter(base, [(device, "1")], {"t": ((2,), "float16")}, {"key": "0123456789"}, made_by) as writer:
+            writer.fail(device, "gone")
+            writer.finish()
+    said = "".join(run("info").split())
+    assert "cpu,cuda" in said and "mixed:device.typecpuorcuda" in said
+
+
 def test_info_says_who_uses_a_store(project):
     store(feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features")))
     store(Path("features/set/dino-ffffffffff"))
