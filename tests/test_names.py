@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import ENDINGS, ParamsError, load_params, parse_params, read_document
+from pipeline.config import ENDINGS, ParamsError, load_params, parse_params
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -110,25 +110,6 @@ def test_a_set_called_as_what_stands_beside_it_is_refused(document, name, said):
 def test_two_lambdas_that_are_written_alike_are_refused(document):
     document["heads"]["negalign"]["lam"]["values"] = [0.0, 0.1, 0.1000001]
     assert "values has 0.1 twice, to six digits" in refused(document)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("a: 1\nb: 2\na: 3\n", "has a twice, in lines 1 and 3; rename or remove one of them"),
-        ("heads:\n  fact: {seed: 0}\n  fact: {seed: 1}\n", "has heads.fact twice, in lines 2 and 3"),
-        ("b: [{c: {d: 1, d: 2}}]\n", "has b.0.c.d twice, in lines 1 and 1"),
-    ],
-)
-def test_a_key_that_stands_twice_in_a_file_is_refused_not_read_as_its_last(tmp_path, text, said):
-    (tmp_path / "params.yaml").write_text(text)
-    with pytest.raises(ParamsError, match=re.escape(said)):
-        load_params(tmp_path / "params.yaml")
-
-
-def test_anchors_and_what_is_merged_from_them_are_no_repetition(tmp_path):
-    (tmp_path / "params.yaml").write_text("a: &x {b: 1}\nc:\n  <<: *x\n  b: 2\nd: *x\n")
-    assert read_document(tmp_path / "params.yaml") == {"a": {"b": 1}, "c": {"b": 2}, "d": {"b": 1}}
 
 
 @pytest.mark.parametrize(

@@ -45,18 +45,7 @@ from .keys import (
     weights_digests,
 )
 from .names import ENDINGS
-from .params import (
-    Compute,
-    Dataset,
-    Params,
-    ToyAssembly,
-    ToySSv2,
-    Toyworld,
-    load_params,
-    override,
-    parse_params,
-    read_document,
-)
+from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, load_params, override, parse_params
 from .places import VideoPlace
 
 __all__ = [
@@ -109,7 +98,6 @@ __all__ = [
     "load_params",
     "override",
     "parse_params",
-    "read_document",
     "weights_digest",
     "weights_digests",
 ]

@@ -409,7 +409,7 @@ def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
         origin = "the params document on the command line"
         params = parse_params(json.loads(text), origin)
     else:
-        params = parse_params(read_document(source), origin)
+        params = parse_params(_mapping(source), origin)
     for section, names in needed.items():
         known = dict(getattr(params, section).items())
         for name in [names] if isinstance(names, str) else names:
@@ -421,17 +421,9 @@ def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
     return params
 
 
-def read_document(source: str | Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        ParamsError: the file is absent, is not YAML, or has a key twice, of which YAML's readers keep the last.
-    """
+def _mapping(source: str | Path) -> dict[str, Any]:
     try:
-        loader = yaml.SafeLoader(Path(source).read_text(encoding="utf-8"))
-        node = loader.get_single_node()
-        _refuse_repeated(node, str(source))
-        document = loader.construct_document(node) if node is not None else None
+        document = yaml.safe_load(Path(source).read_text())
     except FileNotFoundError:
         raise ParamsError(
             f"{source} does not exist; run from the project's root or name a file with --params"
@@ -441,27 +433,6 @@ def read_document(source: str | Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ParamsError(f"{source} must hold a mapping at its top, got {type(document).__name__}")
     return document
-
-
-def _refuse_repeated(node: yaml.Node | None, origin: str, path: str = "", seen: set[int] | None = None) -> None:
-    """Raises ParamsError where a mapping has a key twice; `<<` may stand with keys that it brings too."""
-    seen = set() if seen is None else seen
-    if node is None or id(node) in seen:
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for number, item in enumerate(node.value):
-            _refuse_repeated(item, origin, f"{path}{number}.", seen)
-    if isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            name, line = str(key.value), key.start_mark.line + 1
-            if name in lines:
-                raise ParamsError(
-                    f"{origin} has {path}{name} twice, in lines {lines[name]} and {line}; rename or remove one of them"
-                )
-            lines[name] = line
-            _refuse_repeated(value, origin, f"{path}{name}.", seen)
 
 
 def override(head: Any, changes: Mapping[str, Any]) -> Any:

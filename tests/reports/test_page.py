@@ -210,7 +210,9 @@ def test_a_feature_of_several_environments_is_told_in_red_before_any_number(tmp_
     document["provenance"]["trained"] = {"device": "NVIDIA H200"}
     path.write_text(json.dumps(document))
     text = page(project)
-    note = text.index("<strong>Mixed:</strong> dinov3-0123456789, on which ssv2_top1 rests, was computed by several environments")
+    note = text.index(
+        "<strong>Mixed:</strong> dinov3-0123456789, on which ssv2_top1 rests, was computed by several environments"
+    )
     assert 'class="warning"' in text[note - 40 : note] and note < text.index('id="summary"')
     said = Outline(text).text
     assert "device.type cpu or cuda" in said and "cpu CPU 1, cuda CUDA 1" in said and "NVIDIA H200" in said

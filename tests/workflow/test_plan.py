@@ -45,13 +45,6 @@ def test_an_unknown_key_stops_the_workflow_before_any_job_and_is_named(project, 
     assert not (project.root / "data").exists()
 
 
-def test_a_key_that_stands_twice_stops_the_workflow_which_would_read_the_last_alone(project, tmp_path):
-    broken = tmp_path / "broken.yaml"
-    broken.write_text((project.root / "params.yaml").read_text() + "\nfused: []\n")
-    done = project.run(f"snakemake --configfile {broken} --cores 1", check=False)
-    assert done.returncode != 0 and "broken.yaml has fused twice, in lines" in done.stdout
-
-
 def test_absent_weights_stop_the_workflow_before_any_job_with_the_remedy(project, tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text((project.root / "params.yaml").read_text().replace("weights/mini-dinov3", "weights/absent"))

@@ -8,22 +8,19 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 
 from pipeline import plan
-from pipeline.config import ENDINGS, ParamsError, parse_params, read_document
+from pipeline.config import ENDINGS, ParamsError, parse_params
 from pipeline.unlock import unlock_after_a_kill
 
 if workflow.is_main_process:
     unlock_after_a_kill()
 
-PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
-
 try:
-    for path in PARAMS_FILES:
-        read_document(path)  # refuses a key that stands twice: Snakemake has read the last alone
     PLAN = plan.Plan(parse_params(dict(config)))
     PLAN.runs  # computes every key now, so that weights that are absent are told before any job
 except ParamsError as error:
     raise WorkflowError(str(error))
 
+PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
 EVALUATION_CODE = plan.sources("evaluation")
 REPORT_CODE = plan.sources("reports")
 PREDICTION_CODE = plan.sources("prediction")
