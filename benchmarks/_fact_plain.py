@@ -214,9 +214,10 @@ class PlainFact(nn.Module):
         blocks: Sequence[Any],
         cmr: float = 0.0,
         time_mask: tuple[int, float, int] | None = None,
+        fpos: bool = True,
     ):
         super().__init__()
-        self.cmr, self.time_mask, self.width = cmr, time_mask, blocks[0].hid_dim
+        self.cmr, self.time_mask, self.fpos, self.width = cmr, time_mask, fpos, blocks[0].hid_dim
         self.query_MA = nn.Parameter(torch.randn(tokens, blocks[0].a_dim))
         self.blocks = nn.ModuleList(
             Block(block, n_classes, None if i else feature_dim) for i, block in enumerate(blocks)
@@ -230,7 +231,8 @@ class PlainFact(nn.Module):
                 length = min(int(torch.randint(longest, ())), int(share * len(frame_TD)))
                 start = int(torch.randint(len(frame_TD) - length + 1, ()))
                 frame_TD[start : start + length] = 0
-        place_TD = sinusoid(len(frame_TD), self.width).to(frame_TD)
+        shape = len(frame_TD), self.width
+        place_TD = sinusoid(*shape).to(frame_TD) if self.fpos else frame_TD.new_zeros(shape)
         token_MD, answers = torch.zeros_like(self.query_MA), []
         for block in self.blocks:
             before = answers[-1] if answers else None

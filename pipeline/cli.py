@@ -14,13 +14,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pipeline.config import Params, ParamsError, canonical_json, feature_dir, load_params
 from pipeline.plan import RENDERED, Plan, Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 # A pipe has no width of its own: in a log a table should not be folded at 80 columns.
-console = Console(width=None if sys.stdout.isatty() else 200)
+# Files and classes are called as users please: "cam[red]1.webm" is a name, no markup.
+console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
 
 FEATURES, RUNS = Path("features"), Path("runs")
 SECONDS_BETWEEN_LINES = 5.0
@@ -335,6 +337,9 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="An object a file and line, instead of a table.")] = False,
     map: Annotated[str | None, typer.Option(help="A clinician's map of the one video, or none: without one.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for label files and timelines: predictions.")] = None,
+    transcripts: Annotated[
+        Path | None, typer.Option(help="Folder of the videos' transcripts, <video>.txt: a class a line, in order.")
+    ] = None,
     params: ParamsOption = "params.yaml",
     changes: Overrides = None,
 ) -> None:
@@ -342,9 +347,10 @@ def predict(
     from pipeline.prediction import predict as run
 
     chosen, name, _, features, folder = _run_arguments(params, head, changes)
-    errors, table, failed = Console(stderr=True), Table(title=str(folder)), 0
+    errors, table, failed = Console(stderr=True, markup=False, emoji=False), Table(title=str(folder)), 0
     with errors.status("") as status:
-        answers = list(run(chosen, name, FEATURES, features, folder, files, map, out, status.update))
+        told = lambda line: status.update(Text(line))  # noqa: E731
+        answers = list(run(chosen, name, FEATURES, features, folder, files, map, out, transcripts, told))
     for answer in answers:
         if isinstance(answer, Exception):
             failed += 1

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional as pixelwise
 from transformers import CLIPConfig, CLIPModel, CLIPVisionModelWithProjection
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
-from pipeline.backbones.base import BackboneError, arithmetic, check_pixels, per_colour, seeded
+from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, check_pixels, per_colour, seeded
 from pipeline.backbones.checkpoints import open_checkpoint
 from pipeline.config import ClipFeature, Weights
 
@@ -73,12 +73,7 @@ class ClipPixels:
         pixels_TCHW = pixelwise.resize(
             frames_TCHW, self.resize, interpolation=InterpolationMode.BICUBIC, antialias=True
         )
-        if self.crop:
-            # Rounded down, as transformers does; torchvision's own centre crop rounds halves to even.
-            height, width = self.crop
-            top, left = (pixels_TCHW.shape[2] - height) // 2, (pixels_TCHW.shape[3] - width) // 2
-            pixels_TCHW = pixels_TCHW[:, :, top : top + height, left : left + width]
-        return pixels_TCHW.contiguous().numpy()
+        return centre_crop(pixels_TCHW, self.crop).contiguous().numpy()
 
 
 class Clip:

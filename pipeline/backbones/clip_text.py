@@ -82,7 +82,8 @@ class ClipText:
         rows_of = defaultdict(list)
         for row, ids in enumerate(sequences):
             rows_of[len(ids)].append(row)
-        embeds_SE = torch.empty(len(sequences), self.projection.out_features, device=self.device)
+        shape = len(sequences), self.projection.out_features
+        embeds_SE = torch.empty(shape, dtype=torch.float32, device=self.device)
         for same in rows_of.values():
             for start in range(0, len(same), SEQUENCES):
                 rows = same[start : start + SEQUENCES]

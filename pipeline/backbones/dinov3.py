@@ -18,6 +18,7 @@ from pipeline.backbones.base import (
     IMAGENET_STD,
     BackboneError,
     arithmetic,
+    centre_crop,
     check_pixels,
     per_colour,
     seeded,
@@ -66,9 +67,7 @@ class DinoV3Pixels:
         """(T, H, W, 3) uint8 -> (T, 3, h, w) float32 in [0, 1]."""
         pixels_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2).contiguous() * (1 / 255)
         pixels_TCHW = pixelwise.resize(pixels_TCHW, self.resize, antialias=True)
-        if self.crop:
-            pixels_TCHW = pixelwise.center_crop(pixels_TCHW, list(self.crop))
-        return pixels_TCHW.contiguous().numpy()
+        return centre_crop(pixels_TCHW, self.crop).contiguous().numpy()
 
 
 class DinoV3:

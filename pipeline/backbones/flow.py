@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weights, raft_large, raft_small
-from torchvision.transforms import functional as pixelwise
 
-from pipeline.backbones.base import BackboneError, arithmetic, seeded
+from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, seeded
 from pipeline.backbones.i3d import STEPS, STILL, resized
 from pipeline.backbones.states import download_state, read_state
 from pipeline.config import FlowFeature, Weights
@@ -125,7 +124,7 @@ class Flow:
         moving = [n for n in range(len(frames_TCHY) - 1) if not torch.equal(frames_TCHY[n], frames_TCHY[n + 1])]
         out = np.full((len(frames_TCHY) - 1, 2, *self.size), STILL, np.uint8)
         for n, flow_2HY in zip(moving, self._flows(frames_TCHY, moving), strict=True):
-            seen = pixelwise.center_crop(torch.from_numpy(flow_2HY), list(self.size))
+            seen = centre_crop(torch.from_numpy(flow_2HY), self.size)
             out[n] = quantised(seen.numpy(), self.bound)
         return {"flow": torch.from_numpy(out)}
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import functional as pixelwise
 
-from pipeline.backbones.base import BackboneError, arithmetic, seeded
+from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, seeded
 from pipeline.backbones.states import read_state
 from pipeline.config import I3DFeature, Weights
 
@@ -144,9 +145,7 @@ class I3DPixels:
     def __call__(self, frames_THYC: np.ndarray) -> np.ndarray:
         """(T, H, W, 3) uint8 -> (T, 3, h, w) uint8."""
         pixels_TCHY = resized(frames_THYC, self.resize)
-        if self.crop:
-            pixels_TCHY = pixelwise.center_crop(pixels_TCHY, list(self.crop))
-        return pixels_TCHY.contiguous().numpy()
+        return centre_crop(pixels_TCHY, self.crop).contiguous().numpy()
 
 
 def resized(frames_THYC: np.ndarray, resize: tuple[int, int] | int) -> Tensor:
@@ -176,7 +175,7 @@ class I3DFrames:
 
     def __init__(self, feature: I3DFeature, device: torch.device):
         self.device, self.precision, self.batch = device, feature.precision, feature.batch
-        self.window = feature.window
+        self.window, self.pooling = feature.window, feature.pooling
         self.context = (self.window // 2, self.window - 1 - self.window // 2)
         weights = {"rgb": feature.rgb, "flow": feature.flow and feature.flow.weights}
         # On a CPU, channels last is 1.17 times as fast at full width, and 1.8 times at an eighth of it.
@@ -198,8 +197,7 @@ class I3DFrames:
                 as a flow feature stores it.
 
         Returns:
-            frames (N, outputs), float32: the mean of Mixed_5c over time and space, which for windows of 16 and crops of
-            224 is the published network's average pool.
+            frames (N, outputs), float32: Mixed_5c, `pooled`.
 
         Raises:
             BackboneError: a stream that is missing, or of another shape or dtype.
@@ -216,7 +214,8 @@ class I3DFrames:
             with arithmetic(self.device, self.precision):
                 scaled_TCHY = scaled_rgb(covered) if name == "rgb" else dequantised_flow(covered)
                 windows_BCWHY = scaled_TCHY.unfold(0, self.window, 1).movedim(-1, 2)
-                rows.append(model(windows_BCWHY.contiguous(memory_format=self.layout)).float().mean(dim=(2, 3, 4)))
+                mixed_BCTHY = model(windows_BCWHY.contiguous(memory_format=self.layout))
+                rows.append(pooled(mixed_BCTHY.float(), self.pooling))
         return torch.cat(rows)
 
     def _check(self, streams: Mapping[str, Tensor]) -> None:
@@ -230,6 +229,17 @@ class I3DFrames:
                 f"got streams {got}, expected {{name: (T, C, H, W)}} uint8 with {self.stream_sizes} and one T of at "
                 f"least the window {self.window}; make them with preprocessor(feature) and a flow feature of that crop"
             )
+
+
+def pooled(x_BCTHY: Tensor, pooling: Literal["mean", "published"]) -> Tensor:
+    """(B, C) of what Mixed_5c gives: its mean, or the published network's pool over (2, 7, 7), then the mean.
+
+    They are the same for (2, 7, 7), that is for windows of 16 and crops of 224. Of a window of 64, which gives 8 steps,
+    the published pool has 7 pairs: the first and the last step count half.
+    """
+    if pooling == "published":
+        x_BCTHY = F.avg_pool3d(x_BCTHY, (2, 7, 7), stride=1)
+    return x_BCTHY.mean(dim=(2, 3, 4))
 
 
 def scaled_rgb(pixels: Tensor) -> Tensor:

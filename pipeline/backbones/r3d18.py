@@ -15,7 +15,7 @@ from torchvision.models.video import R3D_18_Weights
 from torchvision.models.video.resnet import BasicBlock, Conv3DSimple, VideoResNet
 from torchvision.transforms import functional as pixelwise
 
-from pipeline.backbones.base import BackboneError, arithmetic, check_pixels, per_colour, seeded
+from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, check_pixels, per_colour, seeded
 from pipeline.backbones.states import read_state
 from pipeline.config import R3D18Feature, Weights
 
@@ -73,7 +73,8 @@ def make_atrous(model: R3D18Layers) -> R3D18Layers:
 
 @dataclass(frozen=True)
 class R3D18Pixels:
-    """torchvision's video preset, bit for bit, up to its centre crop: bilinear on uint8, antialias off.
+    """torchvision's video preset, bit for bit, up to its centre crop: bilinear on uint8, antialias off. The crop of
+    171 to 112 starts at 29, where the preset's starts at 30, so that both streams see the same pixels.
 
     uint8 out, a quarter of the bytes between processes; /255 and Kinetics' mean and deviation are the backbone's.
     """
@@ -88,9 +89,7 @@ class R3D18Pixels:
         frames_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
         resized = [pixelwise.resize(frame_CHW, self.resize, antialias=False) for frame_CHW in frames_TCHW]
         pixels_TCHW = torch.stack(resized)
-        if self.crop:
-            pixels_TCHW = pixelwise.center_crop(pixels_TCHW, list(self.crop))
-        return pixels_TCHW.contiguous().numpy()
+        return centre_crop(pixels_TCHW, self.crop).contiguous().numpy()
 
 
 class R3D18:

@@ -18,6 +18,7 @@ from pipeline.backbones.base import (
     IMAGENET_STD,
     BackboneError,
     arithmetic,
+    centre_crop,
     check_pixels,
     per_colour,
     seeded,
@@ -68,12 +69,7 @@ class VJepa2Pixels:
         """(T, H, W, 3) uint8 -> (T, 3, h, w) uint8. An integer `resize` is the shorter side."""
         pixels_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
         pixels_TCHW = pixelwise.resize(pixels_TCHW, self.resize, antialias=True)
-        if self.crop:
-            # Rounded down, as transformers does; torchvision's own centre crop rounds halves to even.
-            height, width = self.crop
-            top, left = (pixels_TCHW.shape[2] - height) // 2, (pixels_TCHW.shape[3] - width) // 2
-            pixels_TCHW = pixels_TCHW[:, :, top : top + height, left : left + width]
-        return pixels_TCHW.contiguous().numpy()
+        return centre_crop(pixels_TCHW, self.crop).contiguous().numpy()
 
 
 class VJepa2:

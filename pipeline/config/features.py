@@ -3,7 +3,6 @@
 A feature is told apart by its `backbone`; its fields, apart from where things lie on this machine, determine the bytes.
 """
 
-from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -93,21 +92,15 @@ class Preprocess(Strict):
         """
         return None if isinstance(self.resize, int) else self.seen(*self.resize)
 
-    def seen(
-        self, height: int, width: int, rounding: Callable[[float], int] = round
-    ) -> tuple[float, float, float, float]:
-        """`box` of a frame of height x width pixels.
+    def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """`box` of a native frame of height x width pixels.
 
-        Where `resize` is the shorter side, the longer one is rounded down; a crop is centred, to whole pixels.
-
-        Args:
-            height, width: of the native frame.
-            rounding: of where the crop starts; `round`, to even, is torchvision's.
+        Where `resize` is the shorter side, the longer one is rounded down; so is where the centred crop starts.
         """
         resized = self.resize
         if isinstance(resized, int):
             resized = tuple(int(resized * side / min(height, width)) for side in (height, width))
-        starts = [rounding((full - seen) / 2) for full, seen in zip(resized, self.size, strict=True)]
+        starts = [(full - seen) // 2 for full, seen in zip(resized, self.size, strict=True)]
         sides = [(a / full, (a + seen) / full) for a, full, seen in zip(starts, resized, self.size, strict=True)]
         return sides[0][0], sides[1][0], sides[0][1], sides[1][1]
 
@@ -296,18 +289,33 @@ class I3DFlow(Strict):
 
 
 class I3DFeature(PixelFeature):
-    """I3D frame features: a row a sampled frame, from the `window` frames around it, rgb and flow side by side."""
+    """I3D frame features: a row a sampled frame, from the `window` frames around it, rgb and flow side by side.
+
+    `pooling` of what the last module gives: its mean, or the `published` average pool of 2 x 7 x 7 and then the mean,
+    which for a window of 16 and a crop of 224 is the same, and for others gives what is at the edges less weight.
+    """
 
     backbone: Literal["i3d"]
     rgb: Weights | None = None
     flow: I3DFlow | None = None
     window: Annotated[int, Field(ge=8)] = 16
+    pooling: Literal["mean", "published"] = "mean"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
 
     @model_validator(mode="after")
     def _a_stream(self) -> "I3DFeature":
         if self.rgb is None and self.flow is None:
             raise ValueError("i3d needs rgb, flow or both")
+        return self
+
+    @model_validator(mode="after")
+    def _pooling_fits(self) -> "I3DFeature":
+        if self.pooling == "published" and (self.window < 9 or min(self.preprocess.size) < 193):
+            raise ValueError(
+                f"pooling: published is over 2 x 7 x 7, which a window of {self.window} and a crop of "
+                f"{list(self.preprocess.size)} do not give; take a window of 9 frames and 193 pixels at least "
+                "(published: 16 and 224), or pooling: mean"
+            )
         return self
 
     @property

@@ -208,6 +208,15 @@ class FactClipHead(SegmentationHead):
     unseen: Annotated[str, Field(description="a list of the data set's class_lists: the classes held out of training")]
     stand_ins: Annotated[float, Field(gt=0, lt=1, description="share of the seen classes held out to choose gamma on")]
 
+    @model_validator(mode="after")
+    def _without_transcript(self) -> "FactClipHead":
+        if self.model.transcript:
+            raise ValueError(
+                "model.transcript is true, but a transcript names the classes, those held out among them, that this "
+                "head is to recognise; set it to false, or ask the fact head"
+            )
+        return self
+
     @property
     def inputs(self) -> dict[str, Input]:
         """The frames, and in the role "text" the vocabulary."""

@@ -22,6 +22,7 @@ from pipeline.datasets.manifest import FACTS, FACTS_VERSION, SCHEMA, to_frame
 from pipeline.datasets.map_files import map_digests, mask_paths
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.quality import NOUNS, summarise
+from pipeline.datasets.rates import expect_label_rate, time_frames
 from pipeline.datasets.shards import assign_shards
 
 CHUNK = 32  # files a worker takes at once
@@ -71,8 +72,9 @@ def build_manifest(
         videos, a sample with labels is ok, and its digest is theirs.
 
     Raises:
-        DatasetError: the annotations or a file of labels cannot be used, the videos' folder is absent or outside the
-            root, not one video lies where a layout of many places looks for it, a worker died.
+        DatasetError: the annotations or a file of labels cannot be used, labels are at another rate than `label_fps`,
+            the videos' folder is absent or outside the root, not one video lies where a layout of many places looks
+            for it, a worker died.
     """
     annotations = read_annotations(dataset)
     annotations["path"], absent = _located(dataset, annotations)
@@ -97,10 +99,12 @@ def build_manifest(
             say(chunk)
         of_file = dict(zip(paths, looked, strict=True))
         findings = [of_file[path] for path in annotations["path"]]
+    findings, annotations["uneven"] = _timed(dataset, annotations, labels, findings, previous)
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
     shards = assign_shards(annotations["sample"].tolist(), assigned, dataset.shard_size)
     frame = manifest_frame(annotations, labels, findings, shards)
     frame.attrs |= known
+    expect_label_rate(dataset, frame)
     # Without the folder, so that the report of a set is the same wherever it lies.
     folder = f"{Path(dataset.root) if dataset.videos is None else video_folder(dataset)}{os.sep}"
     sentences = (finding.detail.replace(folder, "") for finding in findings)
@@ -158,6 +162,37 @@ def _remembered(previous: pd.DataFrame | None) -> dict[str, Finding]:
     return found
 
 
+def _timed(
+    dataset: Dataset,
+    annotations: pd.DataFrame,
+    labels: Labels | None,
+    findings: Sequence[Finding],
+    previous: pd.DataFrame | None,
+) -> tuple[list[Finding], pd.Series]:
+    """The findings, and of each video with labels of frames how unevenly it shows them: remembered, or timed now."""
+    if not labels or dataset.videos is None:
+        return list(findings), pd.Series([None] * len(findings), dtype=object)
+    from pipeline.video import VideoError  # as in `examine`
+
+    known: dict[str, float] = {}
+    if previous is not None and previous.attrs.get("facts_version") == str(FACTS_VERSION):
+        told = previous.dropna(subset=["uneven"])
+        known = dict(zip(told["digest"], told["uneven"].tolist(), strict=True))
+    found, uneven = list(findings), []
+    for place, (sample, path) in enumerate(annotations[["sample", "path"]].itertuples(index=False)):
+        finding, off = found[place], None
+        if finding.facts is not None and sample in labels.segments:
+            try:
+                off = known.get(finding.digest)
+                if off is None:
+                    facts = dict(zip(FACTS, finding.facts, strict=True))
+                    off = known[finding.digest] = time_frames(Path(video_folder(dataset), path), facts)
+            except VideoError as error:
+                found[place] = finding._replace(status=error.reason, facts=None, detail=str(error))
+        uneven.append(off)
+    return found, pd.Series(uneven, dtype=object)
+
+
 def manifest_frame(
     annotations: pd.DataFrame, labels: Labels | None, findings: Sequence[Finding], shards: dict[str, int]
 ) -> pd.DataFrame:
@@ -165,7 +200,7 @@ def manifest_frame(
     columns |= {name: [getattr(f, name) for f in findings] for name in ("digest", "status", "bytes", "mtime_ns")}
     columns |= {name: [f.facts[i] if f.facts else None for f in findings] for i, name in enumerate(FACTS)}
     columns["shard"], absent = list(shards.values()), [None] * len(annotations)
-    columns |= {name: annotations.get(name, absent) for name in ("map", "map_digest", "patient", "clinician")}
+    columns |= {name: annotations.get(name, absent) for name in ("uneven", "map", "map_digest", "patient", "clinician")}
     columns["segments"] = [labels.segments.get(sample) if labels else None for sample in annotations["sample"]]
     arrays = [pa.array(list(columns[field.name]), type=field.type) for field in SCHEMA]
     return to_frame(pa.Table.from_arrays(arrays, schema=SCHEMA))

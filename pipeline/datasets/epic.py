@@ -1,8 +1,9 @@
 """Reads Epic-Kitchens-100's annotations as published: actions of a verb and a noun. Opens no video.
 
 In the folder `labels` of params, below the root:
-    EPIC_100_train.csv, EPIC_100_validation.csv    narration_id, participant_id, video_id, start_frame, stop_frame,
-                                                   verb_class, noun_class, ...; an action a line
+    EPIC_100_train.csv, EPIC_100_validation.csv    narration_id, participant_id, video_id, start_timestamp,
+                                                   stop_timestamp, start_frame, stop_frame, verb_class, noun_class,
+                                                   ...; an action a line
     EPIC_100_verb_classes.csv, EPIC_100_noun_classes.csv    id, key, ...
     EPIC_100_video_info.csv                        video_id, duration (s), fps, resolution
 Videos, if there are any, lie as <videos>/<participant>/videos/<id><extension>.
@@ -11,9 +12,14 @@ Classes are the background, then each pair of verb and noun that occurs; they ar
 class tables, those that never occur among them, with the background before them: 98 and 301. Labels are `label_fps` a
 second. Actions overlap, and a frame has one label: that of the action that began last.
 
+When an action is, its time stamps say. Frame numbers count frames that were extracted again, at 50 or 60 a second, and
+`fps` is the film's own rate: by it 11.9 % of the validation's rows would lie at another time, by up to 135 s. So
+`fps` is not read, and frame numbers only prove the time stamps: all of a video must count at one rate.
+
 Source: Damen et al., IJCV 2022, https://github.com/epic-kitchens/epic-kitchens-100-annotations.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,8 +32,12 @@ from pipeline.datasets.names import DatasetError, check_file_name
 from pipeline.datasets.segments import Segment
 
 SPLITS = ("train", "validation")
-NUMBERS = ["start_frame", "stop_frame", "verb_class", "noun_class"]
-ACTIONS = ["narration_id", "participant_id", "video_id", *NUMBERS]
+EDGES = ("start", "stop")
+TIMES, FRAMES = ([f"{edge}_{kind}" for edge in EDGES] for kind in ("timestamp", "frame"))
+NUMBERS = [*FRAMES, "verb_class", "noun_class"]
+ACTIONS = ["narration_id", "participant_id", "video_id", *TIMES, *NUMBERS]
+TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d*)?)")  # hours, minutes, seconds
+APART = 0.5  # seconds by which a frame number may miss its time stamp; they are written to 0.01
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
@@ -71,8 +81,8 @@ def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels:
     """The labels of all frames of these videos, `label_fps` a second.
 
     Raises:
-        DatasetError: `label_fps` or the background is not set, a table is broken, or an action has a verb, a noun or a
-            video that its table lacks.
+        DatasetError: `label_fps` or the background is not set, a table is broken, an action has a verb, a noun or a
+            video that its table lacks, or its frame numbers and time stamps contradict each other.
     """
     if dataset.label_fps is None or len(dataset.background) != 1:
         raise DatasetError(
@@ -83,11 +93,12 @@ def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels:
     actions = _actions(dataset)
     verbs, nouns = (_keys(_file(dataset, f"{kind}_classes")) for kind in ("verb", "noun"))
     _expect_known(dataset, actions, verbs, nouns)
+    _expect_one_rate(dataset, actions)
     pairs = sorted(set(zip(actions["verb_class"], actions["noun_class"], strict=True)))
     classes = [background, *(f"{verbs[verb]} {nouns[noun]}" for verb, noun in pairs)]
     number = {pair: 1 + index for index, pair in enumerate(pairs)}
-    info = _table(_file(dataset, "video_info"), ["video_id", "duration", "fps"], ["duration", "fps"])
-    info = info.set_index("video_id")
+    info = _table(_file(dataset, "video_info"), ["video_id", "duration"], ["duration"])
+    seconds_of = dict(zip(info["video_id"], info["duration"], strict=True))
     places = [{key: 1 + place for place, key in enumerate(sorted(keys))} for keys in (verbs, nouns)]
     parts = {
         "verbs": [background, *(verbs[key] for key in sorted(verbs))],
@@ -96,12 +107,11 @@ def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels:
     }
     segments, shared, hidden = {}, 0, 0
     for video, rows in actions[actions["video_id"].isin(set(samples))].groupby("video_id", sort=False):
-        if video not in info.index:
+        if video not in seconds_of:
             raise DatasetError(f"video {video!r} is not in {_file(dataset, 'video_info')}; use one release's files")
-        seconds, fps = info.loc[video, ["duration", "fps"]]
-        rows = rows.sort_values("start_frame", kind="stable")
-        spans = np.rint(rows[["start_frame", "stop_frame"]].to_numpy() * (dataset.label_fps / fps)).astype(np.int64)
-        owner = np.full(round(seconds * dataset.label_fps), -1)
+        rows = rows.sort_values("start_timestamp", kind="stable")
+        spans = np.rint((rows[TIMES].to_numpy() * dataset.label_fps).round(6)).astype(np.int64)  # 57.4999... is 57.5
+        owner = np.full(round(seconds_of[video] * dataset.label_fps), -1)
         for action, (start, stop) in enumerate(spans):
             shared += int((owner[start:stop] >= 0).sum())
             owner[start:stop] = action
@@ -132,10 +142,41 @@ def _expect_known(dataset: Dataset, actions: pd.DataFrame, verbs: dict[int, str]
             )
 
 
+def _expect_one_rate(dataset: Dataset, actions: pd.DataFrame) -> None:
+    """The frame numbers of a video over its time stamps are one rate, its median; a row that is elsewhere is wrong."""
+    rate = (actions["stop_frame"] / actions["stop_timestamp"].clip(lower=0.01)).groupby(actions["video_id"])
+    rate = rate.transform("median").clip(lower=1e-3)
+    for time, frame in zip(TIMES, FRAMES, strict=True):
+        wrong = actions[(actions[frame] / rate - actions[time]).abs() > APART]
+        if len(wrong):
+            row = wrong.iloc[0]
+            raise DatasetError(
+                f"{_file(dataset, row['split'])}: {row['narration_id']} of video {row['video_id']!r} has the {frame} "
+                f"{row[frame]:g} and the {time} {row[time]:.2f} s, but the frame numbers of its video count "
+                f"{rate[wrong.index[0]]:.2f} a second ({row[frame] / rate[wrong.index[0]]:.2f} s); correct the row, or "
+                "use one release's files"
+            )
+
+
 def _actions(dataset: Dataset) -> pd.DataFrame:
-    """All actions, with their `split`."""
-    tables = [_table(_file(dataset, split), ACTIONS, NUMBERS).assign(split=split) for split in SPLITS]
+    """All actions, with their `split`; time stamps in seconds."""
+    tables = [_with_seconds(_file(dataset, split)).assign(split=split) for split in SPLITS]
     return pd.concat(tables, ignore_index=True)
+
+
+def _with_seconds(path: Path) -> pd.DataFrame:
+    table = _table(path, ACTIONS, NUMBERS)
+    for name in TIMES:
+        found = [TIME.fullmatch(text.strip()) for text in table[name]]
+        if None in found:
+            bad = found.index(None)
+            raise DatasetError(
+                f"{path}: line {bad + 2} has the {name} {table[name].iloc[bad]!r}, wanted a time such as 00:01:02.34; "
+                "frame numbers cannot stand in for it, since no table says at what rate they count: correct the line, "
+                "or use the files of the official release"
+            )
+        table[name] = [int(of[1]) * 3600 + int(of[2]) * 60 + float(of[3]) for of in found]
+    return table
 
 
 def _keys(path: Path) -> dict[int, str]:

@@ -47,6 +47,7 @@ SCHEMA = pa.schema(
         "mtime_ns": pa.int64(),
         "shard": pa.int64(),
         "segments": SEGMENTS,
+        "uneven": pa.float64(),  # of a labelled video: seconds by which its frames miss a constant rate at most
         "map": pa.string(),  # POSIX, relative to the root: attention map or object mask; null where there is none
         "map_digest": pa.string(),  # sha256 of that file, or of a folder's; empty where it could not be read
         "patient": pa.string(),  # null, as clinician, of the layouts that name none
@@ -58,7 +59,7 @@ SCHEMA = pa.schema(
 # by name, and the verb and noun of each class.
 JSON_ATTRS = ("classes", "class_lists", "parts")
 # Columns that manifests of earlier versions lack: null in all of their rows.
-LATER = frozenset({"segments", "map", "map_digest", "patient", "clinician"})
+LATER = frozenset({"segments", "uneven", "map", "map_digest", "patient", "clinician"})
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 

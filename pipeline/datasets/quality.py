@@ -121,7 +121,8 @@ def _of_labels(frame: pd.DataFrame, notes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_lengths(ok: pd.DataFrame, label_fps: float | None) -> dict[str, Any]:
-    """`lengths`: labels of each video less the labels that it has time for; nothing where no video has both."""
+    """`lengths`: labels of each video less the labels that it has time for, and the videos whose frames have no rate
+    though the labels may count them; nothing where no video has both."""
     both = ok.dropna(subset=["segments", "frames"])
     if both.empty:
         return {}
@@ -140,8 +141,18 @@ def _of_lengths(ok: pd.DataFrame, label_fps: float | None) -> dict[str, Any]:
             "videos": len(table),
             "differences": dict(zip(names, counts, strict=True)),
             "worst": worst.to_dict("records"),
+            "uneven": _uneven(both, labels, label_fps),
         }
     }
+
+
+def _uneven(both: pd.DataFrame, labels: pd.Series, label_fps: float | None) -> dict[str, Any]:
+    """Videos with about as many labels as frames, some of them shown more than a label's time from an even rate."""
+    a_label = 1 / label_fps if label_fps else both["duration"] / both["frames"]
+    counted = (labels - both["frames"]).abs() <= 0.01 * both["frames"] + 1
+    found = both[counted & (both["uneven"].fillna(0) > a_label)]
+    samples = [{"sample": row.sample, "seconds": float(row.uneven)} for row in found.head(SHOWN).itertuples()]
+    return {"count": len(found), "samples": samples}
 
 
 def _of_maps(frame: pd.DataFrame) -> dict[str, Any]:
@@ -256,6 +267,12 @@ def _length_tables(lengths: Mapping[str, Any] | None) -> list[str]:
     if lengths["worst"]:
         head = ["sample", "labels", "video", "difference"]
         tables.append(_table(head, [[row[name] for name in head] for row in lengths["worst"]]))
+    if lengths["uneven"]["count"]:
+        named = "".join(f"; {of['sample']} by up to {of['seconds']:.2f} s" for of in lengths["uneven"]["samples"])
+        tables.append(
+            f"{lengths['uneven']['count']} have as many labels as frames, but show their frames for unequal times"
+            f"{named}. Labels that count frames have no rate there: they do not fit rows a second."
+        )
     return ["\n\n".join([f"## Frames of labels less those of the video: {lengths['videos']} videos", *tables])]
 
 

@@ -157,6 +157,10 @@ def summary(answers: Answers, who: Cohort, config: Any) -> dict[str, Any]:
     return {
         **own,
         "ci95": accuracy_interval(right, who.patients, config.bootstrap, config.seed),
+        "per_class": [
+            row | {"recall_ci95": _recall_interval(right, labels == c, who.patients, config)}
+            for c, row in enumerate(own["per_class"])
+        ],
         "confusion": {"classes": classes, "matrix": confusion(labels, predicted, len(classes)).tolist()},
         **{f"{name}_without_map": without[name] for name in ("accuracy", "macro_f1", "auroc")},
         "patient": _of_patients(answers, who),
@@ -174,6 +178,16 @@ def summary(answers: Answers, who: Cohort, config: Any) -> dict[str, Any]:
         "by_clinician": _by_clinician(right, who.clinicians),
         "without_map": len(labels) - len(who.drawn),
     }
+
+
+def _recall_interval(
+    right_N: np.ndarray, own_N: np.ndarray, patients: Sequence[str], config: Any
+) -> list[float] | None:
+    """Of the videos of one diagnosis; None where there is none."""
+    if not own_N.any():
+        return None
+    whose = [patients[row] for row in np.flatnonzero(own_N)]
+    return accuracy_interval(right_N[own_N], whose, config.bootstrap, config.seed)
 
 
 def similarity(answers: Answers, form: str) -> np.ndarray:

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Params
-from pipeline.evaluation.metrics import bootstrap_interval, calibration, confusion, per_class, ranked, top_k_accuracy
+from pipeline.evaluation.metrics import (
+    bootstrap_interval,
+    calibration,
+    calibration_interval,
+    confusion,
+    per_class,
+    ranked,
+    top_k_accuracy,
+)
 from pipeline.evaluation.provenance import Evaluated, inference, trained
 from pipeline.training.data import OrderedBatches
 from pipeline.training.dataset import Samples
@@ -35,16 +43,16 @@ def evaluate(params: Params, head: str, samples: Samples, run: Path, device: tor
     for order in FRAME_ORDERS[1:]:
         scores[f"top1_{order}"] = top_k_accuracy(ranked(probabilities[order], 1), labels, 1)
     low, high = scores["ci95"]
+    top5 = "" if scores["top5"] is None else f"top-5 {scores['top5']:.4f}, "
     said = (
-        f"top-1 {scores['top1']:.4f} (95 % {low:.4f} to {high:.4f}), "
-        f"top-5 {scores['top5']:.4f}, ece {scores['ece']:.4f}; "
-        f"reversed {scores['top1_reversed']:.4f}, shuffled {scores['top1_shuffled']:.4f}"
+        f"top-1 {scores['top1']:.4f} (95 % {low:.4f} to {high:.4f}), {top5}ece {scores['ece']:.4f}; "
+        f"tokens reversed {scores['top1_reversed']:.4f}, shuffled {scores['top1_shuffled']:.4f}"
     )
     return Evaluated(scores, _predictions(samples, labels, probabilities), said, {"predict_s": wall})
 
 
 def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str], config: Any) -> dict[str, Any]:
-    """Every figure that follows from labels and probabilities.
+    """Every figure that follows from labels and probabilities. Top-5 of five classes or fewer says nothing: None.
 
     Args:
         labels: (N,) class indices.
@@ -54,11 +62,13 @@ def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str]
     """
     order = ranked(probabilities_NC, TOP)
     correct = order[:, 0] == labels
-    ece, bins = calibration(probabilities_NC.max(axis=1), correct, config.calibration_bins)
+    sure = probabilities_NC.max(axis=1)
+    ece, bins = calibration(sure, correct, config.calibration_bins)
     return {
         "top1": top_k_accuracy(order, labels, 1),
-        "top5": top_k_accuracy(order, labels, TOP),
+        "top5": top_k_accuracy(order, labels, TOP) if len(classes) > TOP else None,
         "ece": ece,
+        "ece_ci95": calibration_interval(sure, correct, config.calibration_bins, config.bootstrap, config.seed),
         "ci95": list(bootstrap_interval(correct, config.bootstrap, config.seed)),
         "per_class": per_class(labels, order[:, 0], classes),
         "confusion": {"classes": classes, "matrix": confusion(labels, order[:, 0], len(classes)).tolist()},

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 CONFIDENCE = 0.95
@@ -44,16 +45,15 @@ def calibration(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int) -> t
         bins: how many.
 
     Returns:
-        The error: mean over samples of |accuracy - confidence| of their bin; and for each bin lower, upper, n, and the
-        mean confidence and accuracy, None where it is empty.
+        The error: mean over samples of |accuracy - confidence| of their bin; and for each bin lower, upper, n, the
+        mean confidence and accuracy, and the accuracy's 95 % interval (`share_interval`), None where it is empty.
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, eq. 3.
 
     >>> calibration(np.array([0.8, 1.0]), np.array([True, True]), 2)[0]
     0.09999999999999998
     """
-    edges = np.linspace(0, 1, bins + 1)
-    bin_N = np.clip(np.searchsorted(edges, confidence_N, side="right") - 1, 0, bins - 1)
+    edges, bin_N = _binned(confidence_N, bins)
     n = np.bincount(bin_N, minlength=bins)
     confidence = np.bincount(bin_N, weights=confidence_N, minlength=bins)
     accuracy = np.bincount(bin_N, weights=correct_N, minlength=bins)
@@ -64,10 +64,56 @@ def calibration(confidence_N: np.ndarray, correct_N: np.ndarray, bins: int) -> t
             "n": int(n[i]),
             "confidence": float(confidence[i] / n[i]) if n[i] else None,
             "accuracy": float(accuracy[i] / n[i]) if n[i] else None,
+            "accuracy_ci95": share_interval(round(accuracy[i]), int(n[i])),
         }
         for i in range(bins)
     ]
     return float(np.abs(accuracy - confidence).sum() / len(confidence_N)), table
+
+
+def calibration_interval(
+    confidence_N: np.ndarray, correct_N: np.ndarray, bins: int, draws: int, seed: int
+) -> list[float]:
+    """95 % percentile interval of the expected calibration error, samples drawn with replacement.
+
+    Of few samples a bin the error is above zero even where the model is calibrated, and a resample's is above that.
+
+    Args:
+        confidence_N, correct_N, bins: as for `calibration`.
+        draws: how many resamples.
+        seed: of the draws.
+    """
+    _, bin_N = _binned(confidence_N, bins)
+    gap_NB = np.zeros((len(confidence_N), bins))
+    gap_NB[np.arange(len(bin_N)), bin_N] = correct_N - confidence_N
+    n, random = len(bin_N), np.random.default_rng(seed % 2**64)
+    # A draw at a time: draws x samples would not fit into memory.
+    errors = [np.abs(random.multinomial(n, np.full(n, 1 / n)) @ gap_NB).sum() / n for _ in range(draws)]
+    return _middle(np.array(errors))
+
+
+def share_interval(hits: int, n: int) -> list[float] | None:
+    """Wilson's 95 % interval of a share of independent samples; None of no samples.
+
+    Source: Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 1927.
+
+    >>> [round(edge, 3) for edge in share_interval(9, 10)]
+    [0.596, 0.982]
+    """
+    if not n:
+        return None
+    found = binomtest(hits, n).proportion_ci(CONFIDENCE, method="wilson")
+    return [float(found.low), float(found.high)]
+
+
+def _binned(confidence_N: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    edges = np.linspace(0, 1, bins + 1)
+    return edges, np.clip(np.searchsorted(edges, confidence_N, side="right") - 1, 0, bins - 1)
+
+
+def _middle(values: np.ndarray) -> list[float]:
+    tail = (1 - CONFIDENCE) / 2
+    return [float(edge) for edge in np.quantile(values, [tail, 1 - tail])]
 
 
 def confusion(labels_N: np.ndarray, predictions_N: np.ndarray, n_classes: int) -> np.ndarray:
@@ -76,7 +122,7 @@ def confusion(labels_N: np.ndarray, predictions_N: np.ndarray, n_classes: int) -
 
 
 def per_class(labels_N: np.ndarray, predictions_N: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a class: n, accuracy, precision, recall, f1; None where nothing was counted.
+    """A row a class: n, accuracy, precision, recall and its 95 % interval, f1; None where nothing was counted.
 
     Accuracy is the share of the class's own samples that were recognised: its recall. The field uses both names.
     """
@@ -93,6 +139,7 @@ def per_class(labels_N: np.ndarray, predictions_N: np.ndarray, classes: Sequence
                 "accuracy": own,
                 "precision": float(precision) if predicted[i] else None,
                 "recall": own,
+                "recall_ci95": share_interval(round(recall * n), int(n)),
                 "f1": float(f1) if n else None,
             }
         )
@@ -114,6 +161,5 @@ def bootstrap_interval(correct_N: np.ndarray, draws: int, seed: int) -> tuple[fl
     """
     n = len(correct_N)
     accuracies = np.random.default_rng(seed % 2**64).binomial(n, np.mean(correct_N), size=draws) / n
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(accuracies, [tail, 1 - tail])
-    return float(low), float(high)
+    low, high = _middle(accuracies)
+    return low, high

@@ -31,8 +31,8 @@ class Segments(NamedTuple):
 def segments(labels_T: np.ndarray, background: Collection[int] = ()) -> Segments:
     """A video's runs of equal labels without those of background; a segment ends where it ends.
 
-    MS-TCN's eval.py ends a video's last segment one frame early, so that a segment of one frame there has length 0 and
-    cannot be hit; the others agree.
+    MS-TCN's eval.py as it is public now agrees. Earlier versions of it, and code that was copied from them, end a
+    video's last segment one frame early: one of a single frame then has length 0 and cannot be hit.
 
     >>> segments(np.array([7, 7, 0, 7, 2]), background={0})
     Segments(label=array([7, 7, 2]), start=array([0, 3, 4]), stop=array([2, 4, 5]))
@@ -206,6 +206,23 @@ def bootstrap_intervals(counts: pd.DataFrame, draws: int, seed: int) -> dict[str
     return {name: interval(drawn[name].to_numpy()) for name in drawn}
 
 
+def ratio_intervals(hits_GC: np.ndarray, counts_GC: np.ndarray, draws: int, seed: int) -> list[list[float] | None]:
+    """95 % percentile interval of each class's share, in percent, groups drawn with replacement.
+
+    Args:
+        hits_GC, counts_GC: of each group (a video's frames, a patient's videos) and class.
+        draws: how many resamples.
+        seed: of the draws.
+
+    Returns:
+        [low, high] of each class; None of one that never counts.
+    """
+    weights = resamples(len(hits_GC), draws, seed).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a resample without the class says nothing of it
+        shares = 100 * (weights @ hits_GC) / (weights @ counts_GC)
+    return [interval(of) for of in shares.T]
+
+
 def resamples(n: int, draws: int, seed: int) -> np.ndarray:
     """(draws, n): how often each of n videos is drawn."""
     return np.random.default_rng(seed % 2**64).multinomial(n, np.full(n, 1 / n), size=draws)
@@ -248,6 +265,7 @@ def class_table(
             hit[i] += np.bincount(own.label[found(overlap_PY, threshold)], minlength=n)
     rows = per_class(truth, prediction, classes) if len(truth) else [_nothing(name) for name in classes]
     for c, row in enumerate(rows):
+        del row["recall_ci95"]  # frames of a video are not independent: `class_intervals`
         for name in ("accuracy", "precision", "recall", "f1"):
             row[name] = None if row[name] is None else 100 * row[name]
         row["segments"] = int(true[c])
@@ -255,6 +273,16 @@ def class_table(
             counted = true[c] + predicted[c]
             row[f"f1@{_percent(threshold)}"] = float(200 * hit[i, c] / counted) if counted else None
     return rows
+
+
+def class_intervals(
+    predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], n_classes: int, draws: int, seed: int
+) -> list[list[float] | None]:
+    """95 % intervals of the frame recalls of `class_table`, in percent, videos drawn with replacement."""
+    pairs = labelled(predictions, truths)
+    counts_VC = np.stack([np.bincount(truth, minlength=n_classes) for _, truth in pairs])
+    hits_VC = np.stack([np.bincount(truth[guess == truth], minlength=n_classes) for guess, truth in pairs])
+    return ratio_intervals(hits_VC, counts_VC, draws, seed)
 
 
 def class_confusion(predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], n_classes: int) -> np.ndarray:
@@ -296,7 +324,7 @@ def _concatenated(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarra
 
 
 def _nothing(name: str) -> dict[str, Any]:
-    return {"class": name, "n": 0, "accuracy": None, "precision": None, "recall": None, "f1": None}
+    return dict.fromkeys(("accuracy", "precision", "recall", "recall_ci95", "f1")) | {"class": name, "n": 0}
 
 
 def _percent(threshold: float) -> int:

@@ -17,6 +17,7 @@ from pipeline.evaluation.provenance import Evaluated, inference, trained
 from pipeline.evaluation.segment_metrics import (
     bootstrap_intervals,
     class_confusion,
+    class_intervals,
     class_table,
     figures,
     pooled,
@@ -61,7 +62,14 @@ def evaluate(params: Params, head: str, samples: Videos, run: Path, device: torc
         "classes": samples.classes,
         "background": list(samples.background),
         "unseen_classes": np.flatnonzero(~samples.seen).tolist(),
-        "per_class": class_table(predictions, found.truths, samples.classes, **background),
+        "per_class": [
+            row | {"recall_ci95": edges}
+            for row, edges in zip(
+                class_table(predictions, found.truths, samples.classes, **background),
+                class_intervals(predictions, found.truths, len(samples.classes), config.bootstrap, config.seed),
+                strict=True,
+            )
+        ],
         "confusion": class_confusion(predictions, found.truths, len(samples.classes)).tolist(),
     }
     return Evaluated(scores, _predictions(found, predictions, counts), ", ".join(_said(scores)), {})

@@ -167,7 +167,7 @@ class Segmentation(_Task):
     @cached_property
     def mean_D(self) -> Tensor:
         """The mean over all rows of all videos."""
-        total, count = torch.zeros(()), 0
+        total, count = torch.zeros((), dtype=torch.float64), 0
         for batch in self.finished.batches(self.rows):
             there_ND = batch["frames"][batch["mask"]].double()
             total, count = total + there_ND.sum(dim=0), count + len(there_ND)

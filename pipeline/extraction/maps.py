@@ -5,7 +5,6 @@ Shape suffixes: K frames of a map, H W pixels, C channels, P steps, F frames a s
 """
 
 from collections.abc import Iterator, Sequence
-from math import floor
 from pathlib import Path
 
 import numpy as np
@@ -21,9 +20,6 @@ from pipeline.video import VideoError, VideoFacts, frame_starts, frames_at, samp
 from pipeline.video.sampling import ROUNDING
 
 Box = tuple[float, float, float, float]  # top, left, bottom, right, in fractions of the frame's height and width
-
-# Whose centre crop starts at half of what is cut off rounded down, as transformers does; of the others, to even.
-ROUNDED_DOWN = ("clip", "vjepa2")
 
 
 class Maps:
@@ -89,7 +85,7 @@ class Maps:
                 numbers_PF = frames_at(frame_starts(path, facts), times_PF)
             except VideoError as error:
                 raise MapError(f"cannot be laid on its frames: {error.reason}: {error.detail}") from None
-        box = seen_box(self.pixels, facts.height, facts.width)
+        box = self.pixels.preprocess.seen(facts.height, facts.width)
         try:
             map_CPRQ = rendered(found, numbers_PF, box, self.grid[1:], self.channels)
         except VideoError as error:
@@ -129,11 +125,6 @@ def refuse_misfit(found: MapFile, facts: VideoFacts, channels: int) -> None:
         raise MapError(f"has {found.frames} frames and not its {facts.frames}; export one a frame, or a single one")
     if found.channels != channels and not (found.colours and channels == 1):
         raise MapError(f"has {found.channels} channels, expected {channels}; correct channels in params.yaml")
-
-
-def seen_box(pixels: PixelFeature, height: int, width: int) -> Box:
-    """The part of a frame of height x width pixels that a feature sees, exactly as its preprocessor cuts it."""
-    return pixels.preprocess.seen(height, width, floor if pixels.backbone in ROUNDED_DOWN else round)
 
 
 def rendered(found: MapFile, numbers_PF: np.ndarray, box: Box, cells: tuple[int, int], channels: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.config import NpyFeature, file_digest
 from pipeline.datasets import ShardSample
+from pipeline.datasets.rates import contradiction
 from pipeline.extraction.rows import Piece
 
 HASHING_THREADS = 4
@@ -41,10 +42,17 @@ class NpySource:
         sample = self.samples[job].sample
         try:
             rows_TD = read_frames_file(npy_path(self.feature, sample), self.feature.width, self.feature.orientation)
+            self._expect_rate(self.samples[job], len(rows_TD))
         except ValueError as error:
             yield Piece(0, sample, reason=str(error))
         else:
             yield Piece(0, sample, len(rows_TD), 0, self.feature.fps, fields={"frames": rows_TD})
+
+    def _expect_rate(self, sample: ShardSample, rows: int) -> None:
+        """Raises ValueError where a sample has a video, and the rows at the declared rate cannot be of it."""
+        wrong = contradiction(rows, self.feature.fps, sample.facts["duration"]) if sample.facts else ""
+        if wrong:
+            raise ValueError(f"rate: {npy_path(self.feature, sample.sample)}: {wrong}; correct the feature's fps")
 
 
 def npy_path(feature: NpyFeature, sample: str) -> Path:

@@ -33,6 +33,7 @@ def predict(
     files: Sequence[Path],
     map: str | None = None,
     out: Path | None = None,
+    transcripts: Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Answer | PredictionError | VideoError]:
     """What a head's finished run says of files, as it would have said it of a sample of its data set.
@@ -46,6 +47,7 @@ def predict(
         files: videos, or pictures for a head of pictures.
         map: for a head that looks with a clinician: the file of the map of the only video, or "none".
         out: folder for label files and timelines of a head that segments; "predictions" if not given.
+        transcripts: for a head that predicts among a transcript: the folder of those of the videos.
         progress: called with a line now and then.
 
     Yields:
@@ -63,12 +65,20 @@ def predict(
         raise PredictionError(f"--map is of one video, got {len(files)}; name them one by one, or --map {WITHOUT_MAP}")
     if out is not None and task not in ("segmentation", "zeroshot"):
         raise PredictionError(f"{head} writes no file and takes no --out")
+    scripted = task == "segmentation" and params.head(head).model.transcript
+    if scripted != (transcripts is not None):
+        raise PredictionError(
+            f"{head} predicts among the segments of a transcript: give --transcripts FOLDER, which holds that of each "
+            "video, <its name>.txt, a class a line in order"
+            if scripted
+            else f"{head} takes no --transcripts"
+        )
     absent = {str(path): error for path in files if (error := _absent(path)) is not None}
     there = list(dict.fromkeys(str(path) for path in files if str(path) not in absent))
     map_file = None if map in (None, WITHOUT_MAP) else Path(map)
     if map_file is not None and not map_file.exists():
         raise PredictionError(f"--map {map_file}: there is no such file; correct its name")
-    question = Question(params, head, root, features, run, there, map_file, out or OUT, progress)
+    question = Question(params, head, root, features, run, there, map_file, out or OUT, transcripts, progress)
     answers = {**TASKS[task](question), **absent}
     yield from (answers[str(path)] for path in files)
 

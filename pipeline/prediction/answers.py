@@ -46,6 +46,7 @@ class Question:
         files: each once, all of them there.
         map: the clinician's map of the one file; None is the answer without one.
         out: folder for what is written.
+        transcripts: folder with the transcript of each file, named like it; of a head that predicts among a transcript.
         progress: called with a line now and then.
     """
 
@@ -57,6 +58,7 @@ class Question:
     files: Sequence[str]
     map: Path | None
     out: Path
+    transcripts: Path | None
     progress: Callable[[str], None]
 
     @property

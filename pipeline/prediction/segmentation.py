@@ -12,7 +12,8 @@ from PIL import Image
 
 from pipeline.accelerator import accelerator
 from pipeline.config import Params
-from pipeline.datasets import read_manifest, samples_by_name, video_folder
+from pipeline.datasets import DatasetError, read_manifest, samples_by_name, video_folder
+from pipeline.datasets.labels import read_label_file
 from pipeline.evaluation.provenance import deterministic, finished
 from pipeline.evaluation.segment_metrics import segments
 from pipeline.evaluation.segmentation import confidence, scored
@@ -76,6 +77,9 @@ def segment(question: Question) -> Answers:
     record = read_run(question.run)
     gamma = _gamma(question)
     texts, refused = _texts(question)
+    given, without = _transcripts(question, record["classes"])
+    refused |= without
+    texts = {file: text for file, text in texts.items() if file not in without}
     with extracted(question) as found:
         answers: Answers = {**found.refused, **refused}
         labels = _labels(question, [file for file in found.files if file in texts], found)
@@ -84,7 +88,7 @@ def segment(question: Question) -> Answers:
         files = [file for file in labels if file not in brief]
         if not files:
             return answers
-        samples = _videos(question, record["classes"], {file: labels[file] for file in files}, found)
+        samples = _videos(question, record["classes"], {file: labels[file] for file in files}, found, given)
         torch.set_num_threads(question.params.compute.threads)
         device = torch.device(accelerator(question.params.compute))
         with deterministic():
@@ -118,6 +122,20 @@ def _texts(question: Question) -> tuple[dict[str, Path], Answers]:
     return {file: text for text, file in owner.items()}, refused
 
 
+def _transcripts(question: Question, classes: list[str]) -> tuple[dict[str, np.ndarray], Answers]:
+    """The classes of each file's segments in order, where the head wants them; and why a file has none."""
+    given: dict[str, np.ndarray] = {}
+    refused: Answers = {}
+    for file in question.files if question.transcripts else ():
+        try:
+            segments = read_label_file(question.transcripts / f"{Path(file).stem}.txt", file, frozenset(classes))
+        except DatasetError as error:
+            refused[file] = PredictionError(f"{file}: its transcript: {error}")
+        else:
+            given[file] = np.array([classes.index(of["label"]) for of in segments])
+    return given, refused
+
+
 def _labels(question: Question, files: list[str], found: Extracted) -> dict[str, int]:
     """How many labels each file is to have."""
     if not files:
@@ -127,7 +145,9 @@ def _labels(question: Question, files: list[str], found: Extracted) -> dict[str,
     return {file: round(lengths[file] * (1.0 if fps is None else fps / stream.fps)) for file in files}
 
 
-def _videos(question: Question, classes: list[str], counts: dict[str, int], found: Extracted) -> Videos:
+def _videos(
+    question: Question, classes: list[str], counts: dict[str, int], found: Extracted, given: dict[str, np.ndarray]
+) -> Videos:
     """The files as the head's samples, all of whose labels are to be told."""
     config, dataset = question.config, question.params.datasets[question.config.dataset]
     frame = read_manifest(question.root / config.dataset / "manifest.parquet")
@@ -160,6 +180,7 @@ def _videos(question: Question, classes: list[str], counts: dict[str, int], foun
         pairs=None if made_of["pairs"] is None else np.array(made_of["pairs"], np.int64),
         n_parts=(len(made_of["verbs"]), len(made_of["nouns"])),
         text=text,
+        given=given,
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from pipeline.config import Ablation
 from pipeline.reports.figures import figure_at
 from pipeline.reports.files import result_text, save_figure, save_text
+from pipeline.reports.names import markdown
 from pipeline.reports.segmentation import seen_unseen_figure
 
 Result = Mapping[str, Any]
@@ -127,7 +128,7 @@ def _statistics(results: Sequence[Result], columns: Sequence[Column]) -> dict[st
 
 def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
     heads = [column.title or column.name for column in columns]
-    lines = ["| variant | " + " | ".join(heads) + " |", "|---" * (len(columns) + 1) + "|"]
+    lines = ["| variant | " + " | ".join(map(markdown, heads)) + " |", "|---" * (len(columns) + 1) + "|"]
     tops = {column: best(column, [row["mean"][column.name] for row in rows.values()]) for column in columns}
     for name, row in rows.items():
         cells = []
@@ -135,7 +136,7 @@ def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) 
             mean, sd = row["mean"][column.name], row["sd"][column.name]
             cell = cell_text(column, mean, sd)
             cells.append(f"**{cell}**" if mean is not None and mean == tops[column] else cell)
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append(f"| {markdown(name)} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

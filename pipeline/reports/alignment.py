@@ -10,11 +10,13 @@ import numpy as np
 
 from pipeline.reports.classification import confusion_figure
 from pipeline.reports.files import result_text, save_figure, save_text
+from pipeline.reports.names import shortened
 
 FORMS = {"published": "its own map\n(as published)", "unguided": "a uniform\nmap", "shuffled": "another patient's\nmap"}
 DIRECTIONS = {"video_to_map": "video → map", "map_to_video": "map → video"}
 KINDS = {"token_map": "map", "gate": "gate", "energy": "energy"}
 RIGHT, WRONG = "#1b6e3c", "#b00020"
+LONGEST = 48  # letters of a sample's or a diagnosis' name
 
 
 def publish_alignment(evaluation: Path, out: Path) -> None:
@@ -87,7 +89,8 @@ def attention_figure(shown: Mapping[str, np.ndarray]) -> plt.Figure:
             for axes, (key, name) in zip(block, kinds.items(), strict=True):
                 _steps(axes, shown[key][video], name, (0, 1) if key != "energy" else None)
             truth, guess = shown["label"][video], shown["prediction"][video]
-            title = f"{shown['sample'][video]}    truth: {truth}    prediction: {guess}"
+            sample, *said = (shortened(name, LONGEST) for name in (shown["sample"][video], truth, guess))
+            title = f"{sample}    truth: {said[0]}    prediction: {said[1]}"
             block[0].set_title(title, fontsize=9, color=RIGHT if truth == guess else WRONG)
             centres = np.arange(steps) * (columns + 1) + (columns - 1) / 2
             block[-1].set_xticks(centres, [f"step {step + 1}" for step in range(steps)], fontsize=7)

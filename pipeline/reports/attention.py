@@ -12,10 +12,12 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from pipeline.heads.gasm_cast import POOL, Look
+from pipeline.reports.names import shortened
 
 RIGHT, WRONG = "#1b6e3c", "#b00020"
 HEAT = 0.6  # how much of the heat is seen over the frame
 STEP = 0.7  # inches a frame
+LONGEST = 48  # letters of a sample's or a class's name
 CONSTANT = 1e-3  # a view that differs by less says nothing
 NAMES = {
     ("graph", "semantic"): "patch graph",
@@ -106,8 +108,9 @@ def _head(figure: plt.Figure, caption: str, absent: Sequence[str], width: int) -
 
 def _clip(cell: plt.Figure, clip: WatchedClip, rows: int) -> None:
     right = clip.label == clip.prediction
-    said = f"{clip.sample}, p = {clip.probability:.2f}\n{clip.label}"
-    said += "" if right else f"\ntaken for: {clip.prediction}"
+    names = [shortened(name, LONGEST) for name in (clip.sample, clip.label, clip.prediction)]
+    said = f"{names[0]}, p = {clip.probability:.2f}\n{names[1]}"
+    said += "" if right else f"\ntaken for: {names[2]}"
     said += f"\n{textwrap.shorten(clip.why, 90)}" if clip.why else ""
     cell.suptitle(said, fontsize=8.5, color=RIGHT if right else WRONG)
     names, panels = cell.subplots(rows, 2, width_ratios=[1.6, STEP * len(clip.times)]).T

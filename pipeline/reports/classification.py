@@ -11,7 +11,9 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.reports.files import result_text, save_figure, save_text
+from pipeline.reports.names import told_apart
 
+LONGEST = 60  # letters of a class's name
 LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a grey smear
 
 
@@ -44,8 +46,9 @@ def confusion_figure(confusion: Mapping[str, Any], title: str) -> plt.Figure:
     figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
     if few:
-        axes.set_xticks(range(len(classes)), classes, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
-        axes.set_yticks(range(len(classes)), classes, fontsize=8)
+        names = told_apart(classes, LONGEST)
+        axes.set_xticks(range(len(classes)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+        axes.set_yticks(range(len(classes)), names, fontsize=8)
         for (row, column), share in np.ndenumerate(shares):
             if counts[row, column]:
                 colour = "white" if share > 0.5 else "black"

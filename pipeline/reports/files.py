@@ -8,6 +8,9 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+# Names are the users': a dollar sign in one begins no formula.
+plt.rcParams["text.parse_math"] = False
+
 
 class ReportError(ValueError):
     """Results of which no report can be made; the message names what is wrong with which, and the remedy."""

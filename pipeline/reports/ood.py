@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.reports.files import result_text, save_figure, save_text
+from pipeline.reports.names import markdown
 
 BINS = 40
 SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLabel* + λ P_align"}
@@ -94,6 +95,6 @@ def ood_markdown(result: Mapping[str, Any]) -> str:
                     f"{cell} ({low:.1f} to {high:.1f})"
                     for cell, (low, high) in zip(cells, (found["ci95"][key] for key in FIGURES), strict=True)
                 ]
-            lines.append(f"| {name} | {title} | " + " | ".join(cells) + " |")
+            lines.append(f"| {markdown(name)} | {title} | " + " | ".join(cells) + " |")
     words = ", ".join(f"{count} {role}" for role, count in result["words"].items())
     return "\n".join(lines) + f"\n\nλ = {result['lambda']:.3g}; negative words: {words}.\n"

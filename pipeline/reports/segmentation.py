@@ -23,10 +23,13 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.reports.files import ReportError, result_text, save_figure, save_text
+from pipeline.reports.names import shortened, told_apart, words
 
 SHOWN = 4  # videos of a picture of the worst or the best
 WIDTH = 12.0  # inches of a picture of timelines
+LONGEST = 60  # letters of a class's name
 PANEL = 11.2  # and of what is over time in it
+MAPPING = "mapping.txt"
 HEADER = "### Frame level recognition: ###"
 BACKGROUND, UNLABELLED, WRONG = "#dcdcdc", "#ffffff", "#c00000"
 NO_STRIPS: Mapping[str, np.ndarray | str] = MappingProxyType({})
@@ -60,8 +63,9 @@ class Timeline:
 def write_predictions(predictions: Mapping[str, np.ndarray], classes: Sequence[str], folder: Path) -> None:
     """A text file a video, named like the video without extension, as MS-TCN writes and its eval.py reads them.
 
-    Two lines: a header, and one label a frame between spaces. A space within a class's name becomes "_". The folder is
-    renamed into place when all files are written and replaces the one before.
+    Two lines: a header, and one label a frame between spaces. A space within a class's name becomes "_"; mapping.txt
+    has each class's word and, after a tab, its name. The folder is renamed into place when all files are written and
+    replaces the one before.
 
     Args:
         predictions: video -> (T,) class indices.
@@ -69,21 +73,21 @@ def write_predictions(predictions: Mapping[str, np.ndarray], classes: Sequence[s
         folder: does not need to exist.
 
     Raises:
-        ValueError: a video's name leads out of the folder, or two classes differ by spaces only.
+        ReportError: a video's name leads out of the folder, or is that of the mapping.
     """
-    words = ["_".join(name.split()) for name in classes]
-    if len(set(words)) < len(words):
-        twice = sorted(name for name, word in zip(classes, words, strict=True) if words.count(word) > 1)
-        raise ReportError(f"classes {twice} cannot be told apart in a text file, where spaces become '_'; rename one")
+    said = words(classes)
     scratch = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     for video, labels_T in predictions.items():
         path = scratch / video
-        if not path.resolve().is_relative_to(scratch.resolve()) or path == scratch:
+        if not path.resolve().is_relative_to(scratch.resolve()) or path in (scratch, scratch / MAPPING):
             raise ReportError(f"video {video!r} is no name of a file below {folder}; correct the manifest")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{HEADER}\n{' '.join(words[label] for label in np.asarray(labels_T).tolist())}\n")
+        labels = " ".join(said[label] for label in np.asarray(labels_T).tolist())
+        path.write_text(f"{HEADER}\n{labels}\n", encoding="utf-8")
+    mapping = "".join(f"{word}\t{name}\n" for word, name in zip(said, classes, strict=True))
+    (scratch / MAPPING).write_text(mapping, encoding="utf-8")
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(scratch, folder)
 
@@ -132,8 +136,9 @@ def timelines_figure(
     colours = class_colours(len(classes), background)
     labels = [of for timeline in timelines for of in (timeline.truth, timeline.prediction) if of is not None]
     shown = np.unique(np.concatenate(labels)).astype(int)
+    names = told_apart(classes, LONGEST)
     entries = [
-        Patch(facecolor=colours[c], edgecolor="grey", linewidth=0.4, label=f"{c}  {classes[c]}{' *' * (c in unseen)}")
+        Patch(facecolor=colours[c], edgecolor="grey", linewidth=0.4, label=f"{c}  {names[c]}{' *' * (c in unseen)}")
         for c in shown[shown >= 0]
     ]
     if any(timeline.truth is not None for timeline in timelines):
@@ -215,7 +220,7 @@ def _name(axes: plt.Axes, timeline: Timeline) -> None:
     """The video's name, its figures, and why it has no frames, on top of what is drawn of it."""
     numbers = "   ".join(f"{k} {'–' if v is None else f'{v:.1f}'}" for k, v in timeline.figures.items())
     without = f"   (no frames: {timeline.strip})" if isinstance(timeline.strip, str) and timeline.strip else ""
-    axes.set_title(f"{timeline.name}    {numbers}{without}", loc="left", fontsize=8.5, pad=3)
+    axes.set_title(f"{shortened(timeline.name, LONGEST)}    {numbers}{without}", loc="left", fontsize=8.5, pad=3)
 
 
 def _runs(labels_T: np.ndarray) -> list[tuple[int, int, int]]:

@@ -8,6 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.lines import Line2D
 
+from pipeline.reports.names import told_apart
+
+LONGEST = 44  # letters of a class's name
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
 # Okabe & Ito's, without black, which rings errors: told apart by colour-blind people, too.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9", "#cc79a7", "#b8a800")
@@ -44,7 +47,7 @@ def space_figure(document: Mapping[str, Any]) -> plt.Figure:
         entries = [
             Line2D([], [], linestyle="", color=c["c"], marker=c["marker"]) for c in map(_look, range(len(present)))
         ]
-        names = [textwrap.shorten(document["classes"][label], 44, placeholder="…") for label in present]
+        names = told_apart([document["classes"][label] for label in present], LONGEST)
         entries.append(Line2D([], [], linestyle="", color="black", marker="o", fillstyle="none"))
         names.append(f"ringed: not recognised ({int(wrong.sum())} of {len(wrong)})")
         figure.legend(entries, names, loc="outside right center", fontsize=7, ncols=columns, frameon=False)

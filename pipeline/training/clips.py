@@ -60,7 +60,7 @@ class Clips(Samples):
         stream = self.streams["maps"]
         shape, _ = stream.store.fields[stream.name]
         if not ids:
-            return torch.zeros(shape)
+            return torch.zeros(shape, dtype=torch.float32)
         return torch.from_numpy(stream.store.read(ids, stream.name).astype(np.float64).mean(axis=0)).float()
 
     @property

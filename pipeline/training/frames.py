@@ -6,6 +6,7 @@ Shape suffixes: B videos, T rows, L labels of a video, C classes, D width.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,12 +25,16 @@ IGNORE = -1  # the label of a row that no loss may see
 
 @dataclass(frozen=True)
 class FrameStream:
-    """A feature of `width` channels, stored in `name`: `fps` rows a second, or None where it is one of texts."""
+    """A feature of `width` channels, stored in `name`: `fps` rows a second, or None where it is one of texts.
+
+    `sampled` rows are of moments 1/fps apart of a video; others are of whatever their maker counted.
+    """
 
     store: FeatureStore
     name: str
     width: int
     fps: float | None = None
+    sampled: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,7 @@ class Videos(Samples):
         pairs: (C, 2) int64, the verb and the noun of each class, where classes are such pairs; else None.
         n_parts: how many verbs and nouns the data set's vocabularies have, those among them that no class is made of.
         text: (C, e) float32, unit vectors of the classes' texts, where a vocabulary is read; else None.
+        given: sample id -> (S,) int64, the classes of its segments in order, where they are not told by its labels.
     """
 
     truth: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
@@ -56,6 +62,11 @@ class Videos(Samples):
     pairs: np.ndarray | None = field(repr=False, default=None)
     n_parts: tuple[int, int] = (0, 0)
     text: np.ndarray | None = field(repr=False, default=None)
+    given: dict[str, np.ndarray] = field(repr=False, default_factory=dict)
+
+    def transcript(self, sample: str) -> np.ndarray:
+        """(S,) int64, the classes of a video's segments in order."""
+        return self.given[sample] if sample in self.given else transcript(self.labels[sample])
 
     def standing_in(self, share: float, seed: int) -> "Videos":
         """The same videos with some of the seen classes hidden like the unseen ones, and those left aside.
@@ -109,7 +120,8 @@ def open_videos(
         unseen: the list of the data set's class_lists that is held out of training; None holds out nothing.
 
     Raises:
-        DataError: manifest and store that do not belong together, lengths that differ too much, unknown names.
+        DataError: manifest and store that do not belong together, lengths that differ too much, a label a frame of a
+            video of variable rate for rows a second, unknown names.
     """
     frame = read_manifest(manifest)
     streams = {"frames": frame_stream(FeatureStore(features["frames"], verify=True))}
@@ -123,10 +135,12 @@ def open_videos(
     for row in found.rows:
         sample = row.sample
         whole = frame_labels(row.segments, names)
+        if stream.sampled and label_fps is None:
+            _expect_even(row, len(whole), stream.fps, tolerance)
         rows = rows_of_labels(sample, len(whole), lengths[sample], stream.fps, label_fps, tolerance)
         truth[sample], row_of_label[sample] = whole[: len(rows)], rows // sample_rate
         shown = np.where(seen[truth[sample]], truth[sample], IGNORE)
-        labels[sample] = majority(shown, row_of_label[sample], -(-lengths[sample] // sample_rate), len(names))
+        labels[sample] = majority(shown, row_of_label[sample], -(-lengths[sample] // sample_rate))
     held = carve(found.splits[train], dict.fromkeys(found.splits[train], 0), holdout, seed)
     if not held:
         raise DataError(f"the split {train!r} has one usable video, so none can be held out of training")
@@ -189,7 +203,8 @@ def frame_stream(store: FeatureStore) -> FrameStream:
         )
     ((name, shape),) = fields.items()
     config = store.provenance["config"]
-    return FrameStream(store, name, shape[1], config["fps"] if "fps" in config else config["sampling"]["fps"])
+    sampled = "sampling" in config
+    return FrameStream(store, name, shape[1], (config["sampling"] if sampled else config)["fps"], sampled)
 
 
 def seen_classes(frame: pd.DataFrame, names: Sequence[str], unseen: str | None) -> np.ndarray:
@@ -232,19 +247,41 @@ def rows_of_labels(
     return np.minimum(((np.arange(kept) + 0.5) * each).astype(np.int64), rows - 1)
 
 
-def majority(labels_L: np.ndarray, row_of_label_L: np.ndarray, rows: int, n_classes: int) -> np.ndarray:
-    """(T,) the commonest label of each row, the smaller of equals; IGNORE where it has none.
+def _expect_even(row: Any, labels: int, fps: float, tolerance: int) -> None:
+    """Raises DataError where labels may count the frames of a video of variable rate, which rows of equal steps do not.
+
+    Their number is no proof: a screen recording of bursts and pauses has as many frames as its mean rate promises.
+    """
+    if pd.isna(row.uneven) or row.uneven * fps <= 1 or abs(labels - row.frames) > tolerance:
+        return
+    raise DataError(
+        f"sample {row.sample}: its {labels} labels are as many as the frames of its video, which are shown for unequal "
+        f"times, up to {row.uneven:.2f} s from a constant rate, but the rows of the features are {fps:g} a second; "
+        f"set label_fps: {fps:g} in the data set if the labels are so many a second, or else encode the video at a "
+        "constant rate and label its frames, or use features with a row a frame"
+    )
+
+
+def majority(labels_L: np.ndarray, row_of_label_L: np.ndarray, rows: int) -> np.ndarray:
+    """(T,) the commonest label of each row, of equals the one that comes first in time; IGNORE where it has none.
 
     Args:
-        labels_L: class indices or IGNORE, which counts as a class of its own and wins no tie.
+        labels_L: class indices or IGNORE, which counts as a class of its own and wins no tie; in the order of time.
         row_of_label_L: the row of each.
         rows: T.
-        n_classes: C.
+
+    Source: FACT's own downsampling of labels, which takes the commonest of a clip, of equals the first that it meets.
+
+    >>> majority(np.array([3, 1, 1, 3, 2, -1]), np.array([0, 0, 0, 0, 1, 1]), 3).tolist()
+    [3, 2, -1]
     """
-    counts_TC = np.zeros((rows, n_classes + 1), np.int64)
-    np.add.at(counts_TC, (row_of_label_L, np.where(labels_L == IGNORE, n_classes, labels_L)), 1)
-    best_T = counts_TC.argmax(axis=1)
-    return np.where((counts_TC.sum(axis=1) == 0) | (best_T == n_classes), IGNORE, best_T)
+    found, first, count = np.unique(np.stack([row_of_label_L, labels_L]), axis=1, return_index=True, return_counts=True)
+    row, label = found
+    order = np.lexsort((first, label == IGNORE, -count, row))
+    row, best = np.unique(row[order], return_index=True)
+    best_T = np.full(rows, IGNORE)
+    best_T[row] = label[order][best]
+    return best_T
 
 
 def transcript(labels_T: np.ndarray) -> np.ndarray:
@@ -293,7 +330,7 @@ class Rows(Table):
             "labels": torch.full((len(rows), longest), IGNORE),
             "row": torch.as_tensor(rows, dtype=torch.int64),
         }
-        transcripts = [torch.from_numpy(transcript(self.samples.labels[sample])) for sample in chosen]
+        transcripts = [torch.from_numpy(self.samples.transcript(sample)) for sample in chosen]
         batch["transcript"] = pad_sequence(transcripts, batch_first=True, padding_value=IGNORE)
         for place, (sample, rows_TD) in enumerate(zip(chosen, features, strict=True)):
             batch["frames"][place, : len(rows_TD)] = rows_TD

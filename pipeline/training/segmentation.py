@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from pipeline.heads.fact import BlockOutput, FactClip, LossSettings, clip_loss, fact_loss, predict, targets_of
-from pipeline.training.frames import IGNORE, Videos, transcript
+from pipeline.training.frames import IGNORE, Videos
 from pipeline.training.module import TrainedModule
 from pipeline.training.table import Batch
 
@@ -27,7 +27,7 @@ class SegmentationModule(TrainedModule):
     def __init__(self, head: str, model: nn.Module, config: Any, samples: Videos, steps: int) -> None:
         super().__init__(head, model, config, steps)
         learned = [*samples.parts["train"], *samples.parts["holdout"]]
-        segments = [len(transcript(samples.labels[sample])) for sample in learned]
+        segments = [len(samples.transcript(sample)) for sample in learned]
         self.n_segments = max(segments)
         self.settings = LossSettings(
             **config.loss.model_dump(), avg_segments=float(np.mean(segments)), background=samples.background
@@ -74,6 +74,7 @@ class SegmentationModule(TrainedModule):
 
 def answer(model: nn.Module, batch: Batch) -> tuple[list[BlockOutput], Tensor | None]:
     """What the blocks say of a batch, and the embeddings that are compared with texts where the head has any."""
-    fact = model.fact if isinstance(model, FactClip) else model
-    given = (batch["frames"].float(), batch["mask"], batch["transcript"] if fact.transcript else None)
-    return model(*given) if isinstance(model, FactClip) else (model(*given), None)
+    given = batch["frames"].float(), batch["mask"]
+    if isinstance(model, FactClip):
+        return model(*given)
+    return model(*given, batch["transcript"] if model.transcript else None), None

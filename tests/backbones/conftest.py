@@ -46,9 +46,13 @@ def with_lively_norms(model):
     return model
 
 
-def vit_feature(weights, *, frames=2, resize=(64, 64), **fields):
+def vit_feature(weights, *, frames=2, resize=(64, 64), crop=None, **fields):
     return DinoV3Feature(
-        backbone="dinov3", weights=weights, sampling={"frames": frames}, preprocess={"resize": resize}, **fields
+        backbone="dinov3",
+        weights=weights,
+        sampling={"frames": frames},
+        preprocess={"resize": resize, "crop": crop},
+        **fields,
     )
 
 

@@ -14,6 +14,7 @@ from transformers import DINOv3ViTImageProcessor, DINOv3ViTModel
 from pipeline import backbones
 from pipeline.backbones import BackboneError, checkpoints, dinov3
 from pipeline.backbones.base import seeded
+from pipeline.backbones.r3d18 import R3D18Pixels
 from tests.backbones.conftest import SMALL_VIT, vit_feature
 
 
@@ -42,6 +43,26 @@ def test_pixels_normalised_by_the_backbone_equal_the_image_processors_bit_for_bi
     processor = DINOv3ViTImageProcessor.from_pretrained(vit_folder, size={"height": side, "width": side})
     theirs = processor(list(clip), return_tensors="pt")["pixel_values"]
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"), [(48, 67), (67, 48), (48, 65), (96, 134), (48, 48)], ids=lambda side: str(side)
+)
+def test_the_crop_starts_where_transformers_does_for_odd_and_even_differences(vit_folder, height, width):
+    """Of 67 - 32 pixels half is 17.5, of 65 - 32 it is 16.5: rounded to even, the former would start a pixel later."""
+    clip, feature = video(2, height, width), vit_feature({"path": str(vit_folder)}, resize=48, crop=(32, 32))
+    asked = dict(size={"shortest_edge": 48}, do_center_crop=True, crop_size={"height": 32, "width": 32})
+    processor = DINOv3ViTImageProcessor.from_pretrained(vit_folder, **asked)
+    backbone = backbones.load(feature)
+    ours = (pixels(feature, clip)[0] - backbone.mean_C11) / backbone.std_C11
+    assert torch.equal(ours, processor(list(clip), return_tensors="pt")["pixel_values"])
+
+
+@pytest.mark.parametrize("crop", [(32, 32), (32, 33), (45, 32)])
+@pytest.mark.parametrize("size", [(48, 67), (67, 48), (48, 65)])
+def test_both_streams_of_one_geometry_see_the_same_pixels(size, crop):
+    clip = video(2, *size)
+    np.testing.assert_allclose(dinov3.DinoV3Pixels(size, crop)(clip) * 255, R3D18Pixels(size, crop)(clip), atol=1e-3)
 
 
 def test_pixels_are_float32_in_0_1_and_the_preprocessor_pickles(vit_folder):

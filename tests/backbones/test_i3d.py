@@ -21,6 +21,7 @@ from pipeline.backbones.i3d import (
     Unit,
     dequantised_flow,
     fill,
+    pooled,
     same_padding,
     scaled_rgb,
 )
@@ -295,6 +296,41 @@ def test_streams_of_different_lengths_are_refused(files):
         backbone(**files).rows({"rgb": stream(3, 20), "flow": stream(2, 19)})
 
 
+@pytest.mark.parametrize("shape", [(2, 7, 7), (3, 7, 7), (8, 7, 7), (2, 8, 9), (3, 8, 8)])
+def test_published_pooling_is_the_mean_over_every_place_of_a_2_7_7_window(shape):
+    x = torch.rand(2, 3, *shape)
+    places = [range(side - reach + 1) for side, reach in zip(shape, (2, 7, 7), strict=True)]
+    windows = [
+        x[:, :, t : t + 2, h : h + 7, y : y + 7].sum(dim=(2, 3, 4)) / 98
+        for t in places[0]
+        for h in places[1]
+        for y in places[2]
+    ]
+    torch.testing.assert_close(pooled(x, "published"), sum(windows) / len(windows))
+    if shape == (2, 7, 7):
+        torch.testing.assert_close(pooled(x, "published"), pooled(x, "mean"))
+
+
+def test_rows_of_other_windows_are_pooled_as_the_feature_says(files):
+    frames = {"rgb": torch.randint(0, 256, (20, 3, 224, 224), dtype=torch.uint8)}
+    state = torch.load(files["rgb"])
+    mixed = literal_i3d(state, frames["rgb"].movedim(0, 1)[None] / 127.5 - 1)
+    assert mixed.shape[2:] == (3, 7, 7)
+    rows = {
+        pooling: backbone(rgb=files["rgb"], size=(224, 224), window=20, pooling=pooling).rows(frames)["frames"]
+        for pooling in ("mean", "published")
+    }
+    first, middle, last = mixed.mean(dim=(3, 4)).unbind(dim=2)
+    torch.testing.assert_close(rows["mean"], (first + middle + last) / 3, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(rows["published"], (first + 2 * middle + last) / 4, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("misfit", [{"window": 8, "size": (224, 224)}, {"window": 16, "size": (224, 192)}])
+def test_a_window_or_a_crop_too_small_for_the_published_pool_is_refused(files, misfit):
+    with pytest.raises(ValueError, match=r"pooling: published is over 2 x 7 x 7, which a window of .* pooling: mean"):
+        i3d_feature(files["rgb"], pooling="published", **misfit)
+
+
 # --- pixels -----------------------------------------------------------------------------------------------------------
 
 
@@ -303,7 +339,7 @@ def video(frames=3, height=60, width=80, seed=0):
 
 
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (24, 32)])
-def test_the_short_side_is_resized_and_the_centre_cut_as_torchvision_does_it(height, width):
+def test_the_short_side_is_resized_as_torchvision_does_it_and_the_centre_cut(height, width):
     clip = video(3, height, width)
     ours = I3DPixels(32, (28, 30))(clip)
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2).contiguous()

@@ -13,15 +13,15 @@ SETTINGS = LossSettings(pc=0.2, a2fc=1.0, sw=5.0, bgw=1.0, nullw=-1.0, match="o2
 CLOSE = dict(rtol=1e-5, atol=1e-6)  # the losses weigh in single precision
 
 
-def both(chain: str, f: str, norm: bool, a_dim: int):
+def both(chain: str, f: str, norm: bool, a_dim: int, fpos: bool):
     """The head and the plain program with its weights, in double precision."""
     entry = dict(hid_dim=24, dropout=0.0, a_dim=a_dim, a_ffdim=20, a_layers=3, a_nhead=2)
     entry |= dict(f=f, f_dim=12, f_layers=4, f_ln=norm, s_layers=1)
     chained = blocks(chain, entry, {"f_layers": 3, "a_layers": 1})
     head = Fact(
-        feature_dim=10, n_classes=CLASSES, tokens=TOKENS, blocks=chained, fpos=True, transcript=False, cmr=0.0
+        feature_dim=10, n_classes=CLASSES, tokens=TOKENS, blocks=chained, fpos=fpos, transcript=False, cmr=0.0
     ).double()
-    other = plain.PlainFact(10, CLASSES, TOKENS, chained).double()
+    other = plain.PlainFact(10, CLASSES, TOKENS, chained, fpos=fpos).double()
     plain.load(other, head.state_dict())
     return head, other
 
@@ -32,10 +32,12 @@ def gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("chain", ["iu", "iU", "iuUU"])
-@pytest.mark.parametrize("f, norm, a_dim", [("m", True, 16), ("m", False, 24), ("m2", False, 16)])
-def test_answers_loss_and_gradients_are_the_same(chain, f, norm, a_dim, seed):
+@pytest.mark.parametrize(
+    "f, norm, a_dim, fpos", [("m", True, 16, True), ("m", False, 24, False), ("m2", False, 16, False)]
+)
+def test_answers_loss_and_gradients_are_the_same(chain, f, norm, a_dim, fpos, seed):
     torch.manual_seed(seed)
-    head, other = both(chain, f, norm, a_dim)
+    head, other = both(chain, f, norm, a_dim, fpos)
     frames = torch.randn(1, FRAMES, 10, dtype=torch.float64)
     # More segments than tokens, all of different lengths, so that no two assignments cost the same.
     labels = torch.randint(CLASSES, (11,)).repeat_interleave(1 + torch.randperm(11))[None]

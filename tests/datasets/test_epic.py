@@ -8,23 +8,35 @@ import pytest
 from pipeline.config import Dataset
 from pipeline.datasets import DatasetError, annotation_files, build_manifest, frame_labels, read_annotations
 
-HEAD = "narration_id,participant_id,video_id,start_frame,stop_frame,narration,verb,verb_class,noun,noun_class"
+HEAD = (
+    "narration_id,participant_id,video_id,start_timestamp,stop_timestamp,start_frame,stop_frame,narration,verb,"
+    "verb_class,noun,noun_class"
+)
 VERBS, NOUNS = {0: "take", 3: "open"}, {0: "tap", 2: "plate", 5: "board:chopping"}
 # narration, video, first and last frame at 50 fps, verb, noun
 TRAIN = [("a", "P01_01", 50, 100, 0, 2), ("b", "P01_01", 80, 120, 3, 5), ("c", "P02_03", 0, 25, 0, 2)]
 VALIDATION = [("d", "P01_02", 10, 40, 3, 0)]
 
 
-def write_epic(root: Path, train=tuple(TRAIN), validation=tuple(VALIDATION)) -> Dataset:
+def stamp(seconds: float) -> str:
+    return f"{int(seconds // 3600):02}:{int(seconds // 60 % 60):02}:{seconds % 60:05.2f}"
+
+
+def write_epic(root: Path, train=tuple(TRAIN), validation=tuple(VALIDATION), counted=50, info_fps=50.0) -> Dataset:
+    """Frame numbers `counted` a second, beside an `fps` that says something of its own."""
     folder = root / "annotations"
     folder.mkdir(parents=True, exist_ok=True)
     for split, actions in (("train", train), ("validation", validation)):
-        rows = [f'{n},{v[:3]},{v},{a},{b},"words, and more",x,{verb},y,{noun}' for n, v, a, b, verb, noun in actions]
+        rows = [
+            f"{n},{v[:3]},{v},{','.join(stamp(f / counted) if isinstance(f, int) else f for f in (a, b))},{a},{b},"
+            f'"words, and more",x,{verb},y,{noun}'
+            for n, v, a, b, verb, noun in actions
+        ]
         (folder / f"EPIC_100_{split}.csv").write_text("\n".join([HEAD, *rows]))
     for kind, keys in (("verb", VERBS), ("noun", NOUNS)):
         rows = [f"{index},{key},['{key}'],misc" for index, key in keys.items()]
         (folder / f"EPIC_100_{kind}_classes.csv").write_text("\n".join(["id,key,instances,category", *rows]))
-    videos = [f"{video},4.0,50.0,1920x1080" for video in ("P01_01", "P02_03", "P01_02")]
+    videos = [f"{video},4.0,{info_fps},1920x1080" for video in ("P01_01", "P02_03", "P01_02")]
     (folder / "EPIC_100_video_info.csv").write_text("\n".join(["video_id,duration,fps,resolution", *videos]))
     fields = {"labels": "annotations", "label_fps": 25.0, "background": ("none",)}
     return Dataset(layout="epic", root=str(root), **fields).model_copy(update={"videos": None})
@@ -127,7 +139,7 @@ def test_an_action_that_cannot_be_understood_is_an_error_that_names_it(tmp_path,
 def test_files_that_are_absent_or_of_another_release_are_errors(tmp_path):
     dataset = write_epic(tmp_path)
     (tmp_path / "annotations/EPIC_100_video_info.csv").write_text("video,length\n")
-    with pytest.raises(DatasetError, match=r"video_info\.csv lacks the columns video_id, duration, fps"):
+    with pytest.raises(DatasetError, match=r"video_info\.csv lacks the columns video_id, duration"):
         build_manifest(dataset)
     (tmp_path / "annotations/EPIC_100_train.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DatasetError, match=r"train\.csv is no csv file"):
@@ -141,3 +153,52 @@ def test_the_rate_of_labels_and_the_background_must_be_told(tmp_path):
     for missing in ({"label_fps": None}, {"background": ()}):
         with pytest.raises(DatasetError, match="set label_fps to the rows a second of the features"):
             build_manifest(write_epic(tmp_path).model_copy(update=missing))
+
+
+# --- when an action is ------------------------------------------------------------------------------------------------
+
+
+def test_time_stamps_decide_where_frame_numbers_count_another_rate_than_the_video_has(tmp_path):
+    """As P18_09: `fps` is 90, its frame numbers count 60 a second."""
+    actions = [("a", "P01_01", 60, 120, 0, 2), ("b", "P01_01", 150, 180, 3, 0)]
+    found = labels_of(write_epic(tmp_path, train=actions, counted=60, info_fps=90.0))["P01_01"]
+    assert found == ["none"] * 25 + ["take plate"] * 25 + ["none"] * 12 + ["open tap"] * 13 + ["none"] * 25
+
+
+def test_the_rate_of_the_video_is_not_needed(tmp_path):
+    dataset = write_epic(tmp_path)
+    before = labels_of(dataset)
+    info = tmp_path / "annotations/EPIC_100_video_info.csv"
+    info.write_text(info.read_text().replace(",50.0,", ",,"))
+    assert labels_of(dataset) == before
+
+
+@pytest.mark.parametrize("edge", [0, 1])
+def test_a_row_whose_frame_numbers_contradict_its_time_stamps_is_named(tmp_path, edge):
+    dataset = write_epic(tmp_path, train=[*TRAIN, ("d", "P01_01", 100, 150, 0, 2), ("e", "P01_01", 30, 60, 0, 2)])
+    table = tmp_path / "annotations/EPIC_100_train.csv"
+    old, new = ((",100,150,", ",160,150,"), (",100,150,", ",100,210,"))[edge]
+    table.write_text(table.read_text().replace(old, new))
+    name, frame = (("start", 160), ("stop", 210))[edge]
+    told = rf"train\.csv: d of video 'P01_01' has the {name}_frame {frame} and the {name}_timestamp \d\.00 s, but .* "
+    with pytest.raises(DatasetError, match=told + r"count 50\.00 a second .*correct the row, or use one release's"):
+        build_manifest(dataset)
+
+
+def test_frame_numbers_that_miss_their_time_stamps_by_a_rounding_are_no_contradiction(tmp_path):
+    dataset = write_epic(tmp_path)
+    before = labels_of(dataset)
+    table = tmp_path / "annotations/EPIC_100_train.csv"
+    table.write_text(table.read_text().replace(",50,100,", ",51,99,"))
+    assert labels_of(dataset) == before
+
+
+def test_a_table_with_frame_numbers_alone_is_refused(tmp_path):
+    dataset, table = write_epic(tmp_path), tmp_path / "annotations/EPIC_100_train.csv"
+    whole = table.read_text()
+    table.write_text(whole.replace("00:00:01.00,", ",", 1))
+    with pytest.raises(DatasetError, match=r"line 2 has the start_timestamp '', .*frame numbers cannot stand in for"):
+        read_annotations(dataset)
+    table.write_text(whole.replace("start_timestamp,stop_timestamp,", "began,ended,"))
+    with pytest.raises(DatasetError, match=r"train\.csv lacks the columns start_timestamp, stop_timestamp; use the"):
+        read_annotations(dataset)

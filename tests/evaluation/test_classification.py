@@ -38,7 +38,7 @@ def result(trained):
 
 
 def test_the_result_has_the_promised_keys(result, trained):
-    assert set(result) == KEYS | {"task", "top1_reversed", "top1_shuffled"}
+    assert set(result) == KEYS | {"task", "ece_ci95", "top1_reversed", "top1_shuffled"}
     assert json.loads((evaluation_of(trained[1]) / "result.json").read_text()) == result
     assert result["samples"] == {
         "train": 64,
@@ -49,7 +49,7 @@ def test_the_result_has_the_promised_keys(result, trained):
         "skipped": 0,
         "failures": [],
     }
-    assert set(result["per_class"][0]) == {"class", "n", "accuracy", "precision", "recall", "f1"}
+    assert set(result["per_class"][0]) == {"class", "n", "accuracy", "precision", "recall", "recall_ci95", "f1"}
     assert len(result["calibration"]) == 15
     low, high = result["ci95"]
     assert low <= result["top1"] <= high

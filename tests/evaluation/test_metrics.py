@@ -11,9 +11,11 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from pipeline.evaluation.metrics import (
     bootstrap_interval,
     calibration,
+    calibration_interval,
     confusion,
     per_class,
     ranked,
+    share_interval,
     top_k_accuracy,
 )
 
@@ -114,10 +116,12 @@ def test_a_class_that_does_not_occur_gives_null_and_never_nan():
         "accuracy": 0.5,
         "precision": 1.0,
         "recall": 0.5,
+        "recall_ci95": share_interval(1, 2),
         "f1": pytest.approx(2 / 3),
     }
-    assert rows[1] == {"class": "guessed", "n": 0, "accuracy": None, "precision": 0.0, "recall": None, "f1": None}
-    assert rows[2] == {"class": "nowhere", "n": 0, "accuracy": None, "precision": None, "recall": None, "f1": None}
+    nothing = dict.fromkeys(("accuracy", "precision", "recall", "recall_ci95", "f1")) | {"n": 0}
+    assert rows[1] == {**nothing, "class": "guessed", "precision": 0.0}
+    assert rows[2] == {**nothing, "class": "nowhere"}
 
 
 @pytest.mark.parametrize("share, n", [(0.5, 100), (0.87, 156), (0.99, 400)])
@@ -128,6 +132,31 @@ def test_the_interval_is_scipy_s_percentile_bootstrap(share, n):
     ).confidence_interval
     # Both are quantiles of 20,000 draws from the same distribution: they differ by a few of its steps of 1 / n at most.
     assert bootstrap_interval(correct, 20_000, seed=0) == pytest.approx(tuple(theirs), abs=1.5 / n)
+
+
+def test_the_interval_of_the_calibration_error_is_scipy_s_percentile_bootstrap():
+    random = np.random.default_rng(3)
+    confidence = random.uniform(0.2, 1, 80)
+    correct = random.random(80) < confidence**2
+    theirs = scipy.stats.bootstrap(
+        (confidence, correct),
+        lambda sure, right: calibration(sure, right, 5)[0],
+        paired=True,
+        vectorized=False,
+        method="percentile",
+        n_resamples=3000,
+        rng=random,
+    ).confidence_interval
+    ours = calibration_interval(confidence, correct, 5, draws=3000, seed=0)
+    assert ours == pytest.approx(tuple(theirs), abs=0.01)
+    assert ours == calibration_interval(confidence, correct, 5, draws=3000, seed=0)
+
+
+def test_a_share_of_nothing_has_no_interval_and_one_of_few_is_wide():
+    assert share_interval(0, 0) is None
+    assert share_interval(2, 2)[0] < 0.4 and share_interval(200, 200)[0] > 0.97
+    _, bins = calibration(np.array([0.1, 0.9]), np.array([False, True]), 4)
+    assert [row["accuracy_ci95"] is None for row in bins] == [False, True, True, False]
 
 
 def test_the_interval_repeats_and_follows_the_seed():

@@ -8,6 +8,7 @@ import pytest
 from pipeline.evaluation.segment_metrics import (
     bootstrap_intervals,
     class_confusion,
+    class_intervals,
     class_table,
     edit_score,
     figures,
@@ -289,3 +290,14 @@ def test_an_interval_of_no_frame_is_null_and_of_one_video_a_point():
     nothing = np.zeros(5, int)
     found = bootstrap_intervals(segment_counts([nothing], [nothing], {0}), draws=10, seed=0)
     assert found["acc_without_background"] is None and found["acc"] == [100, 100]
+
+
+def test_a_class_s_interval_draws_videos_not_frames():
+    truth = np.repeat([0, 1], 50)
+    right, wrong = truth.copy(), np.ones(100, np.int64)
+    intervals = class_intervals([right, right, wrong, wrong], [truth] * 4, 3, draws=2000, seed=0)
+    assert intervals[0] == pytest.approx([0, 100], abs=1)  # 200 independent frames would give 43 to 57
+    assert intervals[1] == [100, 100] and intervals[2] is None
+    weights = np.random.default_rng(0).multinomial(4, np.full(4, 1 / 4), size=2000)
+    literal = [100 * (w[0] + w[1]) * 50 / (w.sum() * 50) for w in weights]
+    assert intervals[0] == pytest.approx(np.quantile(literal, [0.025, 0.975]).tolist())

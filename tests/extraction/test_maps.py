@@ -14,7 +14,7 @@ from pipeline.datasets import NO_MAP, map_digest_of, read_manifest, shard_digest
 from pipeline.datasets.map_files import map_digests
 from pipeline.extraction import ExtractionError, derive, extract
 from pipeline.extraction.map_files import MapError, MapFile
-from pipeline.extraction.maps import area_means, refuse_misfit, seen_box, shares
+from pipeline.extraction.maps import area_means, refuse_misfit, shares
 from pipeline.extraction.progress import ExtractionFailed
 from pipeline.store import FeatureStore, verify
 from tests.conftest import write_ssv2
@@ -107,7 +107,7 @@ def test_the_box_is_what_the_backbone_s_own_preprocessor_cuts_out(backbone, prep
     frame = np.zeros((1, height, width, 3), np.uint8)
     frame[0, ..., 0], frame[0, ..., 1] = np.arange(height)[:, None], np.arange(width)
     seen = np.asarray(backbones.preprocessor(feature)(frame)[0], np.float64) * (255 if backbone == "dinov3" else 1)
-    top, left, bottom, right = seen_box(feature, height, width)
+    top, left, bottom, right = feature.preprocess.seen(height, width)
     _, rows, columns = seen.shape
     down = (top + (np.arange(rows) + 0.5) / rows * (bottom - top)) * height - 0.5
     across = (left + (np.arange(columns) + 0.5) / columns * (right - left)) * width - 0.5

@@ -21,6 +21,7 @@ from pipeline.store import FeatureStore, StoreError, verify
 from pipeline.video import VideoError, iterate_frames, probe, read_frames
 from tests.conftest import write_clip, write_ssv2
 from tests.extraction.small import contents, kill_until_done, make_manifest, params_of, run, with_workers
+from tests.video.conftest import encode, numbers
 
 SEEN = {"sampling": {"fps": 12}, "preprocess": {"resize": 40, "crop": [32, 32]}}
 FLOW = {"backbone": "flow", "method": "farneback", "batch": 2} | SEEN
@@ -166,6 +167,26 @@ def test_how_much_is_decoded_at_once_changes_no_byte(world, tmp_path, monkeypatc
     run(world[0], tmp_path, names="flow")
     assert set(asked) == {7}
     assert files_of(world, "flow", tmp_path) == files_of(world, "flow")
+
+
+@pytest.mark.parametrize("fps", [5, 12, 30])
+def test_rows_of_a_video_of_variable_rate_show_what_is_shown_at_their_times(tmp_path, fps):
+    """A screen recording: a burst, a pause, another burst. Row i is at (i + 0.5) / fps seconds, whatever the container
+    says of its rate."""
+    starts = [*(round(1000 * k / 30) for k in range(20)), *(2580 + round(1000 * k / 30) for k in range(20))]
+    path = encode(tmp_path / "bursts.mkv", n=len(starts), pts=starts)
+    facts = probe(path)
+    feature = FlowFeature(**FLOW | {"sampling": {"fps": fps}, "preprocess": {"resize": (96, 128)}})
+    view = RowView(feature, backbones.preprocessor(feature), frozenset("v"), (2, 3), {"rgb": (3, 96, 128)})
+    source = RowSource(tmp_path, [ShardSample("v", "", path.name, asdict(facts), "ok")], [view])
+    pieces = list(source.messages(0))
+    total = int((facts.duration + 1e-3) * fps)
+    shown = np.searchsorted(starts, 1000 * (np.arange(total) + 0.5) / fps + 1e-6, side="right") - 1
+    assert {piece.fps for piece in pieces} == {fps} and sum(len(piece.rows) for piece in pieces) == total
+    for piece in pieces:
+        around = np.arange(piece.start - 2, piece.start + len(piece.rows) + 3).clip(0, total - 1)
+        said = numbers(piece.rows.streams["rgb"].permute(0, 2, 3, 1).numpy())
+        assert said == shown[around].tolist()
 
 
 def test_no_message_holds_more_than_a_piece_and_its_context(world):

@@ -98,7 +98,7 @@ def published(folder, orientation="DT", dtype=np.float32) -> dict[str, np.ndarra
     rng, rows = np.random.default_rng(0), {}
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(1, 9):
-        rows[str(number)] = rng.normal(size=(20 + number, WIDTH)).astype(dtype)
+        rows[str(number)] = rng.normal(size=(40 + number, WIDTH)).astype(dtype)
         np.save(folder / f"{number}.npy", rows[str(number)].T if orientation == "DT" else rows[str(number)])
     return rows
 
@@ -137,7 +137,7 @@ def spoil(folder) -> dict[str, str]:
     (folder / "2.npy").write_bytes(b"")
     np.save(folder / "3.npy", np.zeros((30, WIDTH), np.float32))
     np.save(folder / "4.npy", np.array([Pickled()], dtype=object), allow_pickle=True)
-    np.save(folder / "5.npy", np.full((WIDTH, 9), np.nan, np.float32))
+    np.save(folder / "5.npy", np.full((WIDTH, 45), np.nan, np.float32))
     np.save(folder / "6.npy", np.zeros((WIDTH, 9), np.int64))
     (folder / "7.npy").write_bytes((folder / "7.npy").read_bytes()[:200])
     return {
@@ -169,12 +169,26 @@ def test_files_that_come_or_change_later_are_read_then_and_no_others(videos, tmp
     params = params_of(videos, npy(tmp_path / "npy", max_failed=0.5))
     run(params, tmp_path / "features", names="npy")
     (tmp_path / "kept.npy").rename(tmp_path / "npy" / "4.npy")
-    np.save(tmp_path / "npy" / "6.npy", rows["6"].T[:, :5])
+    np.save(tmp_path / "npy" / "6.npy", rows["6"].T[:, :35])
     lines: list[str] = []
     run(params, tmp_path / "features", lines, names="npy")
     assert "computed 2 of 8" in "".join(lines)
     store = store_of(params, tmp_path / "features", "npy")
-    assert store.failed == {} and store.lengths("frames")["6"] == 5 and store.lengths("frames")["4"] == 24
+    assert store.failed == {} and store.lengths("frames")["6"] == 35 and store.lengths("frames")["4"] == 44
+
+
+def test_rows_whose_rate_contradicts_their_video_fail_their_sample(videos, tmp_path):
+    """The videos last 3 s. At 15 a second 41 rows are 2.7 s, 90 would be 6."""
+    published(tmp_path / "npy")
+    np.save(tmp_path / "npy" / "2.npy", np.zeros((WIDTH, 90), np.float32))
+    params = params_of(videos, npy(tmp_path / "npy", max_failed=0.2))
+    run(params, tmp_path / "features", names="npy")
+    store = store_of(params, tmp_path / "features", "npy")
+    assert store.failed.keys() == {"2"}
+    told = "2.npy: 90 rows at 15 a second are 6.0 s, but its video lasts 3.0 s, at which they would be 30 a second"
+    assert told in store.failed["2"] and "correct the feature's fps" in store.failed["2"]
+    with pytest.raises(ExtractionFailed, match="7 of 8"):  # the declared rate is that of none
+        run(params_of(videos, npy(tmp_path / "npy", fps=30.0)), tmp_path / "other", names="npy")
 
 
 def test_videos_that_are_gone_do_not_matter_to_their_published_features(tmp_path):

@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from pipeline.config import load_params
+from pipeline.config import load_params, override
 from pipeline.datasets.labels import read_label_file
 from pipeline.datasets.segments import frame_labels
+from pipeline.plan import Plan
 from pipeline.prediction import strips
-from tests.prediction.worlds import ask, document, evaluation_of, finished, run_of, verb
+from pipeline.training.frames import transcript
+from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, run_of, verb
 
 pytestmark = pytest.mark.slow
 VIDEOS = Path("data/toy-assembly/videos")
@@ -50,6 +52,42 @@ def test_a_video_of_the_evaluation_split_has_the_labels_of_its_row(head, tmp_pat
         assert said["segments"][0]["start"] == 0
         assert said["segments"][-1]["stop"] == pytest.approx(len(written) / said["fps"])
         assert [of["label"] for of in said["segments"][:1]] == [classes[written[0]]]
+
+
+def test_with_a_transcript_a_new_video_has_the_labels_of_its_row_and_none_that_the_transcript_lacks(tmp_path):
+    changes = ("--set", "model.transcript=true", "--set", "loss.match=seq")
+    for name in ("train", "evaluate"):
+        verb(name, "fact", *changes)
+    given = override(load_params("params.yaml").head("fact"), {"model.transcript": True, "loss.match": "seq"})
+    run = Path(Plan(load_params("params.yaml").replacing("fact", given)).run("fact").evaluation_folder)
+    table = pd.read_parquet(run / "predictions.parquet")
+    classes, scripts = json.loads((run / "result.json").read_text())["classes"], tmp_path / "scripts"
+    scripts.mkdir()
+    for row in table.itertuples():
+        names = [classes[c] for c in transcript(np.asarray(row.truth))]
+        (scripts / f"{row.sample}.txt").write_text("".join(f"{name}\n" for name in names))
+        assert {classes[c] for c in row.prediction} <= set(names)
+    videos = [VIDEOS / f"{sample}.mp4" for sample in table["sample"]]
+
+    def asked(**options):
+        line = [word for name, value in options.items() for word in (f"--{name}", value)]
+        return invoke("predict", *videos, "--head", "fact", "--json", "--out", tmp_path / "out", *line, *changes)
+
+    done = asked(transcripts=scripts)
+    assert done.exit_code == 0, done.output
+    for row in table.itertuples():
+        text = tmp_path / "out" / f"{row.sample}.txt"
+        written = frame_labels(read_label_file(text, row.sample, frozenset(classes)), classes)
+        assert written[: len(row.prediction)].tolist() == row.prediction.tolist()
+
+    assert "give --transcripts FOLDER" in str(asked().exception)
+    assert "takes no --transcripts" in str(ask("fact", videos[0], transcripts=scripts).exception)
+    (first, second, *_) = table["sample"]
+    (scripts / f"{first}.txt").unlink()
+    (scripts / f"{second}.txt").write_text("juggling\n")
+    done = asked(transcripts=scripts)
+    assert done.exit_code == 1 and len(done.stdout.splitlines()) == len(videos) - 2
+    assert f"{first}.txt cannot be read" in done.stderr and "'juggling' on line 1" in done.stderr
 
 
 def test_two_videos_of_one_name_do_not_overwrite_each_other(tmp_path):

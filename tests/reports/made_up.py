@@ -6,6 +6,7 @@ The numbers come from the functions that evaluations use, over labels and scores
 import base64
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from pipeline.evaluation.ood_metrics import lambda_sweep, ood_intervals, ood_met
 from pipeline.evaluation.segment_metrics import (
     bootstrap_intervals,
     class_confusion,
+    class_intervals,
     class_table,
     figures,
     pooled,
@@ -45,13 +47,20 @@ class MadeUp:
         classes, samples: of the classification.
         name: a class and a sample are called this, beside "class 0", "class 1"….
         weights: what the results say of them.
+        names: of all classes, in place of the others.
     """
 
     def __init__(
-        self, root: Path, classes: int = 5, samples: int = 60, name: str = "a cup", weights: str = "trained"
+        self,
+        root: Path,
+        classes: int = 5,
+        samples: int = 60,
+        name: str = "a cup",
+        weights: str = "trained",
+        names: Sequence[str] = (),
     ) -> None:
         self.root, self.samples, self.weights, self.plan = root, samples, weights, plan()
-        self.classes = [name, *(f"class {i}" for i in range(1, classes))]
+        self.classes = list(names) or [name, *(f"class {i}" for i in range(1, classes))]
         self.ids = [f"{name} 1", *(f"sample {i:05d}" for i in range(1, samples))]
         self.random = np.random.default_rng(0)
 
@@ -264,7 +273,14 @@ class MadeUp:
             "classes": self.classes,
             "background": [],
             "unseen_classes": [1, 2],
-            "per_class": class_table(guesses, truths, self.classes),
+            "per_class": [
+                row | {"recall_ci95": edges}
+                for row, edges in zip(
+                    class_table(guesses, truths, self.classes),
+                    class_intervals(guesses, truths, len(self.classes), 50, 0),
+                    strict=True,
+                )
+            ],
             "confusion": class_confusion(guesses, truths, len(self.classes)).tolist(),
         }
         return document, predictions
@@ -285,7 +301,14 @@ class MadeUp:
     def _alignment(self, config: Any) -> tuple[dict[str, Any], pd.DataFrame]:
         document, predictions = self._classification(_Bins)
         percent = ("accuracy", "precision", "recall", "f1")
-        rows = [{**row, **{key: row[key] and 100 * row[key] for key in percent}} for row in document["per_class"]]
+        rows = [
+            {
+                **row,
+                **{key: row[key] and 100 * row[key] for key in percent},
+                "recall_ci95": row["recall_ci95"] and [100 * edge for edge in row["recall_ci95"]],
+            }
+            for row in document["per_class"]
+        ]
         way = {"r1": 20.0, "r5": 50.0, "chance_r1": 2.0, "median_rank": 5.0, "gallery": 50, "queries": 50}
         forms = ("published", "unguided", "shuffled")
         ranks = self.random.integers(1, 50, (2, self.samples)).astype(float)

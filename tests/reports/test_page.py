@@ -64,7 +64,8 @@ def test_every_heads_headline_is_there_with_its_interval_and_counts(everything):
     said = Outline(text).text
     result = json.loads((project.root / "results/ssv2_top1.json").read_text())
     low, high = (100 * edge for edge in result["ci95"])
-    assert f"ssv2_top1 top-1 {100 * result['top1']:.1f} % {low:.1f} to {high:.1f} gasm_cast 60 1 2 trained" in said
+    row = f"ssv2_top1 top-1 {100 * result['top1']:.1f} % {low:.1f} to {high:.1f} 20.0 % gasm_cast 60 1 2 trained"
+    assert row in said
     for name in project.plan.results:
         assert f"{name}: " in said
     assert "5 of 5 results are finished" in said and "AUROC, mean of the sets" in said and "unknown_other" in said
@@ -135,7 +136,7 @@ def test_the_page_asks_nobody_for_anything(everything):
 
 def test_data_sets_are_told_in_the_order_of_params_whatever_a_process_hashes(everything):
     project, text = everything
-    missing = re.findall(r"([\w-]+): not looked at yet", Outline(text).text)
+    missing = re.findall(r"the look at ([\w-]+)", Outline(text).text)
     assert len(missing) > 5 and missing == [name for name in project.plan.params.datasets if name in missing]
 
 
@@ -181,6 +182,19 @@ def test_with_one_head_the_others_are_missing_with_the_command_that_makes_them(t
     wanted = "results/ssv2_top1.json", "results/ablations/fact_clip_targets.json", "results/claims.json"
     for target in (*wanted, "results/clinic_clip_align_ablations.json", "results/assembly_segmentation_features.json"):
         assert f"snakemake {target} --cores 4 --configfile configs/x.yaml" in said, target
+
+
+def test_what_is_not_made_yet_is_folded_at_the_end_and_results_come_first(tmp_path):
+    text = page(MadeUp(tmp_path).finish("gasm_cast"))
+    sections = re.findall(r'<section id="([\w-]+)"', text)
+    assert sections[:2] == ["summary", "ssv2_top1"] and sections[-1] == "missing"
+    assert re.search(r"<details><summary>\d+ of what params ask for</summary>", text.split('id="missing"')[1])
+
+
+def test_chance_stands_beside_accuracies_and_top_5_of_five_classes_is_not_told(everything):
+    said = Outline(everything[1]).text
+    assert "chance 20.0 %" in said and "top-5" not in said
+    assert "cached tokens read backwards" in said
 
 
 def test_with_nothing_finished_the_page_opens_and_says_how_to_begin(tmp_path):

@@ -119,6 +119,30 @@ def test_pointing_at_a_sample_shows_it_and_classes_can_be_filtered(browser, smal
     assert opened.errors == []
 
 
+def test_printing_draws_every_plot_on_white_paper(browser, small):
+    opened = Opened(browser, small, viewport={"width": 1280, "height": 900}, color_scheme="dark")
+    plots = opened.page.locator("main .plot")
+    drawn = "() => [...document.querySelectorAll('main .plot')].filter(of => of.querySelector('.main-svg')).length"
+    assert opened.page.evaluate(drawn) < plots.count()
+    opened.page.emulate_media(media="print", color_scheme="dark")
+    opened.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    opened.page.wait_for_function(f"({drawn})() === {plots.count()}")
+    ink = opened.page.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill")
+    assert sum(map(int, ink.strip("rgb()").split(",")[:3])) < 300
+    assert opened.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert opened.errors == []
+
+
+def test_cut_names_on_a_phone_still_tell_classes_apart(browser, tmp_path):
+    start, end = "putting the very same thing ", " onto the very same table again"
+    names = [f"{start}{colour}{end}" for colour in ("red", "green", "blue", "grey", "brown", "black")]
+    _, out = written(tmp_path, names=names)
+    opened = Opened(browser, out, viewport=PHONE)
+    opened.see_all("#ssv2_top1-classes")
+    shown = opened.page.eval_on_selector_all("#ssv2_top1-classes .ytick text", "all => all.map(of => of.textContent)")
+    assert len(set(shown)) == len(names)
+
+
 def test_nothing_offers_to_send_a_figure_away(browser, small):
     opened = Opened(browser, small, viewport={"width": 1280, "height": 900})
     opened.see_all()

@@ -67,14 +67,17 @@ def test_a_folder_of_predictions_is_replaced_whole_or_not_at_all(tmp_path):
     write_predictions({"old": np.array([0])}, ["a"], folder)
     with pytest.raises(ValueError, match="no name of a file below"):
         write_predictions({"new": np.array([0]), "../outside": np.array([0])}, ["a"], folder)
-    assert [path.name for path in folder.iterdir()] == ["old"]
+    assert {path.name for path in folder.iterdir()} == {"old", "mapping.txt"}
     write_predictions({"new": np.array([0])}, ["a"], folder)
-    assert [path.name for path in folder.iterdir()] == ["new"] and [p.name for p in tmp_path.iterdir()] == [folder.name]
+    assert {path.name for path in folder.iterdir()} == {"new", "mapping.txt"}
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]
 
 
-def test_classes_that_a_text_file_could_not_tell_apart_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"\['pour milk', 'pour_milk'\] cannot be told apart"):
-        write_predictions({"v": np.array([0])}, ["pour milk", "pour_milk"], tmp_path / "predictions")
+def test_classes_that_differ_by_spaces_only_are_numbered_and_a_video_may_not_take_the_mapping_s_name(tmp_path):
+    write_predictions({"v": np.array([0, 1])}, ["pour milk", "pour_milk"], tmp_path / "predictions")
+    assert read_as_ms_tcn_does(tmp_path / "predictions/v") == ["pour_milk", "pour_milk_2"]
+    with pytest.raises(ValueError, match="no name of a file below"):
+        write_predictions({"mapping.txt": np.array([0])}, ["a"], tmp_path / "predictions")
 
 
 # --- timelines --------------------------------------------------------------------------------------------------------

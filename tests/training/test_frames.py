@@ -85,7 +85,7 @@ def test_every_few_rows_one_is_read_with_the_commonest_label(world, rate):
     for place, sample in enumerate(videos.parts["train"]):
         truth = labels_of(world, sample)
         groups = [truth[start : start + rate].tolist() for start in range(0, len(truth), rate)]
-        expected = [min(Counter(group), key=lambda label, g=group: (-g.count(label), label)) for group in groups]
+        expected = [Counter(group).most_common(1)[0][0] for group in groups]
         assert videos.labels[sample].tolist() == expected
         stored = rows_of(sample, read_manifest(world.manifest).set_index("sample").loc[sample]["segments"])
         assert np.array_equal(table_of[[place]]["frames"][0], stored[::rate])
@@ -103,6 +103,21 @@ def test_labels_at_another_rate_belong_to_the_row_nearest_in_time(world, tmp_pat
     for sample, rows in halves.items():
         labels = videos.truth[sample]
         assert np.array_equal(videos.row_of_label[sample], np.minimum(np.arange(len(labels)) // 2, len(rows) - 1))
+
+
+def test_labels_that_may_count_frames_of_a_variable_rate_are_refused_for_rows_a_second(tmp_path):
+    """Their number fits the rows and the frames: only a declared rate says that they are of moments."""
+    frame = table({"train": 3, "test": 1})
+    store, path = write_rows(tmp_path / "rows", frame), tmp_path / "manifest.parquet"
+    rows = frame["segments"].map(lambda runs: sum(run["frames"] for run in runs))
+    frame["frames"], frame["uneven"] = rows.astype("Int64"), [0.0, 1.3, 0.05, None]
+    write_manifest(frame, path)
+    told = r"train-1: its (\d+) labels are as many as the frames .* unequal times, up to 1\.30 s .* rows .* 12 a second"
+    with pytest.raises(DataError, match=told + r"; set label_fps: 12 .* or else encode the video at a constant rate"):
+        open_videos(path, {"frames": store}, **WANTED)
+    assert open_videos(path, {"frames": store}, **{**WANTED, "label_fps": 12.0}).truth.keys() == set(frame["sample"])
+    write_manifest(frame.assign(frames=rows.astype("Int64") + 9), path)
+    assert open_videos(path, {"frames": store}, **WANTED).truth.keys() == set(frame["sample"]), "no label a frame"
 
 
 @pytest.mark.parametrize("by", [-2, 2, -3, 3])
@@ -141,11 +156,16 @@ def test_a_batch_is_padded_and_says_where(world):
 def test_majority_is_a_count_and_hidden_labels_win_no_tie():
     random = np.random.default_rng(0)
     labels, rows = random.integers(-1, 4, 200), np.sort(random.integers(0, 30, 200))
-    for row, found in enumerate(majority(labels, rows, 30, 4)):
-        votes = Counter(labels[rows == row].tolist())
+    for row, found in enumerate(majority(labels, rows, 30)):
+        votes = Counter(labels[rows == row].tolist())  # of equals it names first what it met first
         most = max(votes.values(), default=0)
-        best = sorted(label for label, count in votes.items() if count == most and label != IGNORE)
+        best = [label for label, count in votes.most_common() if count == most and label != IGNORE]
         assert found == (best[0] if best else IGNORE)
+
+
+def test_of_equally_common_labels_the_first_in_time_is_the_row_s():
+    labels, rows = np.array([3, 1, 1, 3, 2, 0, IGNORE, 2]), np.array([0, 0, 0, 0, 1, 1, 2, 2])
+    assert majority(labels, rows, 4).tolist() == [3, 2, 2, IGNORE]
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,7 @@ class Surroundings(NamedTuple):
     padding_BT: Mask
     token_mask_BM: Tensor
     token_padding_BM: Mask
+    token_class_BM: Tensor | None  # of a transcript
     frame_position_TH: Tensor | None
     token_position_MA: Tensor | None
     token_position_MH: Tensor | None  # the same, zeros in the channels beyond A
@@ -172,6 +173,7 @@ def answer(frame: Processed, token: Processed, around: Surroundings, **rest: Ten
         frame_features_BTH=frame.features,
         token_features_BMH=token.features,
         token_mask_BM=around.token_mask_BM,
+        token_class_BM=around.token_class_BM,
         classes=around.classes,
         **rest,
     )

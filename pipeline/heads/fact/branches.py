@@ -5,6 +5,7 @@ Each is exact under padding: a padded frame, segment or token changes no real on
 Shape suffixes: B videos, T frames, S segments, M tokens, Q rows that read, K rows that are read, D and E widths.
 """
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -185,6 +186,9 @@ class Attention(nn.Module):
     """Multi-head attention from rows of width D over rows of width E. (B, Q, D), (B, K, E) -> (B, Q, D).
 
     Where heads x Q is less than D, as few tokens over many frames, the projections are moved to the readers' side.
+
+    Starts as `nn.MultiheadAttention`, which FACT is made of: of one width, query, key and value are one packed matrix
+    there, and Xavier's bound is that of (3 D, D), narrower by the root of 2 than that of three.
     """
 
     def __init__(self, width: int, source: int, heads: int, dropout: float):
@@ -192,8 +196,9 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
         self.query, self.out = nn.Linear(width, width), nn.Linear(width, width)
         self.key, self.value = nn.Linear(source, width), nn.Linear(source, width)
+        gain = math.sqrt(0.5) if source == width else 1.0
         for linear in (self.query, self.key, self.value):
-            nn.init.xavier_uniform_(linear.weight)
+            nn.init.xavier_uniform_(linear.weight, gain)
         for linear in (self.query, self.key, self.value, self.out):
             nn.init.zeros_(linear.bias)
 
@@ -275,12 +280,15 @@ class TokenLayer(nn.Module):
 class TokenBranch(nn.Module):
     """Layers over the action tokens, then LN (if they read a memory) and a linear to the blocks' width.
 
+    The layers start as copies of one, as published.
+
     Args: as `TokenLayer`'s; `out` is the blocks' width.
     """
 
     def __init__(self, layers: int, width: int, memory: int | None, out: int, heads: int, hidden: int, dropout: float):
         super().__init__()
-        self.layers = nn.ModuleList(TokenLayer(width, memory, heads, hidden, dropout) for _ in range(layers))
+        layer = TokenLayer(width, memory, heads, hidden, dropout)
+        self.layers = nn.ModuleList([layer, *(copy.deepcopy(layer) for _ in range(layers - 1))])
         self.norm = nn.Identity() if memory is None else nn.LayerNorm(width)
         self.leave = nn.Linear(width, out)
 

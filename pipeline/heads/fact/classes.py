@@ -69,7 +69,7 @@ class Classes:
         else:
             sizes = (self.n_verbs, self.n_nouns)
             seen = [
-                torch.zeros(size, device=self.seen_A.device).index_add_(0, pair_A, self.seen_A.float()) > 0
+                self.seen_A.new_zeros(size, dtype=torch.int64).index_add_(0, pair_A, self.seen_A.long()) > 0
                 for size, pair_A in zip(sizes, self.pairs_A2.unbind(1), strict=True)
             ]
         out = []

@@ -22,7 +22,7 @@ class FactClip(nn.Module):
     """FACT, and a projection of what its last block knows to the width of the texts.
 
     Args:
-        fact: the head itself.
+        fact: the head itself, of learned tokens: a transcript would name the classes that are to be recognised.
         text_dim: E.
         target: what is aligned with texts. "action_token" and "frame": the class-agnostic features of either branch;
             "logit": the frame classifier's logits, of seen classes only (the baseline: it knows a frame only by what it
@@ -31,12 +31,14 @@ class FactClip(nn.Module):
         temperature: that the loss divides similarities by.
 
     Raises:
-        ValueError: an unknown target.
+        ValueError: an unknown target, or a head that takes a transcript.
     """
 
     def __init__(self, fact: Fact, text_dim: int, target: str, hidden: int, dropout: float, temperature: float):
         super().__init__()
         _known("target", target, TARGETS)
+        if fact.transcript:
+            raise ValueError("FACT_CLIP recognises classes that a transcript would name; set `transcript` to false")
         self.fact, self.target, self.temperature = fact, target, temperature
         logits = fact.classes.channels(null=False)
         width = {"action_token": fact.token_width, "frame": fact.frame_width, "logit": logits}[target]
@@ -44,14 +46,12 @@ class FactClip(nn.Module):
             nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, text_dim)
         )
 
-    def forward(
-        self, frames_BTD: Tensor, mask_BT: Tensor | None = None, transcript_BS: Tensor | None = None
-    ) -> tuple[list[BlockOutput], Tensor]:
+    def forward(self, frames_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[list[BlockOutput], Tensor]:
         """The blocks' outputs, and the embeddings of the last: (B, M, E) of tokens or (B, T, E) of frames, unit norm.
 
         Arguments as for `Fact`.
         """
-        outputs = self.fact(frames_BTD, mask_BT, transcript_BS)
+        outputs = self.fact(frames_BTD, mask_BT)
         return outputs, F.normalize(self.project(self.aligned(outputs[-1])).float(), dim=-1)
 
     def aligned(self, output: BlockOutput) -> Tensor:

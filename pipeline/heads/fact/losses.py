@@ -7,8 +7,7 @@ Shape suffixes: B videos, T frames, P positions of an axis (frames, or a block's
 segments, C channels of the frame classifier, K channels of the token classifier, N rows of anything.
 
 Source: Lu & Elhamifar, "FACT: Frame-Action Cross-Attention Temporal Modeling for Efficient Action Segmentation",
-CVPR 2024. Its public code weighs attention by segment in the order of the video, not of the match, lets a token that
-stands for k segments compete with itself (a floor of log k), and smooths the verb/noun variant over all listed pairs.
+CVPR 2024. Where its public code is another, and why: docs/fact.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -169,19 +168,18 @@ def _block(output: BlockOutput, targets: Targets, settings: LossSettings) -> Ite
     yield "frame", frame_B
     yield "token", token_loss(output.token_logits_BMK, targets, parts, settings)
     keep_BT1 = frames.keep_BP.unsqueeze(2)
-    for part in parts:
-        keep_BTC = keep_BT1 if part.seen is None else keep_BT1 & part.seen
-        yield "smooth", smoothness(output.frame_logits_BTC[..., part.frame], keep_BTC) / len(parts)
+    keep_BTA = keep_BT1 if output.classes is None else keep_BT1 & output.classes.seen_A
+    yield "smooth", smoothness(action_log_probabilities(output.frame_logits_BTC, parts), keep_BTA)
     token_BT = targets.token_of_frame_BT
     weight_BT = weight_BT.masked_fill(token_BT == UNMATCHED, 0)
     if f2a_BMP is not None:
         yield "f2a", f2a_loss(f2a_BMP, axis, token_BT, weight_BT)
         if axis is frames:
-            yield "smooth", smoothness(f2a_BMP.transpose(1, 2), keep_BT1 & token_mask_BM.unsqueeze(1))
+            yield "smooth", attention_smoothness(f2a_BMP.transpose(1, 2), keep_BT1 & token_mask_BM.unsqueeze(1))
     if a2f_BPM is not None:
         yield "a2f", a2f_loss(a2f_BPM, axis, token_BT, targets.token_label_BM != IGNORE, weight_BT)
         if axis is frames:
-            yield "smooth", smoothness(a2f_BPM, keep_BT1 & token_mask_BM.unsqueeze(1))
+            yield "smooth", attention_smoothness(a2f_BPM, keep_BT1 & token_mask_BM.unsqueeze(1))
 
 
 class Axis(NamedTuple):
@@ -242,17 +240,23 @@ def class_loss(logits_BPC: Tensor, axis: Axis, label_BT: Tensor, weight_BT: Tens
 
 
 def token_loss(logits_BMK: Tensor, targets: Targets, parts: Sequence[Softmax], settings: LossSettings) -> Tensor:
-    """(B,) cross entropy of tokens against the class of their segments, or null: a mean weighted by class."""
+    """(B,) cross entropy of tokens against the class of their segments, or null, weighted by class.
+
+    The sum is divided by that of the weights; of verbs and nouns, whose two losses are averaged, by the number of
+    tokens that are taught. Published for either so: with nullw 0.05 and half of the tokens null, a factor of 2.
+    """
     label_BM, matched_BM = targets.token_label_BM, targets.token_label_BM != IGNORE
+    taught_BM = matched_BM | targets.null_BM
     weight_BM = class_weight(label_BM, settings.background, settings.bgw)
     weight_BM = torch.where(matched_BM, weight_BM, null_weight(label_BM.shape[1], parts, settings))
-    weight_BM = torch.where(matched_BM | targets.null_BM, weight_BM, 0.0)
+    weight_BM = torch.where(taught_BM, weight_BM, 0.0)
     losses = []
     for part in parts:
         log_BMK = part.tokens(logits_BMK)
         channel_BM = torch.where(matched_BM, part.channel(label_BM), log_BMK.shape[2] - 1)
         losses.append(-log_BMK.gather(2, channel_BM.unsqueeze(2)).squeeze(2) * weight_BM)
-    return torch.stack(losses).mean(0).sum(1) / _positive(weight_BM.sum(1))
+    divisor_B = weight_BM.sum(1) if len(parts) == 1 else taught_BM.sum(1)
+    return torch.stack(losses).mean(0).sum(1) / _positive(divisor_B)
 
 
 def null_weight(n_tokens: int, parts: Sequence[Softmax], settings: LossSettings) -> Tensor | float:
@@ -297,16 +301,32 @@ def a2f_loss(a2f_BPM: Tensor, axis: Axis, token_of_frame_BT: Tensor, matched_BM:
     return _mean(_at(log_BPM, axis.position_BT, token_of_frame_BT.clamp_min(0)), weight_BT, axis.share_BT)
 
 
-def smoothness(logits_BNC: Tensor, keep_BNC: Tensor) -> Tensor:
-    """(B,) mean of clamp((change of log-softmax from one row to the next)², 0, 16) over the pairs of kept entries.
+def action_log_probabilities(logits_BTC: Tensor, parts: Sequence[Softmax]) -> Tensor:
+    """(B, T, A): log p of each class, that of its verb and its noun together where it has them.
+
+    Of a class that is not seen, a number that means nothing.
+    """
+    return sum(
+        log_BTC if part.channel_of_class is None else log_BTC[..., part.channel_of_class]
+        for part in parts
+        for log_BTC in [part.frames(logits_BTC)]
+    )
+
+
+def attention_smoothness(logits_BNM: Tensor, keep_BNM: Tensor) -> Tensor:
+    """`smoothness` of attention logits over the tokens that are kept."""
+    return smoothness(log_softmax(logits_BNM, keep_BNM), keep_BNM)
+
+
+def smoothness(log_BNC: Tensor, keep_BNC: Tensor) -> Tensor:
+    """(B,) mean of clamp((change of log-probability from one row to the next)², 0, 16) over the pairs of kept entries.
 
     Args:
-        logits_BNC: the softmax is over C, among the kept.
+        log_BNC: log-probabilities; what is not kept may be anything.
         keep_BNC: bool, broadcasts.
 
     Source: the truncated smoothing loss of Abu Farha & Gall, "MS-TCN", CVPR 2019.
     """
-    log_BNC = log_softmax(logits_BNC, keep_BNC)
     both_BNC = (keep_BNC[:, 1:] & keep_BNC[:, :-1]).expand(-1, -1, log_BNC.shape[2])
     rough_BNC = torch.where(both_BNC, log_BNC.diff(dim=1), 0.0).square().clamp_max(ROUGHEST)
     return rough_BNC.sum((1, 2)) / both_BNC.sum((1, 2)).clamp_min(1)

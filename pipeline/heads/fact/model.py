@@ -42,7 +42,8 @@ class Fact(nn.Module):
         tokens: M, action tokens with a learned query each; of no matter with a transcript.
         blocks: as the function `blocks` makes them: i or I first, then any of u and U; all of one hid_dim and a_dim.
         fpos: whether frames have positions (sinusoids over hid_dim).
-        transcript: whether a token stands for each segment of a given transcript, in order; else tokens are learned.
+        transcript: whether a token stands for each segment of a given transcript, in order, among which `predict` then
+            chooses; else tokens are learned.
         cmr: in training, the share of feature channels blanked, for a whole video.
         time_mask: in training; None is off.
         parts: of the verb/noun variant.
@@ -127,6 +128,7 @@ class Fact(nn.Module):
                 torch.ones_like(tokens_BMA[..., 0], dtype=torch.bool) if token_padding_BM is None else token_padding_BM
             ),
             token_padding_BM=token_padding_BM,
+            token_class_BM=transcript_BS,
             frame_position_TH=None if self.position is None else self.position(frames_BTD.shape[1]),
             token_position_MA=position_MA,
             token_position_MH=None
@@ -180,7 +182,8 @@ class Fact(nn.Module):
         if transcript_BS is None:
             return self.query_MA.new_zeros(videos, *self.query_MA.shape), self.query_MA, None
         mask_BM = transcript_BS >= 0
-        if mask_BM.shape[0] != videos or (mask_BM.device.type == "cpu" and not mask_BM[:, :1].all()):
+        empty = not mask_BM.shape[1] or (mask_BM.device.type == "cpu" and not mask_BM[:, 0].all())
+        if mask_BM.shape[0] != videos or empty:
             raise ValueError(
                 f"transcripts have shape {tuple(mask_BM.shape)}, expected {videos} of at least one segment"
             )

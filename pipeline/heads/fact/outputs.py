@@ -24,6 +24,8 @@ class BlockOutput:
         frame_logits_BTC, token_logits_BMK: of the two classifiers, unmasked; `classes` says what the channels mean.
         frame_features_BTH, token_features_BMH: the processed features without their class channels.
         token_mask_BM: bool, True for real tokens (transcripts of a batch differ in length).
+        token_class_BM: int64, the class that a transcript gives each token, any where token_mask_BM is False; None
+            where tokens are learned.
         a2f_BTM: attention logits of frames over tokens; of U and I, each frame has those of its segment.
         f2a_BMT: attention logits of tokens over frames; None for U and I, which have f2a_BMS.
         segment_logits_BSC, segment_mask_BS (bool), f2a_BMS, a2f_BSM: of U and I.
@@ -44,3 +46,4 @@ class BlockOutput:
     f2a_BMS: Tensor | None = None
     a2f_BSM: Tensor | None = None
     classes: Classes | None = None
+    token_class_BM: Tensor | None = None

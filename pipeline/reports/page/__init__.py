@@ -16,7 +16,7 @@ from pipeline.plan import Plan
 from pipeline.reports.files import save_text
 from pipeline.reports.page.charts import templates
 from pipeline.reports.page.gather import Found, PageError, gather
-from pipeline.reports.page.overview import claims, summary, warnings
+from pipeline.reports.page.overview import claims, missing, summary, warnings
 from pipeline.reports.page.results import result_section
 from pipeline.reports.page.stages import ablations, cost, data
 
@@ -39,14 +39,15 @@ def write_page(plan: Plan, out: Path, root: Path = Path(), snakemake: str = "sna
 
 
 def _render(found: Found, snakemake: str) -> str:
-    results = sorted(found.results, key=lambda result: result.document is None)
+    finished = [result for result in found.results if result.document is not None]
     sections = [
-        summary(found, snakemake),
-        claims(found, snakemake),
-        *(result_section(result, found.mini, snakemake) for result in results),
-        ablations(found, snakemake),
-        data(found, snakemake),
+        summary(found),
+        *([claims(found)] if found.claims else []),
+        *(result_section(result, found.mini, snakemake) for result in finished),
+        *([ablations(found)] if any(table.document is not None for table in found.ablations) else []),
+        data(found),
         cost(found),
+        *missing(found, snakemake),
     ]
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),

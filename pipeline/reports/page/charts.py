@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from pipeline.reports.names import told_apart
 from pipeline.reports.numbers import significant
 
 # Okabe & Ito, "Color Universal Design", 2008: told apart by colour-blind readers; brighter ones on dark ground.
@@ -61,29 +62,18 @@ def _template(ink: str, line: str, colours: Sequence[str], ground: str, scale: l
     }
 
 
-def shown(text: str, longest: int = 0) -> str:
-    """A name as plotly may have it: its markup switched off, and, from `longest` on, its middle left out.
+def shown(text: str) -> str:
+    """A name as plotly may have it: its markup switched off.
 
-    >>> shown("<b>", 9), shown("Moving something up", 11)
-    ('&lt;b&gt;', 'Movin…ng up')
+    >>> shown("<b>")
+    '&lt;b&gt;'
     """
-    if longest and len(text) > longest:
-        text = f"{text[: longest // 2]}…{text[-(longest - 1 - longest // 2) :]}"
     return html.escape(text, quote=False)
 
 
-def told_apart(names: Sequence[str], longest: int) -> list[str]:
-    """Names as `shown` of `longest` letters, or of the fewest more with which no two look the same.
-
-    >>> told_apart(["turn the red ring", "turn the blue ring"], 11)
-    ['turn t…d ring', 'turn t…e ring']
-    """
-    whole = max(map(len, names), default=0)
-    for letters in range(longest, whole):
-        cut = [shown(name, letters) for name in names]
-        if len(set(cut)) == len(set(names)):
-            return cut
-    return [shown(name) for name in names]
+def cut_names(names: Sequence[str], longest: int) -> list[str]:
+    """Names as an axis shows them: cut, and still told apart."""
+    return [shown(name) for name in told_apart(names, longest)]
 
 
 def confusion(classes: Sequence[str], counts_CC: Sequence[Sequence[int]], of: str) -> go.Figure:
@@ -104,8 +94,8 @@ def confusion(classes: Sequence[str], counts_CC: Sequence[Sequence[int]], of: st
             colorbar={"title": {"text": "%", "side": "top"}},
         )
     )
-    ticks = {"tickvals": names, "ticktext": told_apart(classes, 24)} if few else {}
-    axis = {"showticklabels": few, "showgrid": False, "constrain": "domain", "ticks": "", **ticks}
+    ticks = {"tickvals": names, "ticktext": cut_names(classes, 24)} if few else {}
+    axis = {"type": "category", "showticklabels": few, "showgrid": False, "constrain": "domain", "ticks": "", **ticks}
     figure.update_xaxes(title="predicted", tickangle=-60, tickfont_size=10, **axis)
     figure.update_yaxes(title="true", autorange="reversed", tickfont_size=10, scaleanchor="x", **axis)
     return figure
@@ -122,13 +112,15 @@ def class_bars(rows: Sequence[Mapping[str, Any]], figure_of: str, name: str) -> 
             x=[row[figure_of] for row in known],
             y=names,
             orientation="h",
-            customdata=[row["n"] for row in known],
-            hovertemplate=f"%{{y}}<br>{name} %{{x:.1f}} %, n = %{{customdata}}<extra></extra>",
+            customdata=[[row["n"], *(row["recall_ci95"] or (None, None))] for row in known],
+            error_x=_reach([row[figure_of] for row in known], [row["recall_ci95"] for row in known]),
+            hovertemplate=f"%{{y}}<br>{name} %{{x:.1f}} % (%{{customdata[1]:.1f}} to %{{customdata[2]:.1f}}), "
+            "n = %{customdata[0]}<extra></extra>",
         )
     )
     figure.update_xaxes(title=f"{name}, %", range=[0, 100])
-    ticktext = told_apart([row["class"] for row in known], 36)
-    figure.update_yaxes(autorange="reversed", tickvals=names, ticktext=ticktext, tickfont_size=10, showgrid=False)
+    ticktext = cut_names([row["class"] for row in known], 36)
+    figure.update_yaxes(autorange="reversed", tickfont_size=10, showgrid=False, **_names(names, ticktext))
     return figure, len(known)
 
 
@@ -145,6 +137,10 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> go.Figure:
         hovertemplate="confidence %{customdata[1]:.1f} %<br>accuracy %{y:.1f} %<br>%{customdata[0]} samples, "
         "%{customdata[2]:.1f} %<extra></extra>",
         name="accuracy",
+        error_y=_reach(
+            [100 * row["accuracy"] for row in filled],
+            [[100 * edge for edge in row["accuracy_ci95"]] for row in filled],
+        ),
         opacity=0.55,
     )
     figure.add_scatter(
@@ -262,9 +258,9 @@ def spread(means: Mapping[str, float], deviations: Mapping[str, float | None], t
             hovertemplate="%{y}<br>%{x:.4g} ± %{error_x.array:.2g}<extra></extra>",
         )
     )
-    ticktext = told_apart(list(means), 34)
+    ticktext = cut_names(list(means), 34)
     figure.update_xaxes(title=title)
-    figure.update_yaxes(tickvals=names, ticktext=ticktext, range=[len(names) - 0.5, -0.5])
+    figure.update_yaxes(range=[len(names) - 0.5, -0.5], **_names(names, ticktext))
     return figure
 
 
@@ -274,9 +270,9 @@ def bars(values: Mapping[str, float], title: str, hover: str) -> go.Figure:
     figure = go.Figure(
         go.Bar(x=_short(list(values.values())), y=names, orientation="h", hovertemplate=f"{hover}<extra></extra>")
     )
-    ticktext = told_apart(list(values), 34)
+    ticktext = cut_names(list(values), 34)
     figure.update_xaxes(title=title)
-    figure.update_yaxes(autorange="reversed", tickvals=names, ticktext=ticktext)
+    figure.update_yaxes(autorange="reversed", **_names(names, ticktext))
     return figure
 
 
@@ -299,24 +295,39 @@ def drops(kinds: Mapping[str, Mapping[str, tuple[float, float]]]) -> go.Figure:
         )
     names = list(next(iter(kinds.values())))
     figure.update_xaxes(title="drop, percentage points")
-    ticktext = told_apart(names, 60)
-    figure.update_yaxes(autorange="reversed", tickvals=[shown(name) for name in names], ticktext=ticktext)
+    ticktext = cut_names(names, 60)
+    figure.update_yaxes(autorange="reversed", **_names([shown(name) for name in names], ticktext))
     return figure
 
 
 def stacked(table: pd.DataFrame, title: str) -> go.Figure:
     """A bar a row of the table, its columns on top of each other. Named where short names tell the rows apart."""
     figure = go.Figure()
-    names, cut = [shown(str(name)) for name in table.index], [shown(str(name), 20) for name in table.index]
+    names, cut = [shown(str(name)) for name in table.index], cut_names([str(name) for name in table.index], 20)
     for column in table:
-        hover = f"%{{x}}<br>{shown(str(column))}: %{{y}}<extra></extra>"
+        hover = "%{x}<br>%{fullData.name}: %{y}<extra></extra>"
         figure.add_bar(x=names, y=table[column].to_numpy(), name=shown(str(column)), hovertemplate=hover)
-    few = len(names) <= NAMED // 2 and len(set(cut)) == len(set(names))
+    few = len(names) <= NAMED // 2
     figure.update_layout(barmode="stack")
     ticks = {"tickvals": names, "ticktext": cut} if few else {}
-    figure.update_xaxes(showticklabels=few, tickangle=-60, tickfont_size=10, **ticks)
+    figure.update_xaxes(type="category", showticklabels=few, tickangle=-60, tickfont_size=10, **ticks)
     figure.update_yaxes(title=title)
     return figure
+
+
+def _names(values: Sequence[str], ticktext: Sequence[str]) -> dict[str, Any]:
+    """An axis of names; one that looks like a number or a date stays a name."""
+    return {"type": "category", "tickvals": values, "ticktext": ticktext}
+
+
+def _reach(values: Sequence[float], intervals: Sequence[Sequence[float] | None]) -> dict[str, Any]:
+    """Error bars from a value to the ends of its interval; none where it has no interval."""
+    ends = [(value, value) if of is None else of for value, of in zip(values, intervals, strict=True)]
+    below, above = (
+        _short([max(0.0, sign * (end[side] - value)) for value, end in zip(values, ends, strict=True)])
+        for side, sign in ((0, -1), (1, 1))
+    )
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, "thickness": 1, "width": 3}
 
 
 def _diagonal(figure: go.Figure, name: str) -> None:

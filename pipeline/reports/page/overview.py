@@ -21,11 +21,12 @@ KINDS = {
 
 
 class Headline(NamedTuple):
-    """A figure in percent, with its 95 % interval where a result has one."""
+    """A figure in percent, its 95 % interval where a result has one, and what guessing gives where that is known."""
 
     name: str
     value: float | None
     interval: Sequence[float] | None = None
+    chance: float | None = None
 
     @property
     def said(self) -> str:
@@ -35,71 +36,96 @@ class Headline(NamedTuple):
     def between(self) -> str:
         return f"{self.interval[0]:.1f} to {self.interval[1]:.1f}" if self.interval else DASH
 
+    @property
+    def guessed(self) -> str:
+        return DASH if self.chance is None else f"{self.chance:.1f} %"
+
+    @property
+    def below(self) -> str:
+        interval = [f"95 % interval {self.between}"] if self.interval else []
+        return "; ".join([*interval, *([f"chance {self.guessed}"] if self.chance is not None else [])])
+
 
 def headlines(task: str, result: Mapping[str, Any]) -> list[Headline]:
-    """The figures that a kind of result is judged by, the first above all."""
+    """The figures that a kind of result is judged by, the first above all. Chance guesses among all classes alike."""
+    chance = 100 / max(len(result.get("per_class", ())), 1)
     if task == "classification":
-        interval = [100 * edge for edge in result["ci95"]]
-        rest = [Headline(name, 100 * result[key]) for key, name in (("top5", "top-5"), ("ece", "calibration error"))]
-        orders = [Headline(f"top-1, frames {of}", 100 * result[f"top1_{of}"]) for of in ("reversed", "shuffled")]
-        return [Headline("top-1", 100 * result["top1"], interval), *rest, *orders]
+        top1, ece = ([100 * edge for edge in result[key]] for key in ("ci95", "ece_ci95"))
+        found = [Headline("top-1", 100 * result["top1"], top1, chance)]
+        if result["top5"] is not None:
+            found.append(Headline("top-5", 100 * result["top5"], chance=5 * chance))
+        found.append(Headline("calibration error", 100 * result["ece"], ece))
+        orders = {"reversed": "read backwards", "shuffled": "shuffled in time"}
+        said = ((f"top-1, cached tokens {way}", 100 * result[f"top1_{of}"]) for of, way in orders.items())
+        return [*found, *(Headline(name, value, chance=chance) for name, value in said)]
     if task == "alignment":
         unguided = result["retrieval"]["unguided"]["video_to_map"]
         return [
-            Headline("accuracy", result["accuracy"], result["ci95"]),
-            Headline("accuracy without a map", result["accuracy_without_map"]),
+            Headline("accuracy", result["accuracy"], result["ci95"], chance),
+            Headline("accuracy without a map", result["accuracy_without_map"], chance=chance),
             Headline("macro F1", result["macro_f1"]),
-            Headline("R@1 of its map, unguided", unguided["r1"]),
+            Headline("R@1 of its map, unguided", unguided["r1"], chance=unguided["chance_r1"]),
         ]
     if task == "ood":
         sets = result["sets"].items()
         return [
-            Headline("AUROC, mean of the sets", result["auroc"]),
-            *(Headline(f"AUROC, {name}", of["negalign"]["auroc"], of["ci95"]["auroc"]) for name, of in sets),
-            Headline("FPR95, mean of the sets", result["fpr95"]),
+            Headline("AUROC, mean of the sets", result["auroc"], chance=50.0),
+            *(Headline(f"AUROC, {name}", of["negalign"]["auroc"], of["ci95"]["auroc"], 50.0) for name, of in sets),
+            Headline("FPR95, mean of the sets", result["fpr95"], chance=95.0),
         ]
     unseen = {"harmonic": "H", "seen": "S, seen classes", "unseen": "U, unseen classes", "ausuc": "AUSUC"}
     frames = {"acc": "frame accuracy", "edit": "edit score", "f1@10": "F1@10", "f1@25": "F1@25", "f1@50": "F1@50"}
     names = {**(unseen if task == "zeroshot" else {}), **frames}
-    return [Headline(name, result[key], result["ci95"].get(key)) for key, name in names.items()]
+    guessed = {"acc": chance, "seen": chance, "unseen": chance, "harmonic": chance}
+    return [Headline(name, result[key], result["ci95"].get(key), guessed.get(key)) for key, name in names.items()]
 
 
 def tiles(result: Result) -> Tiles:
     """The headline figures of a result, with their intervals below."""
     found = headlines(result.task, result.document or {})
-    below = (f"95 % interval {of.between}" if of.interval else "" for of in found)
-    return Tiles([(of.name, of.said, said) for of, said in zip(found, below, strict=True)])
+    return Tiles([(of.name, of.said, of.below) for of in found])
 
 
-def summary(found: Found, snakemake: str) -> Section:
-    """A row a head, and the commands for what is not there."""
-    rows = [_row(result, found.mini) for result in found.results]
-    columns = ["result", "figure", "value", "95 % interval", "head", "evaluated", "failed", "skipped", "weights"]
+def summary(found: Found) -> Section:
+    """A row a finished result; what is not made yet is at the end of the page."""
+    finished = [result for result in found.results if result.document is not None]
+    rows = [_row(result, found.mini) for result in finished]
+    columns = [
+        "result",
+        "figure",
+        "value",
+        "95 % interval",
+        "chance",
+        "head",
+        "evaluated",
+        "failed",
+        "skipped",
+        "weights",
+    ]
     caption = (
         "Each result's first figure; its section has the others. The interval is the middle 95 % of bootstrap "
-        "resamples of the evaluated samples. Failed samples have no feature; skipped ones belong to other splits."
+        "resamples of the evaluated samples; chance is a guess among all classes alike. Failed samples have no "
+        "feature; skipped ones belong to other splits."
     )
-    done = sum(result.document is not None for result in found.results)
-    lead = f"{done} of {len(found.results)} results are finished."
-    return Section("summary", "Summary", [Table(columns, rows, caption), *_missing(found, snakemake)], lead)
+    lead = f"{len(finished)} of {len(found.results)} results are finished."
+    return Section("summary", "Summary", [Table(columns, rows, caption)] if rows else [], lead)
 
 
 def _row(result: Result, mini: frozenset[str]) -> list[str | Cell]:
-    if result.document is None:
-        nothing = Cell(DASH, tone="faint")
-        return [result.name, Cell("not made yet", tone="faint"), nothing, nothing, result.head, *[nothing] * 4]
-    first, *others = headlines(result.task, result.document)
+    document = result.document or {}
+    first, *others = headlines(result.task, document)
     # A mean of sets has no interval of its own: each set's is said.
     sets = [of for of in others if of.interval] if first.interval is None else []
     between = "; ".join(f"{of.name.rpartition(', ')[2]} {of.between}" for of in sets) or first.between
-    samples = result.document["samples"]
+    samples = document["samples"]
     counts = [str(samples.get(key, samples.get(f"id.{key}", DASH))) for key in ("evaluated", "failed", "skipped")]
-    kind = weights_kind(result.document, mini)
+    kind = weights_kind(document, mini)
     return [
         result.name,
         first.name,
         Cell(first.said, best=True),
         between,
+        first.guessed,
         result.head,
         *counts,
         Cell(kind, tone="" if kind == "trained" else "bad"),
@@ -145,15 +171,20 @@ def _mixtures(found: Found) -> Iterator[Note]:
             )
 
 
-def _missing(found: Found, snakemake: str) -> Iterator[Table]:
+def missing(found: Found, snakemake: str) -> Iterator[Section]:
+    """What params ask for and is not there, behind one line; nothing where all is made."""
     absent = [(f"the result of {of.head}", f"results/{of.name}.json") for of in found.results if of.document is None]
     absent += [(f"an ablation of {of.head}", str(path_of(of.path))) for of in found.ablations if of.document is None]
     if found.claims is None:
         absent.append(("what the methods promise, checked", "results/claims.json"))
+    absent += [
+        (f"the look at {name}", f"features/{name}/manifest.parquet") for name, of in found.quality.items() if of is None
+    ]
     rows = [[what, target, Cell(command(snakemake, target), tone="code")] for what, target in absent]
     if rows:
         caption = "What params ask for and is not there yet. Each command makes all that it needs."
-        yield Table(["missing", "file", "made by"], rows, caption)
+        table = Table(["missing", "file", "made by"], rows, caption, folded=f"{len(rows)} of what params ask for")
+        yield Section("missing", "Not made yet", [table])
 
 
 def path_of(path: Any) -> str:
@@ -161,14 +192,9 @@ def path_of(path: Any) -> str:
     return "results/" + str(path).rpartition("results/")[2]
 
 
-def claims(found: Found, snakemake: str) -> Section:
+def claims(found: Found) -> Section:
     """Each claim, what was measured, and why where it does not hold."""
-    title, checked = "Claims", found.claims
-    if not checked:
-        said = "Params claim nothing." if checked == {} else "Not checked yet."
-        target = "" if checked == {} else command(snakemake, "results/claims.json")
-        return Section("claims", title, [Note(said, target)])
-    rows = []
+    rows, checked = [], found.claims or {}
     for name, of in checked.items():
         verdict = Cell("holds", tone="good") if of["holds"] else Cell("does not hold", tone="bad")
         why = "" if of["holds"] else f"Why not: {of.get('why') or 'not looked into'}."
@@ -181,7 +207,7 @@ def claims(found: Found, snakemake: str) -> Section:
         "number of seeds that agree say how far that is from chance."
     )
     columns = ["claim", "verdict", "measured", "wanted", "difference", "seeds"]
-    return Section("claims", title, [Table(columns, rows, caption)], f"{hold} of {len(checked)} hold.")
+    return Section("claims", "Claims", [Table(columns, rows, caption)], f"{hold} of {len(checked)} hold.")
 
 
 def provenance(result: Result, mini: frozenset[str]) -> Section:

@@ -2,7 +2,8 @@
 const templates = JSON.parse(document.getElementById("templates").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const narrow = matchMedia("(max-width: 56rem)");
-const template = () => templates[dark.matches ? "dark" : "light"];
+let printing = false; // paper is white
+const template = () => templates[dark.matches && !printing ? "dark" : "light"];
 // By default plotly offers to send a figure to its makers.
 const config = () => ({
   responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", displayModeBar: narrow.matches ? false : "hover",
@@ -11,14 +12,17 @@ const config = () => ({
 const spec = (element) => JSON.parse(document.getElementById(element.dataset.spec).textContent);
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;"); // plotly reads markup
 const MANY = 24, NARROW_MANY = 8; // groups: beyond this many, a legend helps nobody
-const brief = (name) => name.length > 22 ? `${name.slice(0, 10)}…${name.slice(-11)}` : name;
+function brief(names, letters = 22) { // the shortest that still tells them apart
+  const cut = names.map((name) => name.length > letters ? `${name.slice(0, letters / 2 - 1)}…${name.slice(-letters / 2)}` : name);
+  return new Set(cut).size === new Set(names).size ? cut : brief(names, letters + 4);
+}
 
 function draw(element) {
   const { data, layout } = spec(element);
   if (narrow.matches && data[0].type === "heatmap") { // names and scale would take all the room; a tap tells them
     layout.xaxis.showticklabels = layout.yaxis.showticklabels = data[0].showscale = false;
   } else if (narrow.matches && layout.yaxis?.ticktext) {
-    layout.yaxis.ticktext = layout.yaxis.ticktext.map(brief);
+    layout.yaxis.ticktext = brief(layout.yaxis.ticktext);
   }
   // A finger scrolls the page, not the plot.
   Plotly.newPlot(element, data, { ...layout, template: template(), dragmode: narrow.matches ? false : "zoom" }, config());
@@ -56,13 +60,20 @@ function openSpace(figure) {
 
 const seen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
-    if (!isIntersecting) continue;
-    seen.unobserve(target);
-    target.matches(".space") ? openSpace(target) : draw(target);
+    if (isIntersecting) show(target);
   }
 }, { rootMargin: "600px" });
-document.querySelectorAll("figure.space, figure:not(.space) > .plot").forEach((element) => seen.observe(element));
-dark.addEventListener("change", () => document.querySelectorAll(".js-plotly-plot").forEach((element) => Plotly.relayout(element, { template: template() })));
+const waiting = new Set(document.querySelectorAll("figure.space, figure:not(.space) > .plot"));
+function show(target) {
+  if (!waiting.delete(target)) return;
+  seen.unobserve(target);
+  target.matches(".space") ? openSpace(target) : draw(target);
+}
+waiting.forEach((element) => seen.observe(element));
+const recolour = () => document.querySelectorAll(".js-plotly-plot").forEach((element) => Plotly.relayout(element, { template: template() }));
+dark.addEventListener("change", recolour);
+addEventListener("beforeprint", () => { printing = true; [...waiting].forEach(show); recolour(); });
+addEventListener("afterprint", () => { printing = false; recolour(); });
 
 const contents = document.getElementById("contents");
 const fold = () => { contents.open = !narrow.matches; };

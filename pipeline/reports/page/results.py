@@ -53,14 +53,10 @@ STILLS = {
 
 
 def result_section(result: Result, mini: frozenset[str], snakemake: str) -> Section:
-    """All that is known of a result, or how it is made."""
+    """All that is known of a finished result."""
     title = f"{result.name}: {KINDS[result.task]}"
-    if result.document is None:
-        target = f"results/{result.name}.json"
-        blocks = [Note(f"{target} is not there yet.", command(snakemake, target), tone="faint")]
-        return Section(slug(result.name), title, blocks, contents=result.name)
     parts = [
-        *PARTS[result.task](result, result.document),
+        *PARTS[result.task](result, result.document or {}),
         *_training(result),
         *_stills(result, snakemake),
         *explained(result, snakemake),
@@ -77,7 +73,12 @@ def result_section(result: Result, mini: frozenset[str], snakemake: str) -> Sect
 
 
 def _classification(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
-    rows = [{**row, "recall": None if row["recall"] is None else 100 * row["recall"]} for row in document["per_class"]]
+    rows = [
+        row
+        if row["recall"] is None
+        else {**row, "recall": 100 * row["recall"], "recall_ci95": [100 * edge for edge in row["recall_ci95"]]}
+        for row in document["per_class"]
+    ]
     yield _classes(result, rows, "recall", "recall")
     classes, matrix = document["confusion"]["classes"], document["confusion"]["matrix"]
     yield _confusions(result, classes, matrix, "samples")
@@ -94,9 +95,11 @@ def _classification(result: Result, document: Mapping[str, Any]) -> Iterator[Sec
             [Table(["sample", "label", "prediction", "probability"], shown, caption)],
             contents="surest mistakes",
         )
+    between = " to ".join(f"{100 * edge:.1f}" for edge in document["ece_ci95"])
     caption = (
         f"How often the model is right when it is this sure. On the dotted line it would be calibrated; the expected "
-        f"calibration error, the mean distance from it, is {100 * document['ece']:.1f} points."
+        f"calibration error, the mean distance from it, is {100 * document['ece']:.1f} points "
+        f"({between}). Lines are 95 % intervals of a bin's accuracy."
     )
     figure = charts.reliability(document["calibration"])
     yield Section(
@@ -251,7 +254,7 @@ def _classes(result: Result, rows: Sequence[Mapping[str, Any]], key: str, name: 
         if shown < len(rows)
         else "every class"
     )
-    caption = f"{name.capitalize()} of {some}, worst on top{more}."
+    caption = f"{name.capitalize()} of {some} with its 95 % interval, worst on top{more}."
     bars = plot(f"{result.name}-classes-plot", figure, caption, 120 + 19 * shown, wide=True)
     optional = [column for column in ("precision", "recall", "f1", "f1@10", "f1@25", "f1@50") if column in rows[0]]
     scale = 100 if result.task == "classification" else 1
@@ -259,13 +262,13 @@ def _classes(result: Result, rows: Sequence[Mapping[str, Any]], key: str, name: 
         [
             row["class"],
             str(row["n"]),
+            DASH if row["recall_ci95"] is None else "{:.1f} to {:.1f}".format(*row["recall_ci95"]),
             *(_figure(row[column], 1 if column == key else scale) for column in optional),
         ]
         for row in sorted(rows, key=lambda row: (row[key] is None, row[key], row["class"]))
     ]
-    every = Table(
-        ["class", "n", *optional], table, "In percent, worst first.", folded=f"all {len(rows)} classes as a table"
-    )
+    columns, folded = ["class", "n", f"{name}, 95 %", *optional], f"all {len(rows)} classes as a table"
+    every = Table(columns, table, "In percent, worst first.", folded=folded)
     return Section(f"{result.name}-classes", "Classes", [bars, every], contents="classes")
 
 

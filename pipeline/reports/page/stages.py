@@ -7,32 +7,27 @@ import pandas as pd
 
 from pipeline.reports.ablation import COLUMNS, Column, best, cell_text
 from pipeline.reports.page import charts
-from pipeline.reports.page.blocks import Cell, Note, Section, Table, command, picture, plot, slug
+from pipeline.reports.page.blocks import Cell, Note, Section, Table, picture, plot, slug
 from pipeline.reports.page.gather import Ablated, Found
-from pipeline.reports.page.overview import DASH, duration, path_of
+from pipeline.reports.page.overview import DASH, duration
 
 DRAWN = 24  # rows of an ablation: more are a table only
 HEADLINE = {"zeroshot": "harmonic"}  # of a task whose first column is not what it is judged by
 SPLITS = ("train", "val", "validation", "test")
 
 
-def ablations(found: Found, snakemake: str) -> Section:
-    """A part a table."""
-    parts = [_ablation(table, snakemake) for table in found.ablations]
+def ablations(found: Found) -> Section:
+    """A part a finished table."""
+    parts = [_ablation(table, table.document) for table in found.ablations if table.document is not None]
     lead = "Mean and standard deviation over seeds, in percent unless between 0 and 1; the best of a column is bold."
-    return Section(
-        "ablations", "Ablations", [] if parts else [Note("Params ask for none.")], lead if parts else "", parts
-    )
+    return Section("ablations", "Ablations", [], lead, parts)
 
 
-def _ablation(table: Ablated, snakemake: str) -> Section:
+def _ablation(table: Ablated, document: Mapping[str, Any]) -> Section:
     id, title = slug(f"ablation-{table.name}"), f"{table.name}: {table.head}"
-    if table.document is None:
-        target = path_of(table.path)
-        return Section(id, title, [Note("Not made yet.", command(snakemake, target), "faint")], contents=table.name)
-    variants = table.document["variants"]
+    variants = document["variants"]
     columns = _columns(table.task, variants)
-    seeds = table.document["seeds"]
+    seeds = document["seeds"]
     first = next((of for of in columns if of.name == HEADLINE.get(table.task)), columns[0])
     seen = [best(column, [of["mean"][column.name] for of in variants.values()]) for column in columns]
     rows = [
@@ -93,7 +88,7 @@ def _said(changes: Mapping[str, Any]) -> str:
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
-def data(found: Found, snakemake: str) -> Section:
+def data(found: Found) -> Section:
     """What is in the data sets, and what deserves a look."""
     there = {name: of for name, of in found.quality.items() if of is not None}
     rows = [_dataset(name, of) for name, of in there.items()]
@@ -102,12 +97,8 @@ def data(found: Found, snakemake: str) -> Section:
         columns = ["data set", "of", "samples", "ok", "splits", "classes", "length", "frames/s", "size", "worth a look"]
         caption = "Every sample was opened once. quality.md beside each manifest has the samples by name."
         blocks.append(Table(columns, rows, caption))
-    for name in [name for name in found.quality if name not in there]:
-        blocks.append(
-            Note(f"{name}: not looked at yet.", command(snakemake, f"features/{name}/manifest.parquet"), "faint")
-        )
     blocks += [drawn for name, of in there.items() for drawn in _counts(name, of)]
-    return Section("data", "Data", blocks)
+    return Section("data", "Data", blocks or [Note("No data set was read yet.")])
 
 
 def _dataset(name: str, of: Mapping[str, Any]) -> list[str | Cell]:

@@ -210,14 +210,21 @@ def block_terms(video, pooled, labels, token_of_segment, nulls, settings, classe
     tokens = len(video["token_logits_BMK"])
     terms = dict.fromkeys(("frame", "token", "f2a", "a2f", "smooth"), zero)
 
-    def rough(logits, keep):
+    def rough(logps):
+        """`logps`: {index: log-probability} of each row."""
         total = [
-            min((log_softmax(logits[t], keep)[k] - log_softmax(logits[t - 1], keep)[k]) ** 2, torch.tensor(16.0))
-            for t in range(1, len(logits))
+            min((logps[t][k] - logps[t - 1][k]) ** 2, torch.tensor(16.0))
+            for t in range(1, len(logps))
             if t in labelled and t - 1 in labelled
-            for k in keep
+            for k in logps[t]
         ]
         return sum(total) / len(total) if total else zero
+
+    def action_logp(row):
+        """Of each seen class: the sum over its softmaxes, of one class alone or of verb and noun."""
+        each = [(log_softmax(row[first : first + size], seen), channel) for first, _, size, channel, seen in parts]
+        shown = range(len(each[0][1])) if classes is None else classes.seen_A.nonzero().flatten().tolist()
+        return {a: sum(logp[channel[a]] for logp, channel in each) for a in shown}
 
     def pooled_share(p, inside):
         members = [t for t in range(len(labels)) if pooled[t] == p]
@@ -247,11 +254,11 @@ def block_terms(video, pooled, labels, token_of_segment, nulls, settings, classe
                 w, target = settings.nullw, size
             else:
                 continue
-            token, total = token - w * logp[target], total + w
+            # Of verbs and nouns the plain mean over tokens; else the weighted one.
+            token, total = token - w * logp[target], total + (w if len(parts) == 1 else 1)
         terms["frame"] = terms["frame"] + frame / len(parts)
         terms["token"] = terms["token"] + token / max(total, 1e-9) / len(parts)
-        terms["smooth"] = terms["smooth"] + rough(video["frame_logits_BTC"][:, first : first + size], seen) / len(parts)
-
+    terms["smooth"] = terms["smooth"] + rough([action_logp(row) for row in video["frame_logits_BTC"]])
     matched = sorted(set(token_of_segment) - {-1})
     if pooled is None and "f2a_BMT" in video:
         for t in labelled:
@@ -262,7 +269,7 @@ def block_terms(video, pooled, labels, token_of_segment, nulls, settings, classe
                 terms["f2a"] = terms["f2a"] - w * log_softmax(video["f2a_BMT"][m], labelled)[t]
                 terms["a2f"] = terms["a2f"] - w * log_softmax(video["a2f_BTM"][t], matched)[m]
         for logits in (video["f2a_BMT"].T, video["a2f_BTM"]):
-            terms["smooth"] = terms["smooth"] + rough(logits, list(range(tokens)))
+            terms["smooth"] = terms["smooth"] + rough([log_softmax(row, list(range(tokens))) for row in logits])
     if pooled is not None:
         kept = sorted({pooled[t] for t in labelled})
         total = sum(pooled_share(p, set(labelled)) for p in kept)

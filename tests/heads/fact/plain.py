@@ -26,8 +26,9 @@ PAIRS = torch.tensor([[0, 1], [1, 0], [1, 2], [0, 2]])  # four classes of two ve
 
 
 @torch.no_grad()
-def stir(module: nn.Module) -> nn.Module:
+def stir(module: nn.Module, seed: int = 1) -> nn.Module:
     """Random values in every parameter, of a scale that keeps signals alive. Float64, in eval mode."""
+    torch.manual_seed(seed)  # not whatever is left after the module has drawn how it starts
     module.double().eval()
     for name, parameter in module.named_parameters():
         random = torch.randn_like(parameter)

@@ -223,3 +223,59 @@ def test_segments_are_read_as_if_each_video_were_alone():
         mean = torch.stack([x[b, list(span)].mean(0) for span in plain.runs(own)])
         wanted = branch.leave(branch.gru(mean)[0].relu())
         assert torch.allclose(got[b, : len(mean)], wanted)
+
+
+# --- how everything starts --------------------------------------------------------------------------------------------
+
+WIDTH, OTHER = 96, 160
+
+
+def published():
+    """Name -> (what ours starts as, what the published module starts as): nn.MultiheadAttention, whose q, k, v of one
+    width are one packed matrix, convolutions and layers of the library."""
+    pairs = {}
+    for name, source in (("own", WIDTH), ("cross", OTHER)):
+        ours, other = Attention(WIDTH, source, 4, 0.0), nn.MultiheadAttention(WIDTH, 4, kdim=source, vdim=source)
+        packed = other.in_proj_weight
+        three = (other.q_proj_weight, other.k_proj_weight, other.v_proj_weight) if packed is None else packed.chunk(3)
+        for part, weight, bias in zip(("query", "key", "value"), three, other.in_proj_bias.chunk(3), strict=True):
+            pairs[f"{name} {part}"] = getattr(ours, part).weight, weight
+            pairs[f"{name} {part} bias"] = getattr(ours, part).bias, bias
+        pairs[f"{name} out"], pairs[f"{name} out bias"] = (
+            (ours.out.weight, other.out_proj.weight),
+            (ours.out.bias, other.out_proj.bias),
+        )
+    for kind, taps in (("m", ("taps",)), ("m2", ("first", "second")), ("cnn", ("taps",))):
+        branch = FrameBranch(kind, OTHER, WIDTH, OTHER, 2, 0.0, False)
+        for name in taps:
+            mine, conv = getattr(branch.layers[0], name), nn.Conv1d(WIDTH, WIDTH, 3)
+            pairs[f"{kind} {name}"], pairs[f"{kind} {name} bias"] = (
+                (mine.weight_KDE, conv.weight),
+                (mine.bias_E, conv.bias),
+            )
+        for name, own in (("enter", branch.enter), ("leave", branch.leave)):
+            conv = nn.Conv1d(own.in_features, own.out_features, 1)
+            pairs[f"{kind} {name}"], pairs[f"{kind} {name} bias"] = (own.weight, conv.weight), (own.bias, conv.bias)
+    between = CrossAttention(WIDTH, OTHER, 0.0)
+    pairs |= {f"between {n}": (getattr(between, n).weight, nn.Linear(WIDTH, WIDTH).weight) for n in ("query", "value")}
+    pairs["between out"] = between.out.weight, nn.Linear(2 * WIDTH, OTHER).weight
+    return pairs
+
+
+@pytest.mark.parametrize("name", list(published()))
+def test_weights_start_as_wide_as_those_of_the_published_modules(name):
+    ours, theirs = published()[name]
+    if not theirs.any():
+        assert not ours.any()
+        return
+    assert ours.abs().max().item() == pytest.approx(theirs.abs().max().item(), rel=0.05)
+    assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.2 if ours.ndim == 1 else 0.03)
+
+
+def test_the_layers_of_a_token_branch_start_as_copies_of_one():
+    """As published: a layer is made once and copied."""
+    for memory in (None, 12):
+        first, *others = TokenBranch(3, 8, memory, 12, 2, 16, 0.0).layers
+        for other in others:
+            for name, parameter in first.named_parameters():
+                assert torch.equal(parameter, other.get_parameter(name)) and parameter is not other.get_parameter(name)

@@ -150,6 +150,12 @@ def small(target, chain="iuU", seen=SEEN):
     return FactClip(fact, text_dim=8, target=target, hidden=16, dropout=0.0, temperature=0.07)
 
 
+def test_a_head_that_takes_a_transcript_is_refused():
+    fact = Fact(feature_dim=7, n_classes=5, tokens=6, blocks=blocks("iu", TINY), fpos=True, transcript=True, cmr=0.0)
+    with pytest.raises(ValueError, match="set `transcript` to false"):
+        FactClip(fact, text_dim=8, target="frame", hidden=16, dropout=0.0, temperature=0.07)
+
+
 def example():
     labels = [literal.random_labels(14, 5), literal.random_labels(9, 5)]
     label_BT, mask_BT = literal.padded_labels(labels, 0)

@@ -242,8 +242,9 @@ def test_smoothing_by_hand_is_clamped_at_sixteen_and_skips_what_is_not_kept():
     logits = torch.tensor([[[0.0, 0.0], [30.0, 0.0], [30.0, 0.0], [30.0, 0.0]]])
     keep = torch.tensor([[[True], [True], [True], [False]]])
     # Of 2 pairs x 2 channels: channel 0 goes from log 1/2 to 0, channel 1 from log 1/2 to -30.
-    assert smoothness(logits, keep).item() == pytest.approx((math.log(2) ** 2 + 16) / 4, rel=1e-5)
-    assert smoothness(logits[:, :1], keep[:, :1]).item() == 0
+    log = logits.log_softmax(2)
+    assert smoothness(log, keep).item() == pytest.approx((math.log(2) ** 2 + 16) / 4, rel=1e-5)
+    assert smoothness(log[:, :1], keep[:, :1]).item() == 0
 
 
 def test_the_automatic_null_weight_makes_null_as_frequent_as_a_seen_class():

@@ -241,3 +241,22 @@ def test_inputs_that_do_not_fit_are_refused_with_the_remedy():
         scripted(x)
     with pytest.raises(ValueError, match="at least one segment"):
         scripted(x, None, torch.tensor([[0], [-1]]))
+
+
+@torch.no_grad()
+def test_a_model_with_a_transcript_predicts_among_its_segments_alone():
+    model = plain.stir(built("iuU", transcript=True))
+    model.blocks[-1].tokens.leave.bias[-5] += 50  # the tokens' classifier takes every segment for class 0
+    x, mask = videos(12, 9)
+    for given in ([[1, 3, 1], [2, -1, -1]], [[1, 2, -1], [3, 1, 3]]):
+        transcript = torch.tensor(given)
+        last = model(x, mask, transcript)[-1]
+        found = predict(last, mask, 0.5).argmax(-1)
+        for b, own in enumerate(given):
+            assert set(found[b][mask[b]].tolist()) <= set(own)
+        assert (last.token_logits_BMK.argmax(-1) == 0).all()
+
+
+def test_transcripts_of_no_segment_at_all_are_refused():
+    with pytest.raises(ValueError, match="at least one segment"):
+        built(transcript=True)(torch.randn(2, 5, 7), None, torch.zeros(2, 0, dtype=torch.int64))
