@@ -1,10 +1,22 @@
 """What this machine computes on, of what params ask for. Knows no array and no module."""
 
-from typing import Literal
+import platform
+from importlib.metadata import version
+from typing import Any, Literal
 
 import torch
 
 from pipeline.config import Compute, ParamsError
+
+LIBRARIES = ("torch", "lightning", "numpy", "transformers", "torchvision")
+
+
+def made_by(device: torch.device) -> dict[str, Any]:
+    """The device's model and the libraries' versions: what a training or an evaluation says of where it was made."""
+    return {
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
+        "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
+    }
 
 
 def accelerator(compute: Compute) -> Literal["cpu", "cuda"]:

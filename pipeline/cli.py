@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -187,7 +187,7 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
     chosen = load_params(params)
     users = _users(chosen, root)
     table = Table(title=str(root))
-    for column in ("store", "fields", "ok", "failed", "shards", "unfinished", "MB", "weights", "used by"):
+    for column in ("store", "fields", "ok", "failed", "shards", "unfinished", "MB", "weights", "made by", "used by"):
         table.add_column(column, overflow="fold")
     for store in sorted(path for path in root.glob("*/*-*") if path.is_dir()):
         facts = describe(store)
@@ -201,6 +201,7 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
             str(len(facts["unfinished"])),
             f"{facts['bytes'] / 1e6:.1f}",
             str(facts["provenance"].get("weights", ""))[:12],
+            _makers(facts["environments"].values()),
             ", ".join(users.get(store, ())) or "nothing in these params",
         )
     console.print(table)
@@ -216,17 +217,20 @@ def prune(
     runs: Path = RUNS,
     delete: Annotated[bool, typer.Option("--delete", help="Remove them; otherwise they are only listed.")] = False,
 ) -> None:
-    """List the stores and runs that no params refer to, and with --delete remove them.
+    """List the stores, runs and evaluations that no params refer to, and with --delete remove them.
 
     What DVC tracks stays in its cache, and can be pulled or checked out again, until `dvc gc`.
     """
     from pipeline.store import StoreBusy, leftovers, remove
+    from pipeline.training.run_folder import RESULT
 
     default = ["params.yaml", *map(str, sorted(Path("configs").glob("*.yaml")))]
     plans = [Plan(load_params(document)) for document in params or default]
     kept = {path for plan in plans for path in plan.referenced(root, runs)}
-    found = [path for path in (*root.glob("*/*-*"), *runs.glob("*/*")) if path.is_dir() and path not in kept]
-    half_gone = [path for parent in (*root.glob("*"), *runs.glob("*")) for path in leftovers(parent)]
+    evaluations = {path.parent for path in runs.glob(f"*/*/*/{RESULT}") if path.parents[1] in kept}
+    places = (*root.glob("*/*-*"), *runs.glob("*/*"), *evaluations)
+    found = [path for path in places if path.is_dir() and path not in kept]
+    half_gone = [path for parent in (*root.glob("*"), *runs.glob("*"), *runs.glob("*/*")) for path in leftovers(parent)]
     freed = 0
     for path in sorted({*found, *half_gone}):
         # A link of DVC's frees nothing: its bytes are the cache's.
@@ -240,6 +244,17 @@ def prune(
         freed += size
         say(f"{path}: {size / 1e6:.1f} MB{' removed' if delete else ''}")
     say(f"{freed / 1e6:.1f} MB {'removed' if delete else 'could be removed: run again with --delete'}")
+
+
+def _makers(chain: Iterable[list[dict[str, Any]]]) -> str:
+    """Devices that computed a store and what it rests on; where one feature has several environments, what differs."""
+    from pipeline.store import apart
+
+    devices, mixed = {}, []
+    for environments in chain:
+        devices |= {" ".join(of["device"].values()): None for of in environments if "device" in of}
+        mixed += [f"[red]mixed: {apart(environments)}[/red]"] if len(environments) > 1 else []
+    return "; ".join([", ".join(devices), *mixed])
 
 
 def _users(params: Params, root: Path) -> dict[Path, list[str]]:
@@ -287,7 +302,7 @@ def mine(head: str, params: ParamsOption = "params.yaml", changes: Overrides = N
 @app.command()
 def sweep(
     name: str,
-    keys: Annotated[list[str], typer.Argument(help="Of the runs to make.")],
+    keys: Annotated[list[str], typer.Argument(help="RUN/EVALUATION of those to make.")],
     params: ParamsOption = "params.yaml",
 ) -> None:
     """Mine and score the variants of an ablation, many in one process: arithmetic on caches, a second each."""
@@ -296,14 +311,16 @@ def sweep(
     from pipeline.training.dataset import DataError
 
     plan = Plan(load_params(params, ablations=name))
-    runs = {run.key: (variant, seed, run) for (variant, seed), run in plan.ablated(name).items()}
+    runs = {f"{run.key}/{run.evaluation}": (*row, run) for row, run in plan.ablated(name).items()}
     if absent := [key for key in keys if key not in runs]:
         raise typer.BadParameter(f"{absent[0]} is no run of ablations.{name}: known are {', '.join(runs)}")
-    for key in keys:
-        variant, seed, found = runs[key]
+    mined: set[str] = set()
+    for variant, seed, found in map(runs.__getitem__, keys):
         chosen, head, manifest, features, run = _arguments(plan, found)
         try:
-            mine_negatives(chosen, head, FEATURES, features, run)
+            if found.key not in mined:
+                mine_negatives(chosen, head, FEATURES, features, run)
+            mined.add(found.key)
             score(chosen, head, manifest, features, run)
         except DataError as error:
             raise DataError(f"ablations.{name}, {variant}, seed {seed}: {error}") from error
@@ -311,7 +328,7 @@ def sweep(
 
 @app.command()
 def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
-    """Evaluate a trained head on its evaluation split: result.json and predictions beside the run."""
+    """Evaluate a trained head on its evaluation split: result.json and predictions below the run."""
     from pipeline.evaluation import evaluate as run
 
     run(*_run_arguments(params, head, changes))
@@ -418,19 +435,22 @@ def _arguments(plan: Plan, run: Run):
 
 @app.command()
 def report(
-    run: Path,
+    evaluation: Path,
     out: Path,
     params: Annotated[str | None, typer.Option(help="With them, timelines show frames of the videos.")] = None,
 ) -> None:
-    """Publish a run's result with its pictures: OUT is results/<name>.json."""
+    """Publish the result in runs/HEAD/KEY/EVALUATION with its pictures: OUT is results/<name>.json."""
     from pipeline.reports import publish
 
     shown = {}
     if params is not None:
         from pipeline.prediction import strips
 
-        shown["strips"] = strips(load_params(params, heads=run.parent.name), run.parent.name, FEATURES, run)
-    publish(run, out, **shown)
+        if len(evaluation.parts) < 3:
+            raise typer.BadParameter(f"EVALUATION is runs/HEAD/KEY/EVALUATION, got {evaluation}")
+        run, head = evaluation.parent, evaluation.parts[-3]
+        shown["strips"] = strips(load_params(params, heads=head), head, FEATURES, run)
+    publish(evaluation, out, **shown)
 
 
 @app.command()
@@ -439,8 +459,8 @@ def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("
     from pipeline.reports import ablation_table
 
     plan = Plan(load_params(params, ablations=name))
-    chosen, runs = plan.params.ablations[name], [run.folder for run in plan.ablation_runs(name)]
-    say(ablation_table(chosen, plan.params.head(chosen.head).task, runs, out / name))
+    chosen, folders = plan.params.ablations[name], [run.evaluation_folder for run in plan.ablation_runs(name)]
+    say(ablation_table(chosen, plan.params.head(chosen.head).task, folders, out / name))
 
 
 @app.command()
@@ -449,7 +469,7 @@ def claims(params: ParamsOption = "params.yaml", out: Path = Path("results/claim
     from pipeline.reports import claims_table
 
     plan = Plan(load_params(params))
-    folders = {key: [run.folder for run in runs] for key, runs in plan.claimed.items()}
+    folders = {key: [run.evaluation_folder for run in runs] for key, runs in plan.claimed.items()}
     say(claims_table(plan.params.claims, folders, out))
 
 

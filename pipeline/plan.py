@@ -15,12 +15,12 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.config import (
-    AFTER_TRAINING,
     Params,
     ParamsError,
     canonical_json,
     code_digest,
     content_key,
+    evaluation_key,
     feature_key,
     override,
 )
@@ -33,7 +33,7 @@ RUN_CODE = ("heads/{code}", "training", "accelerator")
 
 @dataclass(frozen=True)
 class Run:
-    """One training of one head: `config` is the head's sub-tree with the overrides applied."""
+    """One training of one head and one evaluation of it: `config` is the head's sub-tree with the overrides applied."""
 
     head: str
     key: str
@@ -46,8 +46,23 @@ class Run:
 
     @property
     def folder(self) -> str:
-        """runs/<head>/<key>: checkpoints, weights, logs, predictions."""
+        """runs/<head>/<key>: checkpoints, weights, logs; what is mined."""
         return f"runs/{self.head}/{self.key}"
+
+    @cached_property
+    def evaluation(self) -> str:
+        """The key of its evaluation: runs of one training differ in it alone."""
+        return evaluation_key(self.config)
+
+    @property
+    def evaluation_folder(self) -> str:
+        """runs/<head>/<key>/<evaluation>: result and predictions."""
+        return f"{self.folder}/{self.evaluation}"
+
+    @property
+    def result(self) -> str:
+        """Its result.json."""
+        return f"{self.evaluation_folder}/result.json"
 
 
 class Plan:
@@ -77,17 +92,17 @@ class Plan:
         """(variant, seed) -> its run, of an ablation's table in order; worked out once.
 
         Raises:
-            ParamsError: an override that does not fit, or two variants that are one training.
+            ParamsError: an override that does not fit, or two variants that are one evaluation of one training.
         """
         if name not in self._ablated:
             ablation, owner, runs = self.params.ablations[name], {}, {}
             for variant, changes in ablation.rows.items():
                 for seed in ablation.seeds:
                     run = self.run(ablation.head, {**changes, "seed": seed})
-                    if (other := owner.setdefault(run.key, (variant, seed))) != (variant, seed):
+                    if (other := owner.setdefault((run.key, run.evaluation), (variant, seed))) != (variant, seed):
                         raise ParamsError(
-                            f"ablations.{name}: {variant} with seed {seed} trains the same as {other[0]} with seed "
-                            f"{other[1]}; let variants differ in what a training sees"
+                            f"ablations.{name}: {variant} with seed {seed} is the same as {other[0]} with seed "
+                            f"{other[1]}; let variants differ in what a training or an evaluation sees"
                         )
                     runs[variant, seed] = run
             self._ablated[name] = runs
@@ -114,19 +129,28 @@ class Plan:
 
     @cached_property
     def runs(self) -> dict[tuple[str, str], Run]:
-        """Every run that params refer to, by (head, key)."""
+        """A run of every training that params refer to, by (head, key): of several evaluations the first."""
+        return {(run.head, run.key): run for run in reversed(self.evaluations.values())}
+
+    @cached_property
+    def evaluations(self) -> dict[tuple[str, str, str], Run]:
+        """Every evaluation that params refer to, by (head, key, evaluation), those of results first."""
         chosen = [*self.results.values(), *(run for name in self.params.ablations for run in self.ablation_runs(name))]
-        return {(run.head, run.key): run for run in chosen}
+        found: dict[tuple[str, str, str], Run] = {}
+        for run in chosen:
+            found.setdefault((run.head, run.key, run.evaluation), run)
+        return found
 
     @cached_property
     def swept(self) -> dict[str, list[Run]]:
-        """Ablation -> the runs that one job makes, since none is trained: each once, and none that a result shows."""
+        """Ablation -> the runs that one job makes, since none is trained: each once, none of a result's key."""
         found: dict[str, list[Run]] = {}
-        taken = {run.key for run in self.results.values()}
+        shown, taken = {run.key for run in self.results.values()}, set()
         for name, ablation in self.params.ablations.items():
             if self.params.head(ablation.head).task == "ood":
-                found[name] = [run for run in self.ablation_runs(name) if run.key not in taken]
-                taken |= {run.key for run in found[name]}
+                runs = [run for run in self.ablation_runs(name) if run.key not in shown]
+                found[name] = [run for run in runs if run.result not in taken]
+                taken |= {run.result for run in found[name]}
         return {name: runs for name, runs in found.items() if runs}
 
     def part(
@@ -135,12 +159,15 @@ class Plan:
         features: tuple[str, ...] = (),
         head: str | None = None,
         key: str | None = None,
+        evaluation: str | None = None,
         ablation: str | None = None,
     ) -> str:
         """Canonical JSON of the part of params that one rule may see; with a key, the head as that run has it."""
         chosen = self.params.ablations[ablation] if ablation else None
-        head = chosen.head if chosen else head
-        params = self.params.replacing(head, self.runs[head, key].config) if head and key else self.params
+        head, params = chosen.head if chosen else head, self.params
+        if head and key:
+            run = self.evaluations[head, key, evaluation] if evaluation else self.runs[head, key]
+            params = self.params.replacing(head, run.config)
         document = json.loads(params.part(dataset=dataset, features=features, head=head))
         if chosen:
             document["ablations"] = {ablation: chosen.model_dump(mode="json")}
@@ -216,7 +243,7 @@ class Plan:
         return found
 
     def referenced(self, root: Path, runs: Path) -> set[Path]:
-        """The stores and runs that these params could read or write.
+        """The stores, runs and evaluations of runs that these params could read or write.
 
         Where weights or texts are absent, so that keys cannot be told, all that bears the name is referred to.
         """
@@ -228,9 +255,11 @@ class Plan:
             except ParamsError:
                 found |= {path for dataset in self.params.datasets for path in (root / dataset).glob(f"{feature}-*")}
         try:
-            return found | {runs / run.head / run.key for run in self.runs.values()}
+            evaluations = {runs / run.head / run.key / run.evaluation for run in self.evaluations.values()}
+            return found | evaluations | {path.parent for path in evaluations}
         except ParamsError:
-            return found | {path for head, _ in self.params.heads.items() for path in (runs / head).glob("*")}
+            heads = [runs / head for head, _ in self.params.heads.items()]
+            return found | {path for head in heads for depth in ("*", "*/*") for path in head.glob(depth)}
 
     # --- files --------------------------------------------------------------------------------------------------------
 
@@ -313,8 +342,8 @@ def page_files() -> list[str]:
 
 
 def run_key(params: Params, head: str, config: Any) -> str:
-    """The key of a run: the head's sub-tree (its result's name apart), its features and the code that trains it."""
-    keyed = config.model_dump(mode="json", exclude=AFTER_TRAINING)
+    """The key of a run: what decides it of the head and of its data set, its features, the code that trains it."""
     keys = {role: feature_key(params, read.feature) for role, read in config.inputs.items()}
+    data = params.datasets[config.dataset].learned
     code = code_digest(*(path.format(code=config.code) for path in RUN_CODE))
-    return content_key({"head": head, "config": keyed, "features": keys, "code": code})
+    return content_key({"head": head, "config": config.learned, "data": data, "features": keys, "code": code})

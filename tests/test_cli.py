@@ -13,9 +13,10 @@ from typer.testing import CliRunner
 from pipeline import cli
 from pipeline.backbones import BackboneError
 from pipeline.cli import app
-from pipeline.config import feature_dir, parse_params
+from pipeline.config import feature_dir, load_params, parse_params
 from pipeline.datasets import DatasetError
 from pipeline.extraction import ExtractionFailed
+from pipeline.plan import Plan
 from pipeline.store import ShardWriter, StoreBusy, StoreCorrupt, StoreFull, StoreMissing
 from pipeline.training.run_folder import only_writer
 
@@ -111,8 +112,11 @@ UNEVALUATED = (
         ("evaluate negalign", "manifest.parquet is not there: `python -m pipeline manifest toy-waterbirds` makes it"),
         ("predict x.mp4 --head gasm_cast", "run.json is not there: train the head first"),
         ("explain gasm_cast", "make it first: `snakemake results/ssv2_top1.json`"),
-        ("report runs/fact/0123456789 results/x.json", UNEVALUATED.format("results/x.json")),
-        ("report runs/fact/0123456789 x.json --params params.yaml", "`snakemake results/assembly_segmentation.json`"),
+        ("report runs/fact/0123456789/0123456789 results/x.json", UNEVALUATED.format("results/x.json")),
+        (
+            "report runs/fact/0123456789/0123456789 x.json --params params.yaml",
+            "`snakemake results/assembly_segmentation.json`",
+        ),
         ("ablation fact_design", UNEVALUATED.format("results/ablations/fact_design.json")),
         ("claims", UNEVALUATED.format("results/claims.json")),
     ],
@@ -183,6 +187,20 @@ def test_prune_lists_what_no_params_refer_to_and_removes_it_only_when_told(proje
 
     run("prune", "--delete")
     assert used.exists() and not stale.exists() and not run_folder.exists()
+
+
+def test_prune_lists_an_evaluation_that_no_params_refer_to_and_keeps_its_run(tmp_path, monkeypatch):
+    for name in ("params.yaml", "weights", "configs"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    wanted = Plan(load_params("params.yaml")).run("gasm_cast")
+    used, stale = Path(wanted.evaluation_folder), Path(wanted.folder) / "ffffffffff"
+    for folder in (used, stale):
+        folder.mkdir(parents=True)
+        (folder / "result.json").write_text("{}")
+    said = run("prune", "--params", "params.yaml", "--delete")
+    assert f"{stale}: 0.0 MB removed" in said and str(used) not in said
+    assert (used / "result.json").exists() and not stale.exists()
 
 
 def test_prune_keeps_what_any_of_several_params_refer_to(project):
@@ -275,6 +293,17 @@ def test_info_says_which_features_lack_their_weights_and_goes_on(project):
     text = run("info")
     assert "other: its store cannot be told, weights gone do not exist" in text
     assert used.name in text and "datasets.set" in text
+
+
+def test_info_says_what_computed_a_store_and_what_several_environments_differ_in(project):
+    directory = feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features"))
+    for number, device in enumerate(("cpu", "cuda")):
+        base, made_by = directory / f"shard-{number:03d}", {"device": {"type": device}}
+        with ShardWriter(base, [(device, "1")], {"t": ((2,), "float16")}, {"key": "0123456789"}, made_by) as writer:
+            writer.fail(device, "gone")
+            writer.finish()
+    said = "".join(run("info").split())
+    assert "cpu,cuda" in said and "mixed:device.typecpuorcuda" in said
 
 
 def test_info_says_who_uses_a_store(project):

@@ -1,5 +1,6 @@
 """What a params document asks for, as parts that a rule may see."""
 
+import json
 import re
 from pathlib import Path
 
@@ -21,16 +22,58 @@ def test_the_part_of_an_ablation_holds_every_feature_that_its_variants_read(monk
     ]
 
 
-def test_variants_of_an_ablation_that_are_one_training_are_refused(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    document = load_params("params.yaml").model_dump(mode="json")
-    variants = {"here": {}, "there": {"eval_split": "train"}}
-    document["claims"], document["ablations"] = (
-        {},
-        {"splits": {"head": "gasm_cast", "seeds": [0, 1], "variants": variants}},
+def ablating(plan, head, seeds=(0,), **variants):
+    """The same params with one ablation, `it`, alone."""
+    document = plan.params.model_dump(mode="json")
+    document["claims"] = {}
+    document["ablations"] = {"it": {"head": head, "seeds": list(seeds), "variants": variants}}
+    return Plan(parse_params(document))
+
+
+def test_variants_of_an_ablation_that_are_one_evaluation_of_one_training_are_refused(plan):
+    of = ablating(plan, "gasm_cast", (0, 1), here={}, there={"max_trainable": 30_000_000})
+    with pytest.raises(ParamsError, match=r"ablations\.it: there with seed 0 is the same as here with seed 0"):
+        of.ablation_runs("it")
+
+
+@pytest.mark.parametrize(("field", "value"), [("eval_split", "test"), ("bootstrap", 7), ("calibration_bins", 5)])
+def test_what_training_does_not_see_is_another_evaluation_of_the_same_run(plan, field, value):
+    of = ablating(plan, "gasm_cast", other={field: value})
+    main, (other,) = of.results["ssv2_top1"], of.ablation_runs("it")
+    assert main.folder == other.folder == main.result.rsplit("/", 2)[0] and main.result != other.result
+    said = [
+        json.loads(of.part(head="gasm_cast", key=run.key, evaluation=run.evaluation))["heads"]["gasm_cast"][field]
+        for run in (main, other)
+    ]
+    assert said == [getattr(main.config, field), value]
+    # The one training is asked for as before the ablation was declared: no job is triggered.
+    assert of.part(head="gasm_cast", key=main.key) == plan.part(head="gasm_cast", key=main.key)
+    assert {Path("runs") / run.head / run.key / run.evaluation for run in (main, other)} <= of.referenced(
+        Path("features"), Path("runs")
     )
-    with pytest.raises(ParamsError, match=r"ablations\.splits: there with seed 0 trains the same as here with seed 0"):
-        Plan(parse_params(document)).ablation_runs("splits")
+
+
+def test_the_name_of_a_result_is_part_of_no_key(plan):
+    document = plan.params.model_dump(mode="json")
+    document["heads"]["gasm_cast"]["result"] = "renamed"
+    assert Plan(parse_params(document)).results["renamed"].result == plan.results["ssv2_top1"].result
+
+
+@pytest.mark.parametrize("changes", [{"label_fps": 6}, {"background": []}])
+def test_how_labels_are_read_is_part_of_a_runs_key(plan, changes):
+    document = plan.params.model_dump(mode="json")
+    document["datasets"]["toy-assembly"] |= changes
+    other = Plan(parse_params(document))
+    assert other.results["assembly_segmentation"].key != plan.results["assembly_segmentation"].key
+    assert other.results["ssv2_top1"].key == plan.results["ssv2_top1"].key
+
+
+def test_another_evaluation_of_a_result_is_scored_by_itself_and_no_sweep_touches_its_run(plan):
+    other = {"lam.choose": "fixed", "lam.fixed": 0.5}
+    of = ablating(plan, "negalign", ours={"eval_split": "train"}, a=other, b={**other, "bootstrap": 7})
+    ours, a, b = (run for row in ("ours", "a", "b") for (variant, _), run in of.ablated("it").items() if variant == row)
+    assert ours.key == of.results["waterbirds_ood"].key and a.key == b.key
+    assert [run.result for run in of.swept["it"]] == [a.result, b.result]
 
 
 def test_runs_of_heads_without_training_are_swept_each_once_and_the_result_apart(plan):
@@ -42,13 +85,8 @@ def test_runs_of_heads_without_training_are_swept_each_once_and_the_result_apart
 
 
 def test_the_part_of_an_ablation_holds_the_data_sets_that_its_variants_read(plan):
-    document = plan.params.model_dump(mode="json")
     other = {"dataset": "toy-assembly-texts", "feature": "clip_text_negatives"}
-    document["claims"], document["ablations"] = (
-        {},
-        {"names": {"head": "negalign", "seeds": [0], "variants": {"other": {"classes": other}}}},
-    )
-    part = load_params(Plan(parse_params(document)).part(ablation="names"))
+    part = load_params(ablating(plan, "negalign", other={"classes": other}).part(ablation="it"))
     assert "toy-assembly-texts" in part.datasets and "toy-ssv2" not in part.datasets
 
 

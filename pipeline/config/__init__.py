@@ -22,7 +22,6 @@ from .features import (
     Weights,
 )
 from .heads import (
-    AFTER_TRAINING,
     Ablation,
     Claim,
     FactClipHead,
@@ -38,17 +37,19 @@ from .keys import (
     EXTRACTOR_VERSION,
     code_digest,
     content_key,
+    evaluation_key,
     feature_dir,
     feature_key,
     file_digest,
     weights_digest,
     weights_digests,
 )
+from .names import ENDINGS
 from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, load_params, override, parse_params
 from .places import VideoPlace
 
 __all__ = [
-    "AFTER_TRAINING",
+    "ENDINGS",
     "EXTRACTOR_VERSION",
     "Ablation",
     "AnyFeature",
@@ -90,6 +91,7 @@ __all__ = [
     "canonical_json",
     "code_digest",
     "content_key",
+    "evaluation_key",
     "feature_dir",
     "feature_key",
     "file_digest",

@@ -1,6 +1,7 @@
 """What stage 2 may be asked for: heads, ablations and claims of them. Knows no head's code."""
 
 from itertools import product
+from math import prod
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
@@ -9,8 +10,9 @@ from .base import Fraction, Name, Positive, Strict, Vocabulary
 
 Holdout = Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
 
-# What a head's params hold that does not reach its weights.
-AFTER_TRAINING = frozenset({"result", "eval_split", "bootstrap", "calibration_bins", "max_trainable"})
+# What a head's params hold that does not reach its weights: what decides an evaluation, and what decides no byte.
+EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins"})
+UNKEYED = frozenset({"result", "max_trainable"})
 
 
 class Input(NamedTuple):
@@ -35,6 +37,16 @@ class Head(Strict):
         """Role -> what is read in it."""
         read = self.features.model_dump(exclude_none=True)
         return {role: Input(self.dataset, feature) for role, feature in read.items()}
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """The fields that decide a run: weights, or what is mined."""
+        return self.model_dump(mode="json", exclude=EVALUATED | UNKEYED)
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        """The fields that decide one of its evaluations beside those."""
+        return self.model_dump(mode="json", include=EVALUATED)
 
 
 class TrainedHead(Head):
@@ -342,6 +354,11 @@ class Weighing(Strict):
     def _fixed_where_fixed(self) -> "Weighing":
         if (self.choose == "fixed") != (self.fixed is not None):
             raise ValueError(f"choose {self.choose} {'needs' if self.choose == 'fixed' else 'takes no'} fixed")
+        if len(shown := [f"{value:g}" for value in self.values]) > len(set(shown)):
+            twice = next(value for value in shown if shown.count(value) > 1)
+            raise ValueError(
+                f"values has {twice} twice, to six digits; results are told apart by these: let them differ"
+            )
         return self
 
 
@@ -370,8 +387,9 @@ class NegAlignHead(Head):
                 f"reference_split and eval_split are both {self.eval_split!r}; set reference_split: null, which carves "
                 "a part of eval_split out for choosing"
             )
-        if "id" in self.ood:
-            raise ValueError("ood.id is what the pictures in distribution are called; give the set another name")
+        for name, whose in (("id", "the pictures in distribution are"), ("mean", "the mean over sets is")):
+            if name in self.ood:
+                raise ValueError(f"ood.{name} is what {whose} called; give the set another name")
         return self
 
     @property
@@ -412,6 +430,13 @@ class Ablation(Strict):
     def _a_row(self) -> "Ablation":
         if not self.rows:
             raise ValueError("an ablation needs variants, a grid or both")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds are {self.seeds}; let each stand once")
+        points = prod(len(values) for values in self.grid.values()) if self.grid else 0
+        if len(self.rows) < len(self.variants) + points:
+            raise ValueError(
+                "two points of the grid have one name; let the values of each key differ as they are written"
+            )
         return self
 
     @property

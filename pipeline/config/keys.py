@@ -109,6 +109,11 @@ def _texts_digest(params: Params, dataset: str) -> str:
     return file_digest(path)
 
 
+def evaluation_key(head: Any) -> str:
+    """The key of one evaluation of a run, below the run's folder: of the head's fields that its weights do not see."""
+    return content_key(head.evaluated)
+
+
 def code_digest(*paths: str) -> str:
     """sha256 of Python sources of this package: modules or folders, named relative to it, "." for all of it."""
     package = Path(__file__).parents[1]

@@ -26,6 +26,7 @@ from .features import (
     PixelFeature,
 )
 from .heads import Ablation, Claim, Heads
+from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
 
 
@@ -34,6 +35,8 @@ class Compute(Strict):
 
     `threads` serves training and evaluation; `extract_threads` each extraction job, of which several run side by side.
     A training has `devices` on each of `nodes`; `batch_size` of a head is that of all of them together.
+    `mixed`: what becomes of a feature that several devices, or versions of libraries, have computed, which are no part
+    of its key. Its results say so, or it is refused.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -44,6 +47,7 @@ class Compute(Strict):
     devices: Positive = 1
     nodes: Positive = 1
     strategy: Literal["auto", "ddp"] = "auto"
+    mixed: Literal["refuse", "report"] = "report"
 
 
 class ToySSv2(Strict):
@@ -152,6 +156,11 @@ class Dataset(Strict):
         """What a sample is."""
         return {"images": "image", "waterbirds": "image", "texts": "text", "words": "text"}.get(self.layout, "video")
 
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What of it decides a run beside the samples: which row a label belongs to, and what is background."""
+        return self.model_dump(mode="json", include={"label_fps", "background"})
+
 
 class Params(Strict):
     """The whole of params.yaml. A part of it (one data set, one feature, one head) is a params document too."""
@@ -168,7 +177,14 @@ class Params(Strict):
 
     @model_validator(mode="after")
     def _names_resolve(self) -> "Params":
+        refuse_twins("datasets", self.datasets)
+        refuse_twins("features", self.features)
         for name, feature in self.features.items():
+            if "-" in name:
+                raise ValueError(
+                    f"features.{name}: in a folder's name a hyphen stands before the key; call it "
+                    f"{name.replace('-', '_')}"
+                )
             for other in feature.reads:
                 _must_exist(f"features.{name}", other, self.features, "features")
             self._reading_fits(name, feature)
@@ -186,6 +202,7 @@ class Params(Strict):
                 except ParamsError as error:
                     raise ValueError(f"{key}: {error}") from None
                 self._inputs_exist(f"{key}: ", changed)
+        self._files_differ()
         for name, claim in self.claims.items():
             self._claiming_fits(f"claims.{name}", claim)
         for name, dataset in self.datasets.items():
@@ -208,6 +225,14 @@ class Params(Strict):
                         f"datasets.{name}.root must be data/{name}, where toyworld renders, got {dataset.root}"
                     )
         return self
+
+    def _files_differ(self) -> None:
+        tables = {f"ablations.{name}": name for name, of in self.ablations.items()}
+        beside = {key for key, name in tables.items() if self.head(self.ablations[name].head).task == "alignment"}
+        results = {f"heads.{name}.result": head.result for name, head in self.heads.items()}
+        results |= {key: name for key, name in tables.items() if key in beside}
+        refuse_clashing_files("results", results)
+        refuse_clashing_files("results/ablations", {key: of for key, of in tables.items() if key not in beside})
 
     def _inputs_exist(self, key: str, head: Any) -> None:
         for role, read in head.inputs.items():

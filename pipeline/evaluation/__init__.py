@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from pipeline.accelerator import accelerator
-from pipeline.config import Params
+from pipeline.config import Params, evaluation_key
 from pipeline.evaluation import alignment, classification, ood, segmentation
 from pipeline.evaluation.provenance import counted, deterministic, opened, provenance
-from pipeline.training.run_folder import write_json
+from pipeline.training.run_folder import PREDICTIONS, RESULT, write_bytes, write_json
 from pipeline.training.trainer import say
 
 __all__ = ["evaluate"]
@@ -31,10 +31,9 @@ def evaluate(
     manifest: Path,
     features: Mapping[str, Path],
     run: Path,
-    out: Path | None = None,
     progress: Callable[[str], None] = say,
 ) -> dict[str, Any]:
-    """Reads the evaluation split once: predictions.parquet in the run, and the result JSON.
+    """Reads the evaluation split once: predictions.parquet and result.json in the evaluation's folder below the run.
 
     Equal inputs give equal bytes, provenance.timings apart.
 
@@ -44,7 +43,6 @@ def evaluate(
         manifest: the data set's Parquet manifest.
         features: role -> directory of the store.
         run: folder of a complete run.
-        out: the result; run/result.json if not given.
         progress: called with one line at the end.
 
     Returns:
@@ -58,10 +56,11 @@ def evaluate(
     config = params.head(head)
     if config.task == "ood":
         torch.set_num_threads(params.compute.threads)
-        samples, train = ood.open_pictures(params, head, manifest.parents[1], features), {}
+        samples, train, trained = ood.open_pictures(params, head, manifest.parents[1], features), {}, {}
     else:
         samples, record = opened(params, head, manifest, features, run)
         train = {"train": record["timings"]}
+        trained = {"trained": {name: record[name] for name in ("device", "versions")}}
     device = torch.device(accelerator(params.compute))
     with deterministic():
         found = TASKS[config.task](params, head, samples, run, device)
@@ -71,12 +70,17 @@ def evaluate(
         "samples": counted(samples),
         "provenance": {
             **provenance(config, samples, device),
+            **trained,
             "timings": {**found.timings, "evaluate_s": time.monotonic() - began, **train},
         },
     }
-    scratch = run / ".predictions.parquet.partial"
+    place = run / evaluation_key(config)
+    place.mkdir(parents=True, exist_ok=True)
+    for name, content in found.files.items():
+        write_bytes(place / name, content)
+    scratch = place / f".{PREDICTIONS}.partial"
     found.predictions.to_parquet(scratch, index=False)
-    scratch.replace(run / "predictions.parquet")
-    write_json(out or run / "result.json", result)
-    progress(f"{run}: {config.eval_split} {found.said}")
+    scratch.replace(place / PREDICTIONS)
+    write_json(place / RESULT, result)
+    progress(f"{place}: {config.eval_split} {found.said}")
     return result

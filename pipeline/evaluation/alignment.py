@@ -31,7 +31,6 @@ from pipeline.evaluation.retrieval import (
 from pipeline.heads.clip_align import ClipAlign
 from pipeline.training.clips import Clips, ClipTable
 from pipeline.training.data import OrderedBatches
-from pipeline.training.run_folder import write_bytes
 
 # Under which map the video was embedded: its own, which it must then find; a uniform one; another patient's.
 FORMS = ("published", "unguided", "shuffled")
@@ -93,9 +92,9 @@ def evaluate(params: Params, head: str, samples: Clips, run: Path, device: torch
     texts = {name: predictions[name].to_numpy(dtype=str)[rows] for name in ("sample", "label", "prediction")}
     content = io.BytesIO()
     np.savez(content, **texts, **shown)
-    write_bytes(run / ATTENTION, content.getvalue())
     scores = summary(answers, who, config)
-    return Evaluated(scores, predictions, ", ".join(_said(scores)), {"predict_s": wall})
+    files = {ATTENTION: content.getvalue()}
+    return Evaluated(scores, predictions, ", ".join(_said(scores)), {"predict_s": wall}, files)
 
 
 def cohort(samples: Clips, seed: int) -> Cohort:

@@ -14,7 +14,7 @@ from pipeline.config import Params
 from pipeline.datasets.manifest import read_manifest
 from pipeline.heads.negalign.words import ROLES, candidate_scores, mine, role_scores, roles, without
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError
+from pipeline.training.dataset import DataError, refuse_mixed
 from pipeline.training.run_folder import write_bytes
 
 TABLE = "negatives.csv"
@@ -42,6 +42,7 @@ def mine_negatives(params: Params, head: str, root: Path, features: Mapping[str,
     if config.task != "ood":
         raise DataError(f"{head} compares with no negative words; name a head of the kind negalign")
     stores = {role: FeatureStore(features[role], verify=True) for role in TEXT_ROLES}
+    refuse_mixed(params.compute, [*stores.values(), FeatureStore(features["classes"])])
     listed = texts(root, config.words.dataset)
     unread = {word for store in stores.values() for word in store.failed}
     names, classes_CE = embedded(root, config.classes.dataset, features["classes"])

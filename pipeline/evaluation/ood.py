@@ -22,8 +22,8 @@ from pipeline.heads.negalign.masks import background_embedding, foreground, p_al
 from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabels, predict
 from pipeline.heads.negalign.words import by_role
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, shuffled, usable
-from pipeline.training.run_folder import write_json
+from pipeline.training.dataset import DataError, refuse_mixed, shuffled, usable
+from pipeline.training.run_folder import json_bytes
 
 GROUPS = "groups.json"
 CHUNK = 256  # pictures whose patches are in memory at once
@@ -76,6 +76,7 @@ def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, 
     """
     config: NegAlignHead = params.head(head)
     streams = {role: Stored(FeatureStore(directory, verify=True)) for role, directory in features.items()}
+    refuse_mixed(params.compute, (stream.store for stream in streams.values()))
     sets, failed, skipped = {}, {}, 0
     for name, prefix in (("id", ""), *((name, f"ood.{name}.") for name in sorted(config.ood))):
         dataset = config.dataset if name == "id" else config.ood[name]
@@ -109,7 +110,7 @@ def _carved(ids: list[str], share: float, seed: int) -> dict[str, list[str]]:
 def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: torch.device) -> Evaluated:
     """Scores of every picture, λ, and how well in- and out-of-distribution pictures are told apart.
 
-    Beside the result lie groups.json, the words of each group that was drawn, and the table of predictions.
+    Beside the result lies groups.json, the words of each group that was drawn.
 
     Raises:
         DataError: no table of negative words in the run's folder, or one that does not fit.
@@ -117,7 +118,6 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
     config: NegAlignHead = params.head(head)
     stores = {role: stream.store.directory for role, stream in samples.streams.items()}
     scorer = Scorer(config, head, read_texts(config, head, samples.root, stores, run), samples.grid, device)
-    write_json(run / GROUPS, scorer.drawn)
     table = pd.concat([scored(scorer, samples, name, part) for name, parts in samples.sets.items() for part in parts])
     table = table.reset_index(drop=True)
     at, standard = _parts(table), {}
@@ -153,7 +153,7 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
         f"λ {lam:g}: AUROC {scores['auroc']:.2f} (S_NegLabel {scores['auroc_neglabel']:.2f}), "
         f"FPR95 {scores['fpr95']:.2f} ({scores['fpr95_neglabel']:.2f}), means of {len(sets)} sets"
     )
-    return Evaluated(scores, table, said, {})
+    return Evaluated(scores, table, said, {}, {GROUPS: json_bytes(scorer.drawn)})
 
 
 class Texts(NamedTuple):

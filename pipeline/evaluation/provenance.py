@@ -2,10 +2,9 @@
 
 import contextlib
 import json
-import platform
 from collections.abc import Iterator, Mapping
-from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -13,23 +12,28 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.config import Params, canonical_json, code_digest
+from pipeline.accelerator import made_by
+from pipeline.config import Params, canonical_json, code_digest, evaluation_key
+from pipeline.store import apart, by_feature
 from pipeline.training.dataset import SHOWN, DataError, Samples
 from pipeline.training.registry import build
-from pipeline.training.run_folder import WEIGHTS, RunError, read_run
+from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, RunError, read_run
 from pipeline.training.trainer import head_samples
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-LIBRARIES = ("torch", "lightning", "numpy", "transformers", "torchvision")
 
 
 class Evaluated(NamedTuple):
-    """What one kind of head came to: figures for the result, a table of predictions, a line for the log."""
+    """What one kind of head came to: figures for the result, a table of predictions, a line for the log.
+
+    `files` lie beside the result, name -> content.
+    """
 
     scores: dict[str, Any]
     predictions: pd.DataFrame
     said: str
     timings: dict[str, float]
+    files: Mapping[str, bytes] = MappingProxyType({})
 
 
 def opened(
@@ -54,8 +58,13 @@ def opened(
 
 
 def finished(params: Params, head: str, run: Path) -> tuple[dict[str, Any], Path]:
-    """What an evaluation left in the run: the result, and where its predictions are. Raises RunError: there is none."""
-    result, predictions = run / "result.json", run / "predictions.parquet"
+    """What the head's evaluation left below the run: the result, and where its predictions are.
+
+    Raises:
+        RunError: there is none.
+    """
+    place = run / evaluation_key(params.head(head))
+    result, predictions = place / RESULT, place / PREDICTIONS
     for path in (result, predictions):
         if not path.exists():
             raise RunError(
@@ -101,14 +110,16 @@ def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str,
         }
     # Anywhere in the chain: a feature may be made from others.
     guessed = any('"random:' in canonical_json(stream.store.provenance) for stream in samples.streams.values())
+    environments = by_feature(stream.store.provenance for stream in samples.streams.values())
     return {
-        "params": config.model_dump(mode="json"),
+        "params": config.learned | config.evaluated,
         "features": features,
+        "environments": environments,
+        "mixed": {name: apart(of) for name, of in environments.items() if len(of) > 1},
         "weights": "random" if guessed else "trained",
         "code": code_digest("."),
         "seed": config.seed,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "device": "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device),
+        **made_by(device),
     }
 
 

@@ -12,7 +12,7 @@ from pipeline.datasets import NO_MAP, ShardSample, map_digest_of, read_manifest,
 from pipeline.extraction.made import Made, Maker
 from pipeline.extraction.maps import Maps
 from pipeline.extraction.progress import ExtractionError, Progress, refuse_too_many_failures
-from pipeline.extraction.provenance import Grid, provenance, stored_fields
+from pipeline.extraction.provenance import Grid, environment, provenance, refuse_mixing, stored_fields
 from pipeline.extraction.shards import OneShard, refuse_stale
 from pipeline.store import FeatureStore, ShardWriter, StoreError
 
@@ -47,12 +47,14 @@ def derive(
     refuse_stale(source, rows, f"{dataset}/{chosen.source}")
     make = _maker(params, dataset, feature, root, source, rows)
     made = source.provenance
-    origin = provenance(params, feature, make.grid, make.device, {chosen.source: made, **make.reads})
+    origin = provenance(params, feature, make.grid, {chosen.source: made, **make.reads})
+    here = environment(make.device)
     base = feature_dir(params, dataset, feature, root) / f"shard-{shard:03d}"
     kept = {**origin, "weights": made["weights"], "box": made["box"]}
     of_maps = isinstance(chosen, MapsFeature)
     samples = [(row.sample, map_digest_of(row) if of_maps else row.digest) for row in rows]
-    with ShardWriter(base, samples, make.fields, kept) as writer:
+    with ShardWriter(base, samples, make.fields, kept, here) as writer:
+        refuse_mixing(params.compute, writer, here)
         pending = frozenset(writer.pending)
         log = Progress(dataset, shard, len(rows), {feature: len(rows) - len(pending)}, progress)
         ids = [row.sample for row in rows]

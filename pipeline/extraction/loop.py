@@ -28,7 +28,7 @@ from pipeline.extraction.device import Device
 from pipeline.extraction.lanes import ClipLane, RowLane, TextLane
 from pipeline.extraction.npy import NpyFrames, NpySource, with_file_digests
 from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Progress, refuse_too_many_failures
-from pipeline.extraction.provenance import provenance, stored_fields
+from pipeline.extraction.provenance import environment, provenance, refuse_mixing, stored_fields
 from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
 from pipeline.extraction.shards import OneShard, refuse_stale
 from pipeline.extraction.stream import Source, Stream
@@ -129,9 +129,12 @@ def _lane(
         feature_dir(params, dataset, name, root) / f"shard-{shard:03d}",
         [(row.sample, row.digest) for row in rows],
         stored_fields(backbone.fields, grid, getattr(feature, "storage", "float16")),
-        provenance(params, name, grid, device.type, reads),
+        provenance(params, name, grid, reads),
+        here := environment(device.type),
     )
-    shared = name, feature, backbone, stack.enter_context(writer), rows
+    stack.enter_context(writer)
+    refuse_mixing(params.compute, writer, here)
+    shared = name, feature, backbone, writer, rows
     if feature.ragged:
         return RowLane(*shared)
     return (TextLane if isinstance(feature, ClipTextFeature) else ClipLane)(device, *shared)

@@ -1,12 +1,19 @@
 """What the bytes of a store rest on, and which of its fields are kept small. Reads no video."""
 
 import importlib.metadata
+import platform
 from collections.abc import Mapping
 from math import prod
 from typing import Any
 
+import av
+import torch
+
 from pipeline.backbones import Fields
-from pipeline.config import Params, PixelFeature, feature_key, weights_digests
+from pipeline.config import Compute, Params, PixelFeature, feature_key, weights_digests
+from pipeline.extraction.progress import ExtractionError
+from pipeline.store import Environment, ShardWriter, apart, listed
+from pipeline.store.manifest import read_manifest, shard_bases
 
 LIBRARIES = (
     "torch",
@@ -22,8 +29,50 @@ LIBRARIES = (
 Grid = tuple[int, int, int]
 
 
+def environment(device: str) -> Environment:
+    """By what a sample is computed here. Holds no time and no machine's name: equal machines are one environment.
+
+    Args:
+        device: "cpu" or "cuda".
+
+    Returns:
+        device: type, model (of CPUs the architecture), capability (of CUDA's compute, or the vector instructions that
+        torch takes); versions of libraries, those too that come inside of them.
+    """
+    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    inside = ("libavcodec", "libavutil", "libswscale")
+    versions |= {name: ".".join(map(str, av.library_versions[name])) for name in inside}
+    if device == "cuda":
+        model, capability = torch.cuda.get_device_name(), "{}.{}".format(*torch.cuda.get_device_capability())
+        versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}
+    else:
+        model, capability = platform.machine(), torch.backends.cpu.get_cpu_capability()
+    return {"device": {"type": device, "model": model, "capability": capability}, "versions": versions}
+
+
+def refuse_mixing(compute: Compute, writer: ShardWriter, here: Environment) -> None:
+    """Where params refuse it, lets nothing be computed here into a store that another environment has computed.
+
+    Looks at the shard itself and at the first other one that is finished: all of them are seen when the store is read.
+
+    Raises:
+        ExtractionError: what the environments differ in, and the remedy.
+    """
+    if compute.mixed == "report" or not writer.pending:
+        return
+    found = list(writer.environments)
+    others = [base for base in shard_bases(writer.base.parent)[0] if base != writer.base]
+    for base in others[:1]:
+        found += listed(read_manifest(base)["provenance"])
+    if any(other != here for other in found):
+        raise ExtractionError(
+            f"{writer.base.parent} was computed elsewhere: {apart([*found, here])}; compute.mixed refuses a store of "
+            "several environments: extract where it was begun, or delete it to extract it anew, or set mixed: report"
+        )
+
+
 def provenance(
-    params: Params, feature: str, grid: Grid | None, device: str, reads: Mapping[str, Mapping[str, Any]]
+    params: Params, feature: str, grid: Grid | None, reads: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Where a feature comes from. Holds no time and no machine's path, so equal work gives equal bytes.
 
@@ -31,7 +80,6 @@ def provenance(
         params: holds the feature.
         feature: its name.
         grid: (steps, rows, columns) of its tokens; None where it has no such thing.
-        device: "cpu" or "cuda".
         reads: name -> provenance of each feature that it is made from, which makes a chain.
     """
     chosen = params.features[feature]
@@ -44,8 +92,6 @@ def provenance(
         "reads": {name: dict(source) for name, source in reads.items()},
         "grid": None if grid is None else list(grid),
         "box": None if box is None else list(box),
-        "device": device,
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 
 

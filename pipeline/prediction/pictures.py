@@ -21,6 +21,7 @@ from pipeline.extraction.device import Device
 from pipeline.heads.negalign.scores import Standard, combine
 from pipeline.prediction.answers import Answers, PredictionError, Question
 from pipeline.reports.ood import threshold
+from pipeline.training.run_folder import RESULT
 from pipeline.video import VideoError
 from pipeline.video.pictures import read_picture
 
@@ -72,7 +73,7 @@ class FinishedRun:
         if self.config.score.zscore:
             if "standard" not in self.result:
                 raise PredictionError(
-                    f"{run / 'result.json'} does not hold the mean and deviation of its z-scores; "
+                    f"{predictions.with_name(RESULT)} does not hold the mean and deviation of its z-scores; "
                     f"evaluate the head again: `python -m pipeline evaluate {head}`"
                 )
             self.standard = Standard(**self.result["standard"])

@@ -26,18 +26,19 @@ PUBLISHERS = {
 }
 
 
-def publish(run: Path, out: Path, **shown: Any) -> None:
-    """Copies run/result.json to `out` and draws its pictures beside it, as its task asks for.
+def publish(evaluation: Path, out: Path, **shown: Any) -> None:
+    """Copies an evaluation's result.json to `out` and draws its pictures beside it, as its task asks for.
 
     Args:
-        run: folder of an evaluated run.
+        evaluation: its folder, in that of its run.
         out: results/<name>.json, written last.
         shown: beside it, what a task's pictures show that the run does not hold: `strips` of a segmentation.
 
     Raises:
         ReportError: the run has not been evaluated.
     """
-    task = json.loads(result_text(run, out))["task"]
-    if (run / "history.csv").exists():
-        save_figure(training_figure(pd.read_csv(run / "history.csv")), out.with_name(f"{out.stem}_training.png"))
-    PUBLISHERS[task](run, out, **shown)
+    task = json.loads(result_text(evaluation, out))["task"]
+    history = evaluation.parent / "history.csv"
+    if history.exists():
+        save_figure(training_figure(pd.read_csv(history)), out.with_name(f"{out.stem}_training.png"))
+    PUBLISHERS[task](evaluation, out, **shown)

@@ -73,7 +73,7 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
     Args:
         ablation: its variants and seeds.
         task: of its head, which decides the columns.
-        runs: the folders of its runs, variants times seeds, in that order; each holds a result.json.
+        runs: the folders of their evaluations, variants times seeds, in that order; each holds a result.json.
         out: path without a suffix; `out`_seen_unseen.png is the picture.
 
     Returns:

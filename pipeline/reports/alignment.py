@@ -19,21 +19,21 @@ RIGHT, WRONG = "#1b6e3c", "#b00020"
 LONGEST = 48  # letters of a sample's or a diagnosis' name
 
 
-def publish_alignment(run: Path, out: Path) -> None:
-    """Copies run/result.json to `out` and makes beside it x_confusion.png, x_retrieval.png and x_attention.png.
+def publish_alignment(evaluation: Path, out: Path) -> None:
+    """Copies an evaluation's result.json to `out`; beside it x_confusion.png, x_retrieval.png and x_attention.png.
 
     Args:
-        run: folder with result.json and attention.npz, as an evaluation leaves them.
+        evaluation: folder with result.json and attention.npz, as an evaluation leaves them.
         out: results/x.json, written last.
     """
-    text = result_text(run, out)
+    text = result_text(evaluation, out)
     result = json.loads(text)
     low, high = result["ci95"]
     title = f"accuracy {result['accuracy']:.1f} % (95 % interval {low:.1f} to {high:.1f}), "
     title += f"n = {result['samples']['evaluated']}"
     save_figure(confusion_figure(result["confusion"], title), out.with_name(f"{out.stem}_confusion.png"))
     save_figure(retrieval_figure(result["retrieval"]), out.with_name(f"{out.stem}_retrieval.png"))
-    with np.load(run / "attention.npz") as shown:
+    with np.load(evaluation / "attention.npz") as shown:
         save_figure(attention_figure(shown), out.with_name(f"{out.stem}_attention.png"))
     save_text(text, out)
 

@@ -23,7 +23,7 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
 
     Args:
         claims: by name.
-        runs: (ablation, variant) -> the folders of its runs, a seed each; each holds a result.json.
+        runs: (ablation, variant) -> the folders of its evaluations, a seed each; each holds a result.json.
         out: claims.json; claims.md is written beside it.
 
     Returns:

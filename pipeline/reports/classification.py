@@ -17,14 +17,14 @@ LONGEST = 60  # letters of a class's name
 LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a grey smear
 
 
-def publish_classification(run: Path, out: Path) -> None:
-    """Copies run/result.json to `out` and draws <out>_confusion.png beside it.
+def publish_classification(evaluation: Path, out: Path) -> None:
+    """Copies an evaluation's result.json to `out` and draws <out>_confusion.png beside it.
 
     Args:
-        run: folder with result.json.
+        evaluation: folder with result.json.
         out: results/<name>.json, written last.
     """
-    text = result_text(run, out)
+    text = result_text(evaluation, out)
     result = json.loads(text)
     low, high = result["ci95"]
     title = f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"

@@ -9,9 +9,13 @@ def figure_at(result: Any, dotted: str) -> Any:
 
     >>> figure_at({"patient": {"accuracy": 90.0}}, "patient.accuracy")
     90.0
+    >>> figure_at({"recall": {"St. Vitus": 90.0}}, "recall.St. Vitus")  # names may have dots of their own
+    90.0
     """
-    for name in dotted.split("."):
-        if not isinstance(result, Mapping) or name not in result:
-            raise KeyError(dotted)
-        result = result[name]
-    return result
+    if isinstance(result, Mapping):
+        if dotted in result:
+            return result[dotted]
+        first, _, rest = dotted.partition(".")
+        if rest and first in result:
+            return figure_at(result[first], rest)
+    raise KeyError(dotted)

@@ -16,9 +16,9 @@ class ReportError(ValueError):
     """Results of which no report can be made; the message names what is wrong with which, and the remedy."""
 
 
-def result_text(run: Path | str, out: Path) -> str:
-    """The result that an evaluation left in a run, for `out`. Raises ReportError: there is none."""
-    path = Path(run) / "result.json"
+def result_text(evaluation: Path | str, out: Path) -> str:
+    """The result that an evaluation left in its folder, for `out`. Raises ReportError: there is none."""
+    path = Path(evaluation) / "result.json"
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:

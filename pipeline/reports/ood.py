@@ -17,16 +17,16 @@ SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLab
 FIGURES = {"auroc": "AUROC", "fpr95": "FPR95", "aupr_in": "AUPR in", "aupr_out": "AUPR out"}
 
 
-def publish_ood(run: Path, out: Path) -> None:
-    """Copies run/result.json to `out` and makes beside it x_scores.png, x_lambda.png and x.md.
+def publish_ood(evaluation: Path, out: Path) -> None:
+    """Copies an evaluation's result.json to `out` and makes beside it x_scores.png, x_lambda.png and x.md.
 
     Args:
-        run: folder with result.json and predictions.parquet, a row a picture: set, part, and its scores.
+        evaluation: folder with result.json and predictions.parquet, a row a picture: set, part, and its scores.
         out: results/x.json, written last.
     """
-    text = result_text(run, out)
+    text = result_text(evaluation, out)
     result = json.loads(text)
-    table = pd.read_parquet(run / "predictions.parquet")
+    table = pd.read_parquet(evaluation / "predictions.parquet")
     evaluated = table[table["part"] == "evaluated"]
     save_figure(scores_figure(evaluated, result), out.with_name(f"{out.stem}_scores.png"))
     save_figure(lambda_figure(result), out.with_name(f"{out.stem}_lambda.png"))

@@ -281,21 +281,21 @@ def seen_unseen_figure(variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> p
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
-def publish_segmentation(run: Path, out: Path, strips: Mapping[str, np.ndarray | str] = NO_STRIPS) -> None:
-    """Copies run/result.json to `out` and makes beside it the timelines, the γ curve, if there is one, and the texts.
+def publish_segmentation(evaluation: Path, out: Path, strips: Mapping[str, np.ndarray | str] = NO_STRIPS) -> None:
+    """Copies an evaluation's result.json to `out`; beside it timelines, the γ curve, if there is one, and texts.
 
     Beside results/x.json: x_worst.png, x_best.png, x_gamma.png, x_predictions/<video>.
 
     Args:
-        run: a folder with result.json, which holds classes (names by index), background (indices), and of a zero-shot
-            run unseen_classes (indices) and what `zeroshot_metrics` returns; and with predictions.parquet, a row a
-            video: sample; truth, prediction and confidence as lists; its acc, edit and f1@50, null where unknown.
+        evaluation: a folder with result.json, which holds classes (names by index), background (indices), and of a
+            zero-shot run unseen_classes (indices) and what `zeroshot_metrics` returns; and with predictions.parquet, a
+            row a video: sample; truth, prediction and confidence as lists; its acc, edit and f1@50, null where unknown.
         out: results/<name>.json, written last.
         strips: video -> its `Timeline.strip`.
     """
-    text = result_text(run, out)
+    text = result_text(evaluation, out)
     result = json.loads(text)
-    timelines = read_timelines(run / "predictions.parquet")
+    timelines = read_timelines(evaluation / "predictions.parquet")
     unseen = result.get("unseen_classes", [])
     for name, chosen in zip(("worst", "best"), worst_and_best(timelines), strict=True):
         if chosen:

@@ -1,5 +1,6 @@
 """The contract between the stages: a shard writer, a reader, verify. Knows no backbone, no head and no label."""
 
+from .environments import Environment, apart, by_feature, listed
 from .errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreMissing
 from .inspection import Finding, describe, verify
 from .reader import FeatureStore
@@ -7,6 +8,7 @@ from .removal import leftovers, remove
 from .writer import ShardWriter
 
 __all__ = [
+    "Environment",
     "FeatureStore",
     "Finding",
     "ShardWriter",
@@ -15,8 +17,11 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreMissing",
+    "apart",
+    "by_feature",
     "describe",
     "leftovers",
+    "listed",
     "remove",
     "verify",
 ]

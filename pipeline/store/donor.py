@@ -45,13 +45,19 @@ class Donor:
             shutil.rmtree(self._folder)
         self._journal.unlink(missing_ok=True)
 
-    def rows(self) -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, int]]]:
-        """(sample, digest) -> its journal row, and where its chunk begins in each array's file."""
-        rows = [row for batch in read_journal(self._journal).batches for row in batch]
-        offsets = offsets_of(rows, self._layout.arrays)
+    def rows(self) -> dict[tuple[str, str], tuple[dict[str, Any], dict[str, int], dict[str, Any] | None]]:
+        """(sample, digest) -> its journal row, where its chunk begins in each array's file, and its environment."""
+        journal = read_journal(self._journal)
+        batches = zip(journal.batches, journal.environments, strict=True)
+        rows = [(row, environment) for batch, environment in batches for row in batch]
+        offsets = offsets_of((row for row, _ in rows), self._layout.arrays)
         return {
-            (row["sample"], row["digest"]): (row, {name: of.get(row["sample"]) for name, of in offsets.items()})
-            for row in rows
+            (row["sample"], row["digest"]): (
+                row,
+                {name: of.get(row["sample"]) for name, of in offsets.items()},
+                environment,
+            )
+            for row, environment in rows
         }
 
     def open(self, stack: ExitStack) -> "DonorData | None":

@@ -13,6 +13,7 @@ from pipeline.config import file_digest
 
 from .access import PreadFiles
 from .chunks import crc_bytes
+from .environments import by_feature, merged
 from .errors import StoreError
 from .journal import read_journal
 from .manifest import beside, shard_bases
@@ -127,18 +128,21 @@ def _check_array(shard: Shard, name: str) -> Iterator[Finding]:
 
 
 def describe(directory: Path) -> dict[str, Any]:
-    """What a store holds, from what: key, provenance, fields, counts, bytes on disk, failures, unfinished shards.
+    """What a store holds, from what and by what computed: key, provenance, environments, fields, counts, bytes on disk,
+    failures, unfinished shards.
 
     Raises:
         StoreMissing: the directory holds no shard. StoreError: a manifest that cannot be read.
     """
     whole, unfinished = shard_bases(Path(directory))
     shards = [Shard(base) for base in whole]
-    first = shards[0].manifest if shards else {"key": None, "provenance": {}, "fields": {}}
+    first = shards[0].manifest if shards else {"key": None, "fields": {}}
+    provenance = merged([shard.manifest["provenance"] for shard in shards]) if shards else {}
     return {
         "directory": str(directory),
         "key": first["key"],
-        "provenance": first["provenance"],
+        "provenance": provenance,
+        "environments": by_feature([provenance]),
         "fields": first["fields"],
         "shards": len(whole),
         "unfinished": [base.name for base in unfinished],

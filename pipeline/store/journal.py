@@ -1,5 +1,6 @@
 """The journal of a shard: which samples are settled, one line a batch. Knows no array and no zarr.
 
+A batch that was computed by another environment than the one before it says by which.
 A line is JSON whose first member is a crc32c over its other members, continued from the line before. A line that was
 torn, changed, moved or lost therefore shows, and a batch is in the journal whole or not at all.
 """
@@ -52,6 +53,7 @@ class Journal:
     Attributes:
         header: its first line; None when there is no file, or when it was torn before the first line was whole.
         batches: the rows of each whole line after the header.
+        environments: by what the rows of each batch were computed; None where nobody said.
         marks: (length of the file in bytes, checksum) after the header and after each batch.
         damage: the first line that could not be used and why, or None.
         torn: whether that line is merely the unfinished last one, as a kill leaves it.
@@ -59,6 +61,7 @@ class Journal:
 
     header: dict[str, Any] | None = None
     batches: list[list[dict[str, Any]]] = field(default_factory=list)
+    environments: list[dict[str, Any] | None] = field(default_factory=list)
     marks: list[tuple[int, int]] = field(default_factory=list)
     damage: str | None = None
     torn: bool = False
@@ -85,6 +88,8 @@ def read_journal(path: Path) -> Journal:
             journal.header = document
         else:
             journal.batches.append(document["batch"])
+            before = journal.environments[-1] if journal.environments else None
+            journal.environments.append(document.get("environment", before))
     return journal
 
 

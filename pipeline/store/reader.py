@@ -2,7 +2,7 @@
 
 import gc
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
@@ -12,6 +12,7 @@ import google_crc32c
 import numpy as np
 
 from .access import File, MappedFile, PreadFiles
+from .environments import Environment, by_feature, merged
 from .errors import StoreCorrupt, StoreError, StoreMissing
 from .fields import Field
 from .manifest import shard_bases
@@ -80,12 +81,13 @@ class FeatureStore:
         open_file = MappedFile if self._access == "mmap" else PreadFiles()
         with _collector_paused():
             shards = [Shard(base, open_file, self._verify) for base in whole]
+        first = _shared(shards[0].manifest) if shards else {}
         for shard in shards:
-            for name in ("key", "fields"):
-                if shard.manifest[name] != shards[0].manifest[name]:
+            for name, value in _shared(shard.manifest).items():
+                if value != first[name]:
                     raise StoreCorrupt(
-                        f"{shard.base} has {name} {shard.manifest[name]}, {shards[0].base.name} has "
-                        f"{shards[0].manifest[name]}; a directory holds one feature: move one of them out"
+                        f"{shard.base} has {name} {value}, {shards[0].base.name} has {first[name]}; a directory holds "
+                        "one feature: move one of them out"
                     )
         return shards
 
@@ -136,10 +138,15 @@ class FeatureStore:
     def key(self) -> str:
         return self._shards[0].manifest["key"]
 
-    @property
+    @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Where the first shard came from."""
-        return self._shards[0].manifest["provenance"]
+        """Where the shards came from, and every distinct environment that computed one of them or what they rest on."""
+        return merged([shard.manifest["provenance"] for shard in self._shards])
+
+    @property
+    def environments(self) -> dict[str, list[Environment]]:
+        """<feature>-<key> -> the distinct environments that it was computed by, of this feature and all it rests on."""
+        return by_feature([self.provenance])
 
     @property
     def fields(self) -> dict[str, tuple[tuple[int | None, ...], str]]:
@@ -267,6 +274,12 @@ class FeatureStore:
                 f"{'not ragged' if ragged else 'ragged'}; it is read with {how}"
             )
         return fields[name]
+
+
+def _shared(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """What the shards of a store have in common."""
+    kept = {name: manifest["provenance"].get(name) for name in ("feature", "config", "weights", "grid", "box")}
+    return {"key": manifest["key"], "fields": manifest["fields"], **kept}
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:

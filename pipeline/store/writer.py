@@ -21,6 +21,7 @@ from pipeline.config import canonical_json, file_digest
 from .chunks import CRC_BYTES, ChunkFile
 from .donor import Donor
 from .durable import Lock, make_directory, replace_file, sync_directory
+from .environments import Environment, distinct, listed
 from .errors import StoreCorrupt, StoreError, naming_full_disk
 from .fields import arrays_of, parse_fields
 from .journal import Journal, JournalFile, read_journal
@@ -44,6 +45,8 @@ class ShardWriter:
         fields: {name: (shape, dtype) of one sample}. A shape that begins with None is ragged: the shard is then an HDF5
             file, and all its fields are ragged. dtype "int8_scaled" is float16 in half the bytes: see `fields`.
         provenance: kept in the manifest; must hold "key". Nothing that differs between two runs belongs in it.
+        environment: by what samples are computed now. The manifest's provenance lists every distinct one that its
+            samples were computed by, those too that an earlier writer left or that are copied, under "environments".
 
     Attributes:
         kept: samples found settled on entering. dropped: samples whose data were damaged, to be computed again.
@@ -59,6 +62,7 @@ class ShardWriter:
         samples: Sequence[tuple[str, str]],
         fields: Mapping[str, tuple[Sequence[int], str]],
         provenance: Mapping[str, Any],
+        environment: Environment | None = None,
     ) -> None:
         self.base = Path(base)
         self._digests = dict(samples)
@@ -69,7 +73,8 @@ class ShardWriter:
         if "key" not in provenance:
             raise StoreError(f"{self.base}: provenance lacks the feature's key, it has {sorted(provenance)}")
         self._fields = parse_fields(fields)
-        self._provenance = dict(provenance)
+        self._provenance, self._environment = dict(provenance), environment
+        self._environments: list[Environment | None] = []  # of the committed batches
         self._identity = {
             "format": FORMAT,
             "key": provenance["key"],
@@ -115,6 +120,13 @@ class ShardWriter:
         rows = (self._rows | self._batch).values()
         return {row["sample"]: row["reason"] for row in rows if row["status"] == "failed"}
 
+    @property
+    def environments(self) -> list[Environment]:
+        """The distinct ones that the committed samples were computed by, as far as they are known."""
+        if self._manifest is not None:
+            return listed(self._manifest["provenance"])
+        return distinct(of for of in self._environments if of is not None)
+
     def put(self, sample: str, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Appends a sample; it counts once `commit` returns. The arrays may be reused right after.
 
@@ -150,13 +162,19 @@ class ShardWriter:
     def commit(self) -> None:
         """Makes everything since the last commit durable, all or nothing. Returns when it is on disk."""
         self._expect_usable()
+        self._commit(self._environment)
+
+    def _commit(self, environment: Environment | None) -> None:
         if not self._batch:
             return
         self._usable = False
+        changed = environment != (self._environments[-1] if self._environments else None)
         with naming_full_disk(self.base):
             for file in self._files.values():
                 file.sync()
-            self._journal.append({"batch": list(self._batch.values())})
+            line = {"batch": list(self._batch.values())}
+            self._journal.append(line | ({"environment": environment} if changed else {}))
+        self._environments.append(environment)
         self._rows |= self._batch
         self._batch = {}
         self._usable = True
@@ -187,7 +205,7 @@ class ShardWriter:
                 "samples": listed,
                 "counts": {status: sum(row["status"] == status for row in listed) for status in ("ok", "failed")},
                 "files": digests,
-                "provenance": self._provenance,
+                "provenance": self._provenance | ({"environments": known} if (known := self.environments) else {}),
             }
             replace_file(beside(self.base, ".json"), encode_manifest(manifest))
         self._manifest = manifest
@@ -283,12 +301,13 @@ class ShardWriter:
                     "%s: data of sample %r do not fit their crc32c; %d samples from its batch on are computed again",
                     self.base, bad[0], self.dropped,
                 )  # fmt: skip
-                del journal.batches[number:]
+                del journal.batches[number:], journal.environments[number:]
                 break
             self._rows |= {row["sample"]: row for row in batch}
         kept = [row for row in self._rows.values() if row["status"] == "ok"]
         for name, file in self._files.items():
             file.keep(sum(self._arrays[name].nbytes_in(row) + CRC_BYTES for row in kept))
+        self._environments = list(journal.environments)
         self.kept = len(self._rows)
         _log.info("%s: %d of %d samples settled, their checksums verified", self.base, self.kept, len(self._digests))
 
@@ -306,14 +325,18 @@ class ShardWriter:
             return
         # Batches by place in the list, not by what is left of it, so that a killed copy ends with the same bytes.
         place = {sample: number // _DONOR_BATCH for number, sample in enumerate(self._digests)}
+
+        def together(sample: str) -> tuple[int, Environment | None]:
+            return place[sample], donated[sample, self._digests[sample]][2]
+
         with ExitStack() as stack:
             data = self._donor.open(stack)
-            for _, group in groupby(wanted if data else (), key=place.__getitem__):
+            for (_, environment), group in groupby(wanted if data else (), key=together):
                 for sample in group:
-                    row, offsets = donated[sample, self._digests[sample]]
+                    row, offsets, _ = donated[sample, self._digests[sample]]
                     if row["status"] == "failed":
                         self._batch[sample] = row
                     elif contents := data.read(row, offsets):
                         self._append(row, contents)
                 self.copied += len(self._batch)
-                self.commit()
+                self._commit(environment)

@@ -49,6 +49,11 @@ class Clips(Samples):
         return {**super().counts, "without_map": sum(digest is None for digest in self.maps.values())}
 
     @property
+    def learned_from(self) -> dict[str, int]:
+        learned = [*self.parts["train"], *self.parts["holdout"]]
+        return {**super().learned_from, "without_map": sum(self.maps[sample] is None for sample in learned)}
+
+    @property
     def mean_map(self) -> Tensor:
         """(C, T, H, W) float32: the mean over the clips of train that have a map; zeros where none has."""
         ids = [sample for sample in self.parts["train"] if self.maps[sample] is not None]

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import canonical_json
+from pipeline.config import Compute, canonical_json
 
 # The manifest's own module, not the package: the package's other half opens videos.
 from pipeline.datasets.manifest import classes, map_digest_of, read_manifest
-from pipeline.store import FeatureStore
+from pipeline.store import FeatureStore, apart, by_feature
 
 TIME_TOLERANCE = 1e-3  # seconds: far below the 40 ms of a frame
 BOX_TOLERANCE = 0.01  # of the frame's side: a seventh of one patch of 14
@@ -75,6 +75,11 @@ class Samples:
             "unlabelled": self.unlabelled,
             "skipped": self.skipped,
         }
+
+    @property
+    def learned_from(self) -> dict[str, int]:
+        """The counts that do not depend on what is evaluated."""
+        return {name: self.counts[name] for name in ("train", "holdout", "failed", "unlabelled")}
 
 
 def open_samples(
@@ -226,6 +231,18 @@ def usable(
             rows.append(row)
             digests[row.sample] = map_digest_of(row) if "maps" in kinds.values() else row.digest
     return Usable(rows, splits, digests, failed, unlabelled, skipped)
+
+
+def refuse_mixed(compute: Compute, stores: Iterable[FeatureStore]) -> None:
+    """Raises DataError, where params refuse it, for a feature of several environments among all these rest on."""
+    if compute.mixed == "report":
+        return
+    for name, found in by_feature(store.provenance for store in stores).items():
+        if len(found) > 1:
+            raise DataError(
+                f"{name} was computed by {len(found)} environments: {apart(found)}; compute.mixed refuses that: delete "
+                f"features/*/{name} and extract it in one place, or set mixed: report"
+            )
 
 
 def content_digest(content: Any) -> str:

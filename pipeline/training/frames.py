@@ -150,6 +150,7 @@ def open_videos(
         "classes": names,
         "features": {role: other.store.key for role, other in streams.items()},
         "background": list(background),
+        "seen": seen.tolist(),
         **{
             part: [(sample, found.digests[sample], labels[sample].tolist()) for sample in parts[part]]
             for part in ("train", "holdout")

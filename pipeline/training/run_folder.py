@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 CHECKPOINT, WEIGHTS, HISTORY, STATE, RUN = "last.ckpt", "weights.safetensors", "history.csv", "state.json", "run.json"
+RESULT, PREDICTIONS = "result.json", "predictions.parquet"  # of an evaluation, in a folder of its own below the run's
 LOGS = "dvclive"
 PATIENCE = 10.0  # seconds to wait for the workers of a killed training to notice
 
@@ -50,8 +51,12 @@ def only_writer(run: Path) -> Iterator[None]:
 
 def write_json(path: Path, document: Any) -> None:
     """Writes by rename: a reader sees all of it or nothing. Keys are sorted; NaN is refused."""
-    text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
-    write_bytes(path, text.encode(), durable=True)
+    write_bytes(path, json_bytes(document), durable=True)
+
+
+def json_bytes(document: Any) -> bytes:
+    """As `write_json` writes it."""
+    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
@@ -66,7 +71,8 @@ def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
 
 
 def claim(run: Path, identity: str) -> dict[str, Any]:
-    """Makes the folder belong to one training: what it left is kept, what another one left or was damaged is removed.
+    """Makes the folder belong to one training: what it left is kept, what another one left or was damaged is removed,
+    its evaluations too.
 
     Args:
         run: the folder.
@@ -81,6 +87,8 @@ def claim(run: Path, identity: str) -> dict[str, Any]:
     for name in (RUN, CHECKPOINT, WEIGHTS, HISTORY):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / LOGS, ignore_errors=True)
+    for evaluation in {path.parent for name in (RESULT, PREDICTIONS) for path in run.glob(f"*/{name}")}:
+        shutil.rmtree(evaluation)
     write_json(run / STATE, {"identity": identity})
     return {}
 

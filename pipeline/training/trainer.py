@@ -16,13 +16,13 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
-from pipeline.accelerator import accelerator
-from pipeline.config import AFTER_TRAINING, Params, canonical_json
+from pipeline.accelerator import accelerator, made_by
+from pipeline.config import Params, canonical_json
 from pipeline.training.alignment import AlignmentModule
 from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
 from pipeline.training.clips import open_clips
 from pipeline.training.data import FeatureData
-from pipeline.training.dataset import SHOWN, Samples, open_samples
+from pipeline.training.dataset import SHOWN, Samples, open_samples, refuse_mixed
 from pipeline.training.frames import open_videos
 from pipeline.training.module import HeadModule
 from pipeline.training.processes import agreed, environment, is_first, meet
@@ -54,7 +54,16 @@ def say(line: str) -> None:
 
 
 def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
-    """The samples of a head as its params ask for them. Errors: see `dataset.join`, `open_clips`, `open_videos`."""
+    """The samples of a head as its params ask for them.
+
+    Errors: see `dataset.join`, `open_clips`, `open_videos`, `refuse_mixed`.
+    """
+    samples = _joined(params, head, manifest, features)
+    refuse_mixed(params.compute, (stream.store for stream in samples.streams.values()))
+    return samples
+
+
+def _joined(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
     config = params.head(head)
     wanted = {"train": config.train_split, "evaluated": config.eval_split, "seed": config.seed}
     if config.task == "alignment":
@@ -126,8 +135,7 @@ def train(
 def _train(params: Params, head: str, samples: Samples, run: Path, progress: Callable[[str], None]) -> dict[str, Any]:
     began = time.monotonic()
     config, first = params.head(head), is_first()
-    keyed = config.model_dump(mode="json", exclude=AFTER_TRAINING)
-    identity = hashlib.sha256(canonical_json([samples.digest, keyed]).encode()).hexdigest()
+    identity = hashlib.sha256(canonical_json([samples.digest, config.learned]).encode()).hexdigest()
     say_first = progress if first else lambda line: None
     with only_writer(run) if first else contextlib.nullcontext():
         record = agreed(claim(run, identity) if first else standing(run, identity))
@@ -152,14 +160,15 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
             "holdout_accuracy": journal.best_accuracy,
             "parameters": count(module.model),
             "trainable": count(module.model, trainable=True),
-            "samples": samples.counts,
+            "samples": samples.learned_from,
             "data_digest": samples.digest,
             "weights": weights_digest(run),
-            "config": config.model_dump(mode="json"),
+            "config": config.learned,
             "features": {
                 role: {"key": stream.store.key, "provenance": stream.store.provenance}
                 for role, stream in samples.streams.items()
             },
+            **made_by(torch.device(accelerator(params.compute))),
             "timings": {
                 "epochs": len(journal.rows),
                 "fit_s": sum(journal.seconds),

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
+from pipeline.config import canonical_json
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.classification import reorder
 from pipeline.training import DataError, RunError, train
+from tests.evaluations import evaluation_of
 from tests.training.learnable import CLASSES, frame, made_params, make, write_store
 from tests.training.learnable import Made as MadeSet
 
@@ -37,7 +39,7 @@ def result(trained):
 
 def test_the_result_has_the_promised_keys(result, trained):
     assert set(result) == KEYS | {"task", "ece_ci95", "top1_reversed", "top1_shuffled"}
-    assert json.loads((trained[1] / "result.json").read_text()) == result
+    assert json.loads((evaluation_of(trained[1]) / "result.json").read_text()) == result
     assert result["samples"] == {
         "train": 64,
         "holdout": 16,
@@ -55,7 +57,9 @@ def test_the_result_has_the_promised_keys(result, trained):
 
 def test_provenance_names_everything_that_the_numbers_rest_on(result):
     provenance = result["provenance"]
-    assert set(provenance) == {"params", "features", "weights", "code", "seed", "versions", "device", "timings"}
+    named = {"params", "features", "environments", "mixed", "weights", "code", "seed", "versions", "device", "trained"}
+    assert set(provenance) == named | {"timings"}
+    assert provenance["trained"] == {name: provenance[name] for name in ("versions", "device")}
     assert provenance["features"]["motion"] == {
         "name": "clips",
         "key": "keymotion",
@@ -71,7 +75,7 @@ def test_provenance_names_everything_that_the_numbers_rest_on(result):
 
 
 def test_the_figures_agree_with_the_table_of_predictions(result, trained):
-    table = pd.read_parquet(trained[1] / "predictions.parquet")
+    table = pd.read_parquet(evaluation_of(trained[1]) / "predictions.parquet")
     assert len(table) == 32
     assert (table["prediction"] == table["label"]).mean() == result["top1"]
     assert (table["prediction_reversed"] == table["label"]).mean() == result["top1_reversed"]
@@ -87,16 +91,44 @@ def test_the_figures_agree_with_the_table_of_predictions(result, trained):
 def test_the_same_params_and_seed_twice_give_the_same_bytes(trained, result, tmp_path):
     made, run = trained
     train(*made.arguments(tmp_path / "again"), progress=silent)
-    evaluate(*made.arguments(tmp_path / "again"), out=tmp_path / "out.json", progress=silent)
-    assert without_timings(tmp_path / "out.json") == without_timings(run / "result.json")
-    assert (tmp_path / "again" / "predictions.parquet").read_bytes() == (run / "predictions.parquet").read_bytes()
+    evaluate(*made.arguments(tmp_path / "again"), progress=silent)
+    one, other = map(evaluation_of, (run, tmp_path / "again"))
+    assert without_timings(one / "result.json") == without_timings(other / "result.json")
+    assert (one / "predictions.parquet").read_bytes() == (other / "predictions.parquet").read_bytes()
+
+
+def test_a_training_serves_many_evaluations_and_none_touches_anothers_files(tmp_path):
+    made, run, lines = make(tmp_path, train=10, validation=4, test=6), tmp_path / "run", []
+    results = {}
+    for changes in ({}, {"eval_split": "test"}, {"bootstrap": 7}, {"calibration_bins": 3}):
+        train(*made.arguments(run, epochs=1, **changes), progress=lines.append)
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        results[canonical_json(changes)] = evaluate(*made.arguments(run, epochs=1, **changes), progress=silent)
+        assert all(path.read_bytes() == content for path, content in before.items())
+    assert sum("complete already" in line for line in lines) == 3
+    assert len(list(run.glob("*/result.json"))) == len(list(run.glob("*/predictions.parquet"))) == 4
+    counts = [of["samples"]["evaluated"] for of in results.values()]
+    assert counts == [16, 24, 16, 16]
+    held = json.loads((run / "run.json").read_text())
+    assert not {"eval_split", "bootstrap", "calibration_bins", "result", "max_trainable"} & set(held["config"])
+    assert set(held["samples"]) == {"train", "holdout", "failed", "unlabelled"}
+
+
+def test_another_training_takes_the_evaluations_of_the_earlier_one_with_it(tmp_path):
+    made, run = make(tmp_path, train=10, validation=4), tmp_path / "run"
+    train(*made.arguments(run, epochs=1), progress=silent)
+    evaluate(*made.arguments(run, epochs=1), progress=silent)
+    assert evaluation_of(run)
+    train(*made.arguments(run, epochs=2), progress=silent)
+    assert not list(run.glob("*/result.json"))
 
 
 def test_reading_from_disk_gives_the_same_result(trained, result, tmp_path):
     made, run = trained
-    params, *rest = made.arguments(run)
+    shutil.copytree(run, tmp_path / "run")
+    params, *rest = made.arguments(tmp_path / "run")
     compute = params.compute.model_copy(update={"cache_memory_gb": 0.0, "decode_workers": 0})
-    again = evaluate(params.model_copy(update={"compute": compute}), *rest, out=tmp_path / "out.json", progress=silent)
+    again = evaluate(params.model_copy(update={"compute": compute}), *rest, progress=silent)
     del again["provenance"], result["provenance"]
     assert again == result
 
@@ -106,7 +138,7 @@ def test_reversing_turns_a_direction_into_its_opposite(tmp_path):
     changes = {"epochs": 25, "mixup": 0.0, "model__dropout": 0.0, "model__token_dropout": 0.0}
     train(*made.arguments(tmp_path / "run", **changes), progress=silent)
     result = evaluate(*made.arguments(tmp_path / "run", **changes), progress=silent)
-    table = pd.read_parquet(tmp_path / "run" / "predictions.parquet")
+    table = pd.read_parquet(evaluation_of(tmp_path / "run") / "predictions.parquet")
     assert result["top1"] >= 0.9
     directions = table[table["prediction"].isin(["rising", "falling"])]
     opposite = directions["prediction"].map({"rising": "falling", "falling": "rising"})
@@ -149,7 +181,7 @@ def test_failed_samples_and_absent_classes_are_reported_as_such(tmp_path):
     assert result["provenance"]["weights"] == "trained"
     walking = result["per_class"][-1]
     assert (walking["class"], walking["n"], walking["recall"], walking["f1"]) == ("walking", 0, None, None)
-    assert "NaN" not in (tmp_path / "run" / "result.json").read_text()
+    assert "NaN" not in (evaluation_of(tmp_path / "run") / "result.json").read_text()
 
 
 def test_a_run_that_is_not_complete_or_damaged_is_refused(trained, tmp_path):

@@ -13,6 +13,7 @@ from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, ood_metri
 from pipeline.store import FeatureStore, StoreError
 from pipeline.training.dataset import DataError
 from tests.evaluation.pictures import CLASSES, FAILED, OOD, SPLITS, make, picture, write_store
+from tests.evaluations import evaluation_of
 
 COLUMNS = ("predicted", "cam_valid", "neglabel", "star", "p_align", "negalign")
 OFF = {"lam__fixed": 0.0}
@@ -21,7 +22,7 @@ ADAPTIVE = {"lam__choose": "adaptive", "lam__fixed": None}
 
 
 def table_of(run) -> pd.DataFrame:
-    return pd.read_parquet(run / "predictions.parquet")
+    return pd.read_parquet(evaluation_of(run) / "predictions.parquet")
 
 
 def rows(table, name, part):
@@ -135,8 +136,9 @@ def test_equal_params_give_equal_bytes_but_for_timings(world, base, tmp_path):
     for one in (result, again):
         one["provenance"].pop("timings", None)
     assert json.dumps(result) == json.dumps(again)
-    for name in ("predictions.parquet", ood.GROUPS, TABLE):
-        assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
+    assert (tmp_path / TABLE).read_bytes() == (run / TABLE).read_bytes()
+    for name in ("predictions.parquet", ood.GROUPS):
+        assert (evaluation_of(tmp_path) / name).read_bytes() == (evaluation_of(run) / name).read_bytes()
 
 
 def test_the_result_names_every_store_that_it_rests_on(world, base):
@@ -180,7 +182,7 @@ def test_with_all_switches_off_and_lambda_0_it_is_neglabel(evaluated):
 
 
 def test_topk_of_a_whole_group_changes_nothing(base, evaluated):
-    whole = len(json.loads((base[0] / ood.GROUPS).read_text())["star"][0])
+    whole = len(json.loads((evaluation_of(base[0]) / ood.GROUPS).read_text())["star"][0])
     np.testing.assert_allclose(evaluated(score__topk=whole)[0]["star"], table_of(base[0])["star"], rtol=1e-6)
 
 
@@ -188,7 +190,7 @@ def test_topk_of_a_whole_group_changes_nothing(base, evaluated):
 def test_role_aware_negatives_are_the_words_of_their_roles(evaluated, tmp_path, ambiguous, roles):
     _, result = evaluated(score__role_aware=True, score__ambiguous=ambiguous, words__roles__value=20.0)
     mined = pd.read_csv(tmp_path / "run" / TABLE, keep_default_na=False).set_index("word")["role"]
-    drawn = json.loads((tmp_path / "run" / ood.GROUPS).read_text())
+    drawn = json.loads((evaluation_of(tmp_path / "run") / ood.GROUPS).read_text())
     assert {mined[word] for group in drawn["star"] for word in group} == roles
     assert {mined[word] for group in drawn["neglabel"] for word in group} == {"object", "background", "ambiguous"}
     assert result["words"] == mined.value_counts().to_dict()

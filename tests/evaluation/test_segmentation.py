@@ -13,6 +13,7 @@ from pipeline.evaluation import evaluate
 from pipeline.evaluation.segment_metrics import segment_metrics
 from pipeline.training import train
 from pipeline.training.run_folder import RunError
+from tests.evaluations import evaluation_of
 from tests.training.procedures import CLASSES, UNSEEN, make
 
 torch.set_num_threads(1)
@@ -44,7 +45,7 @@ def fact_clip(world, tmp_path_factory):
 
 def test_fact_learns_and_its_figures_follow_from_its_predictions(fact):
     run, result = fact
-    table = pd.read_parquet(run / "predictions.parquet")
+    table = pd.read_parquet(evaluation_of(run) / "predictions.parquet")
     given = [*map(np.asarray, table["prediction"])], [*map(np.asarray, table["truth"])]
     again = segment_metrics(*given, background={0}, with_background=True)
     assert result["acc"] > 80 and result["edit"] > 50
@@ -97,7 +98,8 @@ def test_equal_params_give_equal_bytes(world, fact, tmp_path):
         one["provenance"].pop("timings", None)
     assert json.dumps(result, sort_keys=True) == json.dumps(again, sort_keys=True)
     assert (run / "weights.safetensors").read_bytes() == (tmp_path / "run" / "weights.safetensors").read_bytes()
-    assert (run / "predictions.parquet").read_bytes() == (tmp_path / "run" / "predictions.parquet").read_bytes()
+    tables = [evaluation_of(of) / "predictions.parquet" for of in (run, tmp_path / "run")]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
 def test_a_finished_training_with_stand_ins_is_not_trained_again(world, fact_clip):

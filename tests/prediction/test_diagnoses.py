@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from pipeline.datasets import read_manifest
-from tests.prediction.worlds import ask, document, finished, run_of
+from tests.prediction.worlds import ask, document, evaluation_of, finished
 
 pytestmark = pytest.mark.slow
 ROOT = Path("data/toy-clinic")
@@ -29,7 +29,7 @@ def here(world, monkeypatch):
 
 
 def evaluated():
-    table = pd.read_parquet(run_of("clip_align") / "predictions.parquet")
+    table = pd.read_parquet(evaluation_of("clip_align") / "predictions.parquet")
     frame = read_manifest(Path("features/toy-clinic/manifest.parquet")).set_index("sample")
     paths = {sample: ROOT / "videos" / frame.loc[sample, "path"] for sample in table["sample"]}
     return table, paths, frame["map"]
@@ -37,7 +37,7 @@ def evaluated():
 
 def test_a_video_with_its_map_has_the_probabilities_of_its_row():
     table, paths, maps = evaluated()
-    result = json.loads((run_of("clip_align") / "result.json").read_text())
+    result = json.loads((evaluation_of("clip_align") / "result.json").read_text())
     classes = result["confusion"]["classes"]
     drawn = table[[maps[sample] is not None for sample in table["sample"]]]
     for row in list(drawn.itertuples())[:3]:

@@ -20,6 +20,7 @@ from pipeline.prediction import PredictionError, Predictor, Scored, overlays
 from pipeline.sanity import output_map, sanity
 from pipeline.training import RunError
 from pipeline.video import VideoError
+from tests.evaluations import evaluation_of
 
 ROOT = Path(__file__).parents[2]
 SETS = ("toy-waterbirds", "toy-waterbirds-backgrounds")
@@ -88,7 +89,7 @@ def arguments(world, monkeypatch):
 
 
 def predictions(arguments):
-    return pd.read_parquet(arguments[4] / "predictions.parquet")
+    return pd.read_parquet(evaluation_of(arguments[4]) / "predictions.parquet")
 
 
 def file_of(row):
@@ -114,7 +115,7 @@ def test_a_picture_of_the_data_set_has_the_scores_of_its_row(arguments):
 def test_z_scores_are_those_of_the_reference_pictures(arguments):
     reference = predictions(arguments).query("set == 'id' and part == 'reference'")["star"]
     assert (reference.mean(), reference.std()) == pytest.approx((0, 1), abs=1e-9)
-    assert json.loads((arguments[4] / "result.json").read_text())["standard"].keys() == {"mean", "std"}
+    assert json.loads((evaluation_of(arguments[4]) / "result.json").read_text())["standard"].keys() == {"mean", "std"}
 
 
 def save(path, image, **options):
@@ -207,16 +208,17 @@ def failing(arguments):
 
 def test_the_sanity_check_sees_what_it_is_there_for(arguments, monkeypatch, tmp_path):
     params, head, root, features, run = arguments
-    table, result = predictions(arguments), json.loads((run / "result.json").read_text())
+    table, result = predictions(arguments), json.loads((evaluation_of(run) / "result.json").read_text())
     spoilt = tmp_path / "run"
-    spoilt.mkdir()
+    evaluation = spoilt / evaluation_of(run).name
+    evaluation.mkdir(parents=True)
     (spoilt / "negatives.csv").write_bytes((run / "negatives.csv").read_bytes())
-    (spoilt / "result.json").write_text(json.dumps(result | {"lambda": 0.25}))
+    (evaluation / "result.json").write_text(json.dumps(result | {"lambda": 0.25}))
     inside = table["set"] == "id"
     table.loc[inside, "negalign"] -= 100
     table["cam_valid"] = table.index % 2 == 0
     twice = table[inside & (table["part"] == "reference")].head(1).assign(part="evaluated")
-    pd.concat([table, twice]).to_parquet(spoilt / "predictions.parquet", index=False)
+    pd.concat([table, twice]).to_parquet(evaluation / "predictions.parquet", index=False)
     said = "\n".join(failing((params, head, root, features, spoilt)))
     for part in ("cam_valid", "predict", "above that of backgrounds", "both for choosing", "λ is that of params"):
         assert part in said

@@ -14,7 +14,7 @@ from pipeline.datasets.segments import frame_labels
 from pipeline.plan import Plan
 from pipeline.prediction import strips
 from pipeline.training.frames import transcript
-from tests.prediction.worlds import ask, document, finished, invoke, run_of, verb
+from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, run_of, verb
 
 pytestmark = pytest.mark.slow
 VIDEOS = Path("data/toy-assembly/videos")
@@ -38,8 +38,8 @@ def here(world, monkeypatch):
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_video_of_the_evaluation_split_has_the_labels_of_its_row(head, tmp_path):
-    table = pd.read_parquet(run_of(head) / "predictions.parquet")
-    classes = json.loads((run_of(head) / "result.json").read_text())["classes"]
+    table = pd.read_parquet(evaluation_of(head) / "predictions.parquet")
+    classes = json.loads((evaluation_of(head) / "result.json").read_text())["classes"]
     done = ask(head, *(VIDEOS / f"{sample}.mp4" for sample in table["sample"]), out=tmp_path / "out")
     assert done.exit_code == 0, done.output
     for line, row in zip(done.stdout.splitlines(), table.itertuples(), strict=True):
@@ -59,7 +59,7 @@ def test_with_a_transcript_a_new_video_has_the_labels_of_its_row_and_none_that_t
     for name in ("train", "evaluate"):
         verb(name, "fact", *changes)
     given = override(load_params("params.yaml").head("fact"), {"model.transcript": True, "loss.match": "seq"})
-    run = Path(Plan(load_params("params.yaml").replacing("fact", given)).run("fact").folder)
+    run = Path(Plan(load_params("params.yaml").replacing("fact", given)).run("fact").evaluation_folder)
     table = pd.read_parquet(run / "predictions.parquet")
     classes, scripts = json.loads((run / "result.json").read_text())["classes"], tmp_path / "scripts"
     scripts.mkdir()
@@ -104,7 +104,7 @@ def test_a_file_is_no_folder_for_what_is_written(tmp_path):
 
 
 def test_zero_shot_asks_for_the_evaluation_that_chose_gamma(tmp_path):
-    result = run_of("fact_clip") / "result.json"
+    result = evaluation_of("fact_clip") / "result.json"
     result.rename(tmp_path / "kept")
     try:
         said = str(ask("fact_clip", sorted(VIDEOS.iterdir())[0], out=tmp_path / "out").exception)
@@ -120,10 +120,10 @@ def test_results_show_frames_of_their_videos_and_the_same_ones_again(tmp_path):
     pictures = []
     for number in range(2):
         out = tmp_path / str(number) / "x.json"
-        verb("report", run_of("fact"), out, "--params", "params.yaml")
+        verb("report", evaluation_of("fact"), out, "--params", "params.yaml")
         pictures.append({path.name: path.read_bytes() for path in out.parent.glob("*.png")})
     assert pictures[0] == pictures[1]
-    verb("report", run_of("fact"), tmp_path / "bare/x.json")
+    verb("report", evaluation_of("fact"), tmp_path / "bare/x.json")
     tall, low = (imread(tmp_path / name / "x_worst.png").shape[0] for name in ("0", "bare"))
     assert tall > low + 50
 

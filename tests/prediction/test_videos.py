@@ -15,7 +15,7 @@ from PIL import Image
 
 import pipeline.cli
 from pipeline.config import load_params
-from tests.prediction.worlds import ask, document, finished, invoke, run_of, shipped
+from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, run_of, shipped
 
 VIDEOS = Path("data/toy-ssv2")
 
@@ -45,7 +45,7 @@ def errors(done):
 
 
 def evaluated():
-    return pd.read_parquet(run_of("gasm_cast") / "predictions.parquet")
+    return pd.read_parquet(evaluation_of("gasm_cast") / "predictions.parquet")
 
 
 def test_a_video_of_the_evaluation_split_has_the_answer_of_its_row():

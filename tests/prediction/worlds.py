@@ -84,3 +84,8 @@ def finish(*heads: str) -> None:
 def run_of(head: str) -> Path:
     """The folder of the head's run."""
     return Path(Plan(load_params("params.yaml")).run(head).folder)
+
+
+def evaluation_of(head: str) -> Path:
+    """The folder of its evaluation."""
+    return Path(Plan(load_params("params.yaml")).run(head).evaluation_folder)

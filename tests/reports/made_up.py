@@ -212,9 +212,9 @@ class MadeUp:
             **document,
             "provenance": self._provenance(run.config),
         }
-        for path in (f"results/{name}.json", f"{run.folder}/result.json"):
+        for path in (f"results/{name}.json", run.result):
             self.write(path, made)
-        predictions.to_parquet(self.root / run.folder / "predictions.parquet", index=False)
+        predictions.to_parquet(self.root / run.evaluation_folder / "predictions.parquet", index=False)
         if run.config.task != "ood":
             epochs = np.arange(1, 13)
             history = {"epoch": epochs, "train_loss": 3 / epochs, "holdout_loss": 3.2 / epochs}
@@ -225,7 +225,7 @@ class MadeUp:
         feature = {"name": "dinov3_patches", "key": "0123456789", "backbone": "dinov3", "dataset": config.dataset}
         digest = "random:7" if self.weights == "random" else "f" * 64
         return {
-            "params": config.model_dump(mode="json"),
+            "params": config.learned | config.evaluated,
             "features": {"semantic": {**feature, "weights": {"weights": digest}, "failed": 1}},
             "weights": self.weights,
             "code": "c" * 64,

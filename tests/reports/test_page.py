@@ -211,7 +211,25 @@ def test_a_result_of_other_params_says_so_and_one_whose_run_is_gone_does_too(tmp
     path.write_text(json.dumps(document))
     said = Outline(page(project)).text
     assert "Made with other params than these now: model.fusion." in said
-    assert "The run that it was published from is not there any more" in said
+    assert "The evaluation that it was published from is gone" in said
+
+
+def test_a_feature_of_several_environments_is_told_in_red_before_any_number(tmp_path):
+    project = MadeUp(tmp_path).finish("gasm_cast")
+    path = tmp_path / "results/ssv2_top1.json"
+    document = json.loads(path.read_text())
+    cpu, cuda = ({"device": {"type": of, "model": of.upper(), "capability": "1"}} for of in ("cpu", "cuda"))
+    document["provenance"]["environments"] = {"dinov3-0123456789": [cpu, cuda]}
+    document["provenance"]["mixed"] = {"dinov3-0123456789": "device.type cpu or cuda"}
+    document["provenance"]["trained"] = {"device": "NVIDIA H200"}
+    path.write_text(json.dumps(document))
+    text = page(project)
+    note = text.index(
+        "<strong>Mixed:</strong> dinov3-0123456789, on which ssv2_top1 rests, was computed by several environments"
+    )
+    assert 'class="warning"' in text[note - 40 : note] and note < text.index('id="summary"')
+    said = Outline(text).text
+    assert "device.type cpu or cuda" in said and "cpu CPU 1, cuda CUDA 1" in said and "NVIDIA H200" in said
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])

@@ -105,11 +105,11 @@ def test_what_no_seed_knows_is_a_dash_and_null(tmp_path):
 
 @pytest.mark.parametrize("classes", [2, 174])
 def test_publishing_copies_the_result_and_draws_its_pictures_at_any_number_of_classes(tmp_path, classes):
-    run = tmp_path / "run"
-    run.mkdir()
+    run = tmp_path / "run/evaluation"
+    run.mkdir(parents=True)
     (run / "result.json").write_text(json.dumps(result(0.9, classes)))
     history = {"epoch": [1, 2], "train_loss": [2.0, 1.0], "holdout_loss": [2.1, 1.5], "holdout_accuracy": [0.2, 0.6]}
-    pd.DataFrame(history).to_csv(run / "history.csv", index=False)
+    pd.DataFrame(history).to_csv(run.parent / "history.csv", index=False)
     out = tmp_path / "results/x.json"
     publish(run, out)
     assert out.read_text() == (run / "result.json").read_text()

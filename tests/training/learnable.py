@@ -163,9 +163,11 @@ def write_store(
     return directory
 
 
-def make(root: Path, train: int = 20, validation: int = 8, compute: dict[str, Any] | None = None) -> Made:
-    """Everything on disk, `train` and `validation` samples a class."""
-    table = frame({"train": train, "validation": validation})
+def make(
+    root: Path, train: int = 20, validation: int = 8, compute: dict[str, Any] | None = None, **others: int
+) -> Made:
+    """Everything on disk, so many samples a class in each split."""
+    table = frame({"train": train, "validation": validation, **others})
     write_manifest(table, root / "manifest.parquet")
     features = {role: write_store(root, role, table) for role in FEATURES}
     return Made(made_params(compute), root / "manifest.parquet", features)

@@ -54,14 +54,8 @@ def test_a_run_leaves_weights_history_and_its_record(made, run):
     best = history["holdout_accuracy"].idxmax()
     assert (record["best_epoch"], record["holdout_accuracy"]) == (best + 1, history["holdout_accuracy"][best])
     assert record["trainable"] == sum(tensor.numel() for tensor in load_file(run / "weights.safetensors").values())
-    assert record["samples"] == {
-        "train": 64,
-        "holdout": 16,
-        "evaluated": 32,
-        "failed": 0,
-        "unlabelled": 0,
-        "skipped": 0,
-    }
+    assert record["samples"] == {"train": 64, "holdout": 16, "failed": 0, "unlabelled": 0}
+    assert record["device"] == "cpu" and "torch" in record["versions"]
     assert record["features"]["motion"]["key"] == "keymotion"
     assert record["classes"] == ["falling", "rising", "sitting", "walking"]
     assert (run / "dvclive" / "metrics.json").exists()

@@ -101,6 +101,14 @@ def test_a_feature_waits_for_the_shards_that_it_is_made_from_and_for_no_other(pl
     assert (jobs["extract"], jobs["derive"]) == (3 * 3, 2 * 3)
 
 
+def test_an_ablation_over_what_training_does_not_see_trains_once_and_evaluates_each_row(planned):
+    variants = {"reference": {}, "on_test": {"eval_split": "test"}, "short": {"bootstrap": 7}}
+    table = {"head": "gasm_cast", "seeds": [0], "variants": variants}
+    planned.change(lambda document: document["ablations"].update(judged=table))
+    jobs = planned.jobs("snakemake --cores 8 results/ssv2_top1.json results/ablations/judged.json")
+    assert (jobs["train"], jobs["evaluate"], jobs["result"], jobs["ablation"]) == (1, 3, 1, 1)
+
+
 def test_a_data_set_may_ask_for_features_that_no_head_reads(planned):
     planned.change(lambda document: document["datasets"]["toy-ssv2"].update(features=["i3d_frames"]))
     # Those of the head, and I3D's with the flow that it is made from.

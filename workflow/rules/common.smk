@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 
 from pipeline import plan
-from pipeline.config import ParamsError, parse_params
+from pipeline.config import ENDINGS, ParamsError, parse_params
 from pipeline.unlock import unlock_after_a_kill
 
 if workflow.is_main_process:
@@ -34,6 +34,7 @@ wildcard_constraints:
     feature=r"[A-Za-z0-9][A-Za-z0-9_]*",
     head=r"[a-z0-9_]+",
     key=r"[0-9a-f]{10}",
+    evaluation=r"[0-9a-f]{10}",
     shard=r"\d\d\d+",
     result=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     ablation=r"[A-Za-z0-9][A-Za-z0-9_-]*",
@@ -209,6 +210,10 @@ def ablations_of(*tasks):
 
 def pictured(category, pictures):
     """Pictures of a result by name, in the report by what they show."""
+    if unknown := sorted(pictures.keys() - set(ENDINGS)):
+        raise WorkflowError(
+            f"results/<name>_{unknown[0]} is not in ENDINGS of pipeline/config/names.py: two results could write it"
+        )
     return {
         name: report(
             f"results/{{result}}_{name}.png",
@@ -325,7 +330,7 @@ def part(*names, features=()):
 
 def looking_at_videos(wildcards):
     """What lets a report show frames: the params of a run, which say where its videos are."""
-    return f"--params {part('head', 'key')(wildcards)}"
+    return f"--params {part('head', 'key', 'evaluation')(wildcards)}"
 
 
 def shard_digest(wildcards, input):
@@ -334,15 +339,13 @@ def shard_digest(wildcards, input):
 
 
 def result_file(wildcards):
-    """The result of the run that a head's result file shows."""
-    return f"{PLAN.results[wildcards.result].folder}/result.json"
+    """The result of the evaluation that a head's result file shows."""
+    return PLAN.results[wildcards.result].result
 
 
 def claimed_results(wildcards):
     """The results of every run that a claim is about."""
-    return [
-        f"{run.folder}/result.json" for runs in PLAN.claimed.values() for run in runs
-    ]
+    return [run.result for runs in PLAN.claimed.values() for run in runs]
 
 
 def of_result(function):
@@ -352,6 +355,4 @@ def of_result(function):
 
 def ablation_results(wildcards):
     """The results of an ablation's runs: variants times seeds."""
-    return [
-        f"{run.folder}/result.json" for run in PLAN.ablation_runs(wildcards.ablation)
-    ]
+    return [run.result for run in PLAN.ablation_runs(wildcards.ablation)]

@@ -22,7 +22,7 @@ rule explain:
         gpu=PLAN.evaluation_gpus,
     params:
         head=lambda wildcards: PLAN.results[wildcards.result].head,
-        part=of_result(part("head", "key")),
+        part=of_result(part("head", "key", "evaluation")),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline explain {params.head} --out results/{wildcards.result} --params {params.part} 2>&1 | tee {log}"

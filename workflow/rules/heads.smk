@@ -1,4 +1,5 @@
-"""Stage 2: heads from caches alone. A run's folder is named by its content, so ablations and branches share it."""
+"""Stage 2: heads from caches alone. A run's folder is named by its content, so ablations and branches share it.
+Below it each evaluation has one: a training serves many."""
 
 
 rule train:
@@ -33,11 +34,11 @@ rule evaluate:
         shards=ancient(run_shards),
         code=EVALUATION_CODE,
     output:
-        "runs/{head}/{key}/result.json",
+        "runs/{head}/{key}/{evaluation}/result.json",
     log:
-        "logs/evaluate/{head}-{key}.log",
+        "logs/evaluate/{head}-{key}-{evaluation}.log",
     benchmark:
-        "logs/evaluate/{head}-{key}.tsv"
+        "logs/evaluate/{head}-{key}-{evaluation}.tsv"
     wildcard_constraints:
         head=trained_heads(),
     conda:
@@ -46,7 +47,7 @@ rule evaluate:
     resources:
         gpu=PLAN.evaluation_gpus,
     params:
-        part=part("head", "key"),
+        part=part("head", "key", "evaluation"),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline evaluate {wildcards.head} --params {params.part} 2>&1 | tee {log}"
@@ -100,7 +101,7 @@ for name, runs in PLAN.swept.items():
             shards=ancient(of_sweep(shards_of, name)),
             code=EVALUATION_CODE,
         output:
-            [f"{run.folder}/result.json" for run in runs],
+            [run.result for run in runs],
         log:
             f"logs/sweep/{name}.log",
         benchmark:
@@ -113,7 +114,7 @@ for name, runs in PLAN.swept.items():
         params:
             part=shlex.quote(PLAN.part(ablation=name)),
             ablation=name,
-            chosen=" ".join(run.key for run in runs),
+            chosen=" ".join(f"{run.key}/{run.evaluation}" for run in runs),
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
             " python -m pipeline sweep {params.ablation} {params.chosen} --params {params.part} 2>&1 | tee {log}"

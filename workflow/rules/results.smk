@@ -17,10 +17,10 @@ rule result:
     conda:
         "../../environment.yml"
     params:
-        run=lambda wildcards, input: input.result.rsplit("/", 1)[0],
+        evaluation=subpath(input.result, parent=True),
         looking="",
     shell:
-        "python -m pipeline report {params.run} {output.json} {params.looking} 2>&1 | tee {log}"
+        "python -m pipeline report {params.evaluation} {output.json} {params.looking} 2>&1 | tee {log}"
 
 
 # Timelines stand beside frames, where there are videos.
@@ -36,7 +36,7 @@ use rule result as segmentation_result with:
     wildcard_constraints:
         result=results_of("segmentation"),
     params:
-        run=lambda wildcards, input: input.result.rsplit("/", 1)[0],
+        evaluation=subpath(input.result, parent=True),
         looking=of_result(looking_at_videos),
 
 
@@ -92,7 +92,7 @@ rule overlays:
         gpu=PLAN.evaluation_gpus,
     params:
         head=lambda wildcards: PLAN.results[wildcards.result].head,
-        part=of_result(part("head", "key")),
+        part=of_result(part("head", "key", "evaluation")),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline overlays {params.head} {output} --params {params.part} 2>&1 | tee {log}"

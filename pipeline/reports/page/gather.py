@@ -28,7 +28,7 @@ class Result:
         name, head, task: results/<name>.json, of which head, and what kind.
         asked: the head's params as they are now.
         document: what the file holds; None where there is none.
-        run: the folder that it was published from, None where it is gone.
+        evaluation: the folder that it was published from, in that of its run; None where it is gone.
         pictures: what they show, the end of their names -> file.
         explained: "features" and "importance" -> what explains it, of those that exist.
     """
@@ -38,19 +38,19 @@ class Result:
     task: str
     asked: Mapping[str, Any]
     document: dict[str, Any] | None
-    run: Path | None
+    evaluation: Path | None
     pictures: dict[str, Path]
     explained: dict[str, dict[str, Any]]
 
     @property
     def history(self) -> pd.DataFrame | None:
         """Losses and accuracies by epoch; None of a head that trains nothing."""
-        path = self.run and self.run / "history.csv"
+        path = self.evaluation and self.evaluation.parent / "history.csv"
         return pd.read_csv(path) if path and path.exists() else None
 
     def predictions(self, *columns: str) -> pd.DataFrame | None:
         """A row a sample."""
-        path = self.run and self.run / "predictions.parquet"
+        path = self.evaluation and self.evaluation / "predictions.parquet"
         return pd.read_parquet(path, columns=list(columns)) if path and path.exists() else None
 
 
@@ -142,22 +142,22 @@ def _result(name: str, run: Run, root: Path, taken: set[str]) -> Result:
         name,
         run.head,
         run.config.task,
-        run.config.model_dump(mode="json"),
+        run.config.learned | run.config.evaluated,
         _json(path),
-        _published_from(path, root / run.folder),
+        _published_from(path, root / run.evaluation_folder),
         pictures,
         {kind: document for kind, document in explained.items() if document is not None},
     )
 
 
 def _published_from(path: Path, wanted: Path) -> Path | None:
-    """The run whose result.json a result is: that of params as they are, or an earlier one."""
+    """The evaluation whose result.json a result is: that of params as they are, or an earlier one."""
     if not path.exists():
         return None
     text = path.read_bytes()
-    for run in (wanted, *sorted(wanted.parent.glob("*"))):
-        if (run / "result.json").exists() and (run / "result.json").read_bytes() == text:
-            return run
+    for found in (wanted / "result.json", *sorted(wanted.parents[1].glob("*/*/result.json"))):
+        if found.exists() and found.read_bytes() == text:
+            return found.parent
     return None
 
 

@@ -157,6 +157,18 @@ def warnings(found: Found) -> Iterator[Note]:
             "test code and claims, and say nothing of real video.",
             tone="bad",
         )
+    yield from _mixtures(found)
+
+
+def _mixtures(found: Found) -> Iterator[Note]:
+    """Features that several environments computed: one key, and bytes that may differ."""
+    for result in found.results:
+        for name, differ in (result.document or {}).get("provenance", {}).get("mixed", {}).items():
+            yield Note(
+                f"Mixed: {name}, on which {result.name} rests, was computed by several environments: {differ}. Equal "
+                "videos may have unequal features; compute.mixed: refuse in params forbids it.",
+                tone="bad",
+            )
 
 
 def missing(found: Found, snakemake: str) -> Iterator[Section]:
@@ -216,16 +228,17 @@ def provenance(result: Result, mini: frozenset[str]) -> Section:
     ]
     columns = ["read as", "feature", "data set", "backbone", "key", "weights, sha256", "", "failed"]
     facts = {
-        "run": (result.run and "/".join(result.run.parts[-3:])) or "not there any more",
+        "evaluation": (result.evaluation and "/".join(result.evaluation.parts[-4:])) or "not there any more",
         "seed": str(rests["seed"]),
         "device": rests["device"],
+        **_elsewhere(rests),
         "weights": weights_kind(document, mini),
         "code": rests["code"][:16],
         "libraries": ", ".join(f"{name} {version}" for name, version in sorted(rests["versions"].items())),
         "wall time": ", ".join(f"{name} {value}" for name, value in _timings(rests["timings"])),
         "samples": ", ".join(f"{count} {name}" for name, count in samples.items() if name != "failures"),
     }
-    rows = [[name, Cell(said, tone="code" if name in ("run", "code") else "")] for name, said in facts.items()]
+    rows = [[name, Cell(said, tone="code" if name in ("evaluation", "code") else "")] for name, said in facts.items()]
     blocks: list[Any] = list(_otherwise(result))
     blocks.append(Table(["", "made with"], rows, "What made this result."))
     blocks.append(
@@ -238,6 +251,14 @@ def provenance(result: Result, mini: frozenset[str]) -> Section:
         )
     blocks.append(Listing("params of this result", yaml.safe_dump(rests["params"], sort_keys=True, allow_unicode=True)))
     return Section(f"{result.name}-provenance", "Provenance", blocks, contents="provenance")
+
+
+def _elsewhere(rests: Mapping[str, Any]) -> dict[str, str]:
+    """The devices of training and of extraction, where a result names them."""
+    chain = [of for environments in rests.get("environments", {}).values() for of in environments]
+    extracted = ", ".join(dict.fromkeys(" ".join(of["device"].values()) for of in chain if "device" in of))
+    named = {"trained on": rests.get("trained", {}).get("device", ""), "extracted on": extracted}
+    return {name: said for name, said in named.items() if said}
 
 
 def _otherwise(result: Result) -> Iterator[Note]:

@@ -63,8 +63,8 @@ def result_section(result: Result, mini: frozenset[str], snakemake: str) -> Sect
         provenance(result, mini),
     ]
     blocks = [tiles(result)]
-    if result.run is None:
-        said = "The run that it was published from is not there any more: its curves and single samples are not shown."
+    if result.evaluation is None:
+        said = "The evaluation that it was published from is gone: its curves and single samples are not shown."
         blocks.append(Note(said, command(snakemake, f"results/{result.name}.json"), "bad"))
     return Section(slug(result.name), title, blocks, f"Head {result.head}.", parts, result.name)
 
