@@ -4,7 +4,7 @@
 rule train:
     input:
         manifest=run_manifest,
-        shards=ancient(run_shards),
+        shards=run_shards,
     output:
         "runs/{head}/{key}/run.json",
     log:
@@ -30,7 +30,7 @@ rule evaluate:
     input:
         run="runs/{head}/{key}/run.json",
         manifest=run_manifest,
-        shards=ancient(run_shards),
+        shards=run_shards,
         code=EVALUATION_CODE,
     output:
         "runs/{head}/{key}/result.json",
@@ -55,7 +55,7 @@ rule evaluate:
 rule mine:
     input:
         manifests=text_manifests,
-        shards=ancient(text_shards),
+        shards=text_shards,
         code=EVALUATION_CODE,
     output:
         table="runs/{head}/{key}/negatives.csv",
@@ -82,7 +82,7 @@ use rule evaluate as score with:
     input:
         words="runs/{head}/{key}/negatives.csv",
         manifests=every_manifest,
-        shards=ancient(run_shards),
+        shards=run_shards,
         code=EVALUATION_CODE,
     wildcard_constraints:
         head=heads_of("ood"),
@@ -97,7 +97,7 @@ for name, runs in PLAN.swept.items():
             f"sweep_{name}"
         input:
             manifests=of_sweep(manifests_of, name),
-            shards=ancient(of_sweep(shards_of, name)),
+            shards=of_sweep(shards_of, name),
             code=EVALUATION_CODE,
         output:
             [f"{run.folder}/result.json" for run in runs],
