@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.config import Params, ParamsError, canonical_json, feature_dir, load_params
-from pipeline.plan import RENDERED, Plan, Run
+from pipeline.plan import RENDERED, Plan, Run, imported_stores
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 # A pipe has no width of its own: in a log a table should not be folded at 80 columns.
@@ -96,14 +96,26 @@ def pretrain(
 
 
 @app.command()
-def manifest(dataset: str, params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
+def manifest(
+    dataset: str,
+    imported: Annotated[
+        list[str] | None,
+        typer.Argument(help="Imported features (backbone: npy) whose files' digests are kept: all that are read."),
+    ] = None,
+    afresh: Annotated[bool, typer.Option("--afresh", help="Hash every file, whatever its size and time say.")] = False,
+    params: ParamsOption = "params.yaml",
+    root: Path = FEATURES,
+) -> None:
     """Look at every sample of a data set once: digests, facts of the files, and a data-quality report."""
     from pipeline.datasets import build_manifest, quality_markdown, read_manifest, write_manifest
 
-    chosen = load_params(params, datasets=dataset)
+    chosen = load_params(params, datasets=dataset, features=imported or [])
+    stores = imported_stores(chosen, imported or Plan(chosen).imported(dataset))
     path = root / dataset / "manifest.parquet"
     previous = read_manifest(path) if path.exists() else None
-    frame, quality = build_manifest(chosen.datasets[dataset], previous, chosen.compute.threads, say)
+    frame, quality = build_manifest(
+        chosen.datasets[dataset], previous, chosen.compute.threads, say, imported=stores, afresh=afresh
+    )
     write_manifest(frame, path)
     # An unchanged file is not written again, but the scheduler must see that it was looked at; what a link of DVC's
     # leads to is others' too.

@@ -4,7 +4,6 @@ The Snakefile and the command line both read it, so that a path is computed in o
 """
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -15,6 +14,8 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.config import (
+    MapsFeature,
+    NpyFeature,
     Params,
     ParamsError,
     canonical_json,
@@ -24,6 +25,7 @@ from pipeline.config import (
     feature_key,
     override,
 )
+from pipeline.replaced import Standing, standing
 
 # In the folder of a data set that toyworld has rendered: what from.
 RENDERED = ".rendered"
@@ -76,6 +78,8 @@ class Plan:
         self.params = params
         self._shards: dict[Any, list[int]] = {}
         self._ablated: dict[str, dict[tuple[str, int], Run]] = {}
+        self._standing: dict[str, Standing] = {}
+        self._misfits: dict[str, tuple[tuple[int, int], bool]] = {}
         self._keys: dict[str, str] = {}  # a plan of 9,000 shards asks for them 84,000 times
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
@@ -290,12 +294,20 @@ class Plan:
         found = datasets.label_files(chosen, datasets.read_annotations(chosen)["sample"].tolist())
         return [str(path) for path in found.values()]
 
-    def listing(self, dataset: str) -> str:
-        """Changes when a sample is added to or removed from a data set that no annotation file declares."""
-        if self.annotation_files(dataset):
-            return ""
-        samples = datasets.read_annotations(self.params.datasets[dataset])["sample"]
-        return hashlib.sha256("\n".join(samples).encode()).hexdigest()
+    def imported(self, dataset: str) -> tuple[str, ...]:
+        """The features of a data set that somebody else computed and that anybody asks for."""
+        runs = self.runs.values()
+        asked = dict.fromkeys(self.params.datasets[dataset].features)
+        asked |= dict.fromkeys(r.feature for run in runs for r in run.config.inputs.values() if r.dataset == dataset)
+        return tuple(name for name in asked if isinstance(self.params.features[name], NpyFeature))
+
+    def standing(self, dataset: str, executes: bool) -> Standing:
+        """How a data set's manifest stands to its files: looked at once, however often it is asked."""
+        if dataset not in self._standing:
+            chosen, manifest = self.params.datasets[dataset], Path("features") / dataset / "manifest.parquet"
+            stores = imported_stores(self.params, self.imported(dataset))
+            self._standing[dataset] = standing(dataset, chosen, manifest, stores, executes)
+        return self._standing[dataset]
 
     def shards(self, dataset: str) -> list[int]:
         """The shards of a data set, from its annotations and, if there is one, its manifest."""
@@ -318,13 +330,53 @@ class Plan:
             for shard in self.shards(dataset)
         ]
 
-    def shard_digest(self, manifest: str, shard: int) -> str:
+    def rests_on(self, feature: str) -> str:
+        """Whose digests a feature's samples have: `of` of `datasets.shard_digest`."""
+        chosen = self.params.features[feature]
+        if isinstance(chosen, NpyFeature):
+            return store_name(self.params, feature)
+        return "maps" if isinstance(chosen, MapsFeature) else ""
+
+    def shard_digest(self, manifest: str, feature: str, shard: int) -> str:
         """Digest of a shard's samples. Raises FileNotFoundError while the manifest does not hold the shard yet."""
         try:
-            return datasets.shard_digest(Path(manifest), shard)
+            return datasets.shard_digest(Path(manifest), shard, self.rests_on(feature))
         except datasets.NoSuchShard:
             # Snakemake reads this error as: decided once the manifest is made anew.
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), manifest) from None
+
+    def misfits(self, path: str) -> bool:
+        """Whether a finished shard holds other samples than the manifest gives it; False while either is not there.
+
+        Args:
+            path: of the shard's manifest, as `shard_path` gives it.
+        """
+        _, dataset, store, shard = Path(path).with_suffix("").parts
+        manifest, feature = Path("features") / dataset / "manifest.parquet", store.rpartition("-")[0]
+        try:
+            state = (Path(path).stat().st_mtime_ns, manifest.stat().st_mtime_ns)
+            if self._misfits.get(path, (None, None))[0] != state:
+                wanted = datasets.shard_contents(manifest, int(shard.removeprefix("shard-")), self.rests_on(feature))
+                rows = json.loads(Path(path).read_bytes())["samples"]
+                self._misfits[path] = state, wanted != {row["sample"]: row["digest"] for row in rows}
+            return self._misfits[path][1]
+        except (FileNotFoundError, datasets.NoSuchShard, json.JSONDecodeError):
+            return False  # what is damaged its readers name
+
+
+def store_name(params: Params, feature: str) -> str:
+    """`<feature>-<key>`: the folder of a feature's store, whatever the data set."""
+    return f"{feature}-{feature_key(params, feature)}"
+
+
+def imported_stores(params: Params, features: Iterable[str]) -> dict[str, NpyFeature]:
+    """The names of the stores of imported features -> the features. Raises ParamsError for one that is not imported."""
+    for name in features:
+        if not isinstance(params.features[name], NpyFeature):
+            raise ParamsError(
+                f"features.{name} is computed: only of imported features (backbone: npy) a manifest keeps digests"
+            )
+    return {store_name(params, name): params.features[name] for name in features}
 
 
 def sources(*paths: str) -> list[str]:

@@ -141,6 +141,7 @@ class Dataset(Strict):
     within: Name | None = None  # the data set in whose folder it lies, and with which it is made
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
     allow_links: bool = False
+    watch: bool = True  # a plan looks at the size and time of every file; where that is slow, `snakemake -R manifest`
     features: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
@@ -343,10 +344,10 @@ class Params(Strict):
         datasets = tuple(dict.fromkeys((*datasets, *(of.dataset for of in texts))))
         features = tuple(dict.fromkeys((*features, *(of.feature for of in texts))))
         if datasets:
-            # Which features somebody wants of the data set, and with which it is made, is none of this part's business.
-            described = {
-                name: self.datasets[name].model_dump(mode="json", exclude={"features", "within"}) for name in datasets
-            }
+            # Which features somebody wants of the data set, with which it is made and whether a plan looks at its
+            # files is none of this part's business.
+            elsewhere = {"features", "within", "watch"}
+            described = {name: self.datasets[name].model_dump(mode="json", exclude=elsewhere) for name in datasets}
             document["datasets"] = described
             if rendered := self.rendering(*datasets):
                 document["toyworld"] = rendered

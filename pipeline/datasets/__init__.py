@@ -3,15 +3,20 @@
 from pipeline.datasets.annotations import LABELLED, annotation_files, label_files, read_annotations
 from pipeline.datasets.build import build_manifest
 from pipeline.datasets.folders import video_folder
+from pipeline.datasets.imported import npy_path
+from pipeline.datasets.looks import Look, looks
 from pipeline.datasets.manifest import (
     NO_MAP,
     NoSuchShard,
     ShardSample,
     classes,
+    imported_digest_of,
     map_digest_of,
+    read_looked_at,
     read_manifest,
     read_shards,
     samples_by_name,
+    shard_contents,
     shard_digest,
     shard_digests,
     shard_samples,
@@ -26,6 +31,7 @@ __all__ = [
     "LABELLED",
     "NO_MAP",
     "DatasetError",
+    "Look",
     "NoSuchShard",
     "ShardSample",
     "annotation_files",
@@ -33,13 +39,18 @@ __all__ = [
     "build_manifest",
     "classes",
     "frame_labels",
+    "imported_digest_of",
     "label_files",
+    "looks",
     "map_digest_of",
+    "npy_path",
     "quality_markdown",
     "read_annotations",
+    "read_looked_at",
     "read_manifest",
     "read_shards",
     "samples_by_name",
+    "shard_contents",
     "shard_digest",
     "shard_digests",
     "shard_samples",

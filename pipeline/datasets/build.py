@@ -5,7 +5,7 @@ import itertools
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.config import Dataset
+from pipeline.config import Dataset, NpyFeature
 from pipeline.datasets.annotations import read_annotations, read_labels, video_paths
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
+from pipeline.datasets.imported import imported_files
 from pipeline.datasets.labels import Labels, digest_of
-from pipeline.datasets.manifest import FACTS, FACTS_VERSION, SCHEMA, to_frame
+from pipeline.datasets.looks import looks
+from pipeline.datasets.manifest import FACTS, FACTS_VERSION, LATER, SCHEMA, to_frame
 from pipeline.datasets.map_files import MapFinding, map_digests, mask_paths
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.quality import NOUNS, summarise
@@ -48,6 +50,7 @@ class Job(NamedTuple):
     home: str | None  # the real folder that a link must not leave; None where links may lead anywhere
     remembered: Finding | None
     still: bool = False  # the first frame of a picture that moves is meant
+    afresh: bool = False  # whether it is hashed even where its size and time are those remembered
 
 
 class MapJob(NamedTuple):
@@ -65,11 +68,13 @@ def build_manifest(
     previous: pd.DataFrame | None = None,
     workers: int = 0,
     progress: Callable[[str], None] | None = None,
+    imported: Mapping[str, NpyFeature] | None = None,
+    afresh: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Looks at every video or picture of a data set, and reads the labels of frames; a text needs no looking at.
 
-    A file whose size and modification time are those of `previous` is not hashed again, and if it was ok, not probed
-    again either: a rebuild costs one `stat` a file. What was not ok is probed afresh, since the cause may be gone.
+    A file whose size and modification time are those of `previous` is not hashed again, and one of the same digest that
+    was ok not probed again: a rebuild costs one `stat` a file. What was not ok is probed afresh: the cause may be gone.
     Several samples of one file share one look at it. Maps are hashed each time.
 
     Args:
@@ -77,6 +82,8 @@ def build_manifest(
         previous: the manifest as it was, which also fixes the shards of the samples it has; None at first.
         workers: processes; 0 works in this one.
         progress: called with a line every few seconds, and once at the end.
+        imported: the name of a store (`<feature>-<key>`) -> the imported feature whose files' digests are kept.
+        afresh: hash every file: one may have been replaced by another of the same size and time.
 
     Returns:
         The manifest (columns of `manifest.SCHEMA`, rows in annotation order) and the quality report, JSON-able.
@@ -92,9 +99,13 @@ def build_manifest(
     annotations["path"], absent = _located(dataset, annotations)
     if dataset.masks is not None:
         annotations["map"] = pd.Series(mask_paths(dataset, annotations["path"].tolist()), dtype=object)
+    samples = annotations["sample"].tolist()
+    # Before anything is read: what is replaced meanwhile looks otherwise to the next plan, and is read again.
+    now = looks(dataset, samples, annotations["path"].tolist(), annotations.get("map", ()), imported or {})
     if "map" in annotations:
         annotations["map_digest"] = pd.Series(map_digests(dataset, annotations["map"].tolist()), dtype=object)
-    labels = read_labels(dataset, annotations["sample"].tolist())
+    annotations["imported"] = pd.Series(imported_files(imported or {}, samples, previous, afresh), dtype=object)
+    labels = read_labels(dataset, samples)
     known = labels.metadata(dataset) if labels else {}
     maps: dict[str, MapFinding] = {}
     say = _Progress(len(annotations), NOUNS[dataset.kind], progress)
@@ -107,7 +118,7 @@ def build_manifest(
     else:
         looked, paths = [], list(dict.fromkeys(annotations["path"]))
         say.total = len(paths)
-        for chunk in _examine_all(_jobs(dataset, paths, previous), workers):
+        for chunk in _examine_all(_jobs(dataset, paths, previous, afresh), workers):
             looked += chunk
             say(chunk)
         of_file = dict(zip(paths, looked, strict=True))
@@ -117,7 +128,10 @@ def build_manifest(
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
     shards = assign_shards(annotations["sample"].tolist(), assigned, dataset.shard_size)
     frame = manifest_frame(annotations, labels, findings, shards)
-    frame.attrs |= known
+    # How the files of other stores looked stays, as what is kept of them does.
+    earlier = {} if previous is None else previous.attrs.get("looks", {})
+    stores = {record["feature"] for records in annotations["imported"] for record in records or ()}
+    frame.attrs |= known | {"looks": {name: look for name, look in earlier.items() if name in stores} | now}
     expect_label_rate(dataset, frame)
     # Without the folder, so that the report of a set is the same wherever it lies.
     folder = f"{Path(dataset.root) if dataset.videos is None else video_folder(dataset)}{os.sep}"
@@ -168,10 +182,10 @@ def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
     return Finding("missing", detail=f"{Path(dataset.root, dataset.labels)} has no labels of it, and it has no video")
 
 
-def _jobs(dataset: Dataset, paths: Sequence[str], previous: pd.DataFrame | None) -> list[Job]:
+def _jobs(dataset: Dataset, paths: Sequence[str], previous: pd.DataFrame | None, afresh: bool) -> list[Job]:
     folder, home, remembered = check_folder(dataset), home_of(dataset), _remembered(previous)
     still = dataset.kind == "image"
-    return [Job(os.path.join(folder, path), home, remembered.get(path), still) for path in paths]
+    return [Job(os.path.join(folder, path), home, remembered.get(path), still, afresh) for path in paths]
 
 
 def _remembered(previous: pd.DataFrame | None) -> dict[str, Finding]:
@@ -227,7 +241,7 @@ def manifest_frame(
     columns |= {name: [getattr(f, name) for f in findings] for name in ("digest", "status", "bytes", "mtime_ns")}
     columns |= {name: [f.facts[i] if f.facts else None for f in findings] for i, name in enumerate(FACTS)}
     columns["shard"], absent = list(shards.values()), [None] * len(annotations)
-    columns |= {name: annotations.get(name, absent) for name in ("uneven", "map", "map_digest", "patient", "clinician")}
+    columns |= {name: annotations.get(name, absent) for name in LATER - {"segments"}}
     columns["segments"] = [labels.segments.get(sample) if labels else None for sample in annotations["sample"]]
     arrays = [pa.array(list(columns[field.name]), type=field.type) for field in SCHEMA]
     return to_frame(pa.Table.from_arrays(arrays, schema=SCHEMA))
@@ -256,13 +270,14 @@ def examine(job: Job) -> Finding:
         if not stat.S_ISREG(found.st_mode):
             return Finding("not_a_file", **seen, detail=f"{job.path} is not a regular file")
         old = job.remembered
-        if old is not None and (old.bytes, old.mtime_ns) == (found.st_size, found.st_mtime_ns):
+        same = old is not None and (old.bytes, old.mtime_ns) == (found.st_size, found.st_mtime_ns)
+        if same and not job.afresh:
             digest = old.digest
-            if old.facts is not None:
-                return Finding("ok", digest, old.facts, **seen)
-        if not digest:
+        else:
             with open(job.path, "rb") as stream:
                 digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if old is not None and old.digest == digest and old.facts is not None:
+            return Finding("ok", digest, old.facts, **seen)
         with blaming(Path(job.path), passing=(OSError,)):
             facts = probe(Path(job.path), job.still)
         return Finding("ok", digest, tuple(getattr(facts, name) for name in FACTS), **seen)

@@ -6,7 +6,7 @@ Light on purpose: the workflow asks for shard digests at plan time, long before 
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +33,8 @@ FACTS = {
 }
 # The runs of a sample's frame labels; null of the layouts whose frames have none, and of a sample without labels.
 SEGMENTS = pa.list_(pa.field("element", pa.struct({"label": pa.string(), "frames": pa.int32()})))
+# The imported files of a sample, a record a store (`<feature>-<key>`); null where nothing is imported.
+IMPORTED = {"feature": pa.string(), "digest": pa.string(), "bytes": pa.int64(), "mtime_ns": pa.int64()}
 SCHEMA = pa.schema(
     {
         "sample": pa.string(),
@@ -52,14 +54,15 @@ SCHEMA = pa.schema(
         "map_digest": pa.string(),  # sha256 of that file, or of a folder's; empty where it could not be read
         "patient": pa.string(),  # null, as clinician, of the layouts that name none
         "clinician": pa.string(),
+        "imported": pa.list_(pa.field("element", pa.struct(IMPORTED))),
     },
     metadata={"facts_version": str(FACTS_VERSION)},
 )
-# What labelled frames add to `frame.attrs`, as JSON in the file: names of the classes in their order, lists of classes
-# by name, and the verb and noun of each class.
-JSON_ATTRS = ("classes", "class_lists", "parts")
+# What is in `frame.attrs`, and as JSON in the file: how the files looked that it was made from (`looks`); of labelled
+# frames the names of the classes in their order, lists of classes by name, and the verb and noun of each class.
+JSON_ATTRS = ("looks", "classes", "class_lists", "parts")
 # Columns that manifests of earlier versions lack: null in all of their rows.
-LATER = frozenset({"segments", "uneven", "map", "map_digest", "patient", "clinician"})
+LATER = frozenset({"segments", "uneven", "map", "map_digest", "patient", "clinician", "imported"})
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -79,6 +82,7 @@ class ShardSample(NamedTuple):
     status: str
     map: str | None = None  # POSIX, relative to the data set's root; None where there is none
     map_digest: str | None = None  # None where there is no map, empty where it could not be read
+    imported: Sequence[Mapping[str, Any]] | None = None  # records of IMPORTED; None where nothing is imported
 
 
 # Why a sample without a map has none in a store of maps: it is no failure of the file.
@@ -92,6 +96,16 @@ def map_digest_of(row: Any) -> str:
         row: a ShardSample, or a row of a manifest.
     """
     return hashlib.sha256(json.dumps([row.digest, row.map_digest]).encode()).hexdigest()
+
+
+def imported_digest_of(row: Any, store: str) -> str | None:
+    """The digest of a sample's imported file: empty where it could not be read, None where the manifest knows of none.
+
+    Args:
+        row: a ShardSample, or a row of a manifest.
+        store: `<feature>-<key>`.
+    """
+    return next((record["digest"] for record in row.imported or () if record["feature"] == store), None)
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -196,38 +210,99 @@ def samples_by_name(frame: pd.DataFrame) -> dict[str, ShardSample]:
 def _shard_sample(row: Mapping[str, Any]) -> ShardSample:
     known = row["status"] == "ok" and row["path"] is not None
     facts = {name: row[name] for name in FACTS} if known else None
-    return ShardSample(row["sample"], row["digest"], row["path"], facts, row["status"], row["map"], row["map_digest"])
+    known = (row[name] for name in ("status", "map", "map_digest", "imported"))
+    return ShardSample(row["sample"], row["digest"], row["path"], facts, *known)
 
 
-def shard_digest(manifest_path: Path, shard: int) -> str:
-    """sha256 over (sample, digest, status) of a shard's rows, and what there is of map_digest.
+def shard_digest(manifest_path: Path, shard: int, of: str = "") -> str:
+    """sha256 over (sample, digest, status) of a shard's rows.
 
-    It changes if, and only if, what the shard must hold of pixels or of maps does.
+    It changes if, and only if, what the shard must hold does.
+
+    Args:
+        manifest_path: of the data set.
+        shard: which one.
+        of: "maps" for a store of maps: with what there is of map_digest. `<feature>-<key>` for a store of imported
+            features: the digests of its files in place of the samples' own.
 
     Raises:
         FileNotFoundError: the manifest was not made yet.
         NoSuchShard: it does not hold the shard (a KeyError too).
         DatasetError: it cannot be read.
     """
-    digests = shard_digests(manifest_path)
+    digests = shard_digests(manifest_path, of)
     if shard not in digests:
         raise _no_such_shard(shard, list(digests), str(manifest_path))
     return digests[shard]
 
 
-def shard_digests(manifest_path: Path) -> dict[int, str]:
+def shard_digests(manifest_path: Path, of: str = "") -> dict[int, str]:
     """`shard_digest` of every shard, by number, ascending; one pass over the file, remembered until it changes."""
-    status = os.stat(manifest_path)
-    return dict(_shard_digests(Path(manifest_path), status.st_ino, status.st_size, status.st_mtime_ns))
+    return dict(_remembered(Path(manifest_path), of)[0])
 
 
-@lru_cache(maxsize=8)
-def _shard_digests(path: Path, _inode: int, _size: int, _mtime_ns: int) -> dict[int, str]:
-    table = _read_table(path, ["shard", "sample", "digest", "status", "map_digest"])
+def shard_contents(manifest_path: Path, shard: int, of: str = "") -> dict[str, str | None]:
+    """Sample -> the digest that a store must have of it, of a shard. Arguments and errors: as of `shard_digest`."""
+    contents = _remembered(Path(manifest_path), of)[1]
+    if shard not in contents:
+        raise _no_such_shard(shard, list(contents), str(manifest_path))
+    return contents[shard]
+
+
+def _remembered(path: Path, of: str) -> tuple[dict[int, str], dict[int, dict[str, str | None]]]:
+    status = os.stat(path)
+    return _digests(path, of, status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _digests(
+    path: Path, of: str, _inode: int, _size: int, _mtime_ns: int
+) -> tuple[dict[int, str], dict[int, dict[str, str | None]]]:
+    read = ["shard", "sample", "digest", "status", "map_digest", "imported"]
     lines: dict[int, list[str]] = {}
-    for shard, *content, of_map in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        lines.setdefault(shard, []).append(json.dumps(content if of_map is None else [*content, of_map]))
-    return {shard: hashlib.sha256("\n".join(lines[shard]).encode()).hexdigest() for shard in sorted(lines)}
+    contents: dict[int, dict[str, str | None]] = {}
+    for row in map(_Row._make, zip(*(column.to_pylist() for column in _read_table(path, read).columns), strict=True)):
+        digest = row.digest if not of else map_digest_of(row) if of == "maps" else imported_digest_of(row, of)
+        lines.setdefault(row.shard, []).append(json.dumps([row.sample, digest, row.status]))
+        contents.setdefault(row.shard, {})[row.sample] = digest
+    digests = {shard: hashlib.sha256("\n".join(lines[shard]).encode()).hexdigest() for shard in sorted(lines)}
+    return digests, contents
+
+
+class _Row(NamedTuple):
+    shard: int
+    sample: str
+    digest: str
+    status: str
+    map_digest: str | None
+    imported: Sequence[Mapping[str, Any]] | None
+
+
+class LookedAt(NamedTuple):
+    """What a manifest says of the files that it was made from.
+
+    Attributes:
+        samples, paths, maps: its columns.
+        looks: group -> how its files looked, as `looks` gives it; empty of manifests of earlier versions.
+        bytes, mtime_ns: of each row's video or picture; None where there is no file.
+        imported: records of each row.
+    """
+
+    samples: list[str]
+    paths: list[str | None]
+    maps: list[str | None]
+    looks: dict[str, list[str]]
+    bytes: list[int | None]
+    mtime_ns: list[int | None]
+    imported: list[Sequence[Mapping[str, Any]] | None]
+
+
+def read_looked_at(path: Path) -> LookedAt:
+    """What a plan needs to notice that files were replaced. Raises as `read_shards`."""
+    table = _read_table(path, ["sample", "path", "map", "bytes", "mtime_ns", "imported"])
+    samples, paths, maps, *stats = (column.to_pylist() for column in table.columns)
+    metadata = table.schema.metadata or {}
+    return LookedAt(samples, paths, maps, json.loads(metadata.get(b"looks", b"{}")), *stats)
 
 
 def _read_table(path: Path, columns: list[str]) -> pa.Table:

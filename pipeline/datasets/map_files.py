@@ -33,7 +33,7 @@ def mask_paths(dataset: Dataset, paths: Sequence[str]) -> list[str | None]:
     if not folder.is_dir():
         raise DatasetError(f"the folder {folder} does not exist; correct the data set's masks in params.yaml")
     followed(folder, home_of(dataset))
-    places = [str(PurePosixPath(dataset.masks, path).with_suffix(".png")) for path in paths]
+    places = mask_places(dataset, paths)
     found = [place if os.path.lexists(os.path.join(dataset.root, place)) else None for place in places]
     if not any(found):
         raise DatasetError(
@@ -41,6 +41,13 @@ def mask_paths(dataset: Dataset, paths: Sequence[str]) -> list[str | None]:
             f"{places[0]}; correct the data set's masks in params.yaml"
         )
     return found
+
+
+def mask_places(dataset: Dataset, paths: Sequence[str]) -> list[str]:
+    """Where the mask of each picture would lie, relative to the root; nothing where params name no masks."""
+    if dataset.masks is None:
+        return []
+    return [str(PurePosixPath(dataset.masks, path).with_suffix(".png")) for path in paths]
 
 
 def map_digests(dataset: Dataset, paths: Sequence[str | None]) -> list[str | None]:

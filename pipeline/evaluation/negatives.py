@@ -3,6 +3,7 @@
 Opens stores of texts alone. Shape suffixes: M words, C classes, E embedding width.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,14 +11,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.config import Params
+from pipeline.config import NegAlignHead, Params
 from pipeline.datasets.manifest import read_manifest
 from pipeline.heads.negalign.words import ROLES, candidate_scores, mine, role_scores, roles, without
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, refuse_mixed
-from pipeline.training.run_folder import write_bytes
+from pipeline.training.dataset import DataError, content_digest, refuse_mixed
+from pipeline.training.run_folder import write_bytes, write_json
 
 TABLE = "negatives.csv"
+ORIGIN = "negatives.json"  # what the table was mined from
 TEXT_ROLES = ("words", "words.plain", "words.object", "words.background")
 
 
@@ -63,7 +65,26 @@ def mine_negatives(params: Params, head: str, root: Path, features: Mapping[str,
         lines = [f"{word}\n" for word, its in zip(chosen, found, strict=True) if its == role]
         write_bytes(run / f"{role}.txt", "".join(lines).encode())
     write_bytes(run / TABLE, table.to_csv(index=False).encode())
+    write_json(run / ORIGIN, origin(config, root))
     return table
+
+
+def origin(config: NegAlignHead, root: Path) -> dict[str, str]:
+    """What negative words are mined from, beside the stores, which the run's key names: the words and the classes."""
+    named = {"words": config.words.dataset, "classes": config.classes.dataset}
+    return {role: content_digest(list(texts(root, dataset).items())) for role, dataset in named.items()}
+
+
+def refuse_other_origin(config: NegAlignHead, head: str, root: Path, run: Path) -> None:
+    """Raises DataError where the run's table was mined from other texts than the manifests hold now."""
+    if not (run / ORIGIN).exists():
+        return  # a table that a person brought
+    then, now = json.loads((run / ORIGIN).read_text(encoding="utf-8")), origin(config, root)
+    if changed := [role for role in now if then.get(role) != now[role]]:
+        raise DataError(
+            f"{run / TABLE} was mined from other {changed[0]} than the manifest of "
+            f"{getattr(config, changed[0]).dataset} has now; run `snakemake`, or mine the words again (`mine {head}`)"
+        )
 
 
 def texts(root: Path, dataset: str) -> dict[str, str]:

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from pipeline.config import NegAlignHead, Params
 from pipeline.datasets.manifest import read_manifest
-from pipeline.evaluation.negatives import TABLE, embedded, vectors
+from pipeline.evaluation.negatives import TABLE, embedded, refuse_other_origin, vectors
 from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, lambda_sweep, ood_intervals, ood_metrics
 from pipeline.evaluation.provenance import Evaluated
 from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
 from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabels, predict
 from pipeline.heads.negalign.words import by_role
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, refuse_mixed, shuffled, usable
+from pipeline.training.dataset import DataError, refuse_mixed, refuse_stale, shuffled, usable
 from pipeline.training.run_folder import json_bytes
 
 GROUPS = "groups.json"
@@ -82,6 +82,8 @@ def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, 
         dataset = config.dataset if name == "id" else config.ood[name]
         frame = read_manifest(root / dataset / "manifest.parquet")
         stores = {role: streams[f"{prefix}{role}"].store for role in ("image", "cam")}
+        if name == "id" and "masks" in streams:
+            refuse_stale(frame, "masks", streams["masks"].store)
         wanted = (config.reference_split, config.eval_split) if name == "id" else tuple(sorted(set(frame["split"])))
         found = usable(frame, stores, [split for split in wanted if split is not None], frame["status"].notna())
         if name == "id" and config.reference_split is not None:
@@ -180,7 +182,8 @@ def read_texts(config: NegAlignHead, head: str, root: Path, features: Mapping[st
         run: where the words were mined.
 
     Raises:
-        DataError: no table of negative words in the run's folder, or a class without an embedding.
+        DataError: no table of negative words in the run's folder, one mined from other texts, or a class without an
+            embedding.
     """
     if not (run / TABLE).exists():
         raise DataError(f"{run / TABLE} does not exist: mine the negative words first (`mine {head}`)")
@@ -189,6 +192,7 @@ def read_texts(config: NegAlignHead, head: str, root: Path, features: Mapping[st
         raise DataError(
             f"{run / TABLE} has no column {absent[0]!r}; delete it and mine the words again (`mine {head}`)"
         )
+    refuse_other_origin(config, head, root, run)
     classes, classes_CE = embedded(root, config.classes.dataset, features["classes"])
     negatives_ME = vectors(FeatureStore(features["words"], verify=True), table["word"].tolist())
     return Texts(classes, classes_CE, table, negatives_ME)

@@ -65,7 +65,7 @@ def derive(
         own = _own_failures(failed, source.failed)
         refuse_too_many_failures(base, own, len(rows), chosen.max_failed)
         manifest = writer.finish()
-    log.end(feature, failed)
+    log.end(feature, failed, base)
     return manifest
 
 

@@ -120,7 +120,8 @@ def _lane(
     """A feature's lane with its writer, open as long as `stack`."""
     feature = params.features[name]
     if isinstance(feature, NpyFeature):
-        rows, backbone = with_file_digests(feature, rows), NpyFrames(feature)
+        store = feature_dir(params, dataset, name, root).name
+        rows, backbone = with_file_digests(store, rows), NpyFrames(feature)
     else:
         backbone = backbones.load(feature, device.device)
     grid = getattr(backbone, "grid", None)  # frames and texts have none
@@ -213,7 +214,7 @@ def _finished(lanes: Sequence[AnyLane], log: Progress) -> dict[str, dict[str, An
             refusals.append(str(refusal))
             continue
         manifests[lane.name] = lane.writer.finish()
-        log.end(lane.name, failed)
+        log.end(lane.name, failed, lane.writer.base)
     if refusals:
         raise ExtractionFailed("\n".join(refusals))
     return manifests

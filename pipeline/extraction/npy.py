@@ -4,17 +4,15 @@ Nothing in the files is trusted: no pickle is opened, and shape and dtype are ch
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import NpyFeature, file_digest
-from pipeline.datasets import ShardSample
+from pipeline.config import NpyFeature
+from pipeline.datasets import ShardSample, imported_digest_of, npy_path
 from pipeline.datasets.rates import contradiction
+from pipeline.extraction.progress import ExtractionError
 from pipeline.extraction.rows import Piece
-
-HASHING_THREADS = 4
 
 
 class NpyFrames:
@@ -55,14 +53,6 @@ class NpySource:
             raise ValueError(f"rate: {npy_path(self.feature, sample.sample)}: {wrong}; correct the feature's fps")
 
 
-def npy_path(feature: NpyFeature, sample: str) -> Path:
-    """Where a sample's file lies. Raises ValueError for an id that would lead out of the root."""
-    relative = PurePosixPath(sample + feature.extension)
-    if relative.is_absolute() or ".." in relative.parts:
-        raise ValueError(f"the id {sample!r} leads out of the features' root; correct the annotations")
-    return Path(feature.root) / relative
-
-
 def read_frames_file(path: Path, width: int, orientation: str) -> np.ndarray:
     """A published file, mapped into memory.
 
@@ -97,15 +87,16 @@ def read_frames_file(path: Path, width: int, orientation: str) -> np.ndarray:
     return rows_TD
 
 
-def with_file_digests(feature: NpyFeature, samples: Sequence[ShardSample]) -> list[ShardSample]:
-    """The samples with the sha256 of their .npy files instead of their videos'; empty where there is no such file."""
+def with_file_digests(store: str, samples: Sequence[ShardSample]) -> list[ShardSample]:
+    """The samples with the digests of their .npy files, as the manifest has them, instead of their videos'.
 
-    def digest(sample: ShardSample) -> str:
-        try:
-            return file_digest(npy_path(feature, sample.sample))
-        except (OSError, ValueError):
-            return ""  # why, is told when the sample is read
-
-    with ThreadPoolExecutor(HASHING_THREADS) as threads:
-        digests = threads.map(digest, samples)
-        return [sample._replace(digest=found) for sample, found in zip(samples, digests, strict=True)]
+    Raises:
+        ExtractionError: the manifest knows nothing of these files.
+    """
+    digests = [imported_digest_of(sample, store) for sample in samples]
+    if None in digests:
+        raise ExtractionError(
+            f"the manifest does not say what files {store} is made from; run `snakemake`, or "
+            "`python -m pipeline manifest <data set> <feature>` first"
+        )
+    return [sample._replace(digest=digest) for sample, digest in zip(samples, digests, strict=True)]

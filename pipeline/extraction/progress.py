@@ -48,10 +48,14 @@ class Progress:
             place = self._place("+".join(self.settled))
             self.write(f"{place}: {self.done}/{self.everything}, {self.failed} failed, {rate:.1f}/s, {left}")
 
-    def end(self, name: str, failed: Mapping[str, str]) -> None:
-        """The last lines of one feature."""
+    def end(self, name: str, failed: Mapping[str, str], base: Path) -> None:
+        """The last lines of one feature, whose shard lies at `base`."""
         seconds, computed = time.monotonic() - self.start, self.total - self.settled[name]
         self.write(f"{self._place(name)}: computed {computed} of {self.total} in {seconds:.1f} s, {len(failed)} failed")
+        if not computed:
+            self.write(
+                f"{base}: complete already; its folder's name says its content: to compute it again, rm -r {base}.*"
+            )
         for line in failure_table(failed):
             self.write(line)
 

@@ -4,7 +4,7 @@ Shape suffixes: B videos, T steps, N tokens a step, D width.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pandas as pd
 from pipeline.config import Compute, canonical_json
 
 # The manifest's own module, not the package: the package's other half opens videos.
-from pipeline.datasets.manifest import classes, map_digest_of, read_manifest
+from pipeline.datasets.manifest import classes, imported_digest_of, map_digest_of, read_manifest
 from pipeline.store import FeatureStore, apart, by_feature
 
 TIME_TOLERANCE = 1e-3  # seconds: far below the 40 ms of a frame
@@ -201,16 +201,13 @@ def usable(
     splits: dict[str, list[str]] = {split: [] for split in wanted}
     rows, digests = [], {}
     stored = {role: set(store.samples) for role, store in stores.items()}
-    kinds = {role: store.provenance["config"]["backbone"] for role, store in stores.items()}
-    # Features that somebody else computed do not say from which file.
-    dated = [role for role, kind in kinds.items() if kind != "npy"]
+    for role, store in stores.items():
+        refuse_stale(frame, role, store)
+    # What a sample is: its own file alone, unless a store rests on another one.
+    others = [expected for expected in map(expected_digest, stores.values()) if expected is not _own_digest]
     for row, has_label in zip(frame.itertuples(index=False), labelled, strict=True):
         reason = None if row.status == "ok" else row.status
-        for role, store in stores.items():
-            known = row.sample in stored[role] or row.sample in store.failed
-            digest = map_digest_of(row) if kinds[role] == "maps" else row.digest
-            if known and role in dated and store.digest(row.sample) != digest:
-                raise DataError(_stale(row.sample, role, store, "was made from another file than the manifest's"))
+        for store in stores.values():
             why = store.failed.get(row.sample)
             reason = reason or (None if why in spared else why)
         chosen = splits.keys() & row.split.split("+")
@@ -229,7 +226,7 @@ def usable(
                     raise DataError(_stale(row.sample, role, store, "is not in it"))
             splits[chosen.pop()].append(row.sample)
             rows.append(row)
-            digests[row.sample] = map_digest_of(row) if "maps" in kinds.values() else row.digest
+            digests[row.sample] = _joined([expected(row) for expected in others] or [row.digest])
     return Usable(rows, splits, digests, failed, unlabelled, skipped)
 
 
@@ -243,6 +240,31 @@ def refuse_mixed(compute: Compute, stores: Iterable[FeatureStore]) -> None:
                 f"{name} was computed by {len(found)} environments: {apart(found)}; compute.mixed refuses that: delete "
                 f"features/*/{name} and extract it in one place, or set mixed: report"
             )
+
+
+def refuse_stale(frame: pd.DataFrame, role: str, store: FeatureStore) -> None:
+    """Raises DataError where a store was made from other files than the manifest's: names the first such sample."""
+    held, expected = {*store.samples, *store.failed}, expected_digest(store)
+    for row in frame.itertuples(index=False):
+        if row.sample in held and store.digest(row.sample) != expected(row):
+            raise DataError(_stale(row.sample, role, store, "was made from another file than the manifest's"))
+
+
+def expected_digest(store: FeatureStore) -> Callable[[Any], str | None]:
+    """Row of a manifest -> the digest that the row's sample must have in a store: of its file, its map, its import."""
+    made = store.provenance
+    kind, name = made["config"]["backbone"], f"{made['feature']}-{store.key}"
+    others = {"maps": map_digest_of, "npy": lambda row: imported_digest_of(row, name)}
+    return others.get(kind, _own_digest)
+
+
+def _own_digest(row: Any) -> str:
+    return row.digest
+
+
+def _joined(digests: Sequence[str]) -> str:
+    """One digest of several, of one itself."""
+    return digests[0] if len(digests) == 1 else content_digest(list(digests))
 
 
 def content_digest(content: Any) -> str:

@@ -142,7 +142,9 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
         if record:
             if first:
                 complete(run, identity, record)
-                progress(f"{run}: complete already, trained 0 epochs")
+                progress(
+                    f"{run}: complete already, trained 0 epochs; its name says its content: to train again, delete it"
+                )
             return record if first else {}
         counts = ", ".join(f"{number} {name}" for name, number in samples.counts.items())
         say_first(f"{run}: {head} on {len(samples.classes)} classes; samples: {counts}")

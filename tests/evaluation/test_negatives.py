@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.evaluation.negatives import TABLE
+from pipeline.datasets.manifest import read_manifest, write_manifest
+from pipeline.evaluation.negatives import ORIGIN, TABLE
 from pipeline.training.dataset import DataError
 from tests.evaluation.pictures import ADJECTIVES, CLASSES, PLACES, THINGS, make, towards, word, write_store
 
@@ -60,7 +61,8 @@ def test_the_files_say_what_the_table_says_even_of_words_that_look_like_nothing(
     assert {"null", "nan"} & set(read["word"])
     for role in ("object", "background", "ambiguous"):
         assert (run / f"{role}.txt").read_text().splitlines() == table[table["role"] == role]["word"].tolist()
-    assert sorted(path.name for path in run.iterdir()) == ["ambiguous.txt", "background.txt", TABLE, "object.txt"]
+    texts = ["ambiguous.txt", "background.txt", "object.txt"]
+    assert sorted(path.name for path in run.iterdir()) == sorted([*texts, TABLE, ORIGIN])
 
 
 def test_a_role_without_a_word_is_an_empty_file_and_no_old_one_stays(world, tmp_path):
@@ -81,6 +83,18 @@ def test_settings_that_keep_no_word_or_that_do_not_fit_are_refused_by_their_plac
     with pytest.raises(DataError, match=r"heads\.negalign\.words: mode 'percentile' with 60"):
         world.changed(words__roles__value=60.0).mined(tmp_path)
     assert not list(tmp_path.iterdir()), "nothing half done"
+
+
+def test_words_that_were_mined_from_other_lists_are_refused_and_a_table_that_a_person_brought_is_not(tmp_path):
+    world, run = make(tmp_path / "world"), tmp_path / "run"
+    world.mined(run)
+    world.evaluated(run, mined=False)
+    path = world.root / "words" / "manifest.parquet"
+    write_manifest(read_manifest(path).iloc[:-1], path)
+    with pytest.raises(DataError, match=r"mined from other words than the manifest of words has now.*mine negalign"):
+        world.evaluated(run, mined=False)
+    (run / ORIGIN).unlink()
+    world.evaluated(run, mined=False)
 
 
 def test_a_class_without_an_embedding_is_an_error_that_says_why(world, tmp_path):

@@ -89,6 +89,23 @@ def test_the_pointing_game_is_a_literal_count_over_the_masks_that_are_there(worl
     assert told == pytest.approx({name: 100 * np.mean(of) for name, of in wanted.items()} | {"pictures": 8})
 
 
+def test_masks_that_were_replaced_since_their_store_was_made_are_refused_by_name(world, tmp_path, monkeypatch):
+    masked = with_masks(world, tmp_path / "masks", {f"test-{i}": np.ones(9) for i in range(10)})
+    masked.mined(tmp_path / "run")
+    read = ood.read_manifest
+
+    def replaced(path):
+        table = read(path)
+        table.loc[table["sample"] == "test-7", "digest"] = "another"
+        return table
+
+    monkeypatch.setattr(
+        ood, "read_manifest", lambda path: replaced(path) if path.parent.name == "birds" else read(path)
+    )
+    with pytest.raises(DataError, match=r"the masks store \(masks-keymasks\) is stale: sample test-7 was made from an"):
+        masked.evaluated(tmp_path / "run", mined=False)
+
+
 def test_without_masks_there_is_no_pointing_game(base):
     assert base[1]["pointing_game"] is None
 

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import Params, feature_dir, parse_params
+from pipeline.config import NpyFeature, Params, feature_dir, parse_params
 from pipeline.datasets import build_manifest, read_manifest, write_manifest
 from pipeline.extraction import extract
+from pipeline.plan import imported_stores
 from pipeline.store import ShardWriter
 
 ROOT = Path(__file__).parents[2]
@@ -59,7 +60,9 @@ def with_workers(params: Params, workers: int) -> Params:
 def make_manifest(params: Params, features: Path) -> None:
     path = features / "small" / "manifest.parquet"
     previous = read_manifest(path) if path.exists() else None
-    write_manifest(build_manifest(params.datasets["small"], previous)[0], path)
+    imported = [name for name, feature in params.features.items() if isinstance(feature, NpyFeature)]
+    stores = imported_stores(params, imported)
+    write_manifest(build_manifest(params.datasets["small"], previous, imported=stores)[0], path)
 
 
 def run(params: Params, features: Path, lines: list[str] | None = None, names: str | list[str] = "dino") -> dict:

@@ -55,7 +55,10 @@ def test_a_second_extraction_computes_nothing(finished):
     params, features, manifest = finished
     lines: list[str] = []
     assert run(params, features, lines) == manifest
-    assert "computed 0 of 36" in lines[-1]
+    assert "computed 0 of 36" in lines[-2]
+    assert "complete already" in lines[-1] and lines[-1].endswith("shard-000.*"), (
+        "what is forced says how to do it again"
+    )
 
 
 def test_decode_workers_change_no_byte(finished, tmp_path):

@@ -1,6 +1,7 @@
 """What may be learned from: joining, refusing, carving."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pipeline.datasets import map_digest_of
@@ -98,6 +99,33 @@ def test_a_store_of_maps_is_compared_by_video_and_map(tmp_path):
     assert found(replaced, {"motion": motion}).digests == dict(zip(table["sample"], table["digest"], strict=True))
     with pytest.raises(DataError, match=r"the maps store \(maps-keymaps\) is stale: sample train-rising-1 was"):
         found(replaced)
+
+
+def test_a_store_of_imported_features_is_compared_by_their_files_and_what_is_learned_from_follows_them(tmp_path):
+    table = frame({"train": 4})
+    files = {sample: digest(f"the array of {sample}") for sample in table["sample"]}
+
+    def known(store: str, **replaced: str):
+        records = [{"feature": store, "digest": (files | replaced)[s], "bytes": 1, "mtime_ns": 1} for s in files]
+        return table.assign(imported=pd.Series([[record] for record in records], dtype=object))
+
+    provenance = {"key": "keynpy", "feature": "i3d", "config": {"backbone": "npy"}}
+    with ShardWriter(tmp_path / "i3d-keynpy/shard-000", list(files.items()), {"x": ((1,), "float16")}, provenance) as w:
+        for sample in files:
+            w.put(sample, {"x": np.zeros(1)}, {})
+        w.finish()
+    stores = {"frames": FeatureStore(tmp_path / "i3d-keynpy")}
+
+    def found(table):
+        return usable(table, stores, ("train",), table["label"].notna()).digests
+
+    assert found(known("i3d-keynpy")) == files
+    with pytest.raises(
+        DataError, match=r"frames store \(i3d-keynpy\) is stale: sample train-rising-1 was made from an"
+    ):
+        found(known("i3d-keynpy", **{"train-rising-1": digest("another array")}))
+    with pytest.raises(DataError, match=r"frames store \(i3d-keynpy\) is stale.*snakemake"):
+        found(known("of-another"))
 
 
 def test_a_sample_that_the_store_has_not_seen_is_refused_by_name(tmp_path):

@@ -3,12 +3,15 @@
 import glob
 import os
 import shlex
+import sys
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
+from snakemake.settings.types import RerunTrigger
 
 from pipeline import plan
 from pipeline.config import ENDINGS, ParamsError, parse_params
+from pipeline.replaced import STAMPS
 from pipeline.unlock import unlock_after_a_kill
 
 if workflow.is_main_process:
@@ -96,6 +99,46 @@ def as_found(path):
     return path
 
 
+def see_every_edit():
+    """Adds the triggers that numbers rest on to those of a command line or profile that leaves some of them out.
+
+    Called where the first manifest is asked for: of every plan, before it is decided what runs; when rules are read the
+    settings are not known yet.
+    """
+    chosen = set(workflow.dag_settings.rerun_triggers)
+    unseen = {RerunTrigger.MTIME, RerunTrigger.PARAMS, RerunTrigger.INPUT} - chosen
+    if unseen:
+        workflow.dag_settings.rerun_triggers = frozenset(chosen | unseen)
+        names = ", ".join(sorted(trigger.item_to_choice() for trigger in unseen))
+        print(
+            f"rerun-triggers: {names} added; without them an edit would leave old numbers",
+            file=sys.stderr,
+        )
+
+
+def standing(dataset):
+    """How a data set's manifest stands to its files."""
+    see_every_edit()
+    executes = workflow.executor_plugin is not None and not workflow.dryrun
+    return PLAN.standing(dataset, executes)
+
+
+def manifest_of(dataset):
+    """The manifest table of a data set as an input; where it was pulled, its time says nothing."""
+    path = f"features/{dataset}/manifest.parquet"
+    if not workflow.is_main_process:
+        return path
+    found = standing(dataset)
+    return as_found(path) if found.pulled and not found.stale else path
+
+
+def stamp(wildcards):
+    """What is newer than a manifest where a file that it was made from was replaced; a job finds it as it is."""
+    if workflow.is_main_process:
+        return str(standing(wildcards.dataset).stamp)
+    return str(STAMPS / wildcards.dataset)
+
+
 def edited_params(wildcards):
     """The params; their time matters where they ask for another rendering than was pulled: nothing else would tell."""
     stale = PLAN.rendered_otherwise(wildcards.dataset)
@@ -131,11 +174,21 @@ def annotations(wildcards):
     ]
 
 
-def listing(wildcards):
-    """Stands for the samples of a data set that is declared by its files alone: a folder of pictures."""
-    if PLAN.rendered_with(wildcards.dataset):
-        return ""
-    return PLAN.listing(wildcards.dataset)
+def manifest_part(wildcards):
+    """The part of params that a manifest is made from, quoted for the shell."""
+    imported = PLAN.imported(wildcards.dataset)
+    return shlex.quote(PLAN.part(dataset=wildcards.dataset, features=imported))
+
+
+def afresh(wildcards, output):
+    """A forced manifest trusts no size and no time. With the output, so that Snakemake does not remember it."""
+    settings = workflow.dag_settings
+    forced = settings.forceall or "manifest" in settings.forcerun
+    return "--afresh" if forced or output.table in settings.forcerun else ""
+
+
+def imported(wildcards):
+    return " ".join(PLAN.imported(wildcards.dataset))
 
 
 def look_at(dataset):
@@ -164,7 +217,9 @@ def every_shard(wildcards):
 
 def feature_reads(wildcards):
     """The shard manifests of the features that a feature is made from."""
-    return PLAN.read_by(wildcards.dataset, wildcards.feature, int(wildcards.shard))
+    return as_made(
+        PLAN.read_by(wildcards.dataset, wildcards.feature, int(wildcards.shard))
+    )
 
 
 def feature_gpus(wildcards):
@@ -262,8 +317,7 @@ def derived():
 
 def run_manifest(wildcards):
     """The manifest table of the data set that a run reads."""
-    dataset = PLAN.runs[wildcards.head, wildcards.key].dataset
-    return as_found(f"features/{dataset}/manifest.parquet")
+    return manifest_of(PLAN.runs[wildcards.head, wildcards.key].dataset)
 
 
 def every_manifest(wildcards):
@@ -281,7 +335,7 @@ def inputs_of(*runs):
 def manifests_of(reads):
     """The manifest tables of the data sets of what is read."""
     return [
-        as_found(f"features/{dataset}/manifest.parquet")
+        manifest_of(dataset)
         for dataset in dict.fromkeys(dataset for dataset, _ in reads)
     ]
 
@@ -290,7 +344,18 @@ def shards_of(reads):
     """The shard manifests of what is read."""
     for dataset in dict.fromkeys(dataset for dataset, _ in reads):
         look_at(dataset)
-    return PLAN.shard_manifests(reads)
+    return as_made(PLAN.shard_manifests(reads))
+
+
+def as_made(shards):
+    """Shard manifests as inputs: when they were made says nothing, unless they will be made anew, of other samples.
+
+    Snakemake does not ask a job for reasons of its own once it waits for one that runs; were all of them ancient, it
+    would be left out of that call.
+    """
+    if not workflow.is_main_process:
+        return shards
+    return [path if PLAN.misfits(path) else ancient(path) for path in shards]
 
 
 def text_inputs(wildcards):
@@ -333,9 +398,45 @@ def looking_at_videos(wildcards):
     return f"--params {part('head', 'key', 'evaluation')(wildcards)}"
 
 
-def shard_digest(wildcards, input):
-    """Changes when a sample of the shard is added, removed or replaced; unknown until the manifest is there."""
-    return PLAN.shard_digest(input.manifest, int(wildcards.shard))
+def shard_source(*features):
+    """A function of the manifest that a shard of features is made from: those named, or the wildcard's.
+
+    Its time says nothing, its samples' digests do (`shard_digest`). Only where it is out of date is it awaited, and the
+    shard looked at again; and where it is not known what a shard was made with, its own digests are asked.
+    """
+
+    def manifest(wildcards):
+        dataset, shard = wildcards.dataset, int(wildcards.shard)
+        path = f"features/{dataset}/manifest.parquet"
+        if not workflow.is_main_process:
+            return path
+        if standing(dataset).stale:
+            checkpoints.manifest.get(dataset=dataset)
+        made = [
+            PLAN.shard_path(dataset, feature, shard)
+            for feature in features or [wildcards.feature]
+        ]
+        forgotten = [of for of in made if not workflow.persistence.metadata(IOFile(of))]
+        return path if any(map(PLAN.misfits, forgotten)) else ancient(path)
+
+    return manifest
+
+
+def shard_digest(*features):
+    """A function that changes when a sample of a shard of features is added, removed or replaced.
+
+    Unknown until the manifest is there. It takes wildcards alone: what also takes the input Snakemake calls derived
+    from it, and never compares.
+    """
+
+    def digest(wildcards):
+        path = f"features/{wildcards.dataset}/manifest.parquet"
+        return [
+            PLAN.shard_digest(path, feature, int(wildcards.shard))
+            for feature in features or [wildcards.feature]
+        ]
+
+    return digest
 
 
 def result_file(wildcards):

@@ -25,6 +25,7 @@ checkpoint toyworld:
 checkpoint manifest:
     input:
         annotations,
+        stamp=stamp,
     output:
         table=update("features/{dataset}/manifest.parquet"),
         quality="features/{dataset}/quality.json",
@@ -41,10 +42,11 @@ checkpoint manifest:
         "../../environment.yml"
     threads: 2
     params:
-        part=part("dataset"),
-        listing=listing,
+        part=manifest_part,
+        imported=imported,
+        afresh=afresh,
     shell:
-        "python -m pipeline manifest {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"
+        "python -m pipeline manifest {wildcards.dataset} {params.imported} {params.afresh} --params {params.part} 2>&1 | tee {log}"
 
 
 rule pretrain_mini:

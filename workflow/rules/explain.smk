@@ -5,7 +5,7 @@ rule explain:
     input:
         result=result_file,
         manifests=of_result(every_manifest),
-        shards=ancient(of_result(run_shards)),
+        shards=of_result(run_shards),
         code=EXPLANATION_CODE,
     output:
         **explained(),

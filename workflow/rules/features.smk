@@ -4,8 +4,8 @@ It is updated, never removed first: another Snakemake may be reading the store."
 
 rule extract:
     input:
-        manifest=ancient("features/{dataset}/manifest.parquet"),
-        reads=ancient(feature_reads),
+        manifest=shard_source(),
+        reads=feature_reads,
     output:
         update("features/{dataset}/{feature}-{key}/shard-{shard}.json"),
     log:
@@ -21,7 +21,7 @@ rule extract:
         gpu=feature_gpus,
     params:
         part=part("dataset", "feature"),
-        samples=shard_digest,
+        samples=shard_digest(),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline extract {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
@@ -34,7 +34,7 @@ for group in PLAN.params.fused:
         name:
             f"extract_{'_and_'.join(group)}"
         input:
-            manifest=ancient("features/{dataset}/manifest.parquet"),
+            manifest=shard_source(*group),
         output:
             [
                 update(PLAN.shard_path("{dataset}", feature, "{shard}"))
@@ -51,7 +51,7 @@ for group in PLAN.params.fused:
             gpu=PLAN.extraction_gpus(*group),
         params:
             part=part("dataset", features=group),
-            samples=shard_digest,
+            samples=shard_digest(*group),
             features=" ".join(group),
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
@@ -61,8 +61,8 @@ for group in PLAN.params.fused:
 
 rule derive:
     input:
-        manifest=ancient("features/{dataset}/manifest.parquet"),
-        reads=ancient(feature_reads),
+        manifest=shard_source(),
+        reads=feature_reads,
     output:
         update("features/{dataset}/{feature}-{key}/shard-{shard}.json"),
     log:
@@ -78,7 +78,7 @@ rule derive:
         gpu=feature_gpus,
     params:
         part=part("dataset", "feature"),
-        samples=shard_digest,
+        samples=shard_digest(),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline derive {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"

@@ -5,7 +5,7 @@ Below it each evaluation has one: a training serves many."""
 rule train:
     input:
         manifest=run_manifest,
-        shards=ancient(run_shards),
+        shards=run_shards,
     output:
         "runs/{head}/{key}/run.json",
     log:
@@ -31,7 +31,7 @@ rule evaluate:
     input:
         run="runs/{head}/{key}/run.json",
         manifest=run_manifest,
-        shards=ancient(run_shards),
+        shards=run_shards,
         code=EVALUATION_CODE,
     output:
         "runs/{head}/{key}/{evaluation}/result.json",
@@ -56,7 +56,7 @@ rule evaluate:
 rule mine:
     input:
         manifests=text_manifests,
-        shards=ancient(text_shards),
+        shards=text_shards,
         code=EVALUATION_CODE,
     output:
         table="runs/{head}/{key}/negatives.csv",
@@ -83,7 +83,7 @@ use rule evaluate as score with:
     input:
         words="runs/{head}/{key}/negatives.csv",
         manifests=every_manifest,
-        shards=ancient(run_shards),
+        shards=run_shards,
         code=EVALUATION_CODE,
     wildcard_constraints:
         head=heads_of("ood"),
@@ -98,7 +98,7 @@ for name, runs in PLAN.swept.items():
             f"sweep_{name}"
         input:
             manifests=of_sweep(manifests_of, name),
-            shards=ancient(of_sweep(shards_of, name)),
+            shards=of_sweep(shards_of, name),
             code=EVALUATION_CODE,
         output:
             [run.result for run in runs],

@@ -72,7 +72,7 @@ rule overlays:
     input:
         result=result_file,
         manifests=of_result(every_manifest),
-        shards=ancient(of_result(run_shards)),
+        shards=of_result(run_shards),
         code=[*REPORT_CODE, *PREDICTION_CODE],
     output:
         report(
