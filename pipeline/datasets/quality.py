@@ -58,7 +58,7 @@ def _of_videos(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) 
         "duration": _spread(ok["duration"]) | {"hours": round(float(ok["duration"].sum()) / 3600, 3)},
         "fps": _spread(ok["fps"]),
         "frames": _spread(ok["frames"]),
-        "decord_exact": int(ok["decord_exact"].sum()),
+        "decord_exact": int((ok["decord_doubt"] == "").sum()),
     }
 
 
