@@ -49,8 +49,9 @@ def at_tick(ticks: int, time_base: Fraction) -> int:
 def constant_rate(ticks: Sequence[int], time_base: Fraction, said: Iterable[Fraction | None]) -> Fraction | None:
     """The rate on whose grid all frames lie; None of a variable rate.
 
-    Tried are the rates that the container says, and the round ones (n, or n * 1000 / 1001) next to the mean: none is
-    believed before each frame lies within a tick of its place, or, where a tick is longer than 1/8 of a frame, at it.
+    Tried are the rates that the container says, and those next to the mean that are round (n, or n * 1000 / 1001);
+    round ones first, since FLV says 989/33 of 30000/1001. None is believed before each frame lies within a tick of its
+    place, or, where a tick is longer than 1/8 of a frame, at it.
 
     Args:
         ticks: of each frame, ascending.
@@ -63,12 +64,12 @@ def constant_rate(ticks: Sequence[int], time_base: Fraction, said: Iterable[Frac
     True
     """
     candidates = [rate for rate in said if rate]
+    odd = [rate for rate in candidates if rate.denominator not in (1, 1001)]
+    candidates = [rate for rate in candidates if rate not in odd]
     if len(ticks) > 1 and ticks[-1] > ticks[0]:
         mean = float((len(ticks) - 1) / ((ticks[-1] - ticks[0]) * time_base))
         candidates += [Fraction(round(mean)), Fraction(round(mean * 1.001) * 1000, 1001)]
-    for rate in candidates:
-        if not rate:
-            continue
+    for rate in (*filter(None, candidates), *odd):
         # In units of 1 / (denominators) of a tick, so that all are integers.
         step, tick = (rate * time_base).denominator, (rate * time_base).numerator
         off = [tick * own - step * number for number, own in enumerate(ticks)]
