@@ -15,7 +15,7 @@ from zlib import crc32
 import av
 import numpy as np
 
-# Codecs whose key frames take nothing over from before: measured, all of them, by tests/video/test_seeking.py.
+# Codecs whose key frames take nothing over from before: measured, all of them, by tests/video/test_same_frames.py.
 CLOSED = frozenset(
     {"vp8", "vp9", "av1", "mpeg4", "mpeg1video", "mpeg2video", "mjpeg", "flv1", "wmv1", "wmv2", "msmpeg4v3"}
 )

@@ -57,7 +57,7 @@ class _Survey:
     damage: str | None = None
     landings: list[Landing] = field(default_factory=list)
     open_groups: bool = False  # there are key packets that decoding may not begin at
-    unshown: int = 0  # chunks without a frame
+    unshown: int | None = None  # of AVI, chunks that gave no frame
     # Of what decord may read: crc32 of the RGB of each landing, the frame after it, the one before it, and the last.
     pixels: dict[int, int] = field(default_factory=dict)
 
@@ -90,7 +90,8 @@ def probe(path: Path) -> VideoFacts:
         codec, pixels = stream.codec.canonical_name, stream.codec_context.pix_fmt
 
     # Packets first: a file that was cut also fails to decode its last picture, and `short` says more.
-    for times, what in ((survey.packet_times, "packets"), (frame_times, "decodable frames")):
+    decoded = frame_times if survey.unshown is None else survey.packet_times  # AVI's empty chunks are no missing frames
+    for times, what in ((survey.packet_times, "packets"), (decoded, "decodable frames")):
         missing = _missing(sorted(times), start, stated, rate)
         if missing:
             raise VideoError(path, "short", f"{missing} ({len(times)} {what}); fetch the file again")
@@ -190,7 +191,7 @@ def _survey(path: Path, container: InputContainer, stream: VideoStream) -> _Surv
             found.edit_list |= packet.is_discard
             clock.saw(packet)
             if packet.size and packet.pts is not None and not packet.is_discard:
-                found.packet_times.append(float(packet.pts * packet.time_base))
+                found.packet_times += [float(tick * packet.time_base) for tick in clock.covered(packet)]
             if packet.size and packet.is_keyframe:
                 if is_closed(codec, packet, header):
                     closed.add(packet.pts)

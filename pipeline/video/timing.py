@@ -51,7 +51,7 @@ def constant_rate(ticks: Sequence[int], time_base: Fraction, said: Iterable[Frac
 
     Tried are the rates that the container says, and those next to the mean that are round (n, or n * 1000 / 1001);
     round ones first, since FLV says 989/33 of 30000/1001. None is believed before each frame lies within a tick of its
-    place, or, where a tick is longer than 1/8 of a frame, at it.
+    place, or, where a tick is longer than 1/8 of a frame, at it; the mean itself before all are at their places.
 
     Args:
         ticks: of each frame, ascending.
@@ -63,19 +63,23 @@ def constant_rate(ticks: Sequence[int], time_base: Fraction, said: Iterable[Frac
     >>> constant_rate([0, 33, 67, 167], Fraction(1, 1000), [Fraction(30)]) is None
     True
     """
-    candidates = [rate for rate in said if rate]
-    odd = [rate for rate in candidates if rate.denominator not in (1, 1001)]
-    candidates = [rate for rate in candidates if rate not in odd]
+    given = [rate for rate in said if rate]
+    tried = [rate for rate in given if rate.denominator in (1, 1001)]
+    mean = None
     if len(ticks) > 1 and ticks[-1] > ticks[0]:
-        mean = float((len(ticks) - 1) / ((ticks[-1] - ticks[0]) * time_base))
-        candidates += [Fraction(round(mean)), Fraction(round(mean * 1.001) * 1000, 1001)]
-    for rate in (*filter(None, candidates), *odd):
-        # In units of 1 / (denominators) of a tick, so that all are integers.
-        step, tick = (rate * time_base).denominator, (rate * time_base).numerator
-        off = [tick * own - step * number for number, own in enumerate(ticks)]
-        if max(off) - min(off) <= (0 if rate * time_base * FINE > 1 else tick):
+        mean = (len(ticks) - 1) / ((ticks[-1] - ticks[0]) * time_base)
+        tried += [Fraction(round(mean)), Fraction(round(mean * 1001 / 1000) * 1000, 1001)]
+    for rate in filter(None, (*tried, *given)):
+        if _spread(ticks, rate * time_base) <= (0 if rate * time_base * FINE > 1 else 1):
             return rate
-    return None
+    return mean if mean and not _spread(ticks, mean * time_base) else None
+
+
+def _spread(ticks: Sequence[int], rate: Fraction) -> Fraction:
+    """How far apart, in ticks, frames lie from their places on the grid of so many frames a tick."""
+    # In integers: ticks times the numerator.
+    off = [rate.numerator * own - rate.denominator * number for number, own in enumerate(ticks)]
+    return Fraction(max(off) - min(off), rate.numerator)
 
 
 class Clock:
@@ -83,11 +87,15 @@ class Clock:
 
     AVI holds no presentation times: its ticks are the numbers of its chunks, empty ones included, which show the
     picture before them on. The i-th frame to be shown is shown from the i-th chunk that is not empty.
+
+    Of Matroska libavformat reads no time below zero: it gives none, or a guess.
     """
 
     def __init__(self, container: InputContainer, stream: VideoStream) -> None:
         self._counts = container.format.name == "avi" and bool(stream.average_rate)
+        self._from_zero = "matroska" in container.format.name
         self._chunks: deque[int] = deque()
+        self._next = 0
 
     def saw(self, packet: av.Packet) -> None:
         """Notes a packet that goes to the decoder."""
@@ -96,14 +104,21 @@ class Clock:
 
     def tick(self, frame: av.VideoFrame) -> int | None:
         """When a frame is shown; None where the file does not say."""
+        if self._counts:
+            return self._chunks.popleft() if self._chunks else None
+        return None if self._from_zero and frame.pts is not None and frame.pts < 0 else frame.pts
+
+    def covered(self, packet: av.Packet) -> Iterable[int]:
+        """The ticks for which a packet says what is shown: in AVI those of the empty chunks before it too."""
         if not self._counts:
-            return frame.pts
-        return self._chunks.popleft() if self._chunks else None
+            return (packet.pts,)
+        first, self._next = min(self._next, packet.dts), packet.dts + 1
+        return range(first, packet.dts + 1)
 
     @property
-    def unshown(self) -> int:
-        """Chunks that no frame came of so far."""
-        return len(self._chunks)
+    def unshown(self) -> int | None:
+        """Of AVI, how many chunks no frame came of so far."""
+        return len(self._chunks) if self._counts else None
 
     def reset(self) -> None:
         """Forgets the packets before a seek."""
