@@ -58,7 +58,9 @@ def doubt(
             return "its index has other frames or times"
         for place in range(len(landings) - 1, -1, -1):
             start = landings[place].frame
-            for number in (min(start + 1, last), start, *([ends[place]] if place in tried else [])):
+            # Backwards at the first landing, where decord stands when it is the only one: so that it seeks.
+            pair = (start, min(start + 1, last)) if place else (min(1, last), 0)
+            for number in (*pair, *([ends[place]] if place in tried else [])):
                 if crc32(np.ascontiguousarray(reader[number].asnumpy())) != pixels.get(number):
                     return f"it gives another picture than frame {number}"
     except (decord.DECORDError, RuntimeError):
