@@ -1,8 +1,7 @@
 """Decoding: decord and PyAV on VP9 and H.264 of 240p, plain calls against read_frames, 16 frames and all of them.
 
-Then a few frames of a long H.264 film (`--minutes`, of 320 x 240, 30 a second, a key frame every 250): read_frames, which
-leaps to key frames, against the pass from the start and decord; and what the probe, once a file, costs beside one plain
-pass over its frames.
+Then a few frames of a long H.264 film (`--minutes`, of 320 x 240, 30 a second, a key frame every 250): read_frames,
+which leaps to key frames, against the pass from the start and decord.
 
 Each case gives the same RGB frames of the same file, opened anew each time, on one thread: as an extraction's worker
 does. Ratios are to PyAV in one pass with one converter (`pyav`); those of processor time bear a busy machine better,
@@ -167,7 +166,7 @@ def run(rounds: int, minutes: int) -> dict[str, Any]:
             encode(clips[codec], encoder, options)
         clips |= {name: CLIPS / name for name in SHARED if (CLIPS / name).exists()}
         for name, path in clips.items():
-            facts = probe(path)
+            facts = probe(path, decord=True)
             result[name] = {
                 "kilobytes": path.stat().st_size / 1000,
                 "frames_16": compare(path, facts, 16, rounds),
@@ -176,8 +175,9 @@ def run(rounds: int, minutes: int) -> dict[str, Any]:
         long = Path(folder) / "long.mp4"
         encode_long(long, minutes)
         started = time.process_time()
-        facts = probe(long)
+        probe(long)
         probed = time.process_time() - started
+        facts = probe(long, decord=True)
         film = {f"{n} frames": compare_long(long, facts, n, min(rounds, 3)) for n in (8, 64)}
     table(
         f"{minutes} minutes, {facts.frames} frames (probe: {probed:.1f} s of processor time): ratios to read_frames",

@@ -33,7 +33,7 @@ FACTS = {
     "video_streams": pa.int64(),
     "grid": pa.string(),  # frames a second, as a fraction; empty of a variable rate
     "key_frames": pa.string(),  # frame:tick:crc32 of where decoding may begin, about 20 bytes a key frame
-    "decord_doubt": pa.string(),  # why decord is not to be believed; empty where it is proved
+    "decord_doubt": pa.string(),  # why decord cannot be believed, or that it was not tried
 }
 # The runs of a sample's frame labels; null of the layouts whose frames have none, and of a sample without labels.
 SEGMENTS = pa.list_(pa.field("element", pa.struct({"label": pa.string(), "frames": pa.int32()})))

@@ -7,6 +7,9 @@ from typing import Literal
 
 Reason = Literal["missing", "empty", "unreadable", "no_video", "short", "decode_error", "unproved"]
 
+# Of a file that decord may be able to read: whether it does costs more than the manifest would pay for each.
+UNTRIED = "not tried"
+
 PICTURES = ("jpeg", "png", "webp", "bmp", "gif", "tiff")
 
 
@@ -39,7 +42,8 @@ class VideoFacts:
         grid: the constant rate on whose grid all frames lie, as a fraction such as "30000/1001"; "" where they are
             shown for unequal times, and for a picture. See `pipeline.video.timing`.
         key_frames: where decoding may begin, as `pipeline.video.landings` writes it; "" for a picture.
-        decord_doubt: why decord is not to be believed on this file; "" where its frames are proved to be the same.
+        decord_doubt: why decord is not to be believed on this file; `UNTRIED` where only a trial can tell; "" where its
+            frames are proved to be the same (`probe(path, decord=True)`).
     """
 
     duration: float
@@ -54,7 +58,7 @@ class VideoFacts:
     video_streams: int = 1
     grid: str = ""
     key_frames: str = ""
-    decord_doubt: str = "not tried"
+    decord_doubt: str = UNTRIED
 
     @property
     def decord_exact(self) -> bool:

@@ -27,7 +27,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.video import by_decord
-from pipeline.video.facts import VideoError, VideoFacts, must_hold_bytes
+from pipeline.video.facts import UNTRIED, VideoError, VideoFacts, must_hold_bytes
 from pipeline.video.landings import Landing, fingerprint, loaded
 from pipeline.video.pictures import read_picture
 from pipeline.video.probing import opened, probe
@@ -52,8 +52,8 @@ def read_frames(
     Args:
         path: the video or picture.
         times: seconds from the start of the first frame, in any order, repeats allowed.
-        decoder: "auto" or "pyav" (the same frames at the same price), or "decord", which fails where it is not proved
-            (`facts.decord_doubt`).
+        decoder: "auto" or "pyav" (the same frames at the same price), or "decord", which fails where it is not proved:
+            by `facts.decord_doubt`, or by a trial that costs more than the reading.
         facts: what `probe(path)` said of these very bytes; without them the file is probed first, which costs a decode.
             A file that was cut since gives an error where its end is reached, not a repeated last frame.
 
@@ -102,9 +102,11 @@ def iterate_frames(
     if facts.still:
         yield from _of_picture(path, wanted, facts, piece)
     elif decoder == "decord":
-        if not facts.decord_exact:
-            said = f"decord is not proved to give its frames ({facts.decord_doubt}); use decoder: auto"
-            raise VideoError(path, "unproved", said)
+        doubt = facts.decord_doubt
+        if doubt == UNTRIED:
+            doubt = probe(path, decord=True).decord_doubt
+        if doubt:
+            raise VideoError(path, "unproved", f"decord is not proved to give its frames ({doubt}); use decoder: auto")
         yield from by_decord.iterate(path, frames_at(frame_starts(path, facts), wanted), facts.frames, piece)
     else:
         yield from _with_pyav(path, wanted, facts, piece)

@@ -138,7 +138,7 @@ def test_pieces_take_one_pass_over_the_video_and_the_memory_of_one(tmp_path, dec
     from pipeline.video import frames as module
 
     clip = encode(tmp_path / "long.mp4", n=200)
-    facts, opened, made_room = probe(clip), [], []
+    facts, opened, made_room = probe(clip, decord=True), [], []
     for target, name in ((by_decord.decord, "VideoReader"), (module, "opened")):
         call = getattr(target, name)
         monkeypatch.setattr(target, name, lambda *a, call=call, **k: opened.append(1) or call(*a, **k))

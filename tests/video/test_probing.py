@@ -26,7 +26,7 @@ from tests.video.conftest import DAMAGED, WHOLE
     ],
 )
 def test_facts_are_those_of_the_frames_shown(made, name, codec, frames, duration, decord_exact):
-    facts = probe(made / name)
+    facts = probe(made / name, decord=True)
     assert (facts.codec, facts.frames, facts.decord_exact) == (codec, frames, decord_exact)
     assert facts.duration == pytest.approx(duration, abs=0.002) and facts.fps == pytest.approx(12, rel=0.01)
     assert (facts.width, facts.height, facts.rotation) == (128, 96, 0)

@@ -68,7 +68,7 @@ def films(tmp_path_factory):
 @pytest.mark.parametrize(("container", "kind"), QUICK)
 def test_frames_are_the_same_whatever_container_groups_times_and_decoder(films, container, kind, monkeypatch):
     path = films(container, kind)
-    facts = probe(path)
+    facts = probe(path, decord=True)
     assert facts.frames == 50 and facts.grid == "25"
     found = outcomes(path, facts, (np.arange(50) + 0.5) / 25, monkeypatch)
     proved = "right" if facts.decord_exact else "unproved"
@@ -86,7 +86,9 @@ def test_frames_are_the_same_whatever_container_groups_times_and_decoder(films, 
     ],
 )
 def test_decord_is_not_believed_where_it_gives_other_frames(films, container, kind, doubt):
-    assert doubt in probe(films(container, kind)).decord_doubt
+    assert doubt in probe(films(container, kind), decord=True).decord_doubt
+    with pytest.raises(VideoError, match=f"unproved: .*{doubt}"):
+        read_frames(films(container, kind), [0.5], "decord")
 
 
 @pytest.mark.parametrize("kind", ["open", "refresh"])
@@ -95,7 +97,7 @@ def test_the_pictures_alone_would_show_what_the_kinds_of_key_frames_say(films, k
     from pipeline.video import probing
 
     monkeypatch.setattr(probing, "is_closed", lambda codec, packet, header: True)
-    assert "another picture" in probe(films("mp4", kind)).decord_doubt
+    assert "another picture" in probe(films("mp4", kind), decord=True).decord_doubt
 
 
 @pytest.mark.parametrize("second", ["mp4", "mkv"])
@@ -110,7 +112,7 @@ def test_of_two_video_streams_one_is_read_and_decord_is_not_asked(tmp_path, seco
 @pytest.mark.parametrize(("container", "kind"), [("mp4", "closed"), ("webm", "vp9"), ("ts", "closed"), ("mkv", "open")])
 def test_unequal_times_are_kept_by_every_decoder(tmp_path, container, kind, monkeypatch):
     path = write_film(tmp_path / f"a.{container}", kind, starts=UNEQUAL)
-    facts, starts = probe(path), np.subtract(UNEQUAL, UNEQUAL[0]) / 1000
+    facts, starts = probe(path, decord=True), np.subtract(UNEQUAL, UNEQUAL[0]) / 1000
     assert facts.grid == "" and facts.frames == 50
     found = outcomes(path, facts, starts + 0.015, monkeypatch)
     assert found == outcomes(path, facts, starts, monkeypatch)  # a frame begins at its own time
@@ -209,7 +211,7 @@ def test_no_film_of_a_sweep_gives_a_wrong_frame(tmp_path, monkeypatch, capsys):
             path = write_film(tmp_path / f"{kind}-{variant}.{container}", kind, **options)
             files += 1
             try:
-                facts = probe(path)
+                facts = probe(path, decord=True)
             except VideoError as error:
                 tally[f"probe: {error.reason}"] += 1
                 doubts[f"{path.name}: {error.detail}"] += 1
