@@ -1,5 +1,8 @@
 """Decoding: decord and PyAV on VP9 and H.264 of 240p, plain calls against read_frames, 16 frames and all of them.
 
+Then a few frames of a long H.264 film (`--minutes`, of 320 x 240, 30 a second, a key frame every 250): read_frames,
+which leaps to key frames, against the pass from the start and decord.
+
 Each case gives the same RGB frames of the same file, opened anew each time, on one thread: as an extraction's worker
 does. Ratios are to PyAV in one pass with one converter (`pyav`); those of processor time bear a busy machine better,
 and are what matters where decode workers fill all cores. Clips: encoded here, and the shared ones where they are.
@@ -8,6 +11,7 @@ and are what matters where decode workers fill all cores. Clips: encoded here, a
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -93,12 +97,31 @@ def compare(path: Path, facts: VideoFacts, n: int, rounds: int) -> dict[str, Any
         "pyav": lambda: with_pyav(path, wanted),
         "pyav_default": lambda: with_pyav_default(path, wanted),
         "decord": lambda: with_decord(path, wanted),
-        "read_frames_pyav": lambda: read_frames(path, times, "pyav", facts),
+        "read_frames": lambda: read_frames(path, times, "auto", facts),
         "read_frames_decord": lambda: read_frames(path, times, "decord", facts),
     }
     first, *others = (case() for case in cases.values())
     assert all(np.array_equal(first, other) for other in others), f"the decoders disagree on {path.name}"
     cases["probe"] = lambda: probe(path)
+    return _timed(cases, rounds, "pyav")
+
+
+def compare_long(path: Path, facts: VideoFacts, n: int, rounds: int) -> dict[str, Any]:
+    """Wall and processor time of n frames of a long film. Asserts that all cases give the same frames."""
+    times, from_start = segment_centres(n, facts.duration), replace(facts, key_frames="")
+    wanted = [int(time * facts.fps + 1e-6) for time in times]
+    cases: dict[str, Callable[[], Any]] = {
+        "read_frames": lambda: read_frames(path, times, "auto", facts),
+        "read_frames_from_the_start": lambda: read_frames(path, times, "auto", from_start),
+        "decord": lambda: with_decord(path, wanted),
+        "read_frames_decord": lambda: read_frames(path, times, "decord", facts),
+    }
+    first, *others = (case() for case in cases.values())
+    assert all(np.array_equal(first, other) for other in others), f"the decoders disagree on {path.name}"
+    return _timed(cases, rounds, "read_frames")
+
+
+def _timed(cases: dict[str, Callable[[], Any]], rounds: int, base: str) -> dict[str, Any]:
     processor: dict[str, list[float]] = {name: [] for name in cases}
 
     def metered(name: str) -> None:
@@ -110,15 +133,32 @@ def compare(path: Path, facts: VideoFacts, n: int, rounds: int) -> dict[str, Any
     return {
         name: {
             "ms": 1000 * median(wall[name]),
-            "vs_pyav": ratio(wall[name], wall["pyav"]),
+            "ratio": ratio(wall[name], wall[base]),
             "cpu_ms": 1000 * median(processor[name]),
-            "cpu_vs_pyav": ratio(processor[name], processor["pyav"]),
+            "cpu_ratio": ratio(processor[name], processor[base]),
         }
         for name in cases
     }
 
 
-def run(rounds: int) -> dict[str, Any]:
+def encode_long(path: Path, minutes: int) -> None:
+    """A long film, quickly made: noise that moves."""
+    noise = np.random.default_rng(0).integers(0, 256, (60, 80), np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30, options={"preset": "ultrafast", "g": "250", "bf": "2"})
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 30)
+        for number in range(minutes * 60 * 30):
+            top, left = number % 240, number * 3 % 320
+            picture = np.full((360, 320), 128, np.uint8)
+            picture[:240] = noise[top : top + 240, left : left + 320]
+            frame = av.VideoFrame.from_ndarray(picture, format="yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+def run(rounds: int, minutes: int) -> dict[str, Any]:
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         clips = {codec: Path(folder) / name for codec, (name, _, _) in ENCODERS.items()}
@@ -126,12 +166,27 @@ def run(rounds: int) -> dict[str, Any]:
             encode(clips[codec], encoder, options)
         clips |= {name: CLIPS / name for name in SHARED if (CLIPS / name).exists()}
         for name, path in clips.items():
-            facts = probe(path)
+            facts = probe(path, decord=True)
             result[name] = {
                 "kilobytes": path.stat().st_size / 1000,
                 "frames_16": compare(path, facts, 16, rounds),
                 "frames_all": compare(path, facts, facts.frames, rounds),
             }
+        long = Path(folder) / "long.mp4"
+        encode_long(long, minutes)
+        started = time.process_time()
+        probe(long)
+        probed = time.process_time() - started
+        facts = probe(long, decord=True)
+        film = {f"{n} frames": compare_long(long, facts, n, min(rounds, 3)) for n in (8, 64)}
+    table(
+        f"{minutes} minutes, {facts.frames} frames (probe: {probed:.1f} s of processor time): ratios to read_frames",
+        [
+            {"asked": n, "case": case, "ms": row["ms"], "CPU ms": row["cpu_ms"], "CPU ratio": row["cpu_ratio"]}
+            for n, found in film.items()
+            for case, row in found.items()
+        ],
+    )
     for part, frames in (("frames_16", "16 frames"), ("frames_all", f"all {FRAMES} frames")):
         table(
             f"{frames}: medians of {rounds} rounds, ratios to pyav",
@@ -140,16 +195,16 @@ def run(rounds: int) -> dict[str, Any]:
                     "clip": name,
                     "case": case,
                     "ms": row["ms"],
-                    "ratio": row["vs_pyav"],
+                    "ratio": row["ratio"],
                     "CPU ms": row["cpu_ms"],
-                    "CPU ratio": row["cpu_vs_pyav"],
+                    "CPU ratio": row["cpu_ratio"],
                 }
                 for name, found in result.items()
                 for case, row in found[part].items()
             ],
         )
-    return result
+    return result | {"long": {"probe_cpu_s": probed, **film}}
 
 
 if __name__ == "__main__":
-    main(run, rounds=15)
+    main(run, rounds=15, minutes=10)

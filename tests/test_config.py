@@ -196,11 +196,16 @@ def key_of(feature: dict) -> str:
 
 @pytest.mark.parametrize(
     "change",
-    [{"sampling": {"frames": 4}}, {"preprocess": {"resize": [96, 96]}}, {"pool": 1}, {"decoder": "pyav"}, {"batch": 4}],
+    [{"sampling": {"frames": 4}}, {"preprocess": {"resize": [96, 96]}}, {"pool": 1}, {"batch": 4}],
     ids=str,
 )
 def test_whatever_determines_the_bytes_is_in_the_key(feature, change):
     assert key_of(feature | change) != key_of(feature)
+
+
+@pytest.mark.parametrize("decoder", ["auto", "pyav", "decord"])
+def test_the_decoder_is_not_in_the_key_since_all_give_the_same_frames(feature, decoder):
+    assert key_of(feature | {"decoder": decoder}) == key_of(feature)
 
 
 def test_tolerance_for_failures_and_the_weights_place_are_not_in_the_key(feature, tmp_path):

@@ -109,6 +109,8 @@ class BaseFeature(Strict):
     """What every feature declares, and what can be asked of it without knowing its kind."""
 
     max_failed: Fraction = 0.01
+    # Fields that decide no byte: no tolerance for failures, no decoder, since all of them give the same frames.
+    UNKEYED: ClassVar[frozenset[str]] = frozenset({"max_failed", "decoder"})
     derived: ClassVar[bool] = False  # made from stores alone: no sample is opened
 
     @property
@@ -133,16 +135,20 @@ class BaseFeature(Strict):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        """The fields that determine the bytes: no tolerance for failures, no place, no name of another feature."""
-        return self.model_dump(mode="json", exclude={"max_failed"})
+        """The fields that determine the bytes: none of `UNKEYED`, no place, no name of another feature."""
+        return self.model_dump(mode="json", exclude=set(self.UNKEYED))
 
 
 class PixelFeature(BaseFeature):
-    """A feature that decodes: which moments, which geometry, by what, how many samples a batch."""
+    """A feature that decodes: which moments, which geometry, by what, how many samples a batch.
+
+    `decoder: decord` fails the samples that it is not proved on; it is for who wants to know. All give the same frames,
+    so it is no part of the key.
+    """
 
     sampling: Sampling
     preprocess: Preprocess
-    decoder: Literal["decord", "pyav"] = "decord"
+    decoder: Literal["auto", "pyav", "decord"] = "auto"
     batch: Positive = 16
 
     @model_validator(mode="after")
@@ -168,7 +174,7 @@ class BackboneFeature(PixelFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"weights", "max_failed"})
+        return self.model_dump(mode="json", exclude={"weights", *self.UNKEYED})
 
 
 class DinoV3Feature(BackboneFeature):
@@ -248,7 +254,7 @@ class ClipTextFeature(BaseFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"weights", "max_failed"})
+        return self.model_dump(mode="json", exclude={"weights", *self.UNKEYED})
 
 
 class FlowFeature(PixelFeature):
@@ -278,7 +284,7 @@ class FlowFeature(PixelFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"weights", "max_failed"})
+        return self.model_dump(mode="json", exclude={"weights", *self.UNKEYED})
 
 
 class I3DFlow(Strict):
@@ -333,7 +339,7 @@ class I3DFeature(PixelFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"rgb", "flow", "max_failed"})
+        return self.model_dump(mode="json", exclude={"rgb", "flow", *self.UNKEYED})
 
 
 class NpyFeature(BaseFeature):
@@ -354,7 +360,7 @@ class NpyFeature(BaseFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"root", "max_failed"})
+        return self.model_dump(mode="json", exclude={"root", *self.UNKEYED})
 
 
 class FeatureOfFeature(BaseFeature):
@@ -370,7 +376,7 @@ class FeatureOfFeature(BaseFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"source", "texts", "max_failed"})
+        return self.model_dump(mode="json", exclude={"source", "texts", *self.UNKEYED})
 
 
 class DerivedFeature(FeatureOfFeature):

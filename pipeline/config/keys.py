@@ -85,7 +85,7 @@ def weights_digests(feature: AnyFeature) -> dict[str, str]:
 
 
 def feature_key(params: Params, name: str) -> str:
-    """The key of a feature: backbone, weights, preprocessing, sampling, decoder, batch, code version, what it reads.
+    """The key of a feature: backbone, weights, preprocessing, sampling, batch, code version, what it reads.
 
     Raises:
         ParamsError: weights or texts that it depends on are not there.

@@ -29,7 +29,11 @@ FACTS = {
     "codec": pa.string(),
     "rotation": pa.int64(),  # degrees
     "edit_list": pa.bool_(),
-    "decord_exact": pa.bool_(),
+    "mirrored": pa.bool_(),
+    "video_streams": pa.int64(),
+    "grid": pa.string(),  # frames a second, as a fraction; empty of a variable rate
+    "key_frames": pa.string(),  # frame:tick:crc32 of where decoding may begin, about 20 bytes a key frame
+    "decord_doubt": pa.string(),  # why decord cannot be believed, or that it was not tried
 }
 # The runs of a sample's frame labels; null of the layouts whose frames have none, and of a sample without labels.
 SEGMENTS = pa.list_(pa.field("element", pa.struct({"label": pa.string(), "frames": pa.int32()})))
@@ -62,7 +66,8 @@ SCHEMA = pa.schema(
 # frames the names of the classes in their order, lists of classes by name, and the verb and noun of each class.
 JSON_ATTRS = ("looks", "classes", "class_lists", "parts")
 # Columns that manifests of earlier versions lack: null in all of their rows.
-LATER = frozenset({"segments", "uneven", "map", "map_digest", "patient", "clinician", "imported"})
+LATER_FACTS = frozenset({"mirrored", "video_streams", "grid", "key_frames", "decord_doubt"})
+LATER = frozenset({"segments", "uneven", "map", "map_digest", "patient", "clinician", "imported"}) | LATER_FACTS
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -210,6 +215,10 @@ def samples_by_name(frame: pd.DataFrame) -> dict[str, ShardSample]:
 def _shard_sample(row: Mapping[str, Any]) -> ShardSample:
     known = row["status"] == "ok" and row["path"] is not None
     facts = {name: row[name] for name in FACTS} if known else None
+    if facts is not None and facts["grid"] is None:
+        raise DatasetError(
+            f"the facts of {row['path']} are of an earlier version, which did not see mirrors; make the manifest again"
+        )
     known = (row[name] for name in ("status", "map", "map_digest", "imported"))
     return ShardSample(row["sample"], row["digest"], row["path"], facts, *known)
 

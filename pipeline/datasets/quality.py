@@ -34,7 +34,7 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
         Of every kind `kind`, `samples`, `ok`, `splits` {split: {status: count}}; `not_ok` {reason: {count, samples:
         [{sample, detail}]}}; where there are maps or patients, `maps`. Of videos and pictures `same_content`,
         `unlabelled` {split: count}, `classes`, and over the ok samples `sizes`, `codecs`, `bytes`. Of videos also
-        `listed_twice`, `duration` (s), `fps`, `frames` and `decord_exact`, and where frames have labels, `labels`
+        `listed_twice`, `duration` (s), `fps` and `frames`, and where frames have labels, `labels`
         instead of `classes`, with `lengths` in it where there are videos too; of pictures `width`, `height`,
         `file_bytes` and `ignored`; of texts `characters` and `words`.
     """
@@ -63,7 +63,6 @@ def _of_videos(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) 
         "duration": _spread(ok["duration"]) | {"hours": round(float(ok["duration"].sum()) / 3600, 3)},
         "fps": _spread(ok["fps"]),
         "frames": _spread(ok["frames"]),
-        "decord_exact": int(ok["decord_exact"].sum()),
     }
 
 
@@ -312,8 +311,7 @@ def _split_table(quality: Mapping[str, Any]) -> str:
 def _video_lines(quality: Mapping[str, Any]) -> list[str]:
     same, twice = quality["same_content"], quality["listed_twice"]
     return [
-        f"{quality['duration']['hours']} hours, {quality['bytes'] / 1e9:.2f} GB; "
-        f"decord is exact on {quality['decord_exact']}.",
+        f"{quality['duration']['hours']} hours, {quality['bytes'] / 1e9:.2f} GB.",
         "Codecs: " + _listing(quality["codecs"]) + ". Sizes: " + _listing(quality["sizes"]) + ".",
         *(_label_lines(quality["labels"]) if "labels" in quality else _class_lines(quality["classes"])),
         f"Same content under different ids: {same['count']} groups, {same['across_splits']} of them across splits"

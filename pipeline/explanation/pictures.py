@@ -36,7 +36,7 @@ class Pictures:
     def __init__(self, params: Params, dataset: str, feature: str, frame: pd.DataFrame, samples: Iterable[str]) -> None:
         self.dataset, self.chosen = dataset, params.datasets[dataset]
         pixels = pixel_feature(params, feature)
-        self.decoder = "decord" if pixels is None else pixels.decoder
+        self.decoder = "auto" if pixels is None else pixels.decoder
         self.preprocess = None if pixels is None else preprocessor(pixels)
         wanted = frame[frame["sample"].isin(set(samples))]
         self.rows = samples_by_name(wanted)

@@ -3,10 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-Reason = Literal["missing", "empty", "unreadable", "unsupported", "no_video", "short", "decode_error"]
+Reason = Literal["missing", "empty", "unreadable", "unsupported", "no_video", "short", "decode_error", "unproved"]
+
+# Of a file that decord may be able to read: whether it does costs more than the manifest would pay for each.
+UNTRIED = "not tried"
 
 PICTURES = ("jpeg", "png", "webp", "bmp", "gif", "tiff")
 
@@ -35,7 +39,13 @@ class VideoFacts:
         rotation: degrees counter-clockwise by which decoded frames are turned to be shown: 0, 90, 180 or 270. Pictures
             are turned as they are read: 0.
         edit_list: some packets are to be decoded but not shown.
-        decord_exact: decord gives the same frames at the same times.
+        mirrored: decoded frames are mirrored, left to right, before they are turned. Pictures are as they are read.
+        video_streams: how many there are in the file; the best one is read.
+        grid: the constant rate on whose grid all frames lie, as a fraction such as "30000/1001"; "" where they are
+            shown for unequal times, and for a picture. See `pipeline.video.timing`.
+        key_frames: where decoding may begin, as `pipeline.video.landings` writes it; "" for a picture.
+        decord_doubt: why decord is not to be believed on this file; `UNTRIED` where only a trial can tell; "" where its
+            frames are proved to be the same (`probe(path, decord=True)`).
     """
 
     duration: float
@@ -46,7 +56,21 @@ class VideoFacts:
     codec: str
     rotation: int
     edit_list: bool
-    decord_exact: bool
+    mirrored: bool = False
+    video_streams: int = 1
+    grid: str = ""
+    key_frames: str = ""
+    decord_doubt: str = UNTRIED
+
+    @property
+    def decord_exact(self) -> bool:
+        """Whether decord is proved to give the same frames at the same times."""
+        return self.decord_doubt == ""
+
+    @property
+    def rate(self) -> Fraction | None:
+        """`grid` as a number; None where there is none."""
+        return Fraction(self.grid) if self.grid else None
 
     @property
     def still(self) -> bool:

@@ -109,7 +109,7 @@ def picture_facts(path: Path) -> VideoFacts:
         codec=codec,
         rotation=0,
         edit_list=False,
-        decord_exact=False,
+        decord_doubt="a picture",
     )
 
 

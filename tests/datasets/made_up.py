@@ -142,7 +142,8 @@ def made_up_manifest(annotations: pd.DataFrame, shard_size: int) -> pd.DataFrame
     samples = annotations["sample"].tolist()
     facts = {
         "duration": 4.0, "frames": 48, "fps": 12.0, "width": 427, "height": 240,
-        "codec": "vp9", "rotation": 0, "edit_list": False, "decord_exact": True,
+        "codec": "vp9", "rotation": 0, "edit_list": False, "mirrored": False,
+        "video_streams": 1, "grid": "12", "key_frames": "0:0:5eed", "decord_doubt": "",
     }  # fmt: skip
     columns = {name: annotations[name].tolist() for name in ("sample", "path", "label", "template", "split")}
     columns |= {name: [value] * len(samples) for name, value in facts.items()}

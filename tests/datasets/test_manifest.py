@@ -81,7 +81,15 @@ def test_a_manifest_that_is_absent_or_broken_is_an_error_that_names_it(frame, tm
 
 def test_a_manifest_of_an_earlier_version_lacks_columns_and_reads_as_without_what_they_say(frame, tmp_path):
     pq.write_table(manifest.to_table(frame).drop_columns(sorted(manifest.LATER)), tmp_path / "old.parquet")
-    pd.testing.assert_frame_equal(read_manifest(tmp_path / "old.parquet"), frame)
+    old, known = read_manifest(tmp_path / "old.parquet"), [c for c in frame if c not in manifest.LATER_FACTS]
+    pd.testing.assert_frame_equal(old[known], frame[known])
+    assert old[sorted(manifest.LATER_FACTS)].isna().all(axis=None)
+
+
+def test_no_frame_is_read_by_facts_of_an_earlier_version(frame):
+    frame["grid"] = None
+    with pytest.raises(DatasetError, match=r"the facts of 1\.webm are of an earlier version.*make the manifest again"):
+        shard_samples(frame, 0)
 
 
 def test_classes_are_the_labels_that_occur_sorted(frame):
@@ -94,7 +102,8 @@ def test_a_shards_samples_keep_their_order_and_a_failed_one_its_place(frame):
     assert good.facts is not None
     assert {name: type(value) for name, value in good.facts.items()} == {
         "duration": float, "frames": int, "fps": float, "width": int, "height": int,
-        "codec": str, "rotation": int, "edit_list": bool, "decord_exact": bool,
+        "codec": str, "rotation": int, "edit_list": bool, "mirrored": bool,
+        "video_streams": int, "grid": str, "key_frames": str, "decord_doubt": str,
     }  # fmt: skip
     assert bad == ("2", "", "2.webm", None, "missing", None, None, None)
     assert [row.sample for row in shard_samples(frame, 2)] == ["5"]
@@ -152,8 +161,9 @@ def test_a_shard_that_is_not_there_is_an_error_that_says_which_are(frame, tmp_pa
 
 def test_the_version_of_facts_is_bumped_when_probe_changes():
     """A change that leaves every fact and verdict as it was may keep the version: then only the digest below moves."""
-    sources = code_digest("video/facts", "video/probing", "video/pictures")
-    assert (manifest.FACTS_VERSION, sources[:16]) == (2, "8ceb7579d874f04d"), (
+    names = ("facts", "probing", "pictures", "timing", "landings", "by_decord")
+    sources = code_digest(*(f"video/{name}" for name in names))
+    assert (manifest.FACTS_VERSION, sources[:16]) == (3, "8ceb7579d874f04d"), (
         "probe changed: if it can come to other facts or verdicts of a file, raise FACTS_VERSION in "
         f"pipeline/datasets/manifest.py; then pin {sources[:16]} here"
     )

@@ -60,7 +60,6 @@ def test_facts_are_summed_up_over_the_ok_samples(report):
     assert report["duration"]["median"] == pytest.approx(0.5, abs=0.01)
     assert report["sizes"] == {"32x32": 5}
     assert report["codecs"] == {"vp9": 5}
-    assert report["decord_exact"] == 5
 
 
 def test_lists_are_cut_but_their_counts_are_complete(make_set):

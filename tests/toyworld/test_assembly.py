@@ -85,7 +85,7 @@ def test_videos_are_h264_that_every_decoder_reads_exactly_and_show_what_was_rend
         with av.open(str(file)) as container:
             decoded = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
         assert decoded.shape == frames.shape and np.abs(decoded.astype(int) - frames).mean() < 8
-        facts = probe(file)
+        facts = probe(file, decord=True)
         assert (facts.codec, facts.fps, facts.edit_list, facts.decord_exact) == ("h264", 12, False, True)
 
 

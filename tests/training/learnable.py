@@ -123,7 +123,8 @@ def frame(per_class: dict[str, int]) -> pd.DataFrame:
     for name in LATER:
         table[name] = None
     facts = {"duration": 4.0, "frames": 48, "fps": 12.0, "width": 64, "height": 64, "codec": "vp9", "rotation": 0}
-    for name, value in {**facts, "edit_list": False, "decord_exact": True, "bytes": 1, "mtime_ns": 1}.items():
+    facts |= {"edit_list": False, "mirrored": False, "video_streams": 1, "grid": "12", "key_frames": "0:0:5eed"}
+    for name, value in {**facts, "decord_doubt": "", "bytes": 1, "mtime_ns": 1}.items():
         table[name] = value
     assert set(FACTS) <= set(table.columns)
     return table

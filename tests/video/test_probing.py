@@ -28,7 +28,7 @@ FAULTS = CLIPS.parent / "faults" / "video"
     ],
 )
 def test_facts_are_those_of_the_frames_shown(made, name, codec, frames, duration, decord_exact):
-    facts = probe(made / name)
+    facts = probe(made / name, decord=True)
     assert (facts.codec, facts.frames, facts.decord_exact) == (codec, frames, decord_exact)
     assert facts.duration == pytest.approx(duration, abs=0.002) and facts.fps == pytest.approx(12, rel=0.01)
     assert (facts.width, facts.height, facts.rotation) == (128, 96, 0)
@@ -283,13 +283,13 @@ def test_a_damaged_shared_clip_has_a_true_reason(shared_clips, name, wanted):
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("cve_vid1.mp4", "edit list"),
-        ("decord_video_90.mov", "rotation"),
-        ("torchcodec_av1_video.mkv", "AV1"),
-        ("torchcodec_h264_10bits.mp4", "10 bits"),
-        ("torchcodec_h265_video.mp4", "H.265"),
-        ("mmaction2_test.avi", "MPEG-4"),
+        ("cve_vid1.mp4", "an edit list"),
+        ("decord_video_90.mov", "turned"),
+        ("torchcodec_av1_video.mkv", "codec av1"),
+        ("torchcodec_h264_10bits.mp4", "pixels yuv420p10le"),
+        ("torchcodec_h265_video.mp4", "codec hevc"),
+        ("mmaction2_test.avi", "codec mpeg4"),
     ],
 )
 def test_decord_is_kept_away_from_what_it_gets_wrong(shared_clips, name, why):
-    assert not probe(shared_clips / name).decord_exact, why
+    assert why in probe(shared_clips / name).decord_doubt
