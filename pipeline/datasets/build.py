@@ -21,7 +21,7 @@ from pipeline.datasets.folders import check_folder, home_of, is_inside, video_fo
 from pipeline.datasets.imported import imported_files
 from pipeline.datasets.labels import Labels, digest_of
 from pipeline.datasets.looks import looks
-from pipeline.datasets.manifest import FACTS, FACTS_VERSION, LATER, SCHEMA, to_frame
+from pipeline.datasets.manifest import FACTS, FACTS_VERSION, LATER, LATER_FACTS, SCHEMA, to_frame
 from pipeline.datasets.map_files import MapFinding, map_digests, mask_paths
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.quality import NOUNS, summarise
@@ -241,7 +241,7 @@ def manifest_frame(
     columns |= {name: [getattr(f, name) for f in findings] for name in ("digest", "status", "bytes", "mtime_ns")}
     columns |= {name: [f.facts[i] if f.facts else None for f in findings] for i, name in enumerate(FACTS)}
     columns["shard"], absent = list(shards.values()), [None] * len(annotations)
-    columns |= {name: annotations.get(name, absent) for name in LATER - {"segments"}}
+    columns |= {name: annotations.get(name, absent) for name in LATER - LATER_FACTS - {"segments"}}
     columns["segments"] = [labels.segments.get(sample) if labels else None for sample in annotations["sample"]]
     arrays = [pa.array(list(columns[field.name]), type=field.type) for field in SCHEMA]
     return to_frame(pa.Table.from_arrays(arrays, schema=SCHEMA))
