@@ -22,7 +22,6 @@ from pipeline.config import (
     code_digest,
     content_key,
     feature_key,
-    override,
 )
 
 # In the folder of a data set that toyworld has rendered: what from.
@@ -65,7 +64,7 @@ class Plan:
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides. Raises ParamsError for an override that does not fit."""
-        config = override(self.params.head(head), changes or {})
+        config = self.params.changed(head, changes or {})
         return Run(head, run_key(self.params, head, config), config)
 
     @cached_property

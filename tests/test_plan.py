@@ -24,7 +24,7 @@ def test_the_part_of_an_ablation_holds_every_feature_that_its_variants_read(monk
 def test_variants_of_an_ablation_that_are_one_training_are_refused(monkeypatch):
     monkeypatch.chdir(ROOT)
     document = load_params("params.yaml").model_dump(mode="json")
-    variants = {"here": {}, "there": {"eval_split": "train"}}
+    variants = {"here": {}, "there": {"eval_split": "test"}}
     document["claims"], document["ablations"] = (
         {},
         {"splits": {"head": "gasm_cast", "seeds": [0, 1], "variants": variants}},

@@ -1,6 +1,7 @@
 """params.yaml as validated models, and the content keys that follow from it. Knows no torch, no store and no head."""
 
 from .base import ParamsError, Vocabulary, canonical_json
+from .documents import assigned, read_yaml
 from .features import (
     AnyFeature,
     BackboneFeature,
@@ -23,6 +24,7 @@ from .features import (
 )
 from .heads import (
     AFTER_TRAINING,
+    LR_BATCH,
     Ablation,
     Claim,
     FactClipHead,
@@ -44,12 +46,24 @@ from .keys import (
     weights_digest,
     weights_digests,
 )
-from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, load_params, override, parse_params
+from .params import (
+    Compute,
+    Dataset,
+    Params,
+    ToyAssembly,
+    ToySSv2,
+    Toyworld,
+    laid_params,
+    load_params,
+    override,
+    parse_params,
+)
 from .places import VideoPlace
 
 __all__ = [
     "AFTER_TRAINING",
     "EXTRACTOR_VERSION",
+    "LR_BATCH",
     "Ablation",
     "AnyFeature",
     "BackboneFeature",
@@ -87,15 +101,18 @@ __all__ = [
     "VideoPlace",
     "Vocabulary",
     "Weights",
+    "assigned",
     "canonical_json",
     "code_digest",
     "content_key",
     "feature_dir",
     "feature_key",
     "file_digest",
+    "laid_params",
     "load_params",
     "override",
     "parse_params",
+    "read_yaml",
     "weights_digest",
     "weights_digests",
 ]

@@ -8,19 +8,23 @@ from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
 
 from pipeline import plan
-from pipeline.config import ParamsError, parse_params
+from pipeline.config import ParamsError, laid_params
 from pipeline.unlock import unlock_after_a_kill
 
 if workflow.is_main_process:
     unlock_after_a_kill()
 
+# A parameter set named with --configfile stands alone; merging it with params.yaml would mix two data sets' choices.
+PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
+# Snakemake's own reader of YAML takes 1e-3 for a text and 010 for eight, and its --config nothing but texts.
+workflow.configfiles = [str(path) for path in PARAMS_FILES]
+
 try:
-    PLAN = plan.Plan(parse_params(dict(config)))
+    PLAN = plan.Plan(laid_params(PARAMS_FILES, workflow.config_settings.config_args))
     PLAN.runs  # computes every key now, so that weights that are absent are told before any job
 except ParamsError as error:
     raise WorkflowError(str(error))
 
-PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
 EVALUATION_CODE = plan.sources("evaluation")
 REPORT_CODE = plan.sources("reports")
 PREDICTION_CODE = plan.sources("prediction")
