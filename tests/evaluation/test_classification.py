@@ -55,7 +55,17 @@ def test_the_result_has_the_promised_keys(result, trained):
 
 def test_provenance_names_everything_that_the_numbers_rest_on(result):
     provenance = result["provenance"]
-    assert set(provenance) == {"params", "features", "weights", "code", "seed", "versions", "device", "timings"}
+    assert set(provenance) == {
+        "params",
+        "features",
+        "weights",
+        "code",
+        "seed",
+        "versions",
+        "device",
+        "precision",
+        "timings",
+    }
     assert provenance["features"]["motion"] == {
         "name": "clips",
         "key": "keymotion",
