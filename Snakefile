@@ -4,11 +4,6 @@ from snakemake.utils import min_version
 
 min_version("9.20")
 
-# A parameter set named with --configfile stands alone; merging it with params.yaml would mix two data sets' choices.
-if not workflow.overwrite_configfiles:
-
-    configfile: "params.yaml"
-
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/datasets.smk"

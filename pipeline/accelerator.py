@@ -32,3 +32,12 @@ def accelerator(compute: Compute) -> Literal["cpu", "cuda"]:
             "nvidia-smi, CUDA_VISIBLE_DEVICES and the torch that is installed"
         )
     return "cuda" if there and compute.device != "cpu" else "cpu"
+
+
+def arithmetic(precision: str, device: str) -> str:
+    """What a head's `precision` runs as on a type of device: torch trains in no float16 on the CPU.
+
+    >>> arithmetic("16-mixed", "cuda"), arithmetic("16-mixed", "cpu")
+    ('16-mixed', 'bf16-mixed')
+    """
+    return "bf16-mixed" if (precision, device) == ("16-mixed", "cpu") else precision

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.config import Params, ParamsError, canonical_json, feature_dir, load_params
+from pipeline.config import Params, ParamsError, assigned, canonical_json, feature_dir, load_params
 from pipeline.plan import RENDERED, Plan, Run, imported_stores
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -25,8 +25,15 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 # Files and classes are called as users please: "cam[red]1.webm" is a name, no markup.
 console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
 
-OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 FEATURES, RUNS = Path("features"), Path("runs")
+ALLOCATOR = "DefaultCPUAllocator"
+LACKING = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get the right to it or name another place"),
+    **dict.fromkeys((errno.EISDIR, errno.ENOTDIR), "name a file where one is wanted, and a folder where that is"),
+    errno.ENAMETOOLONG: "name it shorter",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_TRIES = 5.0
 ParamsOption = Annotated[str, typer.Option("--params", help="A YAML file, or a literal JSON document.")]
@@ -57,14 +64,25 @@ def main() -> None:
     """Runs a verb; an error that a user can mend is one message without a traceback."""
     try:
         app()
-    except Exception as error:
-        # Every error of ours carries its remedy and comes from one of our modules; a disk that is full or may not be
-        # written is its owner's to mend; anything else is a bug.
-        ours = type(error).__module__.startswith("pipeline.")
-        if not ours and not (isinstance(error, OSError) and error.errno in OF_THE_DISK):
+    except (ValueError, RuntimeError, OSError, MemoryError) as error:
+        # Every error of ours carries its remedy and comes from one of our modules; where the machine lacks something it
+        # is told here; anything else is a bug.
+        message = str(error) if type(error).__module__.startswith("pipeline.") else _of_the_machine(error)
+        if message is None:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def _of_the_machine(error: Exception) -> str | None:
+    """What to say where memory, the disk or a right is lacking; None where that is not what went wrong."""
+    if isinstance(error, OSError) and error.errno in LACKING:
+        return f"{error.filename or 'a file'}: {error.strerror}; {LACKING[error.errno]}, and run again"
+    # Torch's: of a GPU by its class, whose import would cost a second; of the CPU by its allocator.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or ALLOCATOR in str(error):
+        what = str(error).strip().splitlines() or ["no more is said"]
+        return f"out of memory ({what[0]}); lower batch, batch_size, cache_memory_gb or a width in params"
+    return None
 
 
 @app.command()
@@ -194,15 +212,22 @@ def verify(stores: list[Path]) -> None:
 @app.command()
 def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
     """What the stores hold, from what, how much, and which head uses it."""
-    from pipeline.store import describe
+    from pipeline.store import StoreError, describe
 
     chosen = load_params(params)
-    users = _users(chosen, root)
+    users, damaged = _users(chosen, root), 0
     table = Table(title=str(root))
     for column in ("store", "fields", "ok", "failed", "shards", "unfinished", "MB", "weights", "made by", "used by"):
         table.add_column(column, overflow="fold")
     for store in sorted(path for path in root.glob("*/*-*") if path.is_dir()):
-        facts = describe(store)
+        user = ", ".join(users.get(store, ())) or "nothing in these params"
+        try:
+            facts = describe(store)
+        except StoreError as error:
+            damaged += 1
+            say(f"{store}: {error}")
+            table.add_row(str(store.relative_to(root)), "cannot be read, see above", *[""] * 6, user)
+            continue
         shapes = ", ".join(f"{name} {tuple(f['shape'])} {f['dtype']}" for name, f in facts["fields"].items())
         table.add_row(
             str(store.relative_to(root)),
@@ -214,9 +239,10 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
             f"{facts['bytes'] / 1e6:.1f}",
             str(facts["provenance"].get("weights", ""))[:12],
             _makers(facts["environments"].values()),
-            ", ".join(users.get(store, ())) or "nothing in these params",
+            user,
         )
     console.print(table)
+    raise typer.Exit(1 if damaged else 0)
 
 
 @app.command()
@@ -277,7 +303,7 @@ def _users(params: Params, root: Path) -> dict[Path, list[str]]:
         try:
             store = feature_dir(params, dataset, feature, root)
         except ParamsError as error:
-            say(f"{feature}: its store cannot be told, {error}")
+            say(f"the store of {feature} cannot be told: {error}")
             return
         users.setdefault(store, []).append(user)
         for other in params.features[feature].reads:
@@ -432,11 +458,8 @@ def explain(
 
 def _run_arguments(params: str, head: str, changes: list[str] | None):
     """What train and evaluate take: params with the overrides applied, the head, its inputs and its folder."""
-    import yaml
-
     plan = Plan(load_params(params, heads=head))
-    overrides = {key: yaml.safe_load(value) for key, _, value in (change.partition("=") for change in changes or ())}
-    return _arguments(plan, plan.run(head, overrides))
+    return _arguments(plan, plan.run(head, dict(assigned(change, "--set") for change in changes or ())))
 
 
 def _arguments(plan: Plan, run: Run):

@@ -70,7 +70,7 @@ def lease(n: int, environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     if len(devices) < n:
         raise LeaseError(
-            f"{n} GPUs asked for, {len(devices)} there: {', '.join(devices)}; lower compute.devices in params.yaml, or "
+            f"{n} GPUs asked for, {len(devices)} there: {', '.join(devices)}; lower compute.devices in params, or "
             "let CUDA_VISIBLE_DEVICES name more"
         )
     # Within a grant its devices are lent anew: without cgroups' numbering they are other processes' devices, too.

@@ -23,7 +23,6 @@ from pipeline.config import (
     content_key,
     evaluation_key,
     feature_key,
-    override,
 )
 from pipeline.replaced import Standing, standing
 
@@ -84,7 +83,7 @@ class Plan:
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides. Raises ParamsError for an override that does not fit."""
-        config = override(self.params.head(head), changes or {})
+        config = self.params.changed(head, changes or {})
         return Run(head, run_key(self.params, head, config), config)
 
     @cached_property

@@ -133,6 +133,108 @@ def test_a_verb_that_does_not_fit_or_comes_too_early_says_what_to_do_and_leaves_
     assert {path.name for path in tmp_path.iterdir()} == there
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("lr=.inf", "lr: Input should be a finite number, got inf"),
+        ("lr=fast", "lr: Input should be a valid number, got 'fast'"),
+        ("seed=2024-01-01", "seed: Input should be a valid integer, got '2024-01-01'"),
+        ("seed=18446744073709551616", "seed: Input should be less than 9223372036854775808, got 18446744073709551616"),
+        ("lr=[cast", "--set lr=[cast is not valid YAML, line 1, column 6: while parsing a flow sequence, expected"),
+        ("lr=!!python/name:os.system x", "line 1: has the tag !!python/name:os.system, and params hold plain values"),
+        ("lr", "--set lr: expected key=value, as in model.fusion=concat"),
+        ("features.motion=nope", "features.motion names 'nope', which is not in features: known are"),
+        ("dataset=nope", "dataset of semantic names 'nope', which is not in datasets: known are"),
+        ("model.attention_heads=5", "model: width is 48, which 5 attention_heads do not divide; expected a multiple"),
+        ("model={a: 1, a: 2}", "line 1: a: given in line 1 already; remove one of the two"),
+        ("ema_decay=1", "ema_decay: Input should be less than 1, got 1"),
+    ],
+)
+def test_an_override_that_cannot_be_is_one_line_with_its_key(change, message, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    error = refused(monkeypatch, capsys, "train", "gasm_cast", "--set", change)
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_a_params_document_that_cannot_be_read_is_one_line_with_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, content in {
+        "latin.yaml": b"\xff",
+        "list.yaml": b"[1]",
+        "empty.yaml": b"",
+        "tab.yaml": b"a:\n\tb: 1",
+    }.items():
+        Path(name).write_bytes(content)
+    Path("folder").mkdir()
+    said = {
+        "nowhere.yaml": "nowhere.yaml does not exist; run from the project's root or name a file with --params",
+        "folder": "folder is a folder; name a file with --params",
+        "latin.yaml": "latin.yaml, line 1: is not UTF-8 text (invalid start byte); save it as UTF-8",
+        "list.yaml": "list.yaml must hold a mapping at its top, got list",
+        "empty.yaml": "empty.yaml must hold a mapping at its top, got nothing",
+        "tab.yaml": "tab.yaml is not valid YAML, line 2, column 1: while scanning for the next token, found character "
+        "'\\t' that cannot start any token",
+        "{": "the params document on the command line is not valid JSON, line 1, column 2: "
+        "Expecting property name enclosed in double quotes",
+        '{"a": 1, "a": 2}': "the params document on the command line: the key 'a' is given twice; remove one",
+        "x" * 300: f"{'x' * 300} cannot be read: File name too long",
+    }
+    for name, message in said.items():
+        assert refused(monkeypatch, capsys, "info", "--params", name) == f"error: {message}\n"
+
+
+class OutOfMemoryError(RuntimeError):
+    """Torch's, by its name."""
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "runs/x/last.ckpt"),
+            "runs/x/last.ckpt: No space left on device; free",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "results"),
+            "results: Permission denied; get the right to it",
+        ),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "out.json"), "out.json: Is a directory; name a file"),
+        (MemoryError(), "out of memory (no more is said); lower batch"),
+        (
+            OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),
+            "Tried to allocate 2 GiB.); lower batch",
+        ),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory"), "not enough memory); lower batch"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_the_machine_lacks_is_one_line_with_the_remedy(error, message, monkeypatch, capsys):
+    def lacking() -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", lacking)
+    said = refused(monkeypatch, capsys)
+    assert said.startswith("error: ") and message in said and said.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def broken() -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(ValueError, match="broadcast"):
+        cli.main()
+
+
+def test_info_tells_of_a_damaged_store_and_of_all_the_others(project):
+    intact = store(Path("features/set/dino-0000000000"))
+    damaged = store(Path("features/set/dino-ffffffffff"))
+    (damaged / "shard-000.json").write_bytes(b"{")
+    done = CliRunner().invoke(app, ["info"], catch_exceptions=False)
+    assert done.exit_code == 1 and intact.name in done.output
+    assert f"{damaged}: {damaged}/shard-000.json is damaged" in done.output
+
+
 def store(directory: Path) -> Path:
     provenance = {"key": "0123456789", "weights": "random:0"}
     with ShardWriter(directory / "shard-000", [("a", "1")], {"t": ((2,), "float16")}, provenance) as writer:
@@ -291,7 +393,7 @@ def test_info_says_which_features_lack_their_weights_and_goes_on(project):
     data = {"set": {"layout": "images", "root": "pictures", "features": ["dino", "other"]}}
     Path("params.yaml").write_text(json.dumps({"datasets": data, "features": absent}))
     text = run("info")
-    assert "other: its store cannot be told, weights gone do not exist" in text
+    assert "the store of other cannot be told: features.other: weights gone do not exist" in text
     assert used.name in text and "datasets.set" in text
 
 

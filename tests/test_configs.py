@@ -121,9 +121,7 @@ def test_a_plan_without_the_data_is_one_error_that_names_the_file_and_the_remedy
     monkeypatch.chdir(tmp_path)
     plan = Plan(params_of(name))
     (run, *_) = plan.runs.values()
-    with pytest.raises(
-        DatasetError, match=MISSING[name].format(name) + r".*put the data set's files? there .*params\.yaml"
-    ):
+    with pytest.raises(DatasetError, match=MISSING[name].format(name) + r".*put the data set's files? there .*params"):
         plan.shard_manifests(run.config.inputs.values())
 
 

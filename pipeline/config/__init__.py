@@ -1,6 +1,7 @@
 """params.yaml as validated models, and the content keys that follow from it. Knows no torch, no store and no head."""
 
 from .base import ParamsError, Vocabulary, canonical_json
+from .documents import assigned, read_yaml
 from .features import (
     AnyFeature,
     BackboneFeature,
@@ -22,6 +23,7 @@ from .features import (
     Weights,
 )
 from .heads import (
+    LR_BATCH,
     Ablation,
     Claim,
     FactClipHead,
@@ -45,12 +47,24 @@ from .keys import (
     weights_digests,
 )
 from .names import ENDINGS
-from .params import Compute, Dataset, Params, ToyAssembly, ToySSv2, Toyworld, load_params, override, parse_params
+from .params import (
+    Compute,
+    Dataset,
+    Params,
+    ToyAssembly,
+    ToySSv2,
+    Toyworld,
+    laid_params,
+    load_params,
+    override,
+    parse_params,
+)
 from .places import VideoPlace
 
 __all__ = [
     "ENDINGS",
     "EXTRACTOR_VERSION",
+    "LR_BATCH",
     "Ablation",
     "AnyFeature",
     "BackboneFeature",
@@ -88,6 +102,7 @@ __all__ = [
     "VideoPlace",
     "Vocabulary",
     "Weights",
+    "assigned",
     "canonical_json",
     "code_digest",
     "content_key",
@@ -95,9 +110,11 @@ __all__ = [
     "feature_dir",
     "feature_key",
     "file_digest",
+    "laid_params",
     "load_params",
     "override",
     "parse_params",
+    "read_yaml",
     "weights_digest",
     "weights_digests",
 ]

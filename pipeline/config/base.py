@@ -3,12 +3,27 @@
 import json
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+# No file system takes a longer name than 255 bytes, and a key, a shard and a suffix join it.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$", max_length=120)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[int, Field(gt=0)]
+# Of dropout, of smoothing, of averaging: at 1 nothing is left of what it is a share of.
+Share = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # torch's and numpy's both
+
+
+def _a_place(path: str) -> str:
+    if wrong := [mark for mark in path if mark in "{}" or not mark.isprintable()]:
+        raise ValueError(f"{shown(path)} has the character {wrong[0]!r}, which no path of a rule may have; rename it")
+    return path
+
+
+# A path on this machine, and a piece of one. The scheduler fills in what stands in braces.
+Piece = Annotated[str, AfterValidator(_a_place)]
+Place = Annotated[str, Field(min_length=1), AfterValidator(_a_place)]
 
 
 class ParamsError(ValueError):
@@ -16,9 +31,9 @@ class ParamsError(ValueError):
 
 
 class Strict(BaseModel):
-    """Refuses unknown keys and silent casts; immutable once read."""
+    """Refuses unknown keys, silent casts and numbers that are not finite; immutable once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Vocabulary(Strict):
@@ -26,6 +41,16 @@ class Vocabulary(Strict):
 
     dataset: Name
     feature: Name
+
+
+def shown(value: Any, longest: int = 120) -> str:
+    """A value of a person's in a message: one line, not too long.
+
+    >>> shown("model.fusion=concat"), shown(["a" * 200], 10), shown("two\\nlines")
+    ('model.fusion=concat', "['aaaaaaa...", "'two\\\\nlines'")
+    """
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 def canonical_json(value: Any) -> str:

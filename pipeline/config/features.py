@@ -7,16 +7,16 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Fraction, Name, Positive, PositiveFloat, Strict, Vocabulary
+from .base import Fraction, Name, Piece, Place, Positive, PositiveFloat, Seed, Strict, Vocabulary
 
 
 class Weights(Strict):
     """Where a backbone's weights come from: exactly one of a local path, a hub id + revision, or random + seed."""
 
-    path: str | None = None
-    hub: str | None = None
-    revision: str | None = None
-    random: int | None = None
+    path: Place | None = None
+    hub: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?$")] | None = None
+    revision: Annotated[str, Field(min_length=1)] | None = None
+    random: Seed | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> "Weights":
@@ -347,11 +347,11 @@ class NpyFeature(BaseFeature):
     says. A sample's source is that file, so its digest stands in the store."""
 
     backbone: Literal["npy"]
-    root: str
+    root: Place
     orientation: Literal["DT", "TD"]
     width: Positive
     fps: PositiveFloat
-    extension: str = ".npy"
+    extension: Piece = ".npy"
     batch: Positive = 16
 
     @property

@@ -6,9 +6,19 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
-from .base import Fraction, Name, Positive, Strict, Vocabulary
+from .base import Fraction, Name, Positive, Seed, Share, Strict, Vocabulary
 
 Holdout = Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
+
+# The batch that a learning rate is given for, and the highest rate of Adam's: it moves each weight by about as much a
+# step, whatever the gradient, and weights are below 1.
+LR_BATCH = 256
+HIGHEST_LR = 1.0
+UNBOUNDED = -1  # the radius of a graph that joins every node to every other
+GROUPS = 8  # of clip_align's norms: its widths are multiples of it
+AUTOMATIC = -1.0  # the weight of null that follows from the data
+
+MOST_ROWS = 10_000  # of an ablation's grid
 
 # What a head's params hold that does not reach its weights: what decides an evaluation, and what decides no byte.
 EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins"})
@@ -30,7 +40,7 @@ class Head(Strict):
     dataset: Name
     features: Any
     result: Name
-    seed: int
+    seed: Seed
 
     @property
     def inputs(self) -> dict[str, Input]:
@@ -52,20 +62,56 @@ class Head(Strict):
 class TrainedHead(Head):
     """What every head that is trained has: how long, on what, and how it is judged."""
 
-    lr: Annotated[float, Field(gt=0)]
-    batch_size: Annotated[int, Field(gt=0, description="samples a step")]
+    lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)]
+    batch_size: Annotated[Positive, Field(description="samples a step")]
     epochs: Positive
     weight_decay: Annotated[float, Field(ge=0)]
     clip_norm: Annotated[float, Field(gt=0)]
-    ema_decay: Fraction
+    ema_decay: Share
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    patience: Annotated[int, Field(gt=0, description="epochs without a better early-stopping accuracy")]
+    patience: Annotated[Positive, Field(description="epochs without a better early-stopping accuracy")]
     train_split: str
     eval_split: str
     bootstrap: Positive
     max_trainable: Annotated[int, Field(gt=0, description="trainable parameters; a larger head is refused")] = (
         200_000_000
     )
+
+    @model_validator(mode="after")
+    def _evaluated_on_other_samples(self) -> "TrainedHead":
+        if self.train_split == self.eval_split:
+            raise ValueError(
+                f"train_split and eval_split are both {self.train_split!r}; a split that was learned from says nothing"
+            )
+        return self
+
+
+class WarmedHead(TrainedHead):
+    """What the heads have in common whose rate is given per 256 samples of batch and warms up, then falls to zero."""
+
+    lr: Annotated[float, Field(gt=0, le=HIGHEST_LR, description="peak learning rate per 256 samples of batch")]
+    warmup_epochs: Annotated[float, Field(ge=0)]
+    label_smoothing: Share
+
+    @model_validator(mode="after")
+    def _it_can_learn(self) -> "WarmedHead":
+        if self.warmup_epochs > self.epochs:
+            raise ValueError(
+                f"warmup_epochs is {self.warmup_epochs:g} of {self.epochs} epochs: the learning rate would never reach "
+                "its peak; expected at most as many"
+            )
+        peak = self.lr * self.batch_size / LR_BATCH
+        if peak > HIGHEST_LR:
+            raise ValueError(
+                f"lr {self.lr:g} per {LR_BATCH} samples is {peak:g} with batch_size {self.batch_size}, expected at "
+                f"most {HIGHEST_LR:g}; lower lr or batch_size"
+            )
+        if peak * self.weight_decay >= 1:
+            raise ValueError(
+                f"weight_decay {self.weight_decay:g} times the learning rate {peak:g} takes all of a weight at once, "
+                "expected a product below 1; lower weight_decay"
+            )
+        return self
 
 
 class GasmCastModel(Strict):
@@ -81,8 +127,23 @@ class GasmCastModel(Strict):
     radii: tuple[int, ...]
     semantic_neighbours: Annotated[int, Field(ge=0)]
     motion_neighbours: Annotated[int, Field(ge=0)]
-    dropout: Fraction
-    token_dropout: Fraction
+    dropout: Share
+    token_dropout: Share
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "GasmCastModel":
+        for name in ("width", "bottleneck"):
+            if getattr(self, name) % self.attention_heads:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, which {self.attention_heads} attention_heads do not divide; "
+                    f"expected a multiple of {self.attention_heads}"
+                )
+        if len(self.radii) < self.layers or min(self.radii) < UNBOUNDED:
+            raise ValueError(
+                f"radii are {list(self.radii)}, expected at least one for each of {self.layers} layers, each >= 0, or "
+                f"{UNBOUNDED} for all"
+            )
+        return self
 
 
 class GasmCastFeatures(Strict):
@@ -90,16 +151,13 @@ class GasmCastFeatures(Strict):
     motion: Name
 
 
-class GasmCastHead(TrainedHead):
+class GasmCastHead(WarmedHead):
     """The gasm_cast head: what it reads, its model, its training, its result file."""
 
     task: ClassVar = "classification"
     code: ClassVar = "gasm_cast"
     features: GasmCastFeatures
     model: GasmCastModel
-    lr: Annotated[float, Field(gt=0, description="peak learning rate per 256 samples of batch")]
-    warmup_epochs: Annotated[float, Field(ge=0)]
-    label_smoothing: Fraction
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0 is off")]
     holdout: Holdout
     calibration_bins: Positive
@@ -117,7 +175,7 @@ class FactBlock(Strict):
     f_dim: Positive | None = None
     f_layers: Positive | None = None
     f_ln: bool | None = None
-    dropout: Fraction | None = None
+    dropout: Share | None = None
     hid_dim: Positive | None = None
     s_layers: Positive | None = None
 
@@ -126,7 +184,7 @@ class TimeMask(Strict):
     """In training, `times` windows of each video are zeroed: under `longest` frames, at most `share` of the video."""
 
     longest: Positive
-    share: Fraction
+    share: Share
     times: Positive
 
 
@@ -140,8 +198,41 @@ class FactModel(Strict):
     tokens: Positive
     frame_positions: bool = True
     transcript: bool = False
-    channel_dropout: Fraction = 0.3
+    channel_dropout: Share = 0.3
     time_mask: TimeMask | None = None
+
+    @property
+    def chain(self) -> list[tuple[str, FactBlock]]:
+        """Each block of `blocks` with its name, what it leaves open filled in as heads.fact.blocks fills it."""
+        own = {"i": self.Bi, "I": self.Bi, "u": self.Bu, "U": self.BU}
+        found: list[tuple[str, FactBlock]] = []
+        filled = FactBlock()
+        for kind in self.blocks:
+            before = self.Bi if kind == "u" else filled
+            filled = before.model_copy(update=own[kind].model_dump(exclude_none=True))
+            found.append((kind, filled))
+        return found
+
+    @model_validator(mode="after")
+    def _blocks_fit(self) -> "FactModel":
+        for kind, block in self.chain:
+            of = f"of block {kind!r}"
+            if missing := sorted(name for name, value in block if value is None and name != "s_layers"):
+                raise ValueError(f"block {kind!r} lacks {', '.join(missing)}; set it in Bi")
+            if block.f == "m2" and block.f_ln:
+                raise ValueError(f"f {of} is m2 and f_ln is true; m2 has no LayerNorm: set f_ln: false, or f: m")
+            if block.hid_dim % 2:
+                raise ValueError(f"hid_dim {of} is {block.hid_dim}, expected an even number: sines and cosines")
+            if block.a_dim % block.a_nhead:
+                raise ValueError(f"a_dim {of} is {block.a_dim}, which a_nhead {block.a_nhead} does not divide")
+            if block.a_dim > block.hid_dim:
+                raise ValueError(f"a_dim {of} is {block.a_dim}, expected at most hid_dim, which is {block.hid_dim}")
+            if self.transcript and block.a_dim % 2:
+                raise ValueError(f"a_dim {of} is {block.a_dim}, expected an even number: a transcript has positions")
+        for name in ("hid_dim", "a_dim"):
+            if len(values := {getattr(block, name) for _, block in self.chain}) > 1:
+                raise ValueError(f"{name} is {sorted(values)} in different blocks, expected one; set it in Bi alone")
+        return self
 
 
 class FactLoss(Strict):
@@ -152,7 +243,13 @@ class FactLoss(Strict):
     a2fc: Annotated[float, Field(ge=0)] = 1.0
     sw: Annotated[float, Field(ge=0)] = 0.0
     bgw: Annotated[float, Field(ge=0)] = 1.0
-    nullw: Annotated[float, Field(ge=-1)] = -1.0
+    nullw: float = AUTOMATIC
+
+    @model_validator(mode="after")
+    def _null_weighs(self) -> "FactLoss":
+        if self.nullw < 0 and self.nullw != AUTOMATIC:
+            raise ValueError(f"nullw is {self.nullw:g}, expected 0 or more, or {AUTOMATIC:g}: from the data")
+        return self
 
 
 class FactFeatures(Strict):
@@ -172,7 +269,7 @@ class SegmentationHead(TrainedHead):
     decay_epoch: Annotated[int, Field(gt=0, description="from this epoch on, a tenth of the learning rate")]
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 10.0
-    ema_decay: Fraction = 0.0
+    ema_decay: Share = 0.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     sample_rate: Annotated[int, Field(gt=0, description="one row in so many is read")] = 1
     tolerance: Annotated[int, Field(ge=0, description="frames by which labels and features may differ in length")] = 5
@@ -188,7 +285,7 @@ class Alignment(Strict):
 
     target: Literal["action_token", "frame", "logit"]
     hidden: Positive
-    dropout: Fraction
+    dropout: Share
     temperature: Annotated[float, Field(gt=0)]
     w_fact: Annotated[float, Field(ge=0)]
     w_con: Annotated[float, Field(ge=0)]
@@ -240,12 +337,12 @@ class ClipAlignModel(Strict):
         bool, Field(description="of spatiotemporal: a gate learned from the map, not the map itself")
     ]
     classifier_source: Literal["video", "attn", "fusion"]
-    map_dropout: Fraction
-    width: Positive
+    map_dropout: Share
+    width: Annotated[Positive, Field(multiple_of=GROUPS)]
     feature_dim: Positive
-    embed_dim: Positive
-    map_width: Positive
-    dropout: Fraction
+    embed_dim: Annotated[int, Field(ge=2, lt=2**31, description="normalised, so that of one number nothing is left")]
+    map_width: Annotated[Positive, Field(multiple_of=GROUPS)]
+    dropout: Share
 
 
 class ClipAlignLoss(Strict):
@@ -263,7 +360,7 @@ class Clinicians(Strict):
     evaluated: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class ClipAlignHead(TrainedHead):
+class ClipAlignHead(WarmedHead):
     """The clip_align head: a diagnosis from a video and a clinician's attention, both in one space."""
 
     task: ClassVar = "alignment"
@@ -272,9 +369,6 @@ class ClipAlignHead(TrainedHead):
     model: ClipAlignModel
     loss: ClipAlignLoss
     compat: Annotated[Literal["published"] | None, Field(description="published: the original formulas")] = None
-    lr: Annotated[float, Field(gt=0, description="peak learning rate per 256 samples of batch")]
-    warmup_epochs: Annotated[float, Field(ge=0)]
-    label_smoothing: Fraction
     max_trainable: Positive = 20_000_000
     holdout_split: Annotated[str, Field(description="for early stopping: other patients than those of train")]
     clinicians: Clinicians | None = None
@@ -311,6 +405,12 @@ class WordRoles(Strict):
     background: Name
     mode: Literal["tau", "percentile"]
     value: Annotated[float, Field(ge=0, description="tau, or the percent of words at either end")]
+
+    @model_validator(mode="after")
+    def _ends_do_not_meet(self) -> "WordRoles":
+        if self.mode == "percentile" and self.value > 50:
+            raise ValueError(f"value is {self.value:g} percent of the words at either end, expected at most 50")
+        return self
 
 
 class NegativeWords(Strict):
@@ -422,18 +522,19 @@ class Ablation(Strict):
     """Overrides of one head, by name or as a grid; each is trained with every seed and becomes a table row."""
 
     head: Name
-    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
     variants: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _a_row(self) -> "Ablation":
+        if twice := sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1}):
+            raise ValueError(f"seeds has {twice[0]} twice, and the same training twice says nothing; remove one")
+        if (points := prod(map(len, self.grid.values()))) > MOST_ROWS:
+            raise ValueError(f"the grid has {points:,} combinations, expected at most {MOST_ROWS:,}")
         if not self.rows:
             raise ValueError("an ablation needs variants, a grid or both")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {self.seeds}; let each stand once")
-        points = prod(len(values) for values in self.grid.values()) if self.grid else 0
-        if len(self.rows) < len(self.variants) + points:
+        if self.grid and len(self.rows) < len(self.variants) + points:
             raise ValueError(
                 "two points of the grid have one name; let the values of each key differ as they are written"
             )

@@ -55,7 +55,7 @@ def weights_digest(weights: Weights) -> str:
     if weights.hub is not None:
         return f"{weights.hub}@{weights.revision}"
     path = Path(str(weights.path))
-    if not path.exists():
+    if not os.path.exists(path):  # of pathlib's, a name that is too long is an error
         raise ParamsError(
             f"weights {path} do not exist; correct the path, or see docs/real-data.md for how to get them"
         )
@@ -91,9 +91,13 @@ def feature_key(params: Params, name: str) -> str:
         ParamsError: weights or texts that it depends on are not there.
     """
     feature = params.features[name]
+    try:
+        weights = weights_digests(feature)
+    except ParamsError as error:
+        raise ParamsError(f"features.{name}: {error}") from None
     content = {
         "extractor": EXTRACTOR_VERSION,
-        "weights": weights_digests(feature),
+        "weights": weights,
         "reads": [feature_key(params, other) for other in feature.reads],
         **feature.keyed,
     }
@@ -104,7 +108,7 @@ def feature_key(params: Params, name: str) -> str:
 
 def _texts_digest(params: Params, dataset: str) -> str:
     path = Path(params.datasets[dataset].root)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ParamsError(f"datasets.{dataset}.root is {path}, which is no file; name one with a text a line")
     return file_digest(path)
 

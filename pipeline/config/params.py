@@ -5,14 +5,15 @@ key's dotted name before any job starts.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json
+from .base import Name, ParamsError, Piece, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
+from .documents import read_document, read_documents, read_json
 from .features import (
     AnyFeature,
     BackboneFeature,
@@ -29,6 +30,8 @@ from .heads import Ablation, Claim, Heads
 from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
 
+Threads = Annotated[int, Field(gt=0, le=4096)]
+
 
 class Compute(Strict):
     """The machine's share. Threads are fixed, not taken from the scheduler, because they decide the order of sums.
@@ -40,9 +43,9 @@ class Compute(Strict):
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: Positive = 2
-    extract_threads: Positive = 1
-    decode_workers: Annotated[int, Field(ge=0)] = 1
+    threads: Threads = 2
+    extract_threads: Threads = 1
+    decode_workers: Annotated[int, Field(ge=0, le=4096)] = 1
     cache_memory_gb: Annotated[float, Field(ge=0)] = 2.0
     devices: Positive = 1
     nodes: Positive = 1
@@ -110,7 +113,7 @@ class Toyworld(Strict):
         "ssv2": "ssv2", "mstcn": "assembly", "waterbirds": "waterbirds", "clinic": "clinic"
     }  # fmt: skip
 
-    seed: int
+    seed: Seed
     ssv2: ToySSv2 | None = None
     assembly: ToyAssembly | None = None
     waterbirds: ToyWaterbirds | None = None
@@ -124,19 +127,19 @@ class Dataset(Strict):
     """
 
     layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic", "waterbirds", "words", "clinic"]
-    root: str
-    videos: str | None = "."  # folder below root; None where there are published features and no videos
-    extension: str = ".webm"
+    root: Place
+    videos: Place | None = "."  # folder below root; None where there are published features and no videos
+    extension: Piece = ".webm"
     # Of mstcn and egoprocel, where videos do not lie as <id><extension>: the first whose `ids` fit decides.
     video_paths: tuple[VideoPlace, ...] = ()
     # Of the layouts whose frames have labels: where these lie below root, how many there are a second (None: one a row
     # of the features), named lists of classes in text files below root, and the classes that are background.
-    labels: str = "groundTruth"
+    labels: Place = "groundTruth"
     label_fps: Annotated[float, Field(gt=0)] | None = None
-    class_lists: dict[Name, str] = Field(default_factory=dict)
+    class_lists: dict[Name, Place] = Field(default_factory=dict)
     background: tuple[str, ...] = ()
-    csv: str = "clinic.csv"  # of the layout clinic, below root
-    masks: str | None = None  # of layouts of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
+    csv: Place = "clinic.csv"  # of the layout clinic, below root
+    masks: Place | None = None  # of layouts of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
     made_by: Literal["toyworld"] | None = None
     within: Name | None = None  # the data set in whose folder it lies, and with which it is made
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -199,10 +202,9 @@ class Params(Strict):
             for variant, overrides in ablation.rows.items():
                 key = f"ablations.{name}.{'variants' if variant in ablation.variants else 'grid'}.{variant}"
                 try:
-                    changed = override(self.head(ablation.head), overrides)
+                    self.changed(ablation.head, overrides)
                 except ParamsError as error:
                     raise ValueError(f"{key}: {error}") from None
-                self._inputs_exist(f"{key}: ", changed)
         self._files_differ()
         for name, claim in self.claims.items():
             self._claiming_fits(f"claims.{name}", claim)
@@ -234,6 +236,19 @@ class Params(Strict):
         results |= {key: name for key, name in tables.items() if key in beside}
         refuse_clashing_files("results", results)
         refuse_clashing_files("results/ablations", {key: of for key, of in tables.items() if key not in beside})
+
+    def changed(self, head: str, changes: Mapping[str, Any]) -> Any:
+        """A head's sub-tree with dotted keys replaced, as `override`, which reads what these params declare.
+
+        Raises:
+            ParamsError: as `override`, and for a data set or feature that is not declared.
+        """
+        config = override(self.head(head), changes)
+        try:
+            self._inputs_exist("", config)
+        except ValueError as error:
+            raise ParamsError(str(error)) from None
+        return config
 
     def _inputs_exist(self, key: str, head: Any) -> None:
         for role, read in head.inputs.items():
@@ -384,15 +399,22 @@ def parse_params(document: Mapping[str, Any], origin: str = "params.yaml") -> Pa
         raise ParamsError(f"{origin} holds something that JSON cannot: {error}") from None
 
 
-def _sentence(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"]) or "(whole document)"
+def _sentence(error: Any, whole: str = "(whole document)") -> str:
+    place = [str(part) for part in error["loc"]]
+    if error["type"].startswith("union_tag"):  # which kind of feature it is
+        place.append(error["ctx"]["discriminator"].strip("'"))
+    key = ".".join(map(shown, place)) or whole
     if error["type"] == "extra_forbidden":
-        return f"  {key}: unknown key; remove it or correct its spelling"
-    if error["type"] == "missing":
-        return f"  {key}: required, but absent"
-    if error["type"] == "value_error":
-        return f"  {key}: {error['ctx']['error']}"
-    return f"  {key}: {error['msg']}, got {error['input']!r}"
+        what = "unknown key; remove it or correct its spelling"
+    elif error["type"] in ("missing", "union_tag_not_found"):
+        what = "required, but absent"
+    elif error["type"] == "value_error":
+        what = str(error["ctx"]["error"])
+    elif error["type"] == "union_tag_invalid":
+        what = f"expected one of {error['ctx']['expected_tags']}, got {shown(repr(error['ctx']['tag']))}"
+    else:
+        what = f"{error['msg']}, got {shown(repr(error['input']))}"
+    return f"  {key}: {what}" if key else what
 
 
 def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
@@ -408,9 +430,9 @@ def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
     text, origin = str(source), str(source)
     if text.lstrip().startswith("{"):
         origin = "the params document on the command line"
-        params = parse_params(json.loads(text), origin)
+        params = parse_params(read_json(text, origin), origin)
     else:
-        params = parse_params(_mapping(source), origin)
+        params = parse_params(read_document(source), origin)
     for section, names in needed.items():
         known = dict(getattr(params, section).items())
         for name in [names] if isinstance(names, str) else names:
@@ -422,18 +444,18 @@ def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
     return params
 
 
-def _mapping(source: str | Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(Path(source).read_text())
-    except FileNotFoundError:
-        raise ParamsError(
-            f"{source} does not exist; run from the project's root or name a file with --params"
-        ) from None
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{source} is not valid YAML: {error}") from None
-    if not isinstance(document, dict):
-        raise ParamsError(f"{source} must hold a mapping at its top, got {type(document).__name__}")
-    return document
+def laid_params(files: Sequence[str | Path], entries: Sequence[str] = ()) -> Params:
+    """Params as Snakemake is called with them: each file laid over those before it, then the entries of --config.
+
+    Args:
+        files: of `--configfile`, at least one.
+        entries: of `--config`: key=value, the value YAML as in the files.
+
+    Raises:
+        ParamsError: as `load_params`.
+    """
+    origin = " with ".join([*(os.path.relpath(file) for file in files), *(["--config"] if entries else [])])
+    return parse_params(read_documents([os.path.relpath(file) for file in files], entries), origin)
 
 
 def override(head: Any, changes: Mapping[str, Any]) -> Any:
@@ -454,4 +476,4 @@ def override(head: Any, changes: Mapping[str, Any]) -> Any:
     try:
         return type(head).model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise ParamsError("; ".join(_sentence(item).strip() for item in error.errors())) from None
+        raise ParamsError("; ".join(_sentence(item, whole="").strip() for item in error.errors())) from None

@@ -157,7 +157,7 @@ def _located(dataset: Dataset, annotations: pd.DataFrame) -> tuple[list[str | No
         sample, paths = next(iter(absent.items()))
         raise DatasetError(
             f"none of the {len(absent)} videos is in {folder}: that of {sample!r} was looked for at "
-            f"{' and '.join(paths)}; correct videos, extension or video_paths of the data set in params.yaml, or set "
+            f"{' and '.join(paths)}; correct videos, extension or video_paths of the data set in params, or set "
             "videos: null and import published features"
         )
     return [path or places[sample][0] for sample, path in there.items()], absent

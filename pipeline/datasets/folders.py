@@ -54,6 +54,6 @@ def check_folder(dataset: Dataset) -> Path:
     """
     folder = video_folder(dataset)
     if not folder.is_dir():
-        raise DatasetError(f"the folder {folder} does not exist; correct the data set's root or videos in params.yaml")
+        raise DatasetError(f"the folder {folder} does not exist; correct the data set's root or videos in params")
     followed(folder, home_of(dataset))
     return folder

@@ -50,7 +50,7 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     if not paths:
         raise DatasetError(
             f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}) among its {ignored.total()} files; "
-            "correct the data set's root or videos in params.yaml"
+            "correct the data set's root or videos in params"
         )
     paths.sort()
     labels = [path.partition("/")[0] if "/" in path else None for path in paths]

@@ -40,7 +40,7 @@ class Labels:
             if name not in self.classes:
                 raise DatasetError(
                     f"the background {name!r} of the data set in {dataset.root} is not among its {len(self.classes)} "
-                    f"classes ({', '.join(self.classes[:5])}, ...); correct it in params.yaml"
+                    f"classes ({', '.join(self.classes[:5])}, ...); correct it in params"
                 )
         lists = {name: _class_list(path, self.classes) for name, path in class_list_files(dataset).items()}
         return {"classes": self.classes, "class_lists": lists} | ({"parts": self.parts} if self.parts else {})
@@ -70,7 +70,7 @@ def required(dataset: Dataset, *parts: str) -> Path:
     if not path.is_file():
         raise DatasetError(
             f"{path} does not exist or is no file; put the data set's file there (docs/real-data.md says where from), "
-            "or correct its paths in params.yaml"
+            "or correct its paths in params"
         )
     followed(path, home_of(dataset))
     return path

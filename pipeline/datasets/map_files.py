@@ -31,14 +31,14 @@ def mask_paths(dataset: Dataset, paths: Sequence[str]) -> list[str | None]:
     """
     folder = Path(dataset.root, dataset.masks)
     if not folder.is_dir():
-        raise DatasetError(f"the folder {folder} does not exist; correct the data set's masks in params.yaml")
+        raise DatasetError(f"the folder {folder} does not exist; correct the data set's masks in params")
     followed(folder, home_of(dataset))
     places = mask_places(dataset, paths)
     found = [place if os.path.lexists(os.path.join(dataset.root, place)) else None for place in places]
     if not any(found):
         raise DatasetError(
             f"none of the {len(paths)} pictures has a mask in {folder}: that of {paths[0]!r} was looked for at "
-            f"{places[0]}; correct the data set's masks in params.yaml"
+            f"{places[0]}; correct the data set's masks in params"
         )
     return found
 

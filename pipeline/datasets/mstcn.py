@@ -93,7 +93,7 @@ def video_paths(dataset: Dataset, sample: str) -> tuple[str, ...]:
         patterns = ", ".join(place.ids for place in dataset.video_paths)
         raise DatasetError(
             f"video {sample!r} of the data set in {dataset.root} is like none of the ids of video_paths ({patterns}); "
-            "add a pattern to params.yaml, or correct the id in its list"
+            "add a pattern to params, or correct the id in its list"
         )
     for path in found:
         for part in path.split("/"):
@@ -142,7 +142,7 @@ def _bundles(dataset: Dataset) -> list[Bundle]:
     if not found:
         raise DatasetError(
             f"no list of videos ({', '.join(patterns)}) in {Path(dataset.root, folder)}; put the data set's files "
-            "there (docs/real-data.md says where from), or correct its root in params.yaml"
+            "there (docs/real-data.md says where from), or correct its root in params"
         )
     # split2 before split10; train first, test last.
     return sorted(found, key=lambda b: (len(b.fold), b.fold, b.kind != "train", b.kind == "test", b.kind))

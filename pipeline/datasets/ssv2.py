@@ -24,7 +24,7 @@ from pipeline.datasets.names import DatasetError, check_file_name
 
 PREFIX = "something-something-v2-"
 SPLITS = ("train", "validation", "test")
-REMEDY = "get the label files of the official download, or correct the data set's root in params.yaml"
+REMEDY = "get the label files of the official download, or correct the data set's root in params"
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:

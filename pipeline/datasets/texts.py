@@ -65,7 +65,5 @@ def annotation_files(dataset: Dataset) -> list[Path]:
     path = Path(dataset.root)
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
-        raise DatasetError(
-            f"{path} {found}, wanted a file with one text a line; correct the data set's root in params.yaml"
-        )
+        raise DatasetError(f"{path} {found}, wanted a file with one text a line; correct the data set's root in params")
     return [path]

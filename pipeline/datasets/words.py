@@ -44,6 +44,6 @@ def annotation_files(dataset: Dataset) -> list[Path]:
     if not found:
         raise DatasetError(
             f"{folder} holds no word list, wanted files named noun.* or adj.* with a lemma a line; correct the data "
-            "set's root in params.yaml"
+            "set's root in params"
         )
     return found

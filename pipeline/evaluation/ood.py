@@ -93,7 +93,7 @@ def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, 
             sets[name] = _carved(ids, config.lam.validation, config.seed)
         for part, ids in sets[name].items():
             if not ids:
-                raise DataError(f"{dataset} has no usable picture for {part}; correct the splits in params.yaml")
+                raise DataError(f"{dataset} has no usable picture for {part}; correct the splits in params")
         failed |= {f"{name}/{sample}": reason for sample, reason in found.failed.items()}
         skipped += found.skipped
     _, rows, columns = streams["cam"].store.provenance["grid"]

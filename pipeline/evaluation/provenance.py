@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from pipeline.accelerator import made_by
+from pipeline.accelerator import arithmetic, made_by
 from pipeline.config import Params, canonical_json, code_digest, evaluation_key
 from pipeline.store import apart, by_feature
-from pipeline.training.dataset import SHOWN, DataError, Samples
+from pipeline.training.dataset import SHOWN, Samples
 from pipeline.training.registry import build
 from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, RunError, read_run
 from pipeline.training.trainer import head_samples
@@ -51,9 +51,6 @@ def opened(
         raise RunError(
             f"{run} learned from other samples than {manifest} and the stores hold now; train the head again"
         )
-    if not samples.parts["evaluated"]:
-        split = params.head(head).eval_split
-        raise DataError(f"the split {split!r} holds no usable sample; correct eval_split in params.yaml")
     return samples, record
 
 
@@ -84,7 +81,7 @@ def trained(params: Params, head: str, samples: Samples, run: Path, device: torc
 @contextlib.contextmanager
 def inference(precision: str, device: torch.device) -> Iterator[None]:
     """No gradients, and the precision that the head was trained in."""
-    dtype = AUTOCAST.get(precision)
+    dtype = AUTOCAST.get(arithmetic(precision, device.type))
     with torch.inference_mode(), torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         yield
 
@@ -120,6 +117,7 @@ def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str,
         "code": code_digest("."),
         "seed": config.seed,
         **made_by(device),
+        **({"precision": arithmetic(config.precision, device.type)} if hasattr(config, "precision") else {}),
     }
 
 

@@ -127,7 +127,7 @@ def refuse_misfit(found: MapFile, facts: VideoFacts, channels: int) -> None:
     if found.frames not in (1, facts.frames):
         raise MapError(f"has {found.frames} frames and not its {facts.frames}; export one a frame, or a single one")
     if found.channels != channels and not (found.colours and channels == 1):
-        raise MapError(f"has {found.channels} channels, expected {channels}; correct channels in params.yaml")
+        raise MapError(f"has {found.channels} channels, expected {channels}; correct channels in params")
 
 
 def rendered(found: MapFile, numbers_PF: np.ndarray, box: Box, cells: tuple[int, int], channels: int) -> np.ndarray:

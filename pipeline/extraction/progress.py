@@ -76,5 +76,5 @@ def refuse_too_many_failures(base: Path, failed: Mapping[str, str], total: int, 
         raise ExtractionFailed(
             f"{base}: {len(failed)} of {total} samples failed, more than max_failed = {allowed:g} allows:\n"
             + "\n".join(failure_table(failed))
-            + "\nReplace the files, or raise max_failed in params.yaml; what was computed is kept."
+            + "\nReplace the files, or raise max_failed in params; what was computed is kept."
         )

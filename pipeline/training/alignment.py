@@ -20,7 +20,7 @@ class AlignmentModule(TrainedModule):
     """
 
     def __init__(self, head: str, model: nn.Module, config: Any, samples: Clips, steps: int) -> None:
-        super().__init__(head, model, config, steps)
+        super().__init__(head, model, config, samples, steps)
         loss = config.loss
         self.settings = LossSettings(loss.clip_weight, loss.lambda_token, config.label_smoothing, config.compat)
         weights = samples.class_weights if loss.class_weights else None
@@ -49,4 +49,4 @@ class AlignmentModule(TrainedModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and a cosine per optimiser step."""
-        return adamw_and_cosine(self.model, self.config, self.steps)
+        return adamw_and_cosine(self.model, self.config, self.batch, self.steps)

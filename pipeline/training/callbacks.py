@@ -119,7 +119,7 @@ class Journal(Callback):
         epoch = trainer.current_epoch + 1
         if not torch.isfinite(torch.tensor(measured["train_loss"])):
             raise TrainingDiverged(
-                f"{self.run}: the loss of epoch {epoch} is not finite; lower lr or clip_norm in params.yaml"
+                f"{self.run}: the loss of epoch {epoch} is not finite; lower lr or clip_norm in params"
             )
         row = [epoch, *measured.values(), trainer.optimizers[0].param_groups[0]["lr"]]
         self.rows.append(row)

@@ -118,7 +118,7 @@ def open_clips(
         if wanted is not None and (strangers := sorted(set(wanted) - known)):
             raise DataError(
                 f"no usable clip is of the clinician {strangers[0]!r}; known are {sorted(filter(None, known))}: "
-                "correct clinicians in params.yaml"
+                "correct clinicians in params"
             )
         parts[part] = [s for s in found.splits[split] if wanted is None or rows[s].clinician in wanted]
     labels = {sample: index[row.label] for sample, row in rows.items()}
@@ -128,7 +128,7 @@ def open_clips(
             splits_of_manifest = sorted(set(frame["split"]))
             raise DataError(
                 f"the split {splits[part]!r} holds no usable clip for {part}: {len(found.failed)} failed, "
-                f"{found.unlabelled} have no label. The manifest's splits are {splits_of_manifest}; correct params.yaml"
+                f"{found.unlabelled} have no label. The manifest's splits are {splits_of_manifest}; correct params"
             )
     used = [sample for ids in parts.values() for sample in ids]
     drawn = {sample: None if sample in maps.failed else rows[sample].map_digest for sample in used}
@@ -163,12 +163,12 @@ def map_stream(tokens: FeatureStore, maps: FeatureStore) -> MapStream:
     """
     made = maps.provenance
     if made["config"]["backbone"] != "maps":
-        raise DataError(f"maps: {made['feature']} holds no maps; name a feature with backbone: maps in params.yaml")
+        raise DataError(f"maps: {made['feature']} holds no maps; name a feature with backbone: maps in params")
     sources = {name: read["key"] for name, read in made["reads"].items()}
     if tokens.key not in sources.values():
         raise DataError(
             f"maps: {made['feature']} lies on the grid of {', '.join(sources)}, but the tokens are "
-            f"{tokens.provenance['feature']}; let its source in params.yaml be what the head reads as tokens"
+            f"{tokens.provenance['feature']}; let its source in params be what the head reads as tokens"
         )
     ((name, (shape, _)),) = maps.fields.items()
     return MapStream(maps, name, shape[0], made["config"]["scale"])

@@ -41,7 +41,7 @@ class ShuffledBatches(Sampler[list[int]]):
         if self.size % world or not self.size:
             raise DataError(
                 f"a batch of {size} from {len(rows)} samples cannot be shared by {world} devices; "
-                "make batch_size in params.yaml a multiple of compute.devices times compute.nodes"
+                "make batch_size in params a multiple of compute.devices times compute.nodes"
             )
         self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
 

@@ -160,17 +160,18 @@ def learnable(
     """`usable`, of two splits of which one is learned from.
 
     Raises:
-        DataError: the splits are one, or there is nothing to train on.
+        DataError: the splits are one, or one of them holds nothing to learn from or to evaluate.
     """
     if train == evaluated:
         raise DataError(f"train_split and eval_split are both {train!r}; a split that was learned from says nothing")
     found = usable(frame, stores, (train, evaluated), labelled)
-    if not found.splits[train]:
-        known = sorted({split for joined in frame["split"] for split in joined.split("+")})
-        raise DataError(
-            f"no sample of the split {train!r} is usable: {len(found.failed)} failed, {found.unlabelled} have no "
-            f"label. The manifest's splits are {known}; correct train_split in params.yaml"
-        )
+    for name, split in (("train_split", train), ("eval_split", evaluated)):
+        if not found.splits[split]:
+            known = sorted({split for joined in frame["split"] for split in joined.split("+")})
+            raise DataError(
+                f"no sample of the split {split!r} is usable: {len(found.failed)} failed, {found.unlabelled} have no "
+                f"label. The manifest's splits are {known}; correct {name} in params"
+            )
     return found
 
 
@@ -300,7 +301,7 @@ def token_stream(role: str, store: FeatureStore) -> Stream:
     if len(fields) != 1:
         raise DataError(
             f"{role}: a head needs exactly one field of shape (steps, tokens, width), but the store holds "
-            f"{ {name: shape for name, (shape, _) in store.fields.items()} }; name another feature in params.yaml"
+            f"{ {name: shape for name, (shape, _) in store.fields.items()} }; name another feature in params"
         )
     ((name, shape),) = fields.items()
     grid = tuple(store.provenance["grid"])
@@ -316,7 +317,7 @@ def _same_box(streams: Mapping[str, Stream]) -> None:
         said = "; ".join(f"{role} {box} ({kind})" for role, (kind, box) in boxes.items())
         raise DataError(
             f"the streams see different parts of the frame: {said}. Cells and patches would not lie on each other; "
-            "give both features the same crop under preprocess in params.yaml"
+            "give both features the same crop under preprocess in params"
         )
 
 
@@ -338,7 +339,7 @@ def _same_times(streams: Mapping[str, Stream], samples: Mapping[str, int]) -> No
             if len(times) != len(wanted) or not np.allclose(times, wanted, rtol=0, atol=TIME_TOLERANCE):
                 raise DataError(
                     f"sample {sample}: the tokens of {first} are at {_rounded(wanted)} s, those of {role} at "
-                    f"{_rounded(times)} s; choose sampling.frames in params.yaml so that both have the same steps"
+                    f"{_rounded(times)} s; choose sampling.frames in params so that both have the same steps"
                 )
 
 

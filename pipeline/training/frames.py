@@ -199,7 +199,7 @@ def frame_stream(store: FeatureStore) -> FrameStream:
     if len(fields) != 1:
         raise DataError(
             f"frames: a segmentation head needs exactly one field of shape (None, width), but the store holds "
-            f"{ {name: shape for name, (shape, _) in store.fields.items()} }; name another feature in params.yaml"
+            f"{ {name: shape for name, (shape, _) in store.fields.items()} }; name another feature in params"
         )
     ((name, shape),) = fields.items()
     config = store.provenance["config"]

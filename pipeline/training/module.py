@@ -13,11 +13,10 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from pipeline.config import LR_BATCH
 from pipeline.training.dataset import Samples
 from pipeline.training.registry import KINDS, predict
 from pipeline.training.table import Batch
-
-LR_BATCH = 256  # the batch that params' lr is given for
 
 
 class TrainedModule(LightningModule):
@@ -27,12 +26,14 @@ class TrainedModule(LightningModule):
         head: its name.
         model: its module.
         config: its sub-tree of params.
+        samples: that it learns from.
         steps: optimiser steps an epoch.
     """
 
-    def __init__(self, head: str, model: nn.Module, config: Any, steps: int) -> None:
+    def __init__(self, head: str, model: nn.Module, config: Any, samples: Samples, steps: int) -> None:
         super().__init__()
         self.head, self.model, self.config, self.steps = head, model, config, steps
+        self.batch = min(config.batch_size, len(samples.parts["train"]))
 
     def on_train_batch_start(self, _: Batch, step: int) -> None:
         """Draws follow from seed, epoch, step and process, so that a resumed training repeats them.
@@ -55,7 +56,7 @@ class HeadModule(TrainedModule):
     """
 
     def __init__(self, head: str, model: nn.Module, config: Any, samples: Samples, steps: int) -> None:
-        super().__init__(head, model, config, steps)
+        super().__init__(head, model, config, samples, steps)
         self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro")
         self.mixing = np.random.default_rng(0)
 
@@ -91,18 +92,19 @@ class HeadModule(TrainedModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and a cosine per optimiser step."""
-        return adamw_and_cosine(self.model, self.config, self.steps)
+        return adamw_and_cosine(self.model, self.config, self.batch, self.steps)
 
 
-def adamw_and_cosine(model: nn.Module, config: Any, steps: int) -> dict[str, Any]:
+def adamw_and_cosine(model: nn.Module, config: Any, batch: int, steps: int) -> dict[str, Any]:
     """AdamW, and a cosine per optimiser step after a linear warm-up, as Lightning takes them.
 
     Args:
         model: what is trained.
         config: of a head: lr per 256 samples of batch, weight_decay, warmup_epochs, epochs.
+        batch: samples that a step sees: no more than there are, whatever params allow.
         steps: optimiser steps an epoch.
     """
-    peak = config.lr * config.batch_size / LR_BATCH
+    peak = config.lr * batch / LR_BATCH
     optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=peak, betas=(0.9, 0.999))
     warmup, total = round(config.warmup_epochs * steps), config.epochs * steps
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, warmup, total))

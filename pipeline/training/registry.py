@@ -138,7 +138,7 @@ def build(head: str, config: Any, samples: Samples) -> nn.Module:
     if trainable > config.max_trainable:
         raise TooLarge(
             f"{head} has {trainable:,} trainable parameters, and max_trainable allows {config.max_trainable:,}; choose "
-            "fewer layers or a narrower bottleneck in params.yaml, or raise it where a comparison is larger on purpose"
+            "fewer layers or a narrower bottleneck in params, or raise it where a comparison is larger on purpose"
         )
     return module
 

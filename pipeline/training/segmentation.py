@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from pipeline.heads.fact import BlockOutput, FactClip, LossSettings, clip_loss, fact_loss, predict, targets_of
 from pipeline.training.frames import IGNORE, Videos
 from pipeline.training.module import TrainedModule
+from pipeline.training.registry import HeadError
 from pipeline.training.table import Batch
 
 
@@ -25,7 +26,7 @@ class SegmentationModule(TrainedModule):
     """
 
     def __init__(self, head: str, model: nn.Module, config: Any, samples: Videos, steps: int) -> None:
-        super().__init__(head, model, config, steps)
+        super().__init__(head, model, config, samples, steps)
         learned = [*samples.parts["train"], *samples.parts["holdout"]]
         segments = [len(samples.transcript(sample)) for sample in learned]
         self.n_segments = max(segments)
@@ -53,11 +54,14 @@ class SegmentationModule(TrainedModule):
         self.log("holdout_accuracy", self.accuracy, on_epoch=True, logger=False, batch_size=size)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, BlockOutput]:
-        """The loss and the last block's output."""
+        """The loss and the last block's output. Raises HeadError: they cannot be told, as where weights diverged."""
         mask_BT, labels_BT = batch["mask"], batch["labels"]
         outputs, embeddings = answer(self.model, batch)
-        targets = targets_of(outputs[-1], labels_BT, mask_BT, self.settings, self.n_segments)
-        loss = fact_loss(outputs, targets, self.settings)["loss"]
+        try:
+            targets = targets_of(outputs[-1], labels_BT, mask_BT, self.settings, self.n_segments)
+            loss = fact_loss(outputs, targets, self.settings)["loss"]
+        except ValueError as error:
+            raise HeadError(f"heads.{self.head}.loss: {error}") from error
         if embeddings is not None:
             chosen = self.config.alignment
             contrast = clip_loss(embeddings, targets, self.text, self.seen, chosen.temperature, chosen.target)

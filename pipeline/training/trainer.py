@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import logging
+import math
 import sys
 import time
 import warnings
@@ -10,20 +11,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from dvclive.lightning import DVCLiveLogger
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
-from pipeline.accelerator import accelerator, made_by
+from pipeline.accelerator import accelerator, arithmetic, made_by
 from pipeline.config import Params, canonical_json
 from pipeline.training.alignment import AlignmentModule
 from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
 from pipeline.training.clips import open_clips
 from pipeline.training.data import FeatureData
-from pipeline.training.dataset import SHOWN, Samples, open_samples, refuse_mixed
-from pipeline.training.frames import open_videos
+from pipeline.training.dataset import SHOWN, DataError, Samples, open_samples, refuse_mixed
+from pipeline.training.frames import IGNORE, open_videos
 from pipeline.training.module import HeadModule
 from pipeline.training.processes import agreed, environment, is_first, meet
 from pipeline.training.registry import HeadError, build, count
@@ -45,6 +47,7 @@ MODULES = {
     "zeroshot": SegmentationModule,
     "alignment": AlignmentModule,
 }
+HOPELESS = 10  # times the loss of chance, at which a training has learned nothing
 STAND_INS = "stand_ins"  # the folder, in a run's, of the training from which γ is chosen
 
 
@@ -56,10 +59,18 @@ def say(line: str) -> None:
 def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
     """The samples of a head as its params ask for them.
 
-    Errors: see `dataset.join`, `open_clips`, `open_videos`, `refuse_mixed`.
+    Raises:
+        DataError: as `dataset.join`, `open_clips`, `open_videos` and `refuse_mixed`; or all that can be learned from is
+            of one class.
     """
     samples = _joined(params, head, manifest, features)
     refuse_mixed(params.compute, (stream.store for stream in samples.streams.values()))
+    learned = {int(label) for sample in samples.parts["train"] for label in np.unique(samples.labels[sample])}
+    if len(learned - {IGNORE}) < 2:
+        raise DataError(
+            f"{manifest}: what {head} can learn from is of fewer than two classes, and the data set has "
+            f"{samples.classes[:SHOWN]}; correct the labels, or train_split in params"
+        )
     return samples
 
 
@@ -148,6 +159,11 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
             return record if first else {}
         counts = ", ".join(f"{number} {name}" for name, number in samples.counts.items())
         say_first(f"{run}: {head} on {len(samples.classes)} classes; samples: {counts}")
+        precision = arithmetic(config.precision, accelerator(params.compute))
+        if precision != config.precision:
+            say_first(f"  precision {config.precision} runs as {precision} on the CPU")
+        if config.batch_size > (there := len(samples.parts["train"])):
+            say_first(f"  batch_size is {config.batch_size}, and train has {there} samples: a step takes them all")
         for sample, reason in list(samples.failed.items())[:SHOWN]:
             say_first(f"  failed {sample}: {reason}")
         module, journal = _fit(params, head, samples, run, say_first)
@@ -165,6 +181,7 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
             "samples": samples.learned_from,
             "data_digest": samples.digest,
             "weights": weights_digest(run),
+            "precision": precision,
             "config": config.learned,
             "features": {
                 role: {"key": stream.store.key, "provenance": stream.store.provenance}
@@ -178,6 +195,8 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
             },
         }
         complete(run, identity, record)
+        if (loss := journal.rows[-1][1]) > (bound := HOPELESS * max(math.log(len(samples.classes)), 1.0)):
+            progress(f"  warning: the loss ends at {loss:,.0f}, and {bound:.0f} is {HOPELESS} times chance; lower lr")
         progress(
             f"{run}: best epoch {journal.best_epoch} of {len(journal.rows)}, "
             f"holdout top-1 {journal.best_accuracy:.3f}, "
@@ -215,7 +234,7 @@ def _fit(
         # Heads have no running statistics to broadcast.
         strategy=DDPStrategy(broadcast_buffers=False) if distributed else "auto",
         plugins=[CheckpointByRename(), *([environment(compute)] if distributed else [])],
-        precision=config.precision,
+        precision=arithmetic(config.precision, accelerator(compute)),
         max_epochs=config.epochs,
         gradient_clip_val=config.clip_norm,
         deterministic=True,

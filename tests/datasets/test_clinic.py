@@ -72,7 +72,7 @@ def test_columns_may_stand_in_any_order_beside_others_and_the_file_may_have_anot
     frame = read_annotations(dataset(tmp_path, csv="rows.csv"))
     assert frame[["sample", "path", "clinician", "split"]].values.tolist() == [["s", "a.webm", "c", "test"]]
     assert annotation_files(dataset(tmp_path, csv="rows.csv")) == [tmp_path / "rows.csv"]
-    with pytest.raises(DatasetError, match=r"clinic\.csv does not exist.*params\.yaml"):
+    with pytest.raises(DatasetError, match=r"clinic\.csv does not exist.*params"):
         read_annotations(dataset(tmp_path))
 
 

@@ -41,7 +41,7 @@ def test_waterbirds_pictures_have_masks_too(pictures, tmp_path):
 
 
 def test_a_folder_that_is_absent_outside_or_has_no_mask_of_any_picture_is_refused(pictures, tmp_path):
-    with pytest.raises(DatasetError, match=r"nowhere does not exist; correct the data set's masks in params\.yaml"):
+    with pytest.raises(DatasetError, match=r"nowhere does not exist; correct the data set's masks in params"):
         build_manifest(pictures.model_copy(update={"masks": "nowhere"}))
     (tmp_path / "empty").mkdir()
     with pytest.raises(DatasetError, match=r"none of the 5 pictures has a mask in .*empty/cat/1\.png; correct"):

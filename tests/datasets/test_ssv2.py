@@ -86,7 +86,7 @@ def test_the_plain_name_is_read_where_both_are_there(tmp_path):
 def test_a_missing_label_file_is_named_with_every_place_it_was_looked_for(tmp_path, name):
     write_set(tmp_path, train=["1"])
     (tmp_path / name).unlink()
-    with pytest.raises(DatasetError, match=rf"{name} .*missing.*something-something-v2-{name}.*root in params.yaml"):
+    with pytest.raises(DatasetError, match=rf"{name} .*missing.*something-something-v2-{name}.*root in params"):
         read_annotations(dataset(tmp_path))
     with pytest.raises(DatasetError, match=name):
         annotation_files(dataset(tmp_path))

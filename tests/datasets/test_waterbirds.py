@@ -67,7 +67,7 @@ def test_its_manifest_looks_at_the_listed_pictures_and_at_no_other_file(tmp_path
 
 
 def test_metadata_csv_is_the_annotation_file_and_named_where_it_is_missing(tmp_path):
-    with pytest.raises(DatasetError, match=r"metadata\.csv does not exist.*params\.yaml"):
+    with pytest.raises(DatasetError, match=r"metadata\.csv does not exist.*params"):
         read_annotations(dataset(tmp_path))
     assert annotation_files(write(tmp_path, *LINES)) == [tmp_path / "metadata.csv"]
 

@@ -58,7 +58,7 @@ def test_the_result_has_the_promised_keys(result, trained):
 def test_provenance_names_everything_that_the_numbers_rest_on(result):
     provenance = result["provenance"]
     named = {"params", "features", "environments", "mixed", "weights", "code", "seed", "versions", "device", "trained"}
-    assert set(provenance) == named | {"timings"}
+    assert set(provenance) == named | {"precision", "timings"}
     assert provenance["trained"] == {name: provenance[name] for name in ("versions", "device")}
     assert provenance["features"]["motion"] == {
         "name": "clips",

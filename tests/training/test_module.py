@@ -104,7 +104,7 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
     logits = torch.randn(5, 7)
     model = nn.Linear(1, 1)
     monkeypatch.setitem(KINDS, "fixed", Kind(None, ("semantic", "motion"), lambda module, batch: logits))
-    module = HeadModule("fixed", model, config, SimpleNamespace(classes=list(range(7))), 3)
+    module = HeadModule("fixed", model, config, samples_of(7), 3)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
 
     class Fixed:
@@ -119,10 +119,22 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
     torch.testing.assert_close(module.training_step(batch, 0), expected)
 
 
+def samples_of(n_classes: int, train: int = 100) -> SimpleNamespace:
+    """What a module asks of samples."""
+    return SimpleNamespace(classes=list(range(n_classes)), parts={"train": ["a sample"] * train})
+
+
 def test_the_peak_rate_scales_with_the_batch_and_the_first_step_is_warm_up(made):
     config = made.params.head("gasm_cast")
-    module = HeadModule("gasm_cast", nn.Linear(3, 3), config, SimpleNamespace(classes=list(range(3))), 5)
+    module = HeadModule("gasm_cast", nn.Linear(3, 3), config, samples_of(3), 5)
     optimizer = module.configure_optimizers()["optimizer"]
     assert optimizer.param_groups[0]["initial_lr"] == pytest.approx(config.lr * config.batch_size / 256)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(config.lr * config.batch_size / 256 / 5)
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
+
+
+def test_the_rate_scales_with_the_batch_that_there_is_not_with_one_that_no_set_can_fill(made):
+    config = made.params.head("gasm_cast").model_copy(update={"batch_size": 4096})
+    module = HeadModule("gasm_cast", nn.Linear(3, 3), config, samples_of(3, train=58), 1)
+    (group, *_) = module.configure_optimizers()["optimizer"].param_groups
+    assert group["initial_lr"] == pytest.approx(config.lr * 58 / 256)

@@ -43,8 +43,9 @@ def test_the_limit_counts_trainable_parameters_only(monkeypatch):
 def test_params_that_do_not_fit_each_other_are_an_error_that_names_their_place(made):
     params, head, manifest, features, _ = made.arguments(None)
     samples = head_samples(params, head, manifest, features)
-    config = override(params.head(head), {"model.attention_heads": 3})
-    with pytest.raises(HeadError, match=r"heads\.gasm_cast\.model: .*3 attention_heads do not divide"):
+    widths = {"model.width": 12, "model.bottleneck": 12, "model.fusion": "vanilla"}  # tokens are 16 wide
+    config = override(params.head(head), {**widths, "model.attention_heads": 3})
+    with pytest.raises(HeadError, match=r"heads\.gasm_cast\.model: semantic_dim is 16, which 3 attention_heads"):
         build(head, config, samples)
 
 

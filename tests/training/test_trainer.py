@@ -134,7 +134,54 @@ def test_a_folder_in_which_another_process_trains_is_refused(made, tmp_path, mon
 
 def test_a_loss_that_is_no_number_ends_the_training(made, tmp_path):
     with pytest.raises(TrainingDiverged, match="lower lr"):
-        train(*made.arguments(tmp_path / "run", lr=1e30, warmup_epochs=0.0), progress=lambda line: None)
+        train(*with_lr(made.arguments(tmp_path / "run", warmup_epochs=0.0), 1e30), progress=lambda line: None)
+
+
+def with_lr(arguments: tuple, lr: float) -> tuple:
+    """Arguments of `train` with a learning rate that params refuse."""
+    params, name, *rest = arguments
+    return params.replacing(name, params.head(name).model_copy(update={"lr": lr})), name, *rest
+
+
+def test_a_training_whose_loss_ends_far_above_chance_says_so(made, tmp_path):
+    lines: list[str] = []
+    train(*with_lr(made.arguments(tmp_path / "run", epochs=2, warmup_epochs=0.0), 300.0), progress=lines.append)
+    assert any("warning: the loss ends at" in line and "10 times chance; lower lr" in line for line in lines)
+
+
+def test_sixteen_bits_on_the_cpu_are_bfloat16_and_the_record_and_the_log_say_so(made, tmp_path):
+    lines: list[str] = []
+    record = train(*made.arguments(tmp_path / "run", epochs=1, precision="16-mixed"), progress=lines.append)
+    assert (record["config"]["precision"], record["precision"]) == ("16-mixed", "bf16-mixed")
+    assert "  precision 16-mixed runs as bf16-mixed on the CPU" in lines
+
+
+def test_a_batch_that_the_set_cannot_fill_is_told(made, tmp_path):
+    lines: list[str] = []
+    train(*made.arguments(tmp_path / "run", epochs=1, batch_size=512), progress=lines.append)
+    assert "  batch_size is 512, and train has 64 samples: a step takes them all" in lines
+
+
+@pytest.mark.parametrize("split", ["nowhere", "test"])
+def test_a_split_to_evaluate_that_is_not_there_or_has_no_label_is_told_before_training(split, tmp_path):
+    made = make(tmp_path, train=4, validation=2)
+    table = read_manifest(made.manifest)
+    table.loc[table["split"] == "validation", ["label", "split"]] = [None, "test"]
+    write_manifest(table, made.manifest)
+    with pytest.raises(DataError, match=rf"no sample of the split '{split}' is usable.*correct eval_split in params"):
+        train(*made.arguments(tmp_path / "run", eval_split=split))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("where", ["everywhere", "in train"])
+def test_one_class_is_nothing_to_learn(where, tmp_path):
+    made = make(tmp_path, train=4, validation=2)
+    table = read_manifest(made.manifest)
+    table.loc[(table["split"] == "train") | (where == "everywhere"), "label"] = "walking"
+    write_manifest(table, made.manifest)
+    with pytest.raises(DataError, match=r"fewer than two classes.*correct the labels"):
+        train(*made.arguments(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_head_that_is_too_large_is_refused_before_training(made, tmp_path):

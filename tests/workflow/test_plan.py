@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from pipeline.config import load_params
+from pipeline.plan import Plan
 from tests.workflow.conftest import ROOT, Project
 
 LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
@@ -41,8 +43,15 @@ def test_an_unknown_key_stops_the_workflow_before_any_job_and_is_named(project, 
     broken.write_text((project.root / "params.yaml").read_text().replace("patience:", "patiance:"))
     done = project.run(f"snakemake --configfile {broken} --cores 1", check=False)
     assert done.returncode != 0
+    assert "broken.yaml cannot be used:" in done.stdout
     assert "heads.gasm_cast.patiance: unknown key" in done.stdout
     assert not (project.root / "data").exists()
+
+
+def test_nested_values_of_config_reach_params_as_numbers(project, monkeypatch):
+    done = project.run('snakemake -n --cores 1 results/ssv2_top1.json --config heads={"gasm_cast":{"lr":1e-3}}')
+    monkeypatch.chdir(project.root)
+    assert Plan(load_params("params.yaml")).run("gasm_cast", {"lr": 0.001}).folder in done.stdout
 
 
 def test_absent_weights_stop_the_workflow_before_any_job_with_the_remedy(project, tmp_path):

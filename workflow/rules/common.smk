@@ -10,20 +10,24 @@ from snakemake.io import IOFile
 from snakemake.settings.types import RerunTrigger
 
 from pipeline import plan
-from pipeline.config import ENDINGS, ParamsError, parse_params
+from pipeline.config import ENDINGS, ParamsError, laid_params
 from pipeline.replaced import STAMPS
 from pipeline.unlock import unlock_after_a_kill
 
 if workflow.is_main_process:
     unlock_after_a_kill()
 
+# A parameter set named with --configfile stands alone; merging it with params.yaml would mix two data sets' choices.
+PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
+# Snakemake's own reader of YAML takes 1e-3 for a text and 010 for eight, and its --config nothing but texts.
+workflow.configfiles = [str(path) for path in PARAMS_FILES]
+
 try:
-    PLAN = plan.Plan(parse_params(dict(config)))
+    PLAN = plan.Plan(laid_params(PARAMS_FILES, workflow.config_settings.config_args))
     PLAN.runs  # computes every key now, so that weights that are absent are told before any job
 except ParamsError as error:
     raise WorkflowError(str(error))
 
-PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
 EVALUATION_CODE = plan.sources("evaluation")
 REPORT_CODE = plan.sources("reports")
 PREDICTION_CODE = plan.sources("prediction")
