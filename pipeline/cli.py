@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.config import Params, ParamsError, canonical_json, feature_dir, load_params
+from pipeline.files import write_text
 from pipeline.plan import RENDERED, Plan, Run
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -72,7 +73,7 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
     root = Path(chosen.datasets[dataset].root)
     (root / RENDERED).unlink(missing_ok=True)
     WRITERS[chosen.datasets[dataset].layout](chosen.toyworld, root, say)
-    (root / RENDERED).write_text(canonical_json(chosen.rendering(dataset)))
+    write_text(root / RENDERED, canonical_json(chosen.rendering(dataset)))
 
 
 @app.command()
@@ -104,9 +105,7 @@ def manifest(dataset: str, params: ParamsOption = "params.yaml", root: Path = FE
     os.utime(path, follow_symlinks=False)
     texts = {"json": json.dumps(quality, indent=1, sort_keys=True) + "\n", "md": quality_markdown(quality)}
     for suffix, text in texts.items():
-        report = path.with_name(f"quality.{suffix}")
-        report.unlink(missing_ok=True)
-        report.write_text(text)
+        write_text(path.with_name(f"quality.{suffix}"), text)
 
 
 @app.command()

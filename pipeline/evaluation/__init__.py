@@ -11,7 +11,8 @@ from pipeline.accelerator import accelerator
 from pipeline.config import Params
 from pipeline.evaluation import alignment, classification, ood, segmentation
 from pipeline.evaluation.provenance import counted, deterministic, opened, provenance
-from pipeline.training.run_folder import write_json
+from pipeline.tables import write_frame
+from pipeline.training.run_folder import only_writer, write_json
 from pipeline.training.trainer import say
 
 __all__ = ["evaluate"]
@@ -52,6 +53,7 @@ def evaluate(
 
     Raises:
         RunError: the run is not complete, or learned from other data.
+        RunBusy: another process trains or evaluates the run.
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
     began = time.monotonic()
@@ -63,20 +65,19 @@ def evaluate(
         samples, record = opened(params, head, manifest, features, run)
         train = {"train": record["timings"]}
     device = torch.device(accelerator(params.compute))
-    with deterministic():
-        found = TASKS[config.task](params, head, samples, run, device)
-    result = {
-        "task": config.task,
-        **found.scores,
-        "samples": counted(samples),
-        "provenance": {
-            **provenance(config, samples, device),
-            "timings": {**found.timings, "evaluate_s": time.monotonic() - began, **train},
-        },
-    }
-    scratch = run / ".predictions.parquet.partial"
-    found.predictions.to_parquet(scratch, index=False)
-    scratch.replace(run / "predictions.parquet")
-    write_json(out or run / "result.json", result)
+    with only_writer(run):
+        with deterministic():
+            found = TASKS[config.task](params, head, samples, run, device)
+        result = {
+            "task": config.task,
+            **found.scores,
+            "samples": counted(samples),
+            "provenance": {
+                **provenance(config, samples, device),
+                "timings": {**found.timings, "evaluate_s": time.monotonic() - began, **train},
+            },
+        }
+        write_frame(found.predictions, run / "predictions.parquet")
+        write_json(out or run / "result.json", result)
     progress(f"{run}: {config.eval_split} {found.said}")
     return result

@@ -28,10 +28,10 @@ from pipeline.evaluation.retrieval import (
     retrieval,
     strangers,
 )
+from pipeline.files import write_bytes
 from pipeline.heads.clip_align import ClipAlign
 from pipeline.training.clips import Clips, ClipTable
 from pipeline.training.data import OrderedBatches
-from pipeline.training.run_folder import write_bytes
 
 # Under which map the video was embedded: its own, which it must then find; a uniform one; another patient's.
 FORMS = ("published", "unguided", "shuffled")

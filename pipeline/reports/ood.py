@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.reports.files import result_text, save_figure, save_text
+from pipeline.tables import read_frame
 
 BINS = 40
 SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLabel* + λ P_align"}
@@ -25,7 +26,7 @@ def publish_ood(run: Path, out: Path) -> None:
     """
     text = result_text(run, out)
     result = json.loads(text)
-    table = pd.read_parquet(run / "predictions.parquet")
+    table = read_frame(run / "predictions.parquet")
     evaluated = table[table["part"] == "evaluated"]
     save_figure(scores_figure(evaluated, result), out.with_name(f"{out.stem}_scores.png"))
     save_figure(lambda_figure(result), out.with_name(f"{out.stem}_lambda.png"))

@@ -6,7 +6,6 @@ state.json appears first and says what the other files belong to; run.json appea
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -14,13 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.files import write_bytes
+
 CHECKPOINT, WEIGHTS, HISTORY, STATE, RUN = "last.ckpt", "weights.safetensors", "history.csv", "state.json", "run.json"
 LOGS = "dvclive"
 PATIENCE = 10.0  # seconds to wait for the workers of a killed training to notice
 
 
 class RunBusy(RuntimeError):
-    """Another process trains in this folder."""
+    """Another process writes in this folder."""
 
 
 class RunError(ValueError):
@@ -43,7 +44,7 @@ def only_writer(run: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise RunBusy(f"{run}: another process trains here; wait for it or end it") from None
+                    raise RunBusy(f"{run}: another process trains or evaluates here; wait for it or end it") from None
                 time.sleep(0.2)
         yield
 
@@ -52,17 +53,6 @@ def write_json(path: Path, document: Any) -> None:
     """Writes by rename: a reader sees all of it or nothing. Keys are sorted; NaN is refused."""
     text = json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
     write_bytes(path, text.encode(), durable=True)
-
-
-def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
-    """Writes by rename; `durable` waits for the disk, which only matters to files that nothing makes again."""
-    scratch = path.with_name(f".{path.name}.partial")
-    with scratch.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        if durable:
-            os.fsync(stream.fileno())
-    scratch.replace(path)
 
 
 def claim(run: Path, identity: str) -> dict[str, Any]:
