@@ -52,6 +52,9 @@ class _Lines:
 
 def main() -> None:
     """Runs a verb; an error that a user can mend is one message without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A log or a pipe is UTF-8 whatever the locale; a terminal shows what it can. No name of a user's ends a verb.
+        stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     try:
         app()
     except (ValueError, RuntimeError, FileNotFoundError) as error:

@@ -1,12 +1,15 @@
 """Claims about the verbs that need no video and no network: what they print and what they leave alone."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from pipeline import cli
@@ -15,6 +18,7 @@ from pipeline.config import feature_dir, parse_params
 from pipeline.store import ShardWriter, StoreBusy
 from pipeline.training.run_folder import only_writer
 
+ROOT = Path(__file__).parents[1]
 DOCUMENT = {
     "datasets": {"set": {"layout": "images", "root": "pictures", "features": ["small"]}},
     "features": {
@@ -258,3 +262,35 @@ def test_an_extraction_waits_for_who_writes_its_shard_and_says_so_once(monkeypat
 
     cli._once_free(extraction, "dino")
     assert capsys.readouterr().out == "waiting: shard-000 is being written\ndino is done\n"
+
+
+LOCALES = {
+    "ISO": {"PYTHONIOENCODING": "iso-8859-1"},
+}
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_files_and_logs_are_utf_8_whatever_the_locale(project, locale):
+    """One process: what it writes, reads again and prints holds letters that the locale does not know."""
+    texts = {"layout": "texts", "root": "gestures-γ.txt"}
+    document = {"datasets": {"texts": texts}, "features": {}, "heads": {}}
+    (project / "params.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+    (project / "gestures-γ.txt").write_text("γ-Grüße\n日本\n", encoding="utf-8")
+    script = """
+import sys
+from pipeline import cli
+from pipeline.datasets import read_manifest
+for line in (["manifest", "texts"], ["manifest", "texts"], ["page"], ["info"], ["prune", "--params", "params.yaml"]):
+    sys.argv = ["pipeline", *line]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        assert not ended.code, (line, ended.code)
+cli.say(" ".join(read_manifest(cli.FEATURES / "texts" / "manifest.parquet")["sample"]) + " caf\\udce9")
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+    environment |= LOCALES[locale] | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode("utf-8").splitlines()[-1] == "γ-Grüße 日本 caf\\udce9"
+    assert not (project / "results/report.html").read_text(encoding="utf-8").isascii()

@@ -17,7 +17,9 @@ PIN = re.compile(r"^([A-Za-z0-9._-]+==[^\s;\\]+(?: ; [^\\\n]+?)?)(?: \\)?$", re.
 def main() -> None:
     """Exports uv.lock and rewrites the two other files from it."""
     shape = ["--no-emit-project", "--all-groups", "--format", "requirements.txt", "--no-header", "--no-annotate"]
-    lock = subprocess.run(["uv", "export", *shape], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    lock = subprocess.run(
+        ["uv", "export", *shape], cwd=ROOT, check=True, capture_output=True, text=True, encoding="utf-8"
+    ).stdout
     (ROOT / "requirements.lock").write_text(lock)
     pins = [" ".join(pin.split()) for pin in PIN.findall(lock)]
     _between(ROOT / "pyproject.toml", "constraint-dependencies = [\n", "]\n", [f'    "{pin}",\n' for pin in pins])
