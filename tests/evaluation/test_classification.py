@@ -11,7 +11,7 @@ import torch
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.classification import reorder
-from pipeline.training import DataError, RunError, train
+from pipeline.training import DataError, RunBusy, RunError, run_folder, train
 from tests.training.learnable import CLASSES, frame, made_params, make, write_store
 from tests.training.learnable import Made as MadeSet
 
@@ -90,6 +90,15 @@ def test_the_same_params_and_seed_twice_give_the_same_bytes(trained, result, tmp
     evaluate(*made.arguments(tmp_path / "again"), out=tmp_path / "out.json", progress=silent)
     assert without_timings(tmp_path / "out.json") == without_timings(run / "result.json")
     assert (tmp_path / "again" / "predictions.parquet").read_bytes() == (run / "predictions.parquet").read_bytes()
+
+
+def test_two_evaluations_of_one_run_are_not_mixed_the_second_is_refused(trained, result, monkeypatch):
+    made, run = trained
+    monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
+    before = (run / "predictions.parquet").stat()
+    with run_folder.only_writer(run), pytest.raises(RunBusy, match="trains or evaluates here; wait for it or end it"):
+        evaluate(*made.arguments(run), progress=silent)
+    assert (run / "predictions.parquet").stat() == before
 
 
 def test_reading_from_disk_gives_the_same_result(trained, result, tmp_path):
