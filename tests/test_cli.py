@@ -155,7 +155,7 @@ def test_prune_lists_what_no_params_refer_to_and_removes_it_only_when_told(proje
 def test_prune_keeps_what_any_of_several_params_refer_to(project):
     other = DOCUMENT | {"features": {"dino": DOCUMENT["features"]["dino"] | {"batch": 4}}, "datasets": {}}
     other["datasets"] = {"set": {"layout": "images", "root": "pictures"}}
-    Path("other.yaml").write_text(json.dumps(other))
+    Path("other.yaml").write_text(json.dumps(other), encoding="utf-8")
     theirs = store(feature_dir(parse_params(other), "set", "dino", Path("features")))
     assert f"{theirs}" in run("prune")
     assert f"{theirs}" not in run("prune", "--params", "params.yaml", "--params", "other.yaml")
@@ -172,7 +172,7 @@ def test_prune_keeps_what_the_sets_of_configs_refer_to(project):
     other = {"datasets": {"set": {"layout": "images", "root": "pictures"}}, "features": {}}
     other["features"] = {"dino": DOCUMENT["features"]["dino"] | {"batch": 4}}
     Path("configs").mkdir()
-    Path("configs/real.yaml").write_text(json.dumps(other))
+    Path("configs/real.yaml").write_text(json.dumps(other), encoding="utf-8")
     theirs = store(feature_dir(parse_params(other), "set", "dino", Path("features")))
     assert f"{theirs}" not in run("prune") and f"{theirs}" in run("prune", "--params", "params.yaml")
 
@@ -180,7 +180,7 @@ def test_prune_keeps_what_the_sets_of_configs_refer_to(project):
 def test_prune_keeps_every_store_of_a_feature_whose_weights_are_gone_since_its_key_cannot_be_told(project):
     absent = DOCUMENT | {"features": {"dino": DOCUMENT["features"]["dino"] | {"weights": {"path": "gone"}}}}
     absent["datasets"] = {"set": {"layout": "images", "root": "pictures"}}
-    Path("params.yaml").write_text(json.dumps(absent))
+    Path("params.yaml").write_text(json.dumps(absent), encoding="utf-8")
     unknown, stale = store(Path("features/set/dino-ffffffffff")), store(Path("features/set/other-ffffffffff"))
     listed = run("prune")
     assert f"{unknown}" not in listed and f"{stale}" in listed
@@ -238,7 +238,7 @@ def test_info_says_which_features_lack_their_weights_and_goes_on(project):
         "other": DOCUMENT["features"]["dino"] | {"weights": {"path": "gone"}},
     }
     data = {"set": {"layout": "images", "root": "pictures", "features": ["dino", "other"]}}
-    Path("params.yaml").write_text(json.dumps({"datasets": data, "features": absent}))
+    Path("params.yaml").write_text(json.dumps({"datasets": data, "features": absent}), encoding="utf-8")
     text = run("info")
     assert "other: its store cannot be told, weights gone do not exist" in text
     assert used.name in text and "datasets.set" in text
@@ -265,6 +265,7 @@ def test_an_extraction_waits_for_who_writes_its_shard_and_says_so_once(monkeypat
 
 
 LOCALES = {
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     "ISO": {"PYTHONIOENCODING": "iso-8859-1"},
 }
 
@@ -272,10 +273,10 @@ LOCALES = {
 @pytest.mark.parametrize("locale", LOCALES)
 def test_files_and_logs_are_utf_8_whatever_the_locale(project, locale):
     """One process: what it writes, reads again and prints holds letters that the locale does not know."""
-    texts = {"layout": "texts", "root": "gestures-γ.txt"}
+    texts = {"layout": "texts", "root": "texts.txt"}
     document = {"datasets": {"texts": texts}, "features": {}, "heads": {}}
     (project / "params.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
-    (project / "gestures-γ.txt").write_text("γ-Grüße\n日本\n", encoding="utf-8")
+    (project / "texts.txt").write_text("γ-Grüße\n日本\n", encoding="utf-8")
     script = """
 import sys
 from pipeline import cli

@@ -398,7 +398,7 @@ def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
 
 def _mapping(source: str | Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(Path(source).read_text())
+        document = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ParamsError(
             f"{source} does not exist; run from the project's root or name a file with --params"

@@ -36,7 +36,7 @@ def only_writer(run: Path) -> Iterator[None]:
         RunBusy: it is held, and was not freed in ten seconds.
     """
     run.mkdir(parents=True, exist_ok=True)
-    with (run / "lock").open("w") as lock:
+    with (run / "lock").open("w", encoding="utf-8") as lock:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:

@@ -58,7 +58,7 @@ def save_dinov3(model: nn.Module, folder: Path) -> None:
         "rescale_factor": 1 / 255,
         "size": {"height": DINOV3_SIZE, "width": DINOV3_SIZE},
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
 
 
 def save_r3d18(model: nn.Module, file: Path) -> None:
