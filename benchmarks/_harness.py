@@ -89,7 +89,11 @@ def _cell(value: Any) -> str:
 def machine() -> dict[str, Any]:
     """What the figures depend on: processor, cores, memory, system, versions."""
     facts = Path("/proc/cpuinfo")
-    models = [line.split(":")[1].strip() for line in facts.read_text().splitlines() if line.startswith("model name")]
+    models = [
+        line.split(":")[1].strip()
+        for line in facts.read_text(encoding="utf-8").splitlines()
+        if line.startswith("model name")
+    ]
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return {
         "processor": models[0] if models else platform.machine(),
@@ -121,5 +125,5 @@ def main(run: Callable[..., dict[str, Any]], **options: Any) -> dict[str, Any]:
     target = given.pop("json")
     result = {**run(**given), "machine": machine()}
     if target is not None:
-        target.write_text(json.dumps(result, indent=2) + "\n")
+        target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result

@@ -88,11 +88,11 @@ def world(folder: Path, scale: Scale, device: str, workers: int) -> Params:
     videos.mkdir(parents=True)
     for number in range(scale.clips):
         write_clip(videos / f"{number}.webm", number, scale)
-    (videos / "labels.json").write_text('{"Moving": "0"}')
+    (videos / "labels.json").write_text('{"Moving": "0"}', encoding="utf-8")
     entries = ", ".join(f'{{"id": "{number}"}}' for number in range(scale.clips))
-    (videos / "test.json").write_text(f"[{entries}]")
+    (videos / "test.json").write_text(f"[{entries}]", encoding="utf-8")
     for split in ("train", "validation"):
-        (videos / f"{split}.json").write_text("[]")
+        (videos / f"{split}.json").write_text("[]", encoding="utf-8")
     precision = "bf16" if device == "cuda" else "fp32"
     features = {name: {**f, "batch": scale.batch, "precision": precision} for name, f in scale.features.items()}
     params = parse_params(

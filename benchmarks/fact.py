@@ -244,7 +244,7 @@ def compare(name: str, frames: int, rounds: int) -> dict[str, Any]:
 
 def peak_mib() -> int:
     """The most resident memory since the process began, or since it was last forgotten."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(r"VmHWM:\s+(\d+) kB", status)[1]) // 1024
 
 
@@ -257,7 +257,7 @@ def size(name: str, label: str, frames: int, threads: int) -> dict[str, Any]:
     weights = settled(net, data)
     model = getattr(net, label)(weights, **REGULAR).eval()
     row = {"net": name, "frames": frames, "model": label, "segments": found(model, data)}
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
     row["at rest, MiB"] = peak_mib()
 
     def metered(case: str, call: Callable[[], Any]) -> None:

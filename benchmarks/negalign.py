@@ -199,7 +199,7 @@ def first_calls(part: str, cases: dict[str, Case]) -> dict[str, float | None]:
             results[name], peaks[name] = case.call(), None
             continue
         ctypes.CDLL(None).malloc_trim(0)  # what earlier calls freed goes back
-        resets.write_text("5")  # the peak starts anew at what is held now
+        resets.write_text("5", encoding="utf-8")  # the peak starts anew at what is held now
         before = _status("VmRSS")
         results[name] = case.call()
         peaks[name] = (_status("VmHWM") - before) / 1024
@@ -211,7 +211,7 @@ def first_calls(part: str, cases: dict[str, Case]) -> dict[str, float | None]:
 
 
 def _status(key: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key))
 
 

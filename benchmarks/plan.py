@@ -53,7 +53,7 @@ def _write(project: Path, count: int) -> None:
         (shutil.copytree if source.is_dir() else shutil.copy)(source, project / name)
     templates = [f"Doing [something] in way {number}" for number in range(CLASSES)]
     labels = {template.translate(str.maketrans("", "", "[]")): str(k) for k, template in enumerate(templates)}
-    (annotations / "labels.json").write_text(json.dumps(labels))
+    (annotations / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
     whole, first = sum(PUBLISHED.values()), 0
     for split, published in PUBLISHED.items():
         ids = range(first, first := first + round(count * published / whole))
@@ -63,14 +63,14 @@ def _write(project: Path, count: int) -> None:
                 template = templates[number % CLASSES]
                 label = template.replace("[something]", "a cup").lower()
                 entry |= {"label": label, "template": template, "placeholders": ["a cup"]}
-        (annotations / f"{split}.json").write_text(json.dumps(entries))
-    (project / "params.yaml").write_text(yaml.safe_dump(_params(), sort_keys=False))
+        (annotations / f"{split}.json").write_text(json.dumps(entries), encoding="utf-8")
+    (project / "params.yaml").write_text(yaml.safe_dump(_params(), sort_keys=False), encoding="utf-8")
 
 
 def _params() -> dict[str, Any]:
     """configs/ssv2.yaml, and of params.yaml every feature of a video: of no text, class or map that a person drew."""
-    document = yaml.safe_load((ROOT / "configs/ssv2.yaml").read_text())
-    others = yaml.safe_load((ROOT / "params.yaml").read_text())["features"]
+    document = yaml.safe_load((ROOT / "configs/ssv2.yaml").read_text(encoding="utf-8"))
+    others = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))["features"]
     document["features"] = {
         **{name: of for name, of in others.items() if of["backbone"] not in ("clip_text", "clip_cam", "maps")},
         **document["features"],

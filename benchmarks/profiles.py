@@ -25,7 +25,7 @@ def run(cores: int) -> dict:
     """Makes the ablation's table and sets bytes, errors and accuracies side by side."""
     target = f"results/ablations/{ABLATION}.json"
     subprocess.run([sys.executable, "-m", "snakemake", target, "--cores", str(cores)], check=True)
-    params, result = load_params("params.yaml"), json.loads(Path(target).read_text())
+    params, result = load_params("params.yaml"), json.loads(Path(target).read_text(encoding="utf-8"))
     variants = {name: changes["features.semantic"] for name, changes in params.ablations[ABLATION].variants.items()}
     dataset = params.head(params.ablations[ABLATION].head).dataset
     folders = {name: feature_dir(params, dataset, feature) for name, feature in variants.items()}

@@ -57,7 +57,10 @@ class Job:
         return {name: rng.normal(size=shape).astype(np.float16) for name, shape in shapes.items()}
 
     def run(self) -> None:
-        with ShardWriter(self.base, self.samples, self.fields, {"key": "soak"}) as writer, self.log.open("a") as log:
+        with (
+            ShardWriter(self.base, self.samples, self.fields, {"key": "soak"}) as writer,
+            self.log.open("a", encoding="utf-8") as log,
+        ):
             pending = set(writer.pending)
             for start in range(0, SAMPLES, BATCH):
                 batch = [pair for pair in self.samples[start : start + BATCH] if pair[0] in pending]
@@ -74,7 +77,7 @@ class Job:
     def lost(self) -> int:
         """How often a sample was computed after it had been confirmed."""
         confirmed, lost = set(), 0
-        for line in self.log.read_text().splitlines():
+        for line in self.log.read_text(encoding="utf-8").splitlines():
             what, _, sample = line.partition(" ")
             if what == "confirmed":
                 confirmed.add(sample)
@@ -97,7 +100,9 @@ class Job:
     def duplicates(self) -> int:
         names = [row["sample"] for batch in read_journal(self.base.with_suffix(".journal")).batches for row in batch]
         if (manifest := self.base.with_suffix(".json")).exists():
-            names += [f"manifest's {row['sample']}" for row in json.loads(manifest.read_text())["samples"]]
+            names += [
+                f"manifest's {row['sample']}" for row in json.loads(manifest.read_text(encoding="utf-8"))["samples"]
+            ]
         return sum(count - 1 for count in Counter(names).values())
 
 

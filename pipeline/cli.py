@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.config import Params, ParamsError, assigned, canonical_json, feature_dir, load_params
+from pipeline.files import write_text
 from pipeline.plan import RENDERED, Plan, Run, imported_stores
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -62,6 +63,9 @@ class _Lines:
 
 def main() -> None:
     """Runs a verb; an error that a user can mend is one message without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A log or a pipe is UTF-8 whatever the locale; a terminal shows what it can. No name of a user's ends a verb.
+        stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
     try:
         app()
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
@@ -96,7 +100,7 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
     root = Path(chosen.datasets[dataset].root)
     (root / RENDERED).unlink(missing_ok=True)
     WRITERS[chosen.datasets[dataset].layout](chosen.toyworld, root, say)
-    (root / RENDERED).write_text(canonical_json(chosen.rendering(dataset)))
+    write_text(root / RENDERED, canonical_json(chosen.rendering(dataset)))
 
 
 @app.command()
@@ -140,9 +144,7 @@ def manifest(
     os.utime(path, follow_symlinks=False)
     texts = {"json": json.dumps(quality, indent=1, sort_keys=True) + "\n", "md": quality_markdown(quality)}
     for suffix, text in texts.items():
-        report = path.with_name(f"quality.{suffix}")
-        report.unlink(missing_ok=True)
-        report.write_text(text)
+        write_text(path.with_name(f"quality.{suffix}"), text)
 
 
 @app.command()

@@ -1,16 +1,20 @@
 """Lends GPUs to one command: `python -m pipeline.gpu --n 1 -- COMMAND...`. Knows no torch, no params, no Snakemake.
 
 A scheduler on one machine counts GPUs and says to no job which. Here each device is a file, and its holder holds the
-file's flock, which the kernel frees however a process ends. The command replaces this process, so that the lease is as
-old as the command and dies with it.
+file's flock, which the kernel frees however a process ends, and a socket's name beside it, which cannot be deleted as
+a file can. The command replaces this process, so that the lease is as old as the command and dies with it.
 """
 
 import argparse
+import errno
 import fcntl
 import hashlib
 import os
+import pwd
 import re
+import secrets
 import shutil
+import socket
 import stat
 import subprocess
 import sys
@@ -20,10 +24,20 @@ from pathlib import Path
 from typing import IO
 
 SECONDS_BETWEEN_TRIES = 0.5
-# Not TMPDIR: projects that differ in it would not see each other's leases. Flocks are of one machine, as /tmp is.
-FOLDER = "/tmp/permafrost-gpus-{user}"
+# Below the home that the system knows, not HOME: jobs that differ in a variable would not see each other's leases. Not
+# /tmp: a lock there is swept after ten days, though it is held, and a job may have a /tmp of its own.
+FOLDER = ".local/state/permafrost/gpus"
+# nvidia-smi counts as there wherever drivers put it: PATH differs from job to job, and with it would a device's name.
+PLACES = ("/usr/bin", "/usr/local/bin", "/usr/local/nvidia/bin", "/opt/bin", "/usr/lib/wsl/lib")
+DRIVER = Path("/proc/driver/nvidia/version")
+# Of one start of one machine, in containers too: an index is a name only there. A UUID is one everywhere.
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+SECONDS_TO_LIST = 60.0
+ELSEWHERE = "let PERMAFROST_LEASES name a folder of yours that all of your jobs on this machine see"
 GPU = re.compile(r"^GPU (\d+): .*\(UUID: (\S+)\)")
 SLICE = re.compile(r"^\s+MIG .*\(UUID: (\S+)\)")
+UUID = re.compile(r"(GPU|MIG|MIG-GPU)-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(/\d+/\d+)?", re.IGNORECASE)
+NAME = re.compile(r"\d|(GPU|MIG)-")  # what CUDA takes for a device
 
 
 class LeaseError(RuntimeError):
@@ -52,124 +66,250 @@ def lease(n: int, environment: Mapping[str, str]) -> dict[str, str]:
     """Waits for n GPUs, all or none, and holds them until this process and what it becomes end.
 
     Args:
-        n: how many.
+        n: how many; of what Slurm or an outer lease grants, at most all.
         environment: CUDA_VISIBLE_DEVICES, where it is set, names the GPUs there are to lend; nvidia-smi does elsewhere.
 
     Returns:
-        What the environment is to hold beside: nothing where there is no GPU, or where all of those that Slurm or an
-        outer lease grants are meant.
+        What the environment is to hold beside: nothing where there is no GPU. Devices of which Slurm grants no more
+        than are meant keep its names.
 
     Raises:
-        LeaseError: fewer than n GPUs in all, or a lock folder of somebody else.
+        LeaseError: fewer than n GPUs in all, devices whose names cannot be told, or no folder for the leases.
     """
-    if n == 0:
+    devices = pool(environment) if n else []
+    if not devices:
         return {}
-    devices = pool(environment)
-    granted = environment.get("PERMAFROST_LEASE") or environment.get("SLURM_JOB_ID")
-    if not devices or (granted and len(devices) <= n):
-        return {}
-    if len(devices) < n:
+    folder = lock_folder(environment)
+    files = {_file_of(name, folder, environment): name for name in devices}
+    in_slurm = "SLURM_JOB_ID" in environment
+    if len(devices) < n and not (in_slurm or all("." in path.stem for path in files)):
         raise LeaseError(
             f"{n} GPUs asked for, {len(devices)} there: {', '.join(devices)}; lower compute.devices in params, or "
             "let CUDA_VISIBLE_DEVICES name more"
         )
-    # Within a grant its devices are lent anew: without cgroups' numbering they are other processes' devices, too.
-    taken = _wait(devices, n, lock_folder(environment), f"{granted}-" if granted else "")
-    return {"CUDA_VISIBLE_DEVICES": ",".join(taken), "PERMAFROST_LEASE": str(os.getpid())}
+    holder = _holder(environment)
+    try:
+        taken = _wait(files, min(n, len(files)), folder, holder)
+    except OSError as error:
+        raise LeaseError(f"GPUs cannot be locked in {folder}: {error.strerror}; {ELSEWHERE}") from None
+    lent = {"PERMAFROST_LEASE": ",".join(filter(None, (environment.get("PERMAFROST_LEASE"), holder)))}
+    return lent if in_slurm and len(taken) == len(devices) else lent | {"CUDA_VISIBLE_DEVICES": ",".join(taken)}
 
 
 def pool(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs there are to lend, by UUID wherever nvidia-smi tells it, so that each has one name on a machine."""
+    """The GPUs there are to lend, by UUID wherever nvidia-smi tells it, so that each has one name on a machine.
+
+    Raises:
+        LeaseError: nvidia-smi is not there or fails where there is a driver, or CUDA_VISIBLE_DEVICES names no device.
+    """
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is None and "SLURM_JOB_ID" in environment:
         return []  # it granted none, and what nvidia-smi lists may be others'
-    listed = _listed()
-    if chosen is None:
-        return [uuid for uuids in listed.values() for uuid in uuids]
-    found: dict[str, None] = {}
-    for name in map(str.strip, chosen.split(",")):
-        if name in ("", "-1"):
+    names: list[str] = []
+    for name in map(str.strip, (chosen or "").split(",")):
+        if not name or name.startswith("-"):
             break  # as CUDA reads it: what follows is hidden
-        whole = next((uuid for uuids in listed.values() for uuid in uuids if uuid.startswith(name)), name)
-        found[listed[name][0] if name in listed else whole] = None
-    return list(found)
+        names.append(str(int(name)) if name.isdecimal() else name)
+    if chosen is not None and not names:
+        return []
+    listed = _listed(environment, names)
+    if chosen is None:
+        return list(dict.fromkeys(uuid for uuids in listed.values() for uuid in uuids))
+    return list(dict.fromkeys(_device(name, listed) for name in names))
+
+
+def _device(name: str, listed: Mapping[str, Sequence[str]]) -> str:
+    """The one name of a device: CUDA takes an index, a UUID, the beginning of one, and for a whole its first slice."""
+    if not listed or not NAME.match(name):
+        return name.lower().replace("gpu-", "GPU-").replace("mig-", "MIG-") if UUID.fullmatch(name) else name
+    meant = [name] if name in listed else [full for full in listed if full.lower().startswith(name.lower())]
+    if len(meant) != 1 or (name.isdecimal() and meant != [name]):
+        found = "several that begin so" if meant else "no such device"
+        raise LeaseError(
+            f"CUDA_VISIBLE_DEVICES names {name}, and nvidia-smi lists {found}; name some of {', '.join(listed)}"
+        )
+    return listed[meant[0]][0]
 
 
 def lock_folder(environment: Mapping[str, str]) -> Path:
-    """The folder of the leases of this user on this machine, made where it is absent.
+    """The folder of the leases of this user, made where it is absent.
 
     Raises:
-        LeaseError: it is somebody else's.
+        LeaseError: it is somebody else's, cannot be made, or is named relative to the working directory.
     """
-    folder = Path(environment.get("PERMAFROST_LEASES") or FOLDER.format(user=os.getuid()))
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
-        raise LeaseError(f"{folder} is not a folder of yours; remove it, or let PERMAFROST_LEASES name another folder")
-    return folder
+    try:
+        folder = Path(environment.get("PERMAFROST_LEASES") or Path(pwd.getpwuid(os.getuid()).pw_dir) / FOLDER)
+        if not folder.is_absolute():
+            raise LeaseError(f"PERMAFROST_LEASES is {folder}, another folder in each directory; name it from the root")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = folder.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise LeaseError(f"{folder} is not a folder of yours; remove it, or {ELSEWHERE}")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise LeaseError(f"the folder of leases {folder} cannot be written to; {ELSEWHERE}")
+    except KeyError:
+        raise LeaseError(f"user {os.getuid()} has no home for the leases of GPUs; {ELSEWHERE}") from None
+    except OSError as error:
+        raise LeaseError(f"no leases of GPUs can be kept in {folder}: {error.strerror}; {ELSEWHERE}") from None
+    return folder.resolve()
 
 
-def _listed() -> dict[str, list[str]]:
-    """Index -> UUIDs of each GPU: its own, or those of the slices that MIG makes of it."""
-    if shutil.which("nvidia-smi") is None:
+def _listed(environment: Mapping[str, str], names: Sequence[str]) -> dict[str, list[str]]:
+    """Each index and UUID of a GPU, and of a slice that MIG makes of one -> the UUIDs to lend for it."""
+    tool = shutil.which("nvidia-smi", path=os.pathsep.join((environment.get("PATH", os.defpath), *PLACES)))
+    if tool is None:
+        if DRIVER.exists() and not (names and all(map(UUID.fullmatch, names))):
+            raise LeaseError(
+                "there is an NVIDIA driver, but no nvidia-smi, which tells the names of its GPUs; put it on PATH, or "
+                "let CUDA_VISIBLE_DEVICES name GPUs by their whole UUID, or be empty"
+            )
         return {}
-    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
-    if done.returncode != 0:
-        _say(f"nvidia-smi lists no GPU: {(done.stdout + done.stderr).strip()}")
-        return {}
-    found: dict[str, list[str]] = {}
-    slices: dict[str, list[str]] = {}
-    for line in done.stdout.splitlines():
+    try:
+        done = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=SECONDS_TO_LIST
+        )
+        said, failed = (done.stdout + done.stderr).strip(), done.returncode != 0
+    except subprocess.TimeoutExpired:
+        said, failed = f"it says nothing in {SECONDS_TO_LIST:.0f} s", True
+    except OSError as error:
+        said, failed = str(error.strerror), True
+    gpus: dict[tuple[str, str], list[str]] = {}
+    for line in [] if failed else said.splitlines():
         if gpu := GPU.match(line):
-            index = gpu[1]
-            found[index], slices[index] = [gpu[2]], []
-        elif part := SLICE.match(line):
-            slices[index].append(part[1])
-    return {index: slices[index] or uuids for index, uuids in found.items()}
+            slices = gpus.setdefault((gpu[1], gpu[2]), [])
+        elif gpus and (part := SLICE.match(line)):
+            slices.append(part[1])
+        elif line.lstrip().startswith(("GPU ", "MIG ")):
+            failed = True
+    if failed:
+        # A job that ran on unrestricted would take devices that are others'.
+        raise LeaseError(
+            f"{tool} -L cannot be relied on: {said}; mend the driver, or let CUDA_VISIBLE_DEVICES be empty, and the "
+            "command runs without a GPU"
+        )
+    listed = {}
+    for (index, uuid), slices in gpus.items():
+        listed |= {index: slices or [uuid], uuid: slices or [uuid], **{name: [name] for name in slices}}
+    return listed
 
 
-def _wait(devices: Sequence[str], n: int, folder: Path, prefix: str) -> list[str]:
+# --- who holds what ---------------------------------------------------------------------------------------------------
+
+
+def _file_of(device: str, folder: Path, environment: Mapping[str, str]) -> Path:
+    """The file whose flock is the device, or within an outer lease of the device, its part in that."""
+    # Slurm may number the devices of another job the same.
+    of = [] if UUID.fullmatch(device) else [BOOT.read_text(encoding="ascii")[:8], environment.get("SLURM_JOB_ID", "")]
+    path = folder / f"{re.sub('[^A-Za-z0-9-]', '_', '-'.join(filter(None, [*of, device])))}.lock"
+    for outer in filter(None, environment.get("PERMAFROST_LEASE", "").split(",")):
+        # Only while that is held: its variables live on in whatever it left running.
+        if _is_lent(path, outer):
+            path = path.with_suffix(f".{outer}.lock")
+    return path
+
+
+def _holder(environment: Mapping[str, str]) -> str:
+    """What tells this lease from all others; the tasks of one step of Slurm are one job, with one lease."""
+    step = f"{environment.get('SLURM_JOB_ID')}-{environment.get('SLURM_STEP_ID')}"
+    if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and step not in environment.get("PERMAFROST_LEASE", ""):
+        return step
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _is_lent(path: Path, holder: str) -> bool:
+    """Whether that lease holds the file now: it was noted there, and somebody has the flock."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            return not _locked(file, fcntl.LOCK_SH) and file.read().partition("\n")[2] == holder
+    except FileNotFoundError:
+        return False
+
+
+def _wait(files: Mapping[Path, str], n: int, folder: Path, holder: str) -> list[str]:
     """Holds n of the devices, and gives their names."""
     began = time.monotonic()
-    files = {folder / f"{prefix}{re.sub('[^A-Za-z0-9.-]', '_', name)}.lock": name for name in devices}
     # In line behind those who wait for the same devices, even if one is free: else who wants several would wait for as
     # long as somebody comes who wants one.
-    line = hashlib.sha256("\n".join(sorted(map(str, files))).encode()).hexdigest()[:16]
-    with (folder / f"line-{line}").open("w") as queue:
-        taken = _take(list(files), n) if _locked(queue) else {}
+    line = hashlib.sha256("\n".join(sorted(path.name for path in files)).encode()).hexdigest()[:16]
+    with (folder / f"line-{line}").open("w", encoding="utf-8") as queue:
+        taken = _take(list(files), n, holder) if _locked(queue) else {}
         if not taken:
-            _say(f"waiting for {n} of {', '.join(devices)}: {_holders(files)}")
+            _say(f"waiting for {n} of {', '.join(files.values())}: {_holders(files)}")
             fcntl.flock(queue, fcntl.LOCK_EX)
-            while not (taken := _take(list(files), n)):
+            while not (taken := _take(list(files), n, holder)):
                 time.sleep(SECONDS_BETWEEN_TRIES)
             _say(f"{', '.join(files[path] for path in taken)} after {time.monotonic() - began:.0f} s")
-    for descriptor in taken.values():
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()} in {Path.cwd()}".encode(), 0)
-        os.set_inheritable(descriptor, True)
+        for lock, name in filter(None, taken.values()):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()} in {Path.cwd()}\n{holder}".encode(), 0)
+            os.set_inheritable(lock, True)
+            os.set_inheritable(name, True)
     return [files[path] for path in taken]
 
 
-def _take(files: Sequence[Path], n: int) -> dict[Path, int]:
-    """Locks n of the files, or none. Returns their descriptors."""
-    taken: dict[Path, int] = {}
+def _take(files: Sequence[Path], n: int, holder: str) -> dict[Path, list[int]]:
+    """Locks n of the files, or none. Returns the descriptors that hold each: none where its own step of Slurm does."""
+    taken: dict[Path, list[int]] = {}
     for path in files:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        if not _locked(descriptor):
-            os.close(descriptor)
-            continue
-        taken[path] = descriptor
+        if descriptors := _hold(path):
+            taken[path] = descriptors
+        elif _is_lent(path, holder):
+            taken[path] = []
         if len(taken) == n:
             return taken
-    for descriptor in taken.values():
-        os.close(descriptor)
+    for descriptors in taken.values():
+        _release(descriptors)
     return {}
 
 
-def _locked(file: IO[str] | int) -> bool:
+def _hold(path: Path) -> list[int]:
+    """Locks a device's file. Returns the descriptors that hold it; none if somebody else does."""
+    held = [descriptor := os.open(path, os.O_RDWR | os.O_CREAT, 0o600)]
+    if not _locked(descriptor) or not _is_at(path, descriptor):
+        _release(held)
+        return []
+    # Whoever deletes the file deletes no lease: its holder still has the name.
+    name = socket.socket(socket.AF_UNIX)
+    held.append(name.fileno())
+    try:
+        name.bind(f"\0permafrost-{hashlib.sha256(str(path).encode()).hexdigest()}")
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        _release(held)
+        return []
+    finally:
+        name.detach()
+    # Jobs within a lease that was killed may still run.
+    for part in path.parent.glob(f"{path.stem}.*.lock"):
+        within = os.open(part, os.O_RDWR)
+        free = _locked(within)
+        if free:
+            part.unlink(missing_ok=True)
+        os.close(within)
+        if not free:
+            _release(held)
+            return []
+    return held
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _release(descriptors: Sequence[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+def _locked(file: IO[str] | int, kind: int = fcntl.LOCK_EX) -> bool:
     """Takes the file's flock, unless somebody has it."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -177,8 +317,8 @@ def _locked(file: IO[str] | int) -> bool:
 
 def _holders(files: Mapping[Path, str]) -> str:
     """Who had each device last: its holder, or one that ended."""
-    last = {name: path.read_text() if path.exists() else "" for path, name in files.items()}
-    return "; ".join(f"{name} was last lent to {holder or 'nobody'}" for name, holder in last.items())
+    last = {name: path.read_text(encoding="utf-8") if path.exists() else "" for path, name in files.items()}
+    return "; ".join(f"{name} was last lent to {held.partition(chr(10))[0] or 'nobody'}" for name, held in last.items())
 
 
 def _say(line: str) -> None:

@@ -29,7 +29,7 @@ def plan_of(tmp_path, monkeypatch):
         for dataset in params.datasets.values():
             if dataset.layout == "texts" and not Path(dataset.root).exists():
                 Path(dataset.root).parent.mkdir(parents=True, exist_ok=True)
-                Path(dataset.root).write_text("a text\n")
+                Path(dataset.root).write_text("a text\n", encoding="utf-8")
         return Plan(params)
 
     return planned

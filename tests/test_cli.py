@@ -2,12 +2,15 @@
 
 import errno
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 from pipeline import cli
@@ -20,6 +23,7 @@ from pipeline.plan import Plan
 from pipeline.store import ShardWriter, StoreBusy, StoreCorrupt, StoreFull, StoreMissing
 from pipeline.training.run_folder import only_writer
 
+ROOT = Path(__file__).parents[1]
 DOCUMENT = {
     "datasets": {"set": {"layout": "images", "root": "pictures", "features": ["small"]}},
     "features": {
@@ -308,7 +312,7 @@ def test_prune_lists_an_evaluation_that_no_params_refer_to_and_keeps_its_run(tmp
 def test_prune_keeps_what_any_of_several_params_refer_to(project):
     other = DOCUMENT | {"features": {"dino": DOCUMENT["features"]["dino"] | {"batch": 4}}, "datasets": {}}
     other["datasets"] = {"set": {"layout": "images", "root": "pictures"}}
-    Path("other.yaml").write_text(json.dumps(other))
+    Path("other.yaml").write_text(json.dumps(other), encoding="utf-8")
     theirs = store(feature_dir(parse_params(other), "set", "dino", Path("features")))
     assert f"{theirs}" in run("prune")
     assert f"{theirs}" not in run("prune", "--params", "params.yaml", "--params", "other.yaml")
@@ -325,7 +329,7 @@ def test_prune_keeps_what_the_sets_of_configs_refer_to(project):
     other = {"datasets": {"set": {"layout": "images", "root": "pictures"}}, "features": {}}
     other["features"] = {"dino": DOCUMENT["features"]["dino"] | {"batch": 4}}
     Path("configs").mkdir()
-    Path("configs/real.yaml").write_text(json.dumps(other))
+    Path("configs/real.yaml").write_text(json.dumps(other), encoding="utf-8")
     theirs = store(feature_dir(parse_params(other), "set", "dino", Path("features")))
     assert f"{theirs}" not in run("prune") and f"{theirs}" in run("prune", "--params", "params.yaml")
 
@@ -333,7 +337,7 @@ def test_prune_keeps_what_the_sets_of_configs_refer_to(project):
 def test_prune_keeps_every_store_of_a_feature_whose_weights_are_gone_since_its_key_cannot_be_told(project):
     absent = DOCUMENT | {"features": {"dino": DOCUMENT["features"]["dino"] | {"weights": {"path": "gone"}}}}
     absent["datasets"] = {"set": {"layout": "images", "root": "pictures"}}
-    Path("params.yaml").write_text(json.dumps(absent))
+    Path("params.yaml").write_text(json.dumps(absent), encoding="utf-8")
     unknown, stale = store(Path("features/set/dino-ffffffffff")), store(Path("features/set/other-ffffffffff"))
     listed = run("prune")
     assert f"{unknown}" not in listed and f"{stale}" in listed
@@ -391,7 +395,7 @@ def test_info_says_which_features_lack_their_weights_and_goes_on(project):
         "other": DOCUMENT["features"]["dino"] | {"weights": {"path": "gone"}},
     }
     data = {"set": {"layout": "images", "root": "pictures", "features": ["dino", "other"]}}
-    Path("params.yaml").write_text(json.dumps({"datasets": data, "features": absent}))
+    Path("params.yaml").write_text(json.dumps({"datasets": data, "features": absent}), encoding="utf-8")
     text = run("info")
     assert "the store of other cannot be told: features.other: weights gone do not exist" in text
     assert used.name in text and "datasets.set" in text
@@ -426,3 +430,36 @@ def test_an_extraction_waits_for_who_writes_its_shard_and_says_so_once(monkeypat
 
     cli._once_free(extraction, "dino")
     assert capsys.readouterr().out == "waiting: shard-000 is being written\ndino is done\n"
+
+
+LOCALES = {
+    "C": {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    "ISO": {"PYTHONIOENCODING": "iso-8859-1"},
+}
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_files_and_logs_are_utf_8_whatever_the_locale(project, locale):
+    """One process: what it writes, reads again and prints holds letters that the locale does not know."""
+    texts = {"layout": "texts", "root": "texts.txt"}
+    document = {"datasets": {"texts": texts}, "features": {}, "heads": {}}
+    (project / "params.yaml").write_text(yaml.safe_dump(document, allow_unicode=True), encoding="utf-8")
+    (project / "texts.txt").write_text("γ-Grüße\n日本\n", encoding="utf-8")
+    script = """
+import sys
+from pipeline import cli
+from pipeline.datasets import read_manifest
+for line in (["manifest", "texts"], ["manifest", "texts"], ["page"], ["info"], ["prune", "--params", "params.yaml"]):
+    sys.argv = ["pipeline", *line]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        assert not ended.code, (line, ended.code)
+cli.say(" ".join(read_manifest(cli.FEATURES / "texts" / "manifest.parquet")["sample"]) + " caf\\udce9")
+"""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
+    environment |= LOCALES[locale] | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode("utf-8").splitlines()[-1] == "γ-Grüße 日本 caf\\udce9"
+    assert not (project / "results/report.html").read_text(encoding="utf-8").isascii()

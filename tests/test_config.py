@@ -1,14 +1,17 @@
 """Claims about params.yaml's models and the content keys."""
 
+import hashlib
 import json
+import os
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 import yaml
 
 from pipeline import config
-from pipeline.config import Ablation, ParamsError, load_params, override, parse_params
+from pipeline.config import Ablation, ParamsError, keys, load_params, override, parse_params
 
 ROOT = Path(__file__).parents[1]
 
@@ -219,6 +222,85 @@ def test_other_weights_have_another_key(feature, tmp_path):
     key = key_of(feature)
     (tmp_path / "weights" / "model.safetensors").write_bytes(b"WEIGHTS")
     assert key_of(feature) != key
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch) -> Path:
+    """A file that is worth remembering and has not changed for a while; the user's cache is empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(keys, "SETTLED_NS", 0)
+    keys._digest.cache_clear()
+    path = tmp_path / "large.safetensors"
+    path.write_bytes(bytes(range(256)) * 8192)
+    return path
+
+
+def hashed_again(path: Path, monkeypatch) -> bool:
+    """Whether another process would read all of the file; its answer is right in any case."""
+    hashed = []
+    whole = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *file: hashed.append(file) or whole(*file))
+    keys._digest.cache_clear()
+    assert keys.remembered_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+    return bool(hashed)
+
+
+def test_a_large_file_is_hashed_once(large, monkeypatch):
+    assert hashed_again(large, monkeypatch)
+    assert not hashed_again(large, monkeypatch)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0" * 64, b"0" * 64 + b" " + b"0" * 16])
+def test_a_memory_that_is_damaged_is_none_and_is_mended(large, monkeypatch, content, tmp_path):
+    keys.remembered_digest(large)
+    next((tmp_path / "cache").rglob("digests/*")).write_bytes(content)
+    assert hashed_again(large, monkeypatch)
+    assert not hashed_again(large, monkeypatch)
+
+
+@pytest.mark.parametrize("at", [0, 1 << 20, -1])
+def test_weights_replaced_by_others_of_equal_size_and_time_are_other_weights(large, monkeypatch, at):
+    keys.remembered_digest(large)
+    before = large.stat()
+    content = bytearray(large.read_bytes())
+    content[at] ^= 1
+    time.sleep(0.02)  # longer than a tick of the clock of files
+    large.write_bytes(content)
+    os.utime(large, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert hashed_again(large, monkeypatch)
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_where_a_file_system_keeps_no_time_of_change_other_ends_are_seen(large, monkeypatch, at):
+    monkeypatch.setattr(keys, "_identity", lambda status: (status.st_size,))
+    keys.remembered_digest(large)
+    content = bytearray(large.read_bytes())
+    content[at] ^= 1
+    large.write_bytes(content)
+    assert hashed_again(large, monkeypatch)
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(large, monkeypatch):
+    monkeypatch.setattr(keys, "SETTLED_NS", 10**12)
+    assert hashed_again(large, monkeypatch) and hashed_again(large, monkeypatch)
+
+
+@pytest.mark.parametrize("cache", ["", "relative", "/proc/nowhere"])
+def test_a_memory_that_cannot_be_kept_fails_nothing(large, monkeypatch, tmp_path, cache):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    assert hashed_again(large, monkeypatch) and hashed_again(large, monkeypatch)
+    assert [path.name for path in tmp_path.iterdir()] == ["large.safetensors"]
+
+
+def test_a_user_without_a_home_remembers_nothing(large, monkeypatch):
+    def nobody() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", nobody)
+    assert hashed_again(large, monkeypatch)
 
 
 def test_weights_of_an_older_format_are_in_the_key_where_they_are_what_is_read(feature, tmp_path):

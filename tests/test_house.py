@@ -1,5 +1,6 @@
 """The rules of the house that a tool can hold."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -44,6 +45,36 @@ def test_reports_and_the_page_load_no_deep_learning_library():
 def test_extraction_loads_no_architecture_before_a_feature_asks_for_it():
     code = "import sys, pipeline.extraction; print(*({'transformers', 'torchvision'} & sys.modules.keys()))"
     assert run(sys.executable, "-c", code).strip() == ""
+
+
+def unnamed_encodings(source: str) -> list[int]:
+    """Lines that open a text file in the locale's encoding. Ruff sees only those whose object it knows to be a path."""
+    found = []
+    for call in ast.walk(ast.parse(source)):
+        if not isinstance(call, ast.Call) or any(word.arg in ("encoding", None) for word in call.keywords):
+            continue
+        method = isinstance(call.func, ast.Attribute)
+        name = call.func.attr if method else getattr(call.func, "id", "")
+        if method and name in ("read_text", "write_text") and len(call.args) <= (name == "write_text"):
+            found.append(call.lineno)
+        elif name == "open" and getattr(getattr(call.func, "value", None), "id", "") not in ("os", "av", "Image"):
+            place = 0 if method else 1
+            modes = [word.value for word in call.keywords if word.arg == "mode"] + call.args[place : place + 1]
+            if not modes or (isinstance(modes[0], ast.Constant) and "b" not in str(modes[0].value)):
+                found.append(call.lineno)
+    return found
+
+
+def test_text_files_are_utf_8_whatever_the_locale():
+    folders = ("pipeline", "snakemake_logger_plugin_permafrost", "tools", "benchmarks")
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    found = {path: unnamed_encodings(path.read_text(encoding="utf-8")) for path in files}
+    assert [f"{path.relative_to(ROOT)}:{line}" for path, lines in found.items() for line in lines] == []
+    assert unnamed_encodings("path.read_text()\nopen(x)\npath.open('a')\npath.open('rb')\nwrite_text(a, b)") == [
+        1,
+        2,
+        3,
+    ]
 
 
 def test_shipped_files_are_small():

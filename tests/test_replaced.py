@@ -63,7 +63,7 @@ def videos(tmp_path: Path) -> Set:
 
 def json_labels(tmp_path: Path) -> Set:
     def relabel(path: Path) -> None:
-        path.write_text(path.read_text().replace("in way 1", "in way 0"))
+        path.write_text(path.read_text(encoding="utf-8").replace("in way 1", "in way 0"), encoding="utf-8")
 
     made = videos(tmp_path)
     return Set(tmp_path, made.dataset, tmp_path / "set/train.json", relabel, of=None)
@@ -107,7 +107,7 @@ def frame_labels(tmp_path: Path) -> Set:
     dataset = Dataset(layout="mstcn", root=str(root), videos=None)
 
     def relabel(path: Path) -> None:
-        path.write_text(path.read_text().replace("pour_coffee", "take_cup"))
+        path.write_text(path.read_text(encoding="utf-8").replace("pour_coffee", "take_cup"), encoding="utf-8")
 
     return Set(tmp_path, dataset, root / "groundTruth/v2.txt", relabel, of=None, imported=imported(tmp_path))
 

@@ -116,7 +116,7 @@ def open_checkpoint(weights: Weights, family: str, architectures: Mapping[str, t
 def read_json(file: Path) -> dict[str, Any]:
     """The mapping that a checkpoint's JSON file holds. Raises BackboneError for an absent or broken one."""
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BackboneError(
             f"{file} does not exist; download or save the whole checkpoint, not only its weights"

@@ -1,10 +1,14 @@
 """Content keys: the sha256 of canonical JSON of whatever determines bytes. No path of a machine enters one."""
 
+import contextlib
 import hashlib
 import os
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from pipeline.files import write_text
 
 from .base import ParamsError, canonical_json
 from .features import AnyFeature, Weights
@@ -14,6 +18,9 @@ from .params import Params
 EXTRACTOR_VERSION = 3
 
 KEY_LENGTH = 10
+SMALL = 1 << 20  # bytes below which a file is hashed faster than its digest is looked up
+SETTLED_NS = 2_000_000_000  # since the last change, for the next one to have another time
+END = 1 << 16  # bytes
 
 
 def content_key(value: Any) -> str:
@@ -27,21 +34,65 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def remembered_digest(path: Path) -> str:
+    """sha256 of a file that may be gigabytes large, remembered under the user's cache while the file stays as it is.
+
+    Another file of the same name is seen by its size, times, inode and both ends. `cp -p` and `touch` set the time of
+    modification; nobody sets that of change. Not seen is what the file system itself does not see: bits that rot, or
+    a middle rewritten where it keeps no time of change. A memory that is damaged, or cannot be kept, is none.
+    """
+    status = path.stat()
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED_NS:
+        return file_digest(path)  # it may change again within the tick of a clock
+    return _digest(path, _identity(status))
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+
+
 @lru_cache(maxsize=4096)
-def _remembered_digest(path: Path, size: int, mtime_ns: int) -> str:
-    """sha256 of a file, remembered on disk under the user's cache by path, size and mtime: weights can be gigabytes."""
-    memory = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "permafrost" / "digests"
-    entry = memory / hashlib.sha256(f"{path}\0{size}\0{mtime_ns}".encode()).hexdigest()
-    if size < 1 << 20:
+def _digest(path: Path, identity: tuple[int, ...]) -> str:
+    memory = _memory()
+    if memory is None or identity[0] < SMALL:
         return file_digest(path)
-    if entry.exists():
-        return entry.read_text()
-    digest = file_digest(path)
-    memory.mkdir(parents=True, exist_ok=True)
-    scratch = entry.with_suffix(f".{os.getpid()}")
-    scratch.write_text(digest)
-    scratch.replace(entry)
+    with path.open("rb") as stream:
+        ends = stream.read(END)
+        stream.seek(-END, os.SEEK_END)
+        ends = hashlib.sha256(ends + stream.read()).hexdigest()
+        stream.seek(0)
+        name = hashlib.sha256(f"{path}\0{identity}\0{ends}".encode()).hexdigest()
+        if (recalled := _recalled(memory / name)) is not None:
+            return recalled
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        if _identity(os.fstat(stream.fileno())) == identity:
+            # A full, read-only or absent home costs time, and no job.
+            with contextlib.suppress(OSError):
+                write_text(memory / name, f"{digest} {_check(name, digest)}")
     return digest
+
+
+def _recalled(entry: Path) -> str | None:
+    """What is remembered, if it is what was written then."""
+    try:
+        digest, _, check = entry.read_text(encoding="ascii").partition(" ")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return digest if check == _check(entry.name, digest) else None
+
+
+def _check(name: str, digest: str) -> str:
+    return hashlib.sha256(f"{name} {digest}".encode()).hexdigest()[:16]
+
+
+def _memory() -> Path | None:
+    """The folder of what is remembered; None where the user has no home. A cache that is empty or relative is unset."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        folder = cache if cache.is_absolute() else Path.home() / ".cache"
+    except RuntimeError:
+        return None
+    return folder / "permafrost" / "digests" if folder.is_absolute() else None
 
 
 def weights_digest(weights: Weights) -> str:
@@ -68,10 +119,7 @@ def weights_digest(weights: Weights) -> str:
     )
     parts = {}
     for file in files:
-        status = file.stat()
-        parts[file.name if path.is_dir() else ""] = _remembered_digest(
-            file.resolve(), status.st_size, status.st_mtime_ns
-        )
+        parts[file.name if path.is_dir() else ""] = remembered_digest(file.resolve())
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 

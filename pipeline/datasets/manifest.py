@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.datasets.names import DatasetError
+from pipeline.tables import opened, read_columns, write_table
 
 # Bumped by hand when pipeline.video.probe comes to other facts or verdicts: remembered ones are then taken afresh.
 FACTS_VERSION = 3
@@ -151,16 +151,7 @@ def write_manifest(frame: pd.DataFrame, path: Path) -> bool:
     table = to_table(frame)
     if path.exists() and _read_table(path, SCHEMA.names).equals(table, check_metadata=True):
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with scratch.open("wb") as stream:
-            pq.write_table(table, stream, compression="zstd")
-            stream.flush()
-            os.fsync(stream.fileno())
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+    write_table(table, path, compression="zstd", durable=True)
     return True
 
 
@@ -318,15 +309,14 @@ def _read_table(path: Path, columns: list[str]) -> pa.Table:
     remedy = "delete it only if its shards may be assigned anew, or restore it"
     try:
         # From an open file: given a path, pyarrow would also take a folder, and read `name=value` folders as columns.
-        with Path(path).open("rb") as stream:
-            file = pq.ParquetFile(stream)
+        with opened(path) as file:
             present = [name for name in columns if name in file.schema_arrow.names]
             absent = [name for name in columns if name not in present]
             if not LATER.issuperset(absent):
                 raise DatasetError(
                     f"{path} lacks the columns {', '.join(absent)}: it is no manifest of this version; {remedy}"
                 )
-            table = file.read(columns=present)
+            table = read_columns(file, present)
             for name in absent:
                 table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
             return table.select(columns)

@@ -11,7 +11,9 @@ from pipeline.accelerator import accelerator
 from pipeline.config import Params, evaluation_key
 from pipeline.evaluation import alignment, classification, ood, segmentation
 from pipeline.evaluation.provenance import counted, deterministic, opened, provenance
-from pipeline.training.run_folder import PREDICTIONS, RESULT, write_bytes, write_json
+from pipeline.files import write_bytes
+from pipeline.tables import write_frame
+from pipeline.training.run_folder import PREDICTIONS, RESULT, only_writer, write_json
 from pipeline.training.trainer import say
 
 __all__ = ["evaluate"]
@@ -50,6 +52,7 @@ def evaluate(
 
     Raises:
         RunError: the run is not complete, or learned from other data.
+        RunBusy: another process trains or evaluates the run.
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
     began = time.monotonic()
@@ -62,25 +65,23 @@ def evaluate(
         train = {"train": record["timings"]}
         trained = {"trained": {name: record[name] for name in ("device", "versions")}}
     device = torch.device(accelerator(params.compute))
-    with deterministic():
-        found = TASKS[config.task](params, head, samples, run, device)
-    result = {
-        "task": config.task,
-        **found.scores,
-        "samples": counted(samples),
-        "provenance": {
-            **provenance(config, samples, device),
-            **trained,
-            "timings": {**found.timings, "evaluate_s": time.monotonic() - began, **train},
-        },
-    }
     place = run / evaluation_key(config)
-    place.mkdir(parents=True, exist_ok=True)
-    for name, content in found.files.items():
-        write_bytes(place / name, content)
-    scratch = place / f".{PREDICTIONS}.partial"
-    found.predictions.to_parquet(scratch, index=False)
-    scratch.replace(place / PREDICTIONS)
-    write_json(place / RESULT, result)
+    with only_writer(place):
+        with deterministic():
+            found = TASKS[config.task](params, head, samples, run, device)
+        result = {
+            "task": config.task,
+            **found.scores,
+            "samples": counted(samples),
+            "provenance": {
+                **provenance(config, samples, device),
+                **trained,
+                "timings": {**found.timings, "evaluate_s": time.monotonic() - began, **train},
+            },
+        }
+        for name, content in found.files.items():
+            write_bytes(place / name, content)
+        write_frame(found.predictions, place / PREDICTIONS)
+        write_json(place / RESULT, result)
     progress(f"{place}: {config.eval_split} {found.said}")
     return result

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from pipeline.config import NegAlignHead, Params
 from pipeline.datasets.manifest import read_manifest
+from pipeline.files import write_text
 from pipeline.heads.negalign.words import ROLES, candidate_scores, mine, role_scores, roles, without
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, content_digest, refuse_mixed
-from pipeline.training.run_folder import write_bytes, write_json
+from pipeline.training.run_folder import write_json
 
 TABLE = "negatives.csv"
 ORIGIN = "negatives.json"  # what the table was mined from
@@ -63,8 +64,8 @@ def mine_negatives(params: Params, head: str, root: Path, features: Mapping[str,
     run.mkdir(parents=True, exist_ok=True)
     for role in ROLES:
         lines = [f"{word}\n" for word, its in zip(chosen, found, strict=True) if its == role]
-        write_bytes(run / f"{role}.txt", "".join(lines).encode())
-    write_bytes(run / TABLE, table.to_csv(index=False).encode())
+        write_text(run / f"{role}.txt", "".join(lines))
+    write_text(run / TABLE, table.to_csv(index=False))
     write_json(run / ORIGIN, origin(config, root))
     return table
 

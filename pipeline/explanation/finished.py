@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +13,7 @@ from pipeline.accelerator import accelerator
 from pipeline.config import Params
 from pipeline.evaluation import ood
 from pipeline.evaluation.provenance import finished, inference, opened, trained
+from pipeline.tables import read_frame
 from pipeline.training.data import OrderedBatches, table
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch
@@ -39,7 +39,7 @@ class Finished:
         self.params, self.head, self.run = params, head, run
         self.config, self.manifest, self.root = params.head(head), manifest, manifest.parents[1]
         self.result, predictions = finished(params, head, run)
-        self.predictions = pd.read_parquet(predictions)
+        self.predictions = read_frame(predictions)
         if self.config.task == "ood":
             torch.set_num_threads(params.compute.threads)
             self.samples: Any = ood.open_pictures(params, head, self.root, features)

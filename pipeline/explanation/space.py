@@ -3,6 +3,8 @@
 Shape suffixes: N points, D width.
 """
 
+import atexit
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -80,8 +82,6 @@ def projections(values_ND: np.ndarray, seed: int, threads: int, head: str) -> di
 
     Sources: van der Maaten & Hinton, JMLR 2008; McInnes et al., "UMAP", 2018.
     """
-    from umap import UMAP  # seconds of compilation, which nothing else should pay for
-
     n, width = values_ND.shape
     if n < FEWEST or not np.ptp(values_ND, axis=0).any():
         what = f"{n} points, expected {FEWEST} at least" if n < FEWEST else f"{n} points that are all the same"
@@ -92,7 +92,7 @@ def projections(values_ND: np.ndarray, seed: int, threads: int, head: str) -> di
         kept_NK = pca.fit_transform(values_ND.astype(np.float64))
         perplexity, neighbours = min(PERPLEXITY, (n - 1) / 3), min(NEIGHBOURS, n - 1)
         tsne = TSNE(perplexity=perplexity, init="pca", random_state=state, n_jobs=1).fit_transform(kept_NK)
-        umap = UMAP(n_neighbors=neighbours, init="pca", random_state=state, n_jobs=1).fit_transform(kept_NK)
+        umap = _umap()(n_neighbors=neighbours, init="pca", random_state=state, n_jobs=1).fit_transform(kept_NK)
     shares = 100 * pca.explained_variance_ratio_
     first = kept_NK if kept_NK.shape[1] > 1 else np.pad(kept_NK, ((0, 0), (0, 1)))
     from_what = f"of {kept_NK.shape[1]} principal components ({shares.sum():.0f} % of the variance)"
@@ -102,6 +102,23 @@ def projections(values_ND: np.ndarray, seed: int, threads: int, head: str) -> di
         "tsne": _plane(tsne, f"{from_what}, perplexity {perplexity:.3g}"),
         "umap": _plane(umap, f"{from_what}, {neighbours} neighbours"),
     }
+
+
+def _umap() -> type:
+    """The class: seconds of compilation, which nothing else should pay for, kept for later where that is possible."""
+    try:
+        from umap import UMAP
+    except RuntimeError as error:
+        # numba's: neither the library's folder nor the home can be written to.
+        if "no locator available" not in str(error):
+            raise
+        import numba
+
+        folder = tempfile.TemporaryDirectory(prefix="permafrost-numba-")
+        atexit.register(folder.cleanup)
+        numba.config.CACHE_DIR = folder.name
+        from umap import UMAP
+    return UMAP
 
 
 def _plane(values_N2: np.ndarray, note: str) -> dict[str, Any]:

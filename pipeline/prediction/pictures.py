@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -21,6 +20,7 @@ from pipeline.extraction.device import Device
 from pipeline.heads.negalign.scores import Standard, combine
 from pipeline.prediction.answers import Answers, PredictionError, Question
 from pipeline.reports.ood import threshold
+from pipeline.tables import read_frame
 from pipeline.training.run_folder import RESULT
 from pipeline.video import VideoError
 from pipeline.video.pictures import read_picture
@@ -68,7 +68,7 @@ class FinishedRun:
                 f"{head} tells nothing in- from out-of-distribution; name a head of the kind negalign"
             )
         self.result, predictions = finished(params, head, run)
-        self.lam, self.table = float(self.result["lambda"]), pd.read_parquet(predictions)
+        self.lam, self.table = float(self.result["lambda"]), read_frame(predictions)
         self.standard = None
         if self.config.score.zscore:
             if "standard" not in self.result:

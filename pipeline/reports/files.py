@@ -1,12 +1,13 @@
 """Results as runs hold them; texts and pictures, whole or not there at all. Knows nothing of what they show."""
 
-import os
 from pathlib import Path
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+
+from pipeline.files import whole, write_text
 
 # Names are the users': a dollar sign in one begins no formula.
 plt.rcParams["text.parse_math"] = False
@@ -29,16 +30,11 @@ def result_text(evaluation: Path | str, out: Path) -> str:
 
 def save_text(text: str, path: Path) -> None:
     """A text by rename; folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    scratch.write_text(text)
-    os.replace(scratch, path)
+    write_text(path, text)
 
 
 def save_figure(figure: plt.Figure, path: Path) -> None:
     """A picture by rename, closed then; no software version in the file: equal results give equal pictures."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.partial")
-    figure.savefig(scratch, dpi=120, format="png", metadata={"Software": None})
+    with whole(path) as scratch:
+        figure.savefig(scratch, dpi=120, format="png", metadata={"Software": None})
     plt.close(figure)
-    os.replace(scratch, path)

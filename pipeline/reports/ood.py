@@ -11,6 +11,7 @@ import pandas as pd
 
 from pipeline.reports.files import result_text, save_figure, save_text
 from pipeline.reports.names import markdown
+from pipeline.tables import read_frame
 
 BINS = 40
 SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLabel* + λ P_align"}
@@ -26,7 +27,7 @@ def publish_ood(evaluation: Path, out: Path) -> None:
     """
     text = result_text(evaluation, out)
     result = json.loads(text)
-    table = pd.read_parquet(evaluation / "predictions.parquet")
+    table = read_frame(evaluation / "predictions.parquet")
     evaluated = table[table["part"] == "evaluated"]
     save_figure(scores_figure(evaluated, result), out.with_name(f"{out.stem}_scores.png"))
     save_figure(lambda_figure(result), out.with_name(f"{out.stem}_lambda.png"))

@@ -6,8 +6,6 @@ Shape suffixes: T frames of a video, C classes.
 import colorsys
 import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,12 +16,13 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from pipeline.files import whole_folder
 from pipeline.reports.files import ReportError, result_text, save_figure, save_text
 from pipeline.reports.names import shortened, told_apart, words
+from pipeline.tables import read_frame
 
 SHOWN = 4  # videos of a picture of the worst or the best
 WIDTH = 12.0  # inches of a picture of timelines
@@ -76,20 +75,16 @@ def write_predictions(predictions: Mapping[str, np.ndarray], classes: Sequence[s
         ReportError: a video's name leads out of the folder, or is that of the mapping.
     """
     said = words(classes)
-    scratch = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
-    for video, labels_T in predictions.items():
-        path = scratch / video
-        if not path.resolve().is_relative_to(scratch.resolve()) or path in (scratch, scratch / MAPPING):
-            raise ReportError(f"video {video!r} is no name of a file below {folder}; correct the manifest")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        labels = " ".join(said[label] for label in np.asarray(labels_T).tolist())
-        path.write_text(f"{HEADER}\n{labels}\n", encoding="utf-8")
-    mapping = "".join(f"{word}\t{name}\n" for word, name in zip(said, classes, strict=True))
-    (scratch / MAPPING).write_text(mapping, encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(scratch, folder)
+    with whole_folder(folder) as scratch:
+        for video, labels_T in predictions.items():
+            path = scratch / video
+            if not path.resolve().is_relative_to(scratch.resolve()) or path in (scratch, scratch / MAPPING):
+                raise ReportError(f"video {video!r} is no name of a file below {folder}; correct the manifest")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            labels = " ".join(said[label] for label in np.asarray(labels_T).tolist())
+            path.write_text(f"{HEADER}\n{labels}\n", encoding="utf-8")
+        mapping = "".join(f"{word}\t{name}\n" for word, name in zip(said, classes, strict=True))
+        (scratch / MAPPING).write_text(mapping, encoding="utf-8")
 
 
 # --- timelines --------------------------------------------------------------------------------------------------------
@@ -320,7 +315,7 @@ def read_timelines(path: Path) -> list[Timeline]:
             np.asarray(row["confidence"], dtype=np.float64),
             {name: _known(row[name]) for name in ("acc", "edit", "f1@50")},
         )
-        for row in pd.read_parquet(path).to_dict("records")
+        for row in read_frame(path).to_dict("records")
     ]
 
 

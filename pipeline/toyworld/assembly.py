@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Toyworld
+from pipeline.files import write_text
 from pipeline.toyworld.procedures import CLASSES, HELD_OUT, Step, procedure, scene
 from pipeline.toyworld.scene import Scene, render
-from pipeline.toyworld.writing import encode, make_all, prepare, write_text
+from pipeline.toyworld.writing import encode, make_all, prepare
 
 SPLITS = ("train", "test")
 # The second word of its videos' seeds; toy-ssv2 has 0 to 2.

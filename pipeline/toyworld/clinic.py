@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Toyworld
+from pipeline.files import whole
 from pipeline.toyworld.figure import DIAGNOSES, SITE_NAMES, Patient, film, patient
 from pipeline.toyworld.scene import Scene, render
-from pipeline.toyworld.writing import encode, make_all, prepare, whole, write_table
+from pipeline.toyworld.writing import encode, make_all, prepare, write_table
 
 SPLITS = ("train", "val", "test")
 # The second word of the seeds; toy-ssv2 has 0 to 2, toy-assembly 10 and 11, toy-waterbirds 20 to 25.

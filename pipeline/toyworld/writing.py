@@ -1,6 +1,5 @@
 """How a toy data set comes onto the disk: encoded videos, made in processes, whole or not there. Knows no scene."""
 
-import contextlib
 import csv
 import io
 import json
@@ -17,6 +16,7 @@ import av
 import numpy as np
 
 from pipeline.config import canonical_json
+from pipeline.files import whole, write_text
 
 STAMP = ".toyworld.json"
 # Constant quality, one thread and a bit-exact muxer: the same frames always give the same bytes. H.264 without B-frames
@@ -42,8 +42,8 @@ def encode(frames_THWC: np.ndarray, file: Path, fps: int) -> None:
         fps: frames a second.
     """
     container_format, encoder, options = FORMATS[file.suffix]
-    scratch = file.with_suffix(f"{file.suffix}.part")
-    with av.open(str(scratch), "w", format=container_format, options={"fflags": "+bitexact"}) as container:
+    how = {"format": container_format, "options": {"fflags": "+bitexact"}}
+    with whole(file) as scratch, av.open(str(scratch), "w", **how) as container:
         stream = container.add_stream(encoder, rate=fps, options=options)
         stream.height, stream.width = frames_THWC.shape[1:3]
         stream.pix_fmt = "yuv420p"
@@ -51,7 +51,6 @@ def encode(frames_THWC: np.ndarray, file: Path, fps: int) -> None:
         for frame in frames_THWC:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-    scratch.replace(file)
 
 
 def prepare(root: Path, recipe: Mapping[str, Any], videos: str, annotations: Sequence[str]) -> None:
@@ -74,7 +73,7 @@ def prepare(root: Path, recipe: Mapping[str, Any], videos: str, annotations: Seq
         )
     for file in old_annotations:
         file.unlink()
-    if stamp.exists() and stamp.read_text() != canonical_json(recipe):
+    if stamp.exists() and stamp.read_text(encoding="utf-8") != canonical_json(recipe):
         for file in old_videos:
             file.unlink()
     root.mkdir(parents=True, exist_ok=True)
@@ -128,18 +127,3 @@ def write_table(file: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) 
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([head, *rows])
     write_text(file, table.getvalue())
-
-
-def write_text(file: Path, text: str) -> None:
-    """Writes a text, by rename."""
-    with whole(file) as scratch:
-        scratch.write_text(text)
-
-
-@contextlib.contextmanager
-def whole(file: Path) -> Iterator[Path]:
-    """Where to write a file, which then gets its name: a file of the final name is whole."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(f"{file.suffix}.part")
-    yield scratch
-    scratch.replace(file)

@@ -3,7 +3,6 @@
 Everything a resumed training needs is plain numbers in the callbacks' states: checkpoints load with weights_only.
 """
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pipeline.training.run_folder import HISTORY, WEIGHTS, write_bytes
+from pipeline.files import whole, write_bytes, write_text
+from pipeline.training.run_folder import HISTORY, WEIGHTS
 
 COLUMNS = ("epoch", "train_loss", "holdout_loss", "holdout_accuracy", "lr")
 
@@ -40,12 +40,8 @@ class CheckpointByRename(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """The old checkpoint stays whole until the new one is on the disk."""
-        scratch = Path(path).with_suffix(".partial")
-        with scratch.open("wb") as stream:
+        with whole(Path(path), durable=True) as scratch, scratch.open("wb") as stream:
             torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        scratch.replace(path)
 
 
 class MovingAverage(WeightAveraging):
@@ -131,7 +127,7 @@ class Journal(Callback):
                 write_bytes(self.run / WEIGHTS, save(self.average.weights()), durable=True)
         trainer.should_stop = trainer.should_stop or self.has_stalled
         if trainer.is_global_zero:
-            write_bytes(self.run / HISTORY, self.history().to_csv(index=False).encode())
+            write_text(self.run / HISTORY, self.history().to_csv(index=False))
             _log(trainer, row)
             self.progress(self._line(trainer.max_epochs))
 

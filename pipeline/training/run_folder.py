@@ -6,13 +6,14 @@ state.json appears first and says what the other files belong to; run.json appea
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from pipeline.files import write_bytes
 
 CHECKPOINT, WEIGHTS, HISTORY, STATE, RUN = "last.ckpt", "weights.safetensors", "history.csv", "state.json", "run.json"
 RESULT, PREDICTIONS = "result.json", "predictions.parquet"  # of an evaluation, in a folder of its own below the run's
@@ -21,7 +22,7 @@ PATIENCE = 10.0  # seconds to wait for the workers of a killed training to notic
 
 
 class RunBusy(RuntimeError):
-    """Another process trains in this folder."""
+    """Another process writes in this folder."""
 
 
 class RunError(ValueError):
@@ -36,7 +37,7 @@ def only_writer(run: Path) -> Iterator[None]:
         RunBusy: it is held, and was not freed in ten seconds.
     """
     run.mkdir(parents=True, exist_ok=True)
-    with (run / "lock").open("w") as lock:
+    with (run / "lock").open("w", encoding="utf-8") as lock:
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -44,7 +45,7 @@ def only_writer(run: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise RunBusy(f"{run}: another process trains here; wait for it or end it") from None
+                    raise RunBusy(f"{run}: another process trains or evaluates here; wait for it or end it") from None
                 time.sleep(0.2)
         yield
 
@@ -57,17 +58,6 @@ def write_json(path: Path, document: Any) -> None:
 def json_bytes(document: Any) -> bytes:
     """As `write_json` writes it."""
     return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
-    """Writes by rename; `durable` waits for the disk, which only matters to files that nothing makes again."""
-    scratch = path.with_name(f".{path.name}.partial")
-    with scratch.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        if durable:
-            os.fsync(stream.fileno())
-    scratch.replace(path)
 
 
 def claim(run: Path, identity: str) -> dict[str, Any]:

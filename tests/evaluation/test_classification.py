@@ -12,7 +12,7 @@ from pipeline.config import canonical_json
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.classification import reorder
-from pipeline.training import DataError, RunError, train
+from pipeline.training import DataError, RunBusy, RunError, run_folder, train
 from tests.evaluations import evaluation_of
 from tests.training.learnable import CLASSES, frame, made_params, make, write_store
 from tests.training.learnable import Made as MadeSet
@@ -121,6 +121,16 @@ def test_another_training_takes_the_evaluations_of_the_earlier_one_with_it(tmp_p
     assert evaluation_of(run)
     train(*made.arguments(run, epochs=2), progress=silent)
     assert not list(run.glob("*/result.json"))
+
+
+def test_two_evaluations_of_one_kind_are_not_mixed_the_second_is_refused(trained, result, monkeypatch):
+    made, run = trained
+    place = evaluation_of(run)
+    monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
+    before = (place / "predictions.parquet").stat()
+    with run_folder.only_writer(place), pytest.raises(RunBusy, match="trains or evaluates here; wait for it or end it"):
+        evaluate(*made.arguments(run), progress=silent)
+    assert (place / "predictions.parquet").stat() == before
 
 
 def test_reading_from_disk_gives_the_same_result(trained, result, tmp_path):

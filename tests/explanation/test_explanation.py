@@ -7,7 +7,6 @@ import pytest
 
 from pipeline.explanation import ExplanationError, Finished, explain
 from pipeline.explanation.streams import Recognition
-from pipeline.reports import files
 from pipeline.training import RunError
 
 PARTS = ["attention.png", "class_attention.png"]
@@ -83,7 +82,7 @@ def test_an_explanation_that_is_cut_short_leaves_what_was_there_before(run, expl
     def cut(scratch, path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "replace", cut)
+    monkeypatch.setattr("os.replace", cut)
     with pytest.raises(KeyboardInterrupt):
         explain(*run, out, ["importance"], quiet)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before

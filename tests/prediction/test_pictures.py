@@ -64,7 +64,7 @@ def world(tmp_path_factory):
     os.chdir(root)
     try:
         text = json.dumps(document(zscore=True))
-        Path("params.yaml").write_text(text)
+        Path("params.yaml").write_text(text, encoding="utf-8")
         plan = Plan(parse_params(json.loads(text)))
         verb("toyworld", SETS[0])
         for dataset in (*TEXTS, *SETS):

@@ -55,7 +55,7 @@ def document(*heads: str, rendered: dict[str, dict[str, Any]]) -> dict[str, Any]
 def write(small: dict[str, Any]) -> None:
     """params.yaml here, with weights where they are."""
     text = json.dumps(small).replace('"weights/', f'"{ROOT}/weights/')
-    Path("params.yaml").write_text(text)
+    Path("params.yaml").write_text(text, encoding="utf-8")
 
 
 @contextmanager
@@ -69,7 +69,7 @@ def finished(root: Path, small: dict[str, Any], *heads: str) -> Iterator[Path]:
 
 def finish(*heads: str) -> None:
     """Every step from rendering to the result of these heads, in this folder."""
-    plan = Plan(parse_params(json.loads(Path("params.yaml").read_text())))
+    plan = Plan(parse_params(json.loads(Path("params.yaml").read_text(encoding="utf-8"))))
     for dataset in plan.rendered:
         verb("toyworld", dataset)
     for dataset in plan.params.datasets:

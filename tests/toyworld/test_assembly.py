@@ -130,7 +130,7 @@ def test_a_killed_run_leaves_no_mapping_and_resumes_to_the_same_bytes(tmp_path):
     assert not (tmp_path / "killed/mapping.txt").exists()
     _write(tmp_path / "killed", train=12)
     _write(tmp_path / "whole", train=12)
-    unfinished = {name for name in _digests(tmp_path / "killed") if name.endswith(".part")}
+    unfinished = {name for name in _digests(tmp_path / "killed") if name.endswith(".partial")}
     assert not unfinished and _digests(tmp_path / "killed") == _digests(tmp_path / "whole")
 
 

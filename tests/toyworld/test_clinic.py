@@ -184,7 +184,7 @@ def test_a_killed_run_leaves_no_csv_and_resumes_to_the_same_bytes(tmp_path):
     _write(tmp_path / "killed", train=6)
     _write(tmp_path / "whole", train=6)
     killed, whole = _digests(tmp_path / "killed"), _digests(tmp_path / "whole")
-    assert not any(name.endswith(".part") for name in killed)
+    assert not any(name.endswith(".partial") for name in killed)
     assert {name: killed[name] for name in whole} == whole
 
 

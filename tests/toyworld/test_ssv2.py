@@ -96,7 +96,7 @@ def test_whole_videos_are_kept_and_missing_ones_made_again(tmp_path):
     before, kept, lost = _digests(tmp_path), tmp_path / "100003.webm", tmp_path / "200004.webm"
     stamp = kept.stat().st_mtime_ns
     lost.unlink()
-    (tmp_path / "200004.webm.part").write_bytes(b"half a video")
+    (tmp_path / ".200004.webm.partial").write_bytes(b"half a video")
     _write(tmp_path)
     assert _digests(tmp_path) == before and kept.stat().st_mtime_ns == stamp
 

@@ -189,7 +189,7 @@ if __name__ == "__main__":
     step = HeadModule.training_step
 
     def noted(self: HeadModule, batch: dict, number: int) -> Any:
-        with Path(f"{run}.rows{self.global_rank}").open("a") as rows:
+        with Path(f"{run}.rows{self.global_rank}").open("a", encoding="utf-8") as rows:
             rows.write(json.dumps([self.current_epoch, number, batch["row"].tolist()]) + "\n")
         return step(self, batch, number)
 

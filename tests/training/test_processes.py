@@ -99,7 +99,7 @@ def free_port() -> int:
 
 def rows_of(run: Path, process: int) -> list:
     """[epoch, step, row numbers] of each step of a process."""
-    return [json.loads(line) for line in Path(f"{run}.rows{process}").read_text().splitlines()]
+    return [json.loads(line) for line in Path(f"{run}.rows{process}").read_text(encoding="utf-8").splitlines()]
 
 
 @pytest.fixture(scope="module", params=[ONE_NODE, TWO_NODES], ids=["two devices", "two nodes"])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def without_timings(path: Path) -> str:
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text(encoding="utf-8"))
     del document["provenance"]["timings"]
     return json.dumps(document, sort_keys=True)
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.config import Weights, weights_digest
 from pipeline.plan import Plan, Run
+from pipeline.tables import read_frame
 
 EXPLAINED = ("features", "importance")  # results/<name>_<this>.json
 # A log of the page's own would never let two pages be the same.
@@ -51,7 +52,7 @@ class Result:
     def predictions(self, *columns: str) -> pd.DataFrame | None:
         """A row a sample."""
         path = self.evaluation and self.evaluation / "predictions.parquet"
-        return pd.read_parquet(path, columns=list(columns)) if path and path.exists() else None
+        return read_frame(path, columns) if path and path.exists() else None
 
 
 class Ablated(NamedTuple):

@@ -14,7 +14,7 @@ from pipeline.toyworld.pretraining.recipe import Note
 
 def write_card(weights: Path, found: Mapping[str, Any]) -> None:
     """Writes README.md beside the weights, from what `measure` found and what pretraining noted in pretraining.json."""
-    history = json.loads((weights / "pretraining.json").read_text())
+    history = json.loads((weights / "pretraining.json").read_text(encoding="utf-8"))
     sizes = {
         file.relative_to(weights).as_posix(): file.stat().st_size for file in sorted(weights.rglob("*.safetensors"))
     }
@@ -33,7 +33,7 @@ def write_card(weights: Path, found: Mapping[str, Any]) -> None:
         flow_row=found["milliseconds"]["1 flow row"],
         flow=found["milliseconds"]["flow of 1 frame"],
     )
-    (weights / "README.md").write_text(text)
+    (weights / "README.md").write_text(text, encoding="utf-8")
 
 
 def _recipe_row(note: Note) -> str:

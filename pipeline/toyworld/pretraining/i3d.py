@@ -4,7 +4,6 @@ One rendering teaches both networks: rgb from its pixels, flow from the DIS flow
 stand on the pooled frame feature, the very one that extraction keeps.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from torch.nn import functional as F
 from pipeline.backbones.flow import Flow
 from pipeline.backbones.i3d import I3D, STREAMS, I3DFrames, dequantised_flow, scaled_rgb
 from pipeline.config import FlowFeature, I3DFeature, I3DFlow, Preprocess, Sampling, Weights
+from pipeline.files import whole
 from pipeline.toyworld.backgrounds import BACKGROUNDS
 from pipeline.toyworld.improvise import ENOUGH, MOTIONS
 from pipeline.toyworld.pretraining.handling import Handling, handling
@@ -238,10 +238,8 @@ def _stack(windows: list[Handling], field: str) -> Tensor:
 def save_i3d(model: nn.Module, file: Path) -> None:
     """Writes the state dict in float16 under the public key names, by rename."""
     state = {name: value for name, value in model.state_dict().items() if not name.endswith("num_batches_tracked")}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(f".{os.getpid()}")
-    save_file({name: value.half().contiguous() for name, value in state.items()}, scratch)
-    scratch.replace(file)
+    with whole(file) as scratch:
+        save_file({name: value.half().contiguous() for name, value in state.items()}, scratch)
 
 
 # --- measurement ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ torchvision's names for R3D-18, so that the same code loads toy and real.
 """
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from pipeline.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from pipeline.backbones.r3d18 import KINETICS_MEAN, KINETICS_STD
+from pipeline.files import whole
 
 DINOV3 = {
     "hidden_size": 128,
@@ -58,12 +58,10 @@ def save_dinov3(model: nn.Module, folder: Path) -> None:
         "rescale_factor": 1 / 255,
         "size": {"height": DINOV3_SIZE, "width": DINOV3_SIZE},
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
 
 
 def save_r3d18(model: nn.Module, file: Path) -> None:
     """Writes the state dict under torchvision's names, by rename."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(f".{os.getpid()}")
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, scratch)
-    scratch.replace(file)
+    with whole(file) as scratch:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, scratch)

@@ -77,10 +77,10 @@ def save_clip(model: CLIPModel, folder: Path) -> None:
     half = CLIPModel(model.config)
     half.load_state_dict(model.state_dict())
     half.half().save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for part in (config, config["vision_config"], config["text_config"]):
         part["dtype"] = "float32"
-    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     preprocessor = {
         "crop_size": {"height": SIZE, "width": SIZE},
         "do_center_crop": True,
@@ -95,7 +95,7 @@ def save_clip(model: CLIPModel, folder: Path) -> None:
         "rescale_factor": 1 / 255,
         "size": {"shortest_edge": SIZE},
     }
-    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n")
+    (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
 
 
 def clip_pixels(pixels_BHWC: np.ndarray) -> Tensor:

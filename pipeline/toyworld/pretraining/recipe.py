@@ -33,13 +33,13 @@ def write_notes(weights: Path, notes: Sequence[Note]) -> None:
     Earlier trainings of the same backbones, and what was remarked on them, are of other weights and go.
     """
     path = weights / "pretraining.json"
-    known = json.loads(path.read_text()) if path.exists() else {"remarks": {}, "trainings": []}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"remarks": {}, "trainings": []}
     anew = {note.name for note in notes}
     content = {
         "remarks": {name: remark for name, remark in known["remarks"].items() if name not in anew},
         "trainings": [row for row in known["trainings"] if row["name"] not in anew] + [asdict(note) for note in notes],
     }
-    path.write_text(json.dumps(content, indent=1) + "\n")
+    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def note(

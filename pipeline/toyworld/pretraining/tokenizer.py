@@ -64,7 +64,7 @@ def write_tokenizer(folder: Path, sentences: Iterable[str], merges: int = 700, c
     vocabulary = {token: index for index, token in enumerate(tokens)}
     folder.mkdir(parents=True, exist_ok=True)
     CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=context).save_pretrained(folder)
-    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False), encoding="utf-8")
     lines = ["#version: 0.2", *(" ".join(pair) for pair in pairs)]
-    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return len(vocabulary)

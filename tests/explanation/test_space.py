@@ -1,0 +1,23 @@
+"""Projections need no folder that outlives them."""
+
+import sys
+
+from pipeline.explanation import space
+
+
+def test_umap_is_there_where_what_it_compiles_can_be_kept_nowhere(tmp_path, monkeypatch):
+    import numba
+
+    (tmp_path / "umap.py").write_text(
+        "import numba\n"
+        "if not numba.config.CACHE_DIR:\n"
+        "    raise RuntimeError(\"cannot cache function 'rdist': no locator available for file 'layouts.py'\")\n"
+        "class UMAP: pass\n",
+        encoding="utf-8",
+    )
+    for name in [name for name in sys.modules if name.split(".")[0] == "umap"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(numba.config, "CACHE_DIR", "")
+    assert space._umap().__name__ == "UMAP"
+    monkeypatch.delitem(sys.modules, "umap")
