@@ -90,7 +90,7 @@ def test_a_hyphen_in_a_features_name_is_refused_since_no_rule_would_find_its_fol
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"seeds": [0, 1, 0]}, "seeds are [0, 1, 0]; let each stand once"),
+        ({"seeds": [0, 1, 0]}, "seeds has 0 twice"),
         ({"grid": {"model.tokens": [8, 8]}}, "two points of the grid have one name"),
         ({"grid": {"lr": [0.1, "0.1"]}}, "two points of the grid have one name"),
     ],

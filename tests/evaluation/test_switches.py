@@ -13,6 +13,7 @@ import pytest
 
 from pipeline.evaluation.negatives import TABLE
 from tests.evaluation.pictures import make
+from tests.evaluations import evaluation_of
 from tests.training.test_switches import leaves
 
 
@@ -70,7 +71,7 @@ def measured(tmp_path_factory):
             run = tmp_path_factory.mktemp("run")
             changed = {name.replace(".", "__"): value for name, value in changes.items()}
             result = world.changed(**changed).evaluated(run)
-            table = pd.read_parquet(run / "predictions.parquet")
+            table = pd.read_parquet(evaluation_of(run) / "predictions.parquet")
             shown = table[table["part"] == "evaluated"][SCORES].set_index(["set", "sample"]).sort_index()
             known[key] = ((run / TABLE).read_text(), result["lambda"], result.get("standard")), shown
         return known[key]

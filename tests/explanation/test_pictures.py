@@ -41,7 +41,7 @@ def test_frames_are_the_crop_that_the_feature_saw_at_these_times(clips):
 @pytest.mark.parametrize(("sample", "why"), [("rising", "rising-0.webm"), ("sitting", "sitting-0.webm is not there")])
 def test_a_file_that_is_broken_or_gone_is_named(clips, sample, why):
     with pytest.raises(NotShown, match=why):
-        clips.of.frames(f"validation-{sample}-0", [0.5])
+        clips.of.frames(f"validation-{sample}-0", [0.5, 3.5])
 
 
 def test_a_thumbnail_is_a_small_jpeg():

@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.config import Params, feature_dir
 from pipeline.datasets import build_manifest, write_manifest
 from pipeline.extraction import derive, extract
+from pipeline.plan import imported_stores
 from pipeline.store import FeatureStore
 from tests.datasets.made_up import write_set
 from tests.extraction.small import DINO, params_of
@@ -128,7 +129,7 @@ def maps_end(root: Path, flips: int) -> dict[str, Counter]:
     maps = {"backbone": "maps", "source": "dino", "max_failed": 1.0}
     chosen = {"layout": "clinic", "csv": "clinic.csv", "shard_size": len(lines)}
     params = params_of(root, {"dino": SEES, "maps": maps, "rows": npy}, **chosen)
-    frame, quality = build_manifest(params.datasets["small"])
+    frame, quality = build_manifest(params.datasets["small"], imported=imported_stores(params, ["rows"]))
     found = quality["maps"]
     ends = {"maps in the manifest": Counter(refused=found["refused"]["count"], ok=sum(found["units"].values()))}
     write_manifest(frame, root / "features" / "small" / "manifest.parquet")

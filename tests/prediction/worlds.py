@@ -48,7 +48,7 @@ def document(*heads: str, rendered: dict[str, dict[str, Any]]) -> dict[str, Any]
         if dataset["layout"] == "texts":
             dataset["root"] = str(ROOT / dataset["root"])
     for head in small["heads"].values():
-        head |= {"epochs": 1, "bootstrap": 5}
+        head |= {"epochs": 1, "bootstrap": 5} | ({"warmup_epochs": 0} if "warmup_epochs" in head else {})
     return small
 
 

@@ -64,7 +64,7 @@ def test_every_name_is_text_on_the_page(project):
 
 @pytest.mark.parametrize("result", ["ssv2_top1", "clinic_clip_align"])
 def test_pictures_of_a_result_are_drawn_whatever_its_classes_are_called(project, result, tmp_path):
-    run = project.root / project.plan.results[result].folder
+    run = project.root / project.plan.results[result].evaluation_folder
     if result == "clinic_clip_align":
         cube = np.random.default_rng(0).random((2, 2, 3, 3))
         names = np.array(HOSTILE[:2], dtype=str)
