@@ -101,8 +101,8 @@ def probe(path: Path, still: bool = False, decord: bool = False) -> VideoFacts:
         frame_times = [float(tick * time_base) for tick in survey.ticks]
         said = _stated_duration(container, stream)
         rate = float(stream.average_rate or 0)
-        # Matroska's duration counts from zero, other containers' from their first frame.
-        from_zero = container.start_time is None or "matroska" in container.format.name
+        # The durations of Matroska and FLV count from zero, other containers' from their first frame.
+        from_zero = container.start_time is None or {"matroska", "flv"} & set(container.format.name.split(","))
         start = 0.0 if from_zero else container.start_time / av.time_base
         codec, pixels = stream.codec.canonical_name, stream.codec_context.pix_fmt
     stated = said.stream
@@ -125,7 +125,7 @@ def probe(path: Path, still: bool = False, decord: bool = False) -> VideoFacts:
         said = f"{survey.unshown} of its chunks give no frame, so the times of the others cannot be told"
         raise VideoError(path, "unreadable", f"{said}; convert it, for instance with ffmpeg, to mp4")
     times = frame_times
-    duration = times[-1] - times[0] + (survey.last_duration or (1 / rate if rate else 0.0))
+    duration = _lasting(times, grid, survey.last_duration or (1 / rate if rate else 0.0), float(time_base))
     width, height = next(iter(survey.sizes))
     rotation, mirrored = next(iter(survey.turns))
     unfit = {
@@ -360,6 +360,21 @@ def _placed(path: Path, survey: _Survey, stream: VideoStream) -> Fraction | None
         # No seek goes by a time that the container does not tell.
         survey.landings = [survey.landings[0]._replace(tick=survey.ticks[0]), *survey.landings[1:]]
     return rate
+
+
+def _lasting(times: list[float], grid: Fraction | None, last: float, tick: float) -> float:
+    """Seconds from the first frame's start to the last one's end.
+
+    At a constant rate from the number of frames, as their starts are: a length that a container rounds to its tick
+    would put a centre that lies on a frame's start before it, in one container and not in another.
+
+    >>> _lasting([0.0, 0.083, 0.167], Fraction(12), 0.083, 0.001), _lasting([0.0, 0.083, 0.167], None, 3.0, 0.001)
+    (0.25, 3.167)
+    """
+    if grid is None:
+        return times[-1] - times[0] + last
+    own = last if abs(last - 1 / grid) > tick else 0.0  # of a frame that stays on, as screen recorders' last one does
+    return float((len(times) - 1) / grid + own) if own else float(len(times) / grid)
 
 
 def _cause(error: Exception) -> str:

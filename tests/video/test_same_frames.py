@@ -130,12 +130,20 @@ def test_the_same_film_has_the_same_frames_at_the_same_times_from_every_containe
     """At odd numbers of frames a centre of 32 segments lies 1/64 of a frame before an edge: 0.5 ms at 30 a second."""
     path = write_film(tmp_path / f"a.{container}", "vp9" if container == "webm" else "closed", n=75, rate=rate)
     facts = probe(path)
-    assert facts.rate == rate
+    assert facts.rate == rate and facts.duration == float(75 / rate)
     centres, edges = segment_centres(32, float(75 / rate)), np.arange(75) / float(rate)
     assert numbers(read_frames(path, centres, facts=facts)) == [(2 * i + 1) * 75 // 64 for i in range(32)]
     assert numbers(read_frames(path, edges, facts=facts)) == list(range(75))
     assert numbers(read_frames(path, edges[1:] - 2e-6, facts=facts)) == list(range(74))
     assert frames_at(frame_starts(path, facts), centres).tolist() == [(2 * i + 1) * 75 // 64 for i in range(32)]
+
+
+@pytest.mark.parametrize("container", ["mp4", "mkv", "webm", "ts", "flv", "avi"])
+def test_a_centre_on_the_edge_of_a_frame_is_that_frame_whatever_the_container_rounds_lengths_to(tmp_path, container):
+    path = write_film(tmp_path / f"a.{container}", "vp9" if container == "webm" else "closed", n=32, rate=Fraction(12))
+    facts = probe(path)
+    centres = segment_centres(8, facts.duration)
+    assert numbers(read_frames(path, centres, facts=facts)) == [2, 6, 10, 14, 18, 22, 26, 30]
 
 
 # --- what a leap costs, and what it rests on --------------------------------------------------------------------------
