@@ -286,15 +286,15 @@ def prune(
     say(f"{freed / 1e6:.1f} MB {'removed' if delete else 'could be removed: run again with --delete'}")
 
 
-def _makers(chain: Iterable[list[dict[str, Any]]]) -> str:
+def _makers(chain: Iterable[list[dict[str, Any]]]) -> Text:
     """Devices that computed a store and what it rests on; where one feature has several environments, what differs."""
     from pipeline.store import apart
 
     devices, mixed = {}, []
     for environments in chain:
         devices |= {" ".join(of["device"].values()): None for of in environments if "device" in of}
-        mixed += [f"[red]mixed: {apart(environments)}[/red]"] if len(environments) > 1 else []
-    return "; ".join([", ".join(devices), *mixed])
+        mixed += [Text(f"mixed: {apart(environments)}", "red")] if len(environments) > 1 else []
+    return Text("; ").join([Text(", ".join(devices)), *mixed])
 
 
 def _users(params: Params, root: Path) -> dict[Path, list[str]]:

@@ -407,7 +407,7 @@ def test_info_says_what_computed_a_store_and_what_several_environments_differ_in
             writer.fail(device, "gone")
             writer.finish()
     said = "".join(run("info").split())
-    assert "cpu,cuda" in said and "mixed:device.typecpuorcuda" in said
+    assert "cpu,cuda;mixed:device.typecpuorcuda│" in said
 
 
 def test_info_says_who_uses_a_store(project):
