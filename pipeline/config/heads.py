@@ -530,6 +530,13 @@ class Ablation(Strict):
     def _a_row(self) -> "Ablation":
         if twice := sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1}):
             raise ValueError(f"seeds has {twice[0]} twice, and the same training twice says nothing; remove one")
+        changed = {*self.grid, *(key for overrides in self.variants.values() for key in overrides)}
+        if "seed" in changed:
+            raise ValueError(
+                "seed is changed by a variant or the grid, but every row is trained with `seeds`; put it there"
+            )
+        if "result" in changed:
+            raise ValueError("result is changed by a variant or the grid, but a row has no file of its own; remove it")
         if (points := prod(map(len, self.grid.values()))) > MOST_ROWS:
             raise ValueError(f"the grid has {points:,} combinations, expected at most {MOST_ROWS:,}")
         if not self.rows:

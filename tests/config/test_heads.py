@@ -119,6 +119,14 @@ def test_what_cannot_learn_is_refused_when_params_are_read(params, head, changes
             r"ablations\.a: seeds has 0 twice, and the same training twice says nothing",
         ),
         (
+            {"ablations": {"a": {"head": "fact", "seeds": [0], "variants": {"v": {"seed": 3}}}}},
+            r"ablations\.a: seed is changed by a variant or the grid, but every row is trained with `seeds`",
+        ),
+        (
+            {"ablations": {"a": {"head": "fact", "seeds": [0], "grid": {"result": ["other"]}}}},
+            r"ablations\.a: result is changed by a variant or the grid, but a row has no file of its own",
+        ),
+        (
             {"ablations": {"a": {"head": "fact", "seeds": [0], "grid": {str(n): [0] * 10 for n in range(20)}}}},
             r"ablations\.a: the grid has 100,000,000,000,000,000,000 combinations, expected at most 10,000",
         ),
