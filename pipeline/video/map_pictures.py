@@ -16,7 +16,8 @@ def read_map_picture(path: Path) -> np.ndarray:
     """The numbers of a picture, as the file has them; of several pictures the first.
 
     Alpha is the map where it is not the same everywhere and the colours under it are; where it is the same everywhere,
-    the colours are. A palette is looked up, if all that is used of it is grey.
+    the colours are. A picture of one colour of which nothing is seen is an empty map, whatever the colour: the frame
+    without an object, among masks that lie in alpha. A palette is looked up, if all that is used of it is grey.
 
     Returns:
         (H, W, 3), uint8, or uint16 of a grey picture of 16 bits; three equal channels of what has one.
@@ -38,6 +39,8 @@ def read_map_picture(path: Path) -> np.ndarray:
             alpha_HW, colours_HWC = rgba_HWC[..., 3], rgba_HWC[..., :3]
             if alpha_HW.min() < alpha_HW.max():
                 return _three(_of_alpha(alpha_HW, colours_HWC))
+            if not alpha_HW.any() and (colours_HWC == colours_HWC[0, 0]).all():
+                return _three(alpha_HW)
         else:
             colours_HWC = np.array(to_rgb(upright))
         if indexed and (colours_HWC != colours_HWC[..., :1]).any():

@@ -32,6 +32,8 @@ from pipeline.video.timing import Clock, constant_rate
 WHOLE = 0.95
 # With this share of all gaps one frame long, a stream is of constant rate, and missing frames can be counted.
 CONSTANT = 0.9
+# Whose duration counts from time zero; that of other containers counts from their first frame.
+FROM_ZERO = ("matroska,webm", "nut", "flv")
 # The signs of a display matrix (a, b, c, d) -> degrees counter-clockwise, after a mirror from left to right or not.
 TURNS = {
     (1, 0, 0, 1): (0, False),
@@ -101,8 +103,7 @@ def probe(path: Path, still: bool = False, decord: bool = False) -> VideoFacts:
         frame_times = [float(tick * time_base) for tick in survey.ticks]
         said = _stated_duration(container, stream)
         rate = float(stream.average_rate or 0)
-        # The durations of Matroska and FLV count from zero, other containers' from their first frame.
-        from_zero = container.start_time is None or {"matroska", "flv"} & set(container.format.name.split(","))
+        from_zero = container.start_time is None or container.format.name in FROM_ZERO
         start = 0.0 if from_zero else container.start_time / av.time_base
         codec, pixels = stream.codec.canonical_name, stream.codec_context.pix_fmt
     stated = said.stream

@@ -171,6 +171,14 @@ def test_a_map_without_anything_is_a_map(tmp_path):
     assert unit == 1 and not read.any()
 
 
+@pytest.mark.parametrize("under", [0, 255, 1])
+def test_a_frame_of_which_nothing_is_seen_is_empty_whatever_colour_lies_under_its_alpha(tmp_path, under):
+    (tmp_path / "moving").mkdir()
+    saved(tmp_path / "moving" / "0.png", rgba(under, MASK * 0))
+    saved(tmp_path / "moving" / "1.png", rgba(under, MASK * 255))
+    np.testing.assert_array_equal(everything(tmp_path / "moving")[0].mean(axis=3), [MASK * 0, MASK])
+
+
 @pytest.mark.parametrize(
     ("image", "says"),
     [

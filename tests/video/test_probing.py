@@ -95,6 +95,14 @@ def test_a_file_that_was_cut_is_no_shorter_video_with_sound_either_since_no_stre
     assert reason(damaged(sounding / name, tmp_path / name, share, 1, cut)) in ("short", "decode_error")
 
 
+@pytest.mark.parametrize("container", ["nut", "mkv", "mp4", "ts", "flv"])
+def test_a_video_that_starts_late_is_whole_whatever_its_header_counts_from(tmp_path, container):
+    path = encode(tmp_path / f"late.{container}", pts=[round(3000 + number * 1000 / 12) for number in range(24)])
+    facts = probe(path)
+    assert (facts.frames, facts.duration) == (24, pytest.approx(2.0, abs=0.1))  # MPEG-TS tells no last frame's end
+    assert numbers(read_frames(path, (np.arange(24) + 0.5) / 12, facts=facts)) == list(range(24))
+
+
 @pytest.mark.parametrize("name", ["early.mkv", "early.webm"])
 def test_times_below_zero_are_times(tmp_path, name):
     path = encode(tmp_path / name, "libvpx-vp9" if name.endswith("webm") else "libx264", cut=9)
