@@ -58,8 +58,7 @@ def expect_label_rate(dataset: Dataset, frame: pd.DataFrame) -> None:
         raise DatasetError(
             f"label_fps of the data set in {dataset.root} is {dataset.label_fps:g}, but {int((wrong & alike).sum())} "
             f"of its {len(both)} videos have about {rate:.4g} labels a second: {both['sample'].iloc[first]!r} has "
-            f"{labels[first]:.0f} labels and lasts {seconds[first]:.2f} s; correct label_fps in params.yaml, or the "
-            "labels"
+            f"{labels[first]:.0f} labels and lasts {seconds[first]:.2f} s; correct label_fps in params, or the labels"
         )
 
 

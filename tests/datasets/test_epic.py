@@ -193,6 +193,14 @@ def test_frame_numbers_that_miss_their_time_stamps_by_a_rounding_are_no_contradi
     assert labels_of(dataset) == before
 
 
+def test_the_rate_of_two_rows_is_that_of_the_later_one(tmp_path):
+    """The first one's frame number is rounded down: by the mean of both rates the other would be a minute away."""
+    dataset = write_epic(tmp_path, train=[("a", "P01_01", 10, 50, 0, 2), ("b", "P01_01", 149_000, 150_000, 0, 2)])
+    table = tmp_path / "annotations/EPIC_100_train.csv"
+    table.write_text(table.read_text(encoding="utf-8").replace(",10,50,", ",10,48,"), encoding="utf-8")
+    assert labels_of(dataset)["P01_01"].count("none") == 80
+
+
 def test_a_table_with_frame_numbers_alone_is_refused(tmp_path):
     dataset, table = write_epic(tmp_path), tmp_path / "annotations/EPIC_100_train.csv"
     whole = table.read_text()
