@@ -4,6 +4,7 @@ One small rendered world; the head reads an int8 feature that is derived from an
 """
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -83,6 +84,15 @@ def test_what_is_wrong_with_a_file_is_one_error_and_the_others_are_answered(tmp_
     assert len(told) == 5
     for line, path, part in zip(told, (cut, empty, folder, gone, picture), said, strict=True):
         assert line.startswith(str(path)) and part in line and line.count(str(path)) == 1
+
+
+def test_a_name_that_is_no_utf8_is_one_error_and_the_other_files_are_answered(tmp_path):
+    good = VIDEOS / f"{evaluated()['sample'][0]}.webm"
+    odd = tmp_path / os.fsdecode(b"\xff.webm")
+    shutil.copy(good, odd)
+    done = ask("gasm_cast", odd, good)
+    assert done.exit_code == 1 and [said["file"] for said in answers(done)] == [str(good)]
+    assert "its name is not UTF-8 text; rename the file, or set LC_ALL=C.UTF-8" in done.stderr
 
 
 def test_nothing_but_the_run_and_the_weights_is_needed_and_nothing_is_left(tmp_path, monkeypatch):
