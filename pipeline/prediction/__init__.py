@@ -88,7 +88,7 @@ def _absent(path: Path) -> PredictionError | None:
         str(path).encode()
     except UnicodeEncodeError:  # which no table, no store and no answer can hold
         return PredictionError(
-            f"{path}: its name is not UTF-8 text; rename the file, or set LC_ALL=C.UTF-8 where it is and the locale is not"
+            f"{path}: its name is not UTF-8 text; rename the file, or set LC_ALL=C.UTF-8 if the locale is another"
         )
     if path.is_dir():
         return PredictionError(f"{path}: is a folder; name the files in it")
