@@ -355,7 +355,10 @@ def test_whatever_one_video_s_bytes_raise_is_that_sample_s_failure(world, tmp_pa
     run(params, tmp_path, names=names)
     for name in names:
         store = store_of(world, name, tmp_path)
-        assert store.samples == ["1", "2", "4", "5", "6"] and "MemoryError" in store.failed["3"]
+        if name == "slow":  # all of its 56 rows came before the error, as they do where it is extracted alone
+            assert store.samples == ["1", "2", "3", "4", "5", "6"] and not store.failed
+        else:
+            assert store.samples == ["1", "2", "4", "5", "6"] and "MemoryError" in store.failed["3"]
 
 
 def test_time_stamps_that_promise_more_rows_than_any_video_has_fail_their_sample(world, tmp_path, monkeypatch):
