@@ -228,7 +228,8 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
         except StoreError as error:
             damaged += 1
             say(f"{store}: {error}")
-            table.add_row(str(store.relative_to(root)), "cannot be read, see above", *[""] * 6, user)
+            unknown = [""] * (len(table.columns) - 3)
+            table.add_row(str(store.relative_to(root)), "cannot be read, see above", *unknown, user)
             continue
         shapes = ", ".join(f"{name} {tuple(f['shape'])} {f['dtype']}" for name, f in facts["fields"].items())
         table.add_row(

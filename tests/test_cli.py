@@ -237,6 +237,8 @@ def test_info_tells_of_a_damaged_store_and_of_all_the_others(project):
     done = CliRunner().invoke(app, ["info"], catch_exceptions=False)
     assert done.exit_code == 1 and intact.name in done.output
     assert f"{damaged}: {damaged}/shard-000.json is damaged" in done.output
+    rows = [line.split("│")[1:-1] for line in done.output.splitlines() if "set/dino-" in line and "│" in line]
+    assert len(rows) == 2 and all("nothing" in row[-1] for row in rows), "who uses it stands in its own column"
 
 
 def store(directory: Path) -> Path:
