@@ -52,7 +52,7 @@ def evaluate(
 
     Raises:
         RunError: the run is not complete, or learned from other data.
-        RunBusy: another process trains or evaluates the run.
+        RunBusy: another process makes this very evaluation.
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
     began = time.monotonic()

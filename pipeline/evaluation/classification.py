@@ -21,6 +21,7 @@ from pipeline.evaluation.metrics import (
     confusion,
     per_class,
     ranked,
+    share_interval,
     top_k_accuracy,
 )
 from pipeline.evaluation.provenance import Evaluated, inference, trained
@@ -70,7 +71,10 @@ def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str]
         "ece": ece,
         "ece_ci95": calibration_interval(sure, correct, config.calibration_bins, config.bootstrap, config.seed),
         "ci95": list(bootstrap_interval(correct, config.bootstrap, config.seed)),
-        "per_class": per_class(labels, order[:, 0], classes),
+        "per_class": [
+            row | {"recall_ci95": share_interval(round(row["n"] * (row["recall"] or 0)), row["n"])}
+            for row in per_class(labels, order[:, 0], classes)
+        ],
         "confusion": {"classes": classes, "matrix": confusion(labels, order[:, 0], len(classes)).tolist()},
         "calibration": bins,
     }

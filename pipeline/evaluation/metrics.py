@@ -88,8 +88,9 @@ def calibration_interval(
     gap_NB[np.arange(len(bin_N)), bin_N] = correct_N - confidence_N
     n, random = len(bin_N), np.random.default_rng(seed % 2**64)
     # A draw at a time: draws x samples would not fit into memory.
-    errors = [np.abs(random.multinomial(n, np.full(n, 1 / n)) @ gap_NB).sum() / n for _ in range(draws)]
-    return _middle(np.array(errors))
+    even = np.full(n, 1 / n)
+    errors = [np.abs(random.multinomial(n, even) @ gap_NB).sum() / n for _ in range(draws)]
+    return middle(np.array(errors))
 
 
 def share_interval(hits: int, n: int) -> list[float] | None:
@@ -111,7 +112,8 @@ def _binned(confidence_N: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray
     return edges, np.clip(np.searchsorted(edges, confidence_N, side="right") - 1, 0, bins - 1)
 
 
-def _middle(values: np.ndarray) -> list[float]:
+def middle(values: np.ndarray) -> list[float]:
+    """[low, high] of the middle 95 % of values, none of them NaN."""
     tail = (1 - CONFIDENCE) / 2
     return [float(edge) for edge in np.quantile(values, [tail, 1 - tail])]
 
@@ -122,7 +124,7 @@ def confusion(labels_N: np.ndarray, predictions_N: np.ndarray, n_classes: int) -
 
 
 def per_class(labels_N: np.ndarray, predictions_N: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a class: n, accuracy, precision, recall and its 95 % interval, f1; None where nothing was counted.
+    """A row a class: n, accuracy, precision, recall, f1; None where nothing was counted.
 
     Accuracy is the share of the class's own samples that were recognised: its recall. The field uses both names.
     """
@@ -139,7 +141,6 @@ def per_class(labels_N: np.ndarray, predictions_N: np.ndarray, classes: Sequence
                 "accuracy": own,
                 "precision": float(precision) if predicted[i] else None,
                 "recall": own,
-                "recall_ci95": share_interval(round(recall * n), int(n)),
                 "f1": float(f1) if n else None,
             }
         )
@@ -161,5 +162,5 @@ def bootstrap_interval(correct_N: np.ndarray, draws: int, seed: int) -> tuple[fl
     """
     n = len(correct_N)
     accuracies = np.random.default_rng(seed % 2**64).binomial(n, np.mean(correct_N), size=draws) / n
-    low, high = _middle(accuracies)
+    low, high = middle(accuracies)
     return low, high

@@ -233,8 +233,7 @@ def classification(labels_N: np.ndarray, probabilities_NC: np.ndarray, classes: 
     """
     predictions_N = ranked(probabilities_NC, 1)[:, 0]
     rows = [
-        # Videos of a patient are not independent: the interval of a recall needs to know whose they are.
-        {name: 100 * of if isinstance(of, float) else of for name, of in row.items() if name != "recall_ci95"}
+        {name: 100 * of if isinstance(of, float) else of for name, of in row.items()}
         for row in per_class(labels_N, predictions_N, classes)
     ]
     own_NC = labels_N[:, None] == np.arange(len(classes))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from pipeline.evaluation.metrics import CONFIDENCE, confusion, per_class
+from pipeline.evaluation.metrics import confusion, middle, per_class
 
 THRESHOLDS = (0.1, 0.25, 0.5)
 UNLABELLED = -1
@@ -231,8 +231,7 @@ def resamples(n: int, draws: int, seed: int) -> np.ndarray:
 def interval(values: np.ndarray) -> list[float] | None:
     """[low, high] of the middle 95 % of what is not NaN; None if nothing is left."""
     values = values[~np.isnan(values)]
-    tail = (1 - CONFIDENCE) / 2
-    return [float(edge) for edge in np.quantile(values, [tail, 1 - tail])] if values.size else None
+    return middle(values) if values.size else None
 
 
 def class_table(
@@ -265,7 +264,6 @@ def class_table(
             hit[i] += np.bincount(own.label[found(overlap_PY, threshold)], minlength=n)
     rows = per_class(truth, prediction, classes) if len(truth) else [_nothing(name) for name in classes]
     for c, row in enumerate(rows):
-        del row["recall_ci95"]  # frames of a video are not independent: `class_intervals`
         for name in ("accuracy", "precision", "recall", "f1"):
             row[name] = None if row[name] is None else 100 * row[name]
         row["segments"] = int(true[c])
@@ -324,7 +322,7 @@ def _concatenated(pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarra
 
 
 def _nothing(name: str) -> dict[str, Any]:
-    return dict.fromkeys(("accuracy", "precision", "recall", "recall_ci95", "f1")) | {"class": name, "n": 0}
+    return {"class": name, "n": 0, "accuracy": None, "precision": None, "recall": None, "f1": None}
 
 
 def _percent(threshold: float) -> int:

@@ -12,6 +12,7 @@ from pipeline.config import canonical_json
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.classification import reorder
+from pipeline.evaluation.metrics import share_interval
 from pipeline.training import DataError, RunBusy, RunError, run_folder, train
 from tests.evaluations import evaluation_of
 from tests.training.learnable import CLASSES, frame, made_params, make, write_store
@@ -50,6 +51,8 @@ def test_the_result_has_the_promised_keys(result, trained):
         "failures": [],
     }
     assert set(result["per_class"][0]) == {"class", "n", "accuracy", "precision", "recall", "recall_ci95", "f1"}
+    for row in result["per_class"]:
+        assert row["recall_ci95"] == share_interval(round(row["n"] * row["recall"]), row["n"])
     assert len(result["calibration"]) == 15
     low, high = result["ci95"]
     assert low <= result["top1"] <= high
