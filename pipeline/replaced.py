@@ -14,6 +14,7 @@ from typing import Any
 from pipeline.config import Dataset, NpyFeature
 from pipeline.datasets import looks, npy_path, read_looked_at, video_folder
 from pipeline.datasets.manifest import LookedAt
+from pipeline.files import write_text
 
 STAMPS = Path(".snakemake/looks")
 
@@ -122,8 +123,5 @@ def _remembered(
 def _leave(stamp: Path, told: Mapping[str, Any], mtime_ns: int) -> None:
     text = json.dumps(told, sort_keys=True)
     if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
-        stamp.parent.mkdir(parents=True, exist_ok=True)
-        scratch = stamp.with_name(f".{stamp.name}.{os.getpid()}")
-        scratch.write_text(text, encoding="utf-8")
-        scratch.replace(stamp)
+        write_text(stamp, text)
     os.utime(stamp, ns=(mtime_ns, mtime_ns))

@@ -1,6 +1,6 @@
 """params.yaml as validated models, and the content keys that follow from it. Knows no torch, no store and no head."""
 
-from .base import ParamsError, Vocabulary, canonical_json
+from .base import ParamsError, Vocabulary, canonical_json, flat
 from .documents import assigned, read_yaml
 from .features import (
     AnyFeature,
@@ -110,6 +110,7 @@ __all__ = [
     "feature_dir",
     "feature_key",
     "file_digest",
+    "flat",
     "laid_params",
     "load_params",
     "override",

@@ -1,6 +1,7 @@
 """What every model of params.yaml shares. Knows no section of it."""
 
 import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -51,6 +52,19 @@ def shown(value: Any, longest: int = 120) -> str:
     """
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+def flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of nested mappings by their dotted names; a mapping without anything is a value.
+
+    >>> flat({"a": {"b": 1, "c": {}}, "d": [2]})
+    {'a.b': 1, 'a.c': {}, 'd': [2]}
+    """
+    found: dict[str, Any] = {}
+    for name, value in document.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return found
 
 
 def canonical_json(value: Any) -> str:

@@ -126,7 +126,7 @@ def build_manifest(
         maps = _looked_at_maps(dataset, annotations, workers)
     findings, annotations["uneven"] = _timed(dataset, annotations, labels, findings, previous)
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
-    shards = assign_shards(annotations["sample"].tolist(), assigned, dataset.shard_size)
+    shards = assign_shards(samples, assigned, dataset.shard_size)
     frame = manifest_frame(annotations, labels, findings, shards)
     # How the files of other stores looked stays, as what is kept of them does.
     earlier = {} if previous is None else previous.attrs.get("looks", {})

@@ -13,8 +13,9 @@ from pipeline.explanation.finished import ExplanationError, Finished
 from pipeline.explanation.importance import importance
 from pipeline.explanation.space import feature_space
 from pipeline.explanation.streams import streams_of
+from pipeline.files import write_text
 from pipeline.reports.attention import attention_figure, class_attention_figure
-from pipeline.reports.files import save_figure, save_text
+from pipeline.reports.files import save_figure
 from pipeline.reports.importance import importance_figure
 from pipeline.reports.numbers import compact
 from pipeline.reports.space import space_figure
@@ -67,7 +68,7 @@ def _attention(finished: Finished, out: Path) -> str:
 def _features(finished: Finished, out: Path) -> str:
     document = feature_space(finished)
     save_figure(space_figure(document), _beside(out, "features.png"))
-    save_text(compact(document), _beside(out, "features.json"))
+    write_text(_beside(out, "features.json"), compact(document))
     return f"{len(document['samples'])} points, {document['thumbnails_note']}"
 
 
@@ -75,7 +76,7 @@ def _importance(finished: Finished, out: Path) -> str:
     document = importance(streams_of(finished), finished.config.seed)
     document = {"head": finished.head, "result": finished.config.result, **document}
     save_figure(importance_figure(document), _beside(out, "importance.png"))
-    save_text(compact(document), _beside(out, "importance.json"))
+    write_text(_beside(out, "importance.json"), compact(document))
     drops = (f"{name} {of['permutation']['drop']:.1f}" for name, of in document["streams"].items())
     return f"{document['metric']} {document['base']:.1f}, permuted less {', '.join(drops)}"
 

@@ -18,9 +18,10 @@ from pipeline.evaluation.provenance import deterministic, finished
 from pipeline.evaluation.segment_metrics import segments
 from pipeline.evaluation.segmentation import confidence, scored
 from pipeline.evaluation.zeroshot_metrics import stacked
+from pipeline.files import write_text
 from pipeline.prediction.answers import Answers, PredictionError, Question
 from pipeline.prediction.files import Extracted, extracted
-from pipeline.reports.files import save_figure, save_text
+from pipeline.reports.files import save_figure
 from pipeline.reports.segmentation import Timeline, read_timelines, timelines_figure, worst_and_best
 from pipeline.store import FeatureStore
 from pipeline.training.frames import IGNORE, Videos, frame_stream, rows_of_labels, seen_classes, vocabulary
@@ -199,7 +200,7 @@ def _written(
         strip = strip_of(Path(file), facts)
     except VideoError as error:
         return error
-    save_text("".join(f"{samples.classes[label]}\n" for label in labels_L), text)
+    write_text(text, "".join(f"{samples.classes[label]}\n" for label in labels_L))
     picture = text.with_suffix(".png")
     timeline = Timeline(Path(file).name, None, labels_L, confidence_L, {}, strip)
     unseen = np.flatnonzero(~samples.seen).tolist()

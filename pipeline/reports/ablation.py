@@ -8,8 +8,9 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from pipeline.config import Ablation
+from pipeline.files import write_text
 from pipeline.reports.figures import figure_at
-from pipeline.reports.files import result_text, save_figure, save_text
+from pipeline.reports.files import result_text, save_figure
 from pipeline.reports.names import markdown
 from pipeline.reports.segmentation import seen_unseen_figure
 
@@ -110,9 +111,9 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
     markdown = _markdown(rows, columns)
     if task == "zeroshot":
         save_figure(seen_unseen_figure(groups), out.with_name(f"{out.name}_seen_unseen.png"))
-    save_text(pd.DataFrame(flat).to_csv(index=False), out.with_name(f"{out.name}.csv"))
-    save_text(markdown, out.with_name(f"{out.name}.md"))
-    save_text(json.dumps(document, indent=1) + "\n", out.with_name(f"{out.name}.json"))
+    write_text(out.with_name(f"{out.name}.csv"), pd.DataFrame(flat).to_csv(index=False))
+    write_text(out.with_name(f"{out.name}.md"), markdown)
+    write_text(out.with_name(f"{out.name}.json"), json.dumps(document, indent=1) + "\n")
     return markdown
 
 

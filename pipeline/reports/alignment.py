@@ -8,8 +8,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
+from pipeline.files import write_text
 from pipeline.reports.classification import confusion_figure
-from pipeline.reports.files import result_text, save_figure, save_text
+from pipeline.reports.files import result_text, save_figure
 from pipeline.reports.names import shortened
 
 FORMS = {"published": "its own map\n(as published)", "unguided": "a uniform\nmap", "shuffled": "another patient's\nmap"}
@@ -35,7 +36,7 @@ def publish_alignment(evaluation: Path, out: Path) -> None:
     save_figure(retrieval_figure(result["retrieval"]), out.with_name(f"{out.stem}_retrieval.png"))
     with np.load(evaluation / "attention.npz") as shown:
         save_figure(attention_figure(shown), out.with_name(f"{out.stem}_attention.png"))
-    save_text(text, out)
+    write_text(out, text)
 
 
 def retrieval_figure(retrieval: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> plt.Figure:

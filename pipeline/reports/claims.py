@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Claim, Figure
+from pipeline.files import write_text
 from pipeline.reports.figures import figure_at
-from pipeline.reports.files import ReportError, result_text, save_text
+from pipeline.reports.files import ReportError, result_text
 from pipeline.reports.numbers import with_deviation
 
 Results = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
@@ -46,8 +47,8 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
     if reasons:
         lines += ["", "Why, as far as it was looked into, where one does not hold:", "", *reasons]
     markdown = "\n".join(lines) + "\n"
-    save_text(markdown, out.with_suffix(".md"))
-    save_text(json.dumps(checked, indent=1) + "\n", out)
+    write_text(out.with_suffix(".md"), markdown)
+    write_text(out, json.dumps(checked, indent=1) + "\n")
     return markdown
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.reports.files import result_text, save_figure, save_text
+from pipeline.files import write_text
+from pipeline.reports.files import result_text, save_figure
 from pipeline.reports.names import told_apart
 
 LONGEST = 60  # letters of a class's name
@@ -29,7 +30,7 @@ def publish_classification(evaluation: Path, out: Path) -> None:
     low, high = result["ci95"]
     title = f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"
     save_figure(confusion_figure(result["confusion"], title), out.with_name(f"{out.stem}_confusion.png"))
-    save_text(text, out)
+    write_text(out, text)
 
 
 def confusion_figure(confusion: Mapping[str, Any], title: str) -> plt.Figure:

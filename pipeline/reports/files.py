@@ -1,4 +1,4 @@
-"""Results as runs hold them; texts and pictures, whole or not there at all. Knows nothing of what they show."""
+"""Results as runs hold them; pictures, whole or not there at all. Knows nothing of what they show."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from pipeline.files import whole, write_text
+from pipeline.files import whole
 
 # Names are the users': a dollar sign in one begins no formula.
 plt.rcParams["text.parse_math"] = False
@@ -26,11 +26,6 @@ def result_text(evaluation: Path | str, out: Path) -> str:
         raise ReportError(
             f"{path} is not there: this run has not been evaluated; `snakemake {out}` makes it with all that it needs"
         ) from None
-
-
-def save_text(text: str, path: Path) -> None:
-    """A text by rename; folders are made."""
-    write_text(path, text)
 
 
 def save_figure(figure: plt.Figure, path: Path) -> None:

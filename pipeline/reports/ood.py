@@ -9,7 +9,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from pipeline.reports.files import result_text, save_figure, save_text
+from pipeline.files import write_text
+from pipeline.reports.files import result_text, save_figure
 from pipeline.reports.names import markdown
 from pipeline.tables import read_frame
 
@@ -31,8 +32,8 @@ def publish_ood(evaluation: Path, out: Path) -> None:
     evaluated = table[table["part"] == "evaluated"]
     save_figure(scores_figure(evaluated, result), out.with_name(f"{out.stem}_scores.png"))
     save_figure(lambda_figure(result), out.with_name(f"{out.stem}_lambda.png"))
-    save_text(ood_markdown(result), out.with_suffix(".md"))
-    save_text(text, out)
+    write_text(out.with_suffix(".md"), ood_markdown(result))
+    write_text(out, text)
 
 
 def scores_figure(evaluated: pd.DataFrame, result: Mapping[str, Any]) -> plt.Figure:

@@ -19,8 +19,8 @@ import numpy as np
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.files import whole_folder
-from pipeline.reports.files import ReportError, result_text, save_figure, save_text
+from pipeline.files import whole_folder, write_text
+from pipeline.reports.files import ReportError, result_text, save_figure
 from pipeline.reports.names import shortened, told_apart, words
 from pipeline.tables import read_frame
 
@@ -302,7 +302,7 @@ def publish_segmentation(evaluation: Path, out: Path, strips: Mapping[str, np.nd
         save_figure(gamma_figure(result), out.with_name(f"{out.stem}_gamma.png"))
     predictions = {timeline.name: timeline.prediction for timeline in timelines}
     write_predictions(predictions, result["classes"], out.with_name(f"{out.stem}_predictions"))
-    save_text(text, out)
+    write_text(out, text)
 
 
 def read_timelines(path: Path) -> list[Timeline]:

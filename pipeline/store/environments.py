@@ -7,7 +7,7 @@ the distinct ones that its samples were computed by; those of the features that 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pipeline.config import canonical_json
+from pipeline.config import canonical_json, flat
 
 Environment = dict[str, Any]
 
@@ -55,14 +55,7 @@ def apart(environments: Sequence[Environment]) -> str:
     >>> apart([{"device": {"type": "cpu"}, "av": "18"}, {"device": {"type": "cuda"}, "av": "18"}])
     'device.type cpu or cuda'
     """
-    flat = [_flat(of) for of in environments]
-    names = sorted({name for of in flat for name in of})
-    values = {name: list(dict.fromkeys(str(of.get(name, "unknown")) for of in flat)) for name in names}
+    told = [flat(of) for of in environments]
+    names = sorted({name for of in told for name in of})
+    values = {name: list(dict.fromkeys(str(of.get(name, "unknown")) for of in told)) for name in names}
     return ", ".join(f"{name} {' or '.join(of)}" for name, of in values.items() if len(of) > 1)
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in document.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-    return found

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from pipeline.files import write_text
 from pipeline.plan import Plan
-from pipeline.reports.files import save_text
 from pipeline.reports.page.charts import templates
 from pipeline.reports.page.gather import Found, PageError, gather
 from pipeline.reports.page.overview import claims, missing, summary, warnings
@@ -35,7 +35,7 @@ def write_page(plan: Plan, out: Path, root: Path = Path(), snakemake: str = "sna
     Raises:
         PageError: a file that is there and cannot be read.
     """
-    save_text(_render(gather(plan, root), snakemake), out)
+    write_text(out, _render(gather(plan, root), snakemake))
 
 
 def _render(found: Found, snakemake: str) -> str:

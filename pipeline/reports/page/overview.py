@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from pipeline.config import canonical_json
+from pipeline.config import canonical_json, flat
 from pipeline.reports.numbers import with_deviation
 from pipeline.reports.page.blocks import Cell, Listing, Note, Section, Table, Tiles, command
 from pipeline.reports.page.gather import Found, Result
@@ -263,18 +263,13 @@ def _elsewhere(rests: Mapping[str, Any]) -> dict[str, str]:
 
 def _otherwise(result: Result) -> Iterator[Note]:
     """Says so where params have changed since."""
-    made, asked = (_flat(of) for of in ((result.document or {})["provenance"]["params"], result.asked))
+    made, asked = (
+        {key: canonical_json(value) for key, value in flat(of).items()}
+        for of in ((result.document or {})["provenance"]["params"], result.asked)
+    )
     apart = sorted(key for key in made.keys() | asked.keys() if made.get(key) != asked.get(key))
     if apart:
         yield Note(f"Made with other params than these now: {', '.join(apart)}.", tone="bad")
-
-
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    found: dict[str, str] = {}
-    for key, value in document.items():
-        nested = isinstance(value, Mapping) and value
-        found |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": canonical_json(value)}
-    return found
 
 
 def _weights(feature: Mapping[str, Any], mini: frozenset[str]) -> list[Cell]:
