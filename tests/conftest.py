@@ -12,6 +12,23 @@ import torch
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_configure(config):
+    config.pluginmanager.register(FailuresAtOnce(config), "failures-at-once")
+
+
+class FailuresAtOnce:
+    """Says what failed when it fails: a run that is cut off says nothing at its end."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        terminal = self.config.pluginmanager.get_plugin("terminalreporter")
+        if report.failed and terminal:
+            terminal.ensure_newline()
+            terminal.write_line(f"FAILED {report.when} {report.nodeid}\n{report.longreprtext}", red=True)
+
+
 @pytest.fixture(autouse=True)
 def _as_it_was():
     """Each test computes in one thread, and leaves this process no greedier than it found it."""
