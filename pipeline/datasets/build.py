@@ -335,10 +335,21 @@ def _workers(count: int) -> ProcessPoolExecutor:
 
 
 def _one_by_one(jobs: Sequence[AnyJob]) -> list[AnyFinding]:
-    """Findings of files of which one may end the process that looks at it: that is its status then, and no other's."""
+    """Findings of files of which one may end the process that looks at it: that is its status then, and no other's.
+
+    Raises:
+        DatasetError: such a process ends before it looks at a file.
+    """
     found: list[AnyFinding] = []
     while len(found) < len(jobs):
         with _workers(1) as pool:
+            try:
+                pool.submit(_examine_chunk, []).result()
+            except BrokenProcessPool as error:
+                raise DatasetError(
+                    f"{jobs[len(found)].path}: the process that should look at it ended before it began, as where "
+                    "memory is short; no file is judged by that: free some, or lower compute.threads, and run again"
+                ) from error
             try:
                 for one in pool.map(_examine_chunk, [[job] for job in jobs[len(found) :]]):
                     found += one

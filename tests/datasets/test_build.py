@@ -4,6 +4,9 @@ import itertools
 import json
 import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -237,6 +240,13 @@ def test_a_file_that_ends_its_worker_fails_alone(make_set, monkeypatch):
     assert statuses(frame) == {"1": "ok", "2": "decode_error", "3": "ok", "4": "ok"}
     (told,) = quality["not_ok"]["decode_error"]["samples"]
     assert told["detail"].startswith("2.webm ends the process that reads it")
+
+
+def test_processes_that_end_before_they_begin_are_one_error_and_no_file_s_fault(make_set, monkeypatch):
+    made = partial(ProcessPoolExecutor, mp_context=get_context("spawn"), initializer=os._exit, initargs=(1,))
+    monkeypatch.setattr(build, "_workers", made)
+    with pytest.raises(DatasetError, match=r"1\.webm: the process that should look at it ended before it began"):
+        build_manifest(make_set(train=["1", "2"]), workers=1)
 
 
 def test_whatever_a_decoder_raises_is_the_status_of_that_file(make_set, monkeypatch):
