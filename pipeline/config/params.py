@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from .base import Name, ParamsError, Piece, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
+from .base import Extension, Name, ParamsError, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
 from .documents import read_document, read_documents, read_json
 from .features import (
     AnyFeature,
@@ -129,7 +129,7 @@ class Dataset(Strict):
     layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic", "waterbirds", "words", "clinic"]
     root: Place
     videos: Place | None = "."  # folder below root; None where there are published features and no videos
-    extension: Piece = ".webm"
+    extension: Extension = ".webm"
     # Of mstcn and egoprocel, where videos do not lie as <id><extension>: the first whose `ids` fit decides.
     video_paths: tuple[VideoPlace, ...] = ()
     # Of the layouts whose frames have labels: where these lie below root, how many there are a second (None: one a row

@@ -16,7 +16,7 @@ Elhamifar, CVPR 2024.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,9 @@ LISTS = {
     "mstcn": ("splits", ("*.bundle",), re.compile(r"(?P<kind>\w+)\.(?P<fold>\w+)\.bundle")),
     "egoprocel": (".", ("*.train", "*.test"), re.compile(r"(?P<fold>\w+)\.(?P<kind>train|test)")),
 }
+
+# A suffix of videos, features or labels, which a list may give to an id by mistake, and whatever follows it.
+SUFFIX = re.compile(r"\.(?:txt|csv|avi|mp4|webm|mkv|mov|npy|npz|h5)(?![^\W_]).*", re.IGNORECASE)
 
 
 class Bundle(NamedTuple):
@@ -53,14 +56,21 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
 
     Raises:
         DatasetError: there is no list, one has an unknown name, cannot be read or holds an id that cannot be a file
-            name or is like none of the patterns of params, or a fold trains on a video that it also tests on.
+            name or is like none of the patterns of params, two paths have one id, or a fold trains on a video that it
+            also tests on.
     """
     bundles = _bundles(dataset)
     one_fold = len({bundle.fold for bundle in bundles}) == 1
     rows: dict[str, list[Bundle]] = {}
+    places: dict[str, str] = {}
     listed_twice = []
     for bundle in bundles:
-        for sample in _ids(bundle.path):
+        for sample, place in _ids(dataset, bundle.path):
+            if place and place != places.setdefault(sample, place):
+                raise DatasetError(
+                    f"{bundle.path} lists {place}/{sample}, but {places[sample]}/{sample} is listed too, and a video's "
+                    "id is what follows the last slash; name the two apart, or write one path for one video"
+                )
             check_file_name(f"{sample}{dataset.extension}", str(bundle.path))
             if bundle in rows.setdefault(sample, []):
                 listed_twice.append([sample, bundle.path.name, bundle.path.name])
@@ -109,7 +119,7 @@ def annotation_files(dataset: Dataset) -> list[Path]:
 
 def label_files(dataset: Dataset, samples: Sequence[str]) -> dict[str, Path]:
     """sample -> its text file of labels, of the samples that have one."""
-    paths = {sample: Path(dataset.root, dataset.labels, f"{sample}.txt") for sample in samples}
+    paths = {sample: _labels_of(dataset, sample) for sample in samples}
     return {sample: path for sample, path in paths.items() if path.exists()}
 
 
@@ -126,6 +136,10 @@ def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels:
         followed(path, home)
         segments[sample] = read_label_file(path, sample, known)
     return Labels(classes, segments)
+
+
+def _labels_of(dataset: Dataset, sample: str) -> Path:
+    return Path(dataset.root, dataset.labels, f"{sample}.txt")
 
 
 def _bundles(dataset: Dataset) -> list[Bundle]:
@@ -148,9 +162,23 @@ def _bundles(dataset: Dataset) -> list[Bundle]:
     return sorted(found, key=lambda b: (len(b.fold), b.fold, b.kind != "train", b.kind == "test", b.kind))
 
 
-def _ids(path: Path) -> list[str]:
-    lines = [line for line in read_lines(path) if line and not line.startswith("#")]
-    return [re.split(r"[/\\]", line)[-1].removesuffix(".txt") for line in lines]
+def _ids(dataset: Dataset, path: Path) -> Iterator[tuple[str, str]]:
+    """The id of each line, and the path before it, which may be empty.
+
+    Raises:
+        DatasetError: a line has another suffix than .txt, or something behind that, and no labels are called so.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        if not line or line.startswith("#"):
+            continue
+        *folders, name = re.split(r"[/\\]", line)
+        sample = name.removesuffix(".txt")
+        plain = SUFFIX.sub("", sample).removesuffix(dataset.extension)
+        if plain != sample and not _labels_of(dataset, sample).exists():
+            raise DatasetError(
+                f"{path}: line {number} is {line!r}, wanted the id of a video, alone or as {plain}.txt; correct it"
+            )
+        yield sample, "/".join(folders)
 
 
 def _mapping(path: Path) -> list[str]:

@@ -203,6 +203,46 @@ def test_an_id_that_cannot_be_a_file_name_is_refused(root, line):
         read_annotations(dataset(root))
 
 
+@pytest.mark.parametrize(
+    ("line", "id"),
+    [("v1.avi", "v1"), ("v1.npy", "v1"), ("v1.txt.txt", "v1"), ("v1.TXT", "v1"), ("v1.txt 4", "v1"), ("v1.webm", "v1")],
+)
+def test_a_line_with_another_suffix_is_refused_with_the_id_that_was_meant(root, line, id):
+    (root / TRAIN).write_text(f"{line}\nv2.txt\n")
+    told = rf"train\.split1\.bundle: line 1 is '{line}', wanted the id of a video, alone or as {id}\.txt; correct it"
+    with pytest.raises(DatasetError, match=told):
+        read_annotations(dataset(root))
+
+
+def test_an_id_may_end_like_a_video_where_its_labels_do_too_and_dots_are_no_suffix(root):
+    (root / "groundTruth/v1.txt").rename(root / "groundTruth/v1.MP4.txt")
+    (root / TRAIN).write_text("v1.MP4\nv2.v3\n")
+    assert list(splits(root)) == ["v1.MP4", "v2.v3", "v3"]
+
+
+@pytest.mark.parametrize("lists", [{TRAIN: "EPIC/v1\nMECCANO/v1\n"}, {TRAIN: "EPIC/v1\n", TEST: "MECCANO/v1\n"}])
+def test_two_videos_that_would_be_one_are_refused(root, lists):
+    for path, text in lists.items():
+        (root / path).write_text(text)
+    told = r"lists MECCANO/v1, but EPIC/v1 is listed too, .* follows the last slash; name the two apart, or"
+    with pytest.raises(DatasetError, match=told):
+        read_annotations(dataset(root))
+
+
+def test_names_that_are_no_class_are_told_beside_the_class_that_looks_like_them(root):
+    (root / "groundTruth/v2.txt").write_text("Take cup\n")
+    with pytest.raises(
+        DatasetError, match=r"'Take cup' on line 1, .* of the mapping \('take_cup' is one\); correct it"
+    ):
+        build(root)
+    (root / "groundTruth/v2.txt").write_text("take_cup\n")
+    (root / "unseen.txt").write_text("SIL\u200b\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"lists 'SIL\\u200b', which is none of the 3 classes \('SIL' is one\)"):
+        build(root, class_lists={"unseen": "unseen.txt"})
+    with pytest.raises(DatasetError, match=r"the background 'sil' .* classes \('SIL' is one\); correct it in params"):
+        build(root, background=("sil",))
+
+
 def test_lists_that_are_absent_or_have_another_name_are_errors_with_the_remedy(root):
     (root / "splits/all.bundle").write_text("v1.txt\n")
     with pytest.raises(DatasetError, match=r"all\.bundle is not named like a list of videos .*; rename or remove it"):

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from pipeline import cli
 from pipeline.config import Ablation
+from pipeline.markdown import escaped
 from pipeline.reports import ablation_table, publish
-from pipeline.reports.names import markdown, told_apart
+from pipeline.reports.names import told_apart
 from pipeline.reports.page import write_page
 from pipeline.reports.segmentation import Timeline, timelines_figure, write_predictions
 from pipeline.reports.space import space_figure
@@ -97,7 +98,7 @@ def test_a_table_s_cells_stay_cells_in_markdown_and_csv(tmp_path):
     text = ablation_table(ablation, "classification", runs, tmp_path / "table")
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines()]
     assert len({len(row) for row in cells}) == 1
-    assert [row[0].strip() for row in cells[2:]] == [markdown(name) for name in HOSTILE]
+    assert [row[0].strip() for row in cells[2:]] == [escaped(name) for name in HOSTILE]
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as stream:
         assert [row["variant"] for row in csv.DictReader(stream)] == HOSTILE
     assert pd.read_csv(tmp_path / "table.csv")["top5"].isna().all()

@@ -123,6 +123,8 @@ def _worries(of: Mapping[str, Any]) -> Iterator[str]:
         yield f"{failed['count']} {reason}"
     if count := of.get("listed_twice", {}).get("count"):
         yield f"{count} listed twice"
+    for what, alike in of.get("alike", {}).items():
+        yield f"{alike['count']} groups of {what} with names alike"
     same = of.get("same_content", {})
     for key, count in same.items():
         if key.startswith("across_") and count:
