@@ -254,6 +254,23 @@ class Params(Strict):
         for role, read in head.inputs.items():
             _must_exist(f"{key}dataset of {role}", read.dataset, self.datasets, "datasets")
             _must_exist(f"{key}features.{role}", read.feature, self.features, "features")
+        if head.task == "ood":
+            self._sets_differ(key, head)
+
+    def _sets_differ(self, key: str, head: Any) -> None:
+        """Raises ValueError for an OOD set whose folder of pictures is that of the ID pictures, or of another set."""
+        owners: dict[str, str] = {}
+        for place, name in {
+            f"{key}dataset": head.dataset,
+            **{f"{key}ood.{of}": on for of, on in head.ood.items()},
+        }.items():
+            dataset = self.datasets[name]
+            folder = os.path.normpath(os.path.join(dataset.root, dataset.videos or "."))
+            if (owner := owners.setdefault(folder, place)) != place:
+                raise ValueError(
+                    f"{place} names {name!r}, whose pictures are those of {owner}, both in {folder}; name another data "
+                    "set, or remove it"
+                )
 
     def _reading_fits(self, name: str, feature: AnyFeature) -> None:
         if isinstance(feature, I3DFeature) and feature.flow is not None:

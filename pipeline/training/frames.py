@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.datasets.manifest import classes, read_manifest
 from pipeline.datasets.segments import frame_labels
+from pipeline.datasets.twins import refuse_one_text
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable, shuffled
 from pipeline.training.table import Table
@@ -182,7 +183,12 @@ def text_of(name: str) -> str:
 
 
 def vocabulary(store: FeatureStore, names: Sequence[str]) -> tuple[FrameStream, np.ndarray]:
-    """The stream of texts, and the embeddings of the classes, (C, e) float32. Raises DataError: one is not there."""
+    """The stream of texts, and the embeddings of the classes, (C, e) float32.
+
+    Raises:
+        DataError: one is not there.
+        DatasetError: two classes have one, as `pour_tea` and `pour tea`.
+    """
     texts = [text_of(name) for name in names]
     if absent := sorted(set(texts) - set(store.samples)):
         raise DataError(
@@ -190,7 +196,9 @@ def vocabulary(store: FeatureStore, names: Sequence[str]) -> tuple[FrameStream, 
             "the data set of texts"
         )
     ((name, (shape, _)),) = store.fields.items()
-    return FrameStream(store, name, shape[0]), store.read(texts, name).astype(np.float32)
+    vectors_CE = store.read(texts, name).astype(np.float32)
+    refuse_one_text(names, texts, "the vocabulary", vectors_CE)
+    return FrameStream(store, name, shape[0]), vectors_CE
 
 
 def frame_stream(store: FeatureStore) -> FrameStream:

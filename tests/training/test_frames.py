@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.datasets import DatasetError
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.training.dataset import DataError
 from pipeline.training.frames import IGNORE, Rows, majority, open_videos, transcript
@@ -201,3 +202,16 @@ def test_a_class_without_a_text_is_told_by_name(world, tmp_path):
     texts = write_texts(tmp_path / "texts", CLASSES[:-1])
     with pytest.raises(DataError, match="lacks 1 of 10 classes, first 'shake cross'"):
         open_videos(world.manifest, {"frames": world.stores["frames"], "text": texts}, **WANTED)
+
+
+def test_two_classes_of_one_text_are_told_by_name(tmp_path):
+    made = table({"train": 4, "test": 2})
+    made.attrs["classes"] = [*CLASSES, CLASSES[1].upper()]
+    write_manifest(made, tmp_path / "manifest.parquet")
+    stores = {
+        "frames": write_rows(tmp_path / "i3d_frames-keyrows", made),
+        "text": write_texts(tmp_path / "clip_text-keytexts", made.attrs["classes"]),
+    }
+    names = f"'{CLASSES[1]}' and '{CLASSES[1].upper()}'"
+    with pytest.raises(DatasetError, match=f"the vocabulary: the classes {names} have one embedding"):
+        open_videos(tmp_path / "manifest.parquet", stores, **WANTED)
