@@ -68,8 +68,8 @@ def values_of(argv: Sequence[str], names: Sequence[str]) -> list[str]:
     for token in argv[: argv.index("--")] if "--" in argv else argv:
         name, equals, value = token.partition("=")
         if token.startswith("-"):
-            taking = name in names
-            found = [value] * bool(equals) if taking else found
+            taking = name in names and not equals
+            found = ([value] if equals else []) if name in names else found
         elif taking:
             found.append(token)
     return found

@@ -1,4 +1,4 @@
-"""The promised line parses: a target behind an option of several values is a target; and what cannot be read is told."""
+"""The promised line parses: a target behind an option of several values is a target. What is unreadable is told."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_the_options_of_several_values_take_what_snakemake_itself_lets_them_take
     ("line", "wanted"),
     [
         ("--configfile a.yaml b.yml -n", ["a.yaml", "b.yml"]),
-        ("--configfiles=a.yaml b.yml --cores 8", ["a.yaml", "b.yml"]),
+        ("--configfiles=a.yaml b.yml --cores 8", ["a.yaml"]),
         ("--configfile a.yaml --configfile b.yaml -- c.yaml", ["b.yaml"]),
         ("--cores 8 a.yaml", []),
     ],

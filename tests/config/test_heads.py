@@ -102,7 +102,18 @@ def test_what_cannot_learn_is_refused_when_params_are_read(params, head, changes
             r"datasets\.toy-ssv2\.extension: webm has no dot, and it is put behind an id as it is; write \.webm$",
         ),
         (
-            {"features": {"f": {"backbone": "npy", "root": "r", "orientation": "TD", "width": 4, "fps": 1.0, "extension": "npy"}}},
+            {
+                "features": {
+                    "f": {
+                        "backbone": "npy",
+                        "root": "r",
+                        "orientation": "TD",
+                        "width": 4,
+                        "fps": 1.0,
+                        "extension": "npy",
+                    }
+                }
+            },
             r"features\.f\.npy\.extension: npy has no dot, .*; write \.npy$",
         ),
         (

@@ -141,7 +141,7 @@ def test_an_action_that_cannot_be_understood_is_an_error_that_names_it(tmp_path,
     [
         ("verb_classes", "id,key,id\n0,take,3\n", "line 1 has the column id twice, and either may be meant; remove"),
         ("verb_classes", "id,key\n0,take\n\n3,take\n", "line 4 has the key 'take', which an earlier line has too"),
-        ("noun_classes", "id;key\n0;tap\n", "lacks the columns id, key, .* parted by ';': save it with commas"),
+        ("noun_classes", "id;key\n0;tap\n", "line 1 lacks the columns id, key, .* parted by ';': save it with commas"),
         ("noun_classes", "id,key\n0,tap,2\n", "line 2 has 3 fields, wanted 2 as on line 1"),
         ("video_info", "video_id,duration\nP01_01,4\nP01_01,5\n", "line 3 has the video_id 'P01_01', which an earlier"),
         ("video_info", "video_id,duration\nP01_01,inf\n", "line 2 has the duration 'inf', wanted a number"),

@@ -98,4 +98,4 @@ def test_names_in_the_report_s_lists_and_tables_are_text(make_set, tmp_path):
     (tmp_path / "pictures/_hidden_/bad.png").write_bytes(b"")
     text = quality_markdown(build_manifest(Dataset(layout="images", root=str(tmp_path / "pictures")))[1])
     assert r"2 times: \<b\>/0000.png, a\|b/copy.png." in text
-    assert r"| \_hidden\_/bad.png | \_hidden\_/bad.png " in text
+    assert r"| \_hidden\_/bad.png | \_hidden\_/bad.png: empty" in text

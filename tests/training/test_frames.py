@@ -204,14 +204,11 @@ def test_a_class_without_a_text_is_told_by_name(world, tmp_path):
         open_videos(world.manifest, {"frames": world.stores["frames"], "text": texts}, **WANTED)
 
 
-def test_two_classes_of_one_text_are_told_by_name(tmp_path):
-    made = table({"train": 4, "test": 2})
-    made.attrs["classes"] = [*CLASSES, CLASSES[1].upper()]
+def test_two_classes_of_one_text_are_told_by_name(world, tmp_path):
+    made, again = table({"train": 4, "test": 2}), CLASSES[1].replace("_", " ")
+    made.attrs["classes"] = [*CLASSES, again]
     write_manifest(made, tmp_path / "manifest.parquet")
-    stores = {
-        "frames": write_rows(tmp_path / "i3d_frames-keyrows", made),
-        "text": write_texts(tmp_path / "clip_text-keytexts", made.attrs["classes"]),
-    }
-    names = f"'{CLASSES[1]}' and '{CLASSES[1].upper()}'"
-    with pytest.raises(DatasetError, match=f"the vocabulary: the classes {names} have one embedding"):
-        open_videos(tmp_path / "manifest.parquet", stores, **WANTED)
+    with pytest.raises(
+        DatasetError, match=f"the vocabulary: the classes '{CLASSES[1]}' and '{again}' have one embedding"
+    ):
+        open_videos(tmp_path / "manifest.parquet", world.stores, **WANTED)
