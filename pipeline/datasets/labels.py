@@ -123,6 +123,8 @@ def read_label_file(path: Path, sample: str, classes: Collection[str]) -> list[S
 
 def _class_list(path: Path, classes: Sequence[str]) -> list[str]:
     known, listed = set(classes), dict.fromkeys(filter(None, read_lines(path)))
+    if not listed:
+        raise DatasetError(f"{path} lists no class; write one a line, or remove it from class_lists in params")
     for name in listed:
         if name not in known:
             raise DatasetError(

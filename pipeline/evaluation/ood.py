@@ -101,7 +101,10 @@ def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, 
             sets[name] = _carved(ids, config.lam.validation, config.seed)
         for part, ids in sets[name].items():
             if not ids:
-                raise DataError(f"{dataset} has no usable picture for {part}; correct the splits in params")
+                raise DataError(
+                    f"{dataset} has no usable picture for {part}: {len(found.failed)} failed, and the manifest's "
+                    f"splits are {sorted(set(frame['split']))}; correct the splits in params"
+                )
         failed |= {f"{name}/{sample}": reason for sample, reason in found.failed.items()}
         skipped += found.skipped
     _, rows, columns = streams["cam"].store.provenance["grid"]

@@ -83,7 +83,10 @@ class Videos(Samples):
         ranked = [self.classes.index(name) for name in shuffled([self.classes[c] for c in able], seed)]
         count = max(round(share * len(able)), 1)
         if len(able) <= count:
-            raise DataError(f"{count} of {len(able)} seen classes cannot stand in for unseen ones: too few are left")
+            raise DataError(
+                f"{count} of {len(able)} seen classes cannot stand in for unseen ones: too few are left; lower "
+                "stand_ins of the head, or hold fewer classes out"
+            )
         hidden = sorted(ranked[:count])
         seen = self.seen.copy()
         seen[hidden] = False
@@ -222,6 +225,10 @@ def seen_classes(frame: pd.DataFrame, names: Sequence[str], unseen: str | None) 
         return seen
     if unseen not in lists:
         raise DataError(f"unseen names the list {unseen!r}; the data set's class_lists are {sorted(lists) or 'none'}")
+    if not lists[unseen]:
+        raise DataError(
+            f"unseen names the list {unseen!r}, which holds no class; write one a line, or ask the fact head"
+        )
     seen[_indices(lists[unseen], names, f"class_lists.{unseen}")] = False
     return seen
 

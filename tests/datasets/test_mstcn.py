@@ -257,6 +257,11 @@ def test_lists_of_classes_and_backgrounds_must_name_classes(root):
     (root / "unseen.txt").write_text("pour_coffee\npour_tea\n")
     with pytest.raises(DatasetError, match=r"unseen\.txt lists 'pour_tea', which is none of the 3 classes"):
         build(root, class_lists={"unseen": "unseen.txt"})
+    (root / "empty.txt").write_text("\n")
+    with pytest.raises(
+        DatasetError, match=r"empty\.txt lists no class; write one a line, or remove it from class_lists"
+    ):
+        build(root, class_lists={"unseen": "empty.txt"})
     with pytest.raises(DatasetError, match=r"absent\.txt does not exist"):
         build(root, class_lists={"unseen": "absent.txt"})
     with pytest.raises(DatasetError, match=r"the background 'background' .* is not among its 3 classes"):

@@ -337,7 +337,8 @@ def test_a_set_without_a_usable_picture_is_refused_by_its_name(tmp_path):
 
 
 def test_a_split_that_is_not_there_is_refused(world, tmp_path):
-    with pytest.raises(DataError, match="birds has no usable picture for evaluated; correct the splits"):
+    told = r"birds has no usable picture for evaluated: 1 failed, .* are \['test', 'train', 'val'\]; correct the splits"
+    with pytest.raises(DataError, match=told):
         world.changed(eval_split="tset").evaluated(tmp_path)
 
 
