@@ -26,6 +26,7 @@ from pipeline.config import Dataset
 from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.labels import Labels, class_list_files, read_label_file, read_lines, required
 from pipeline.datasets.names import DatasetError, check_file_name
+from pipeline.datasets.twins import twins
 
 # Layout -> folder of the lists of videos, the names that are looked at, and how they are understood.
 LISTS = {
@@ -75,7 +76,7 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
             if bundle in rows.setdefault(sample, []):
                 listed_twice.append([sample, bundle.path.name, bundle.path.name])
                 continue
-            trains = [other for other in rows[sample] if other.fold == bundle.fold and other.kind == "train"]
+            trains = [of for of in rows[sample] if of.fold == bundle.fold and of.kind.casefold() == "train"]
             if trains:
                 raise DatasetError(
                     f"video {sample!r} is in {trains[0].path} and in {bundle.path}: what was trained on must not be "
@@ -158,8 +159,13 @@ def _bundles(dataset: Dataset) -> list[Bundle]:
             f"no list of videos ({', '.join(patterns)}) in {Path(dataset.root, folder)}; put the data set's files "
             "there (docs/real-data.md says where from), or correct its root in params"
         )
+    for alike in (*twins(bundle.kind for bundle in found), *twins(bundle.fold for bundle in found)):
+        raise DatasetError(
+            f"the lists of videos in {Path(dataset.root, folder)} are of {' and of '.join(map(repr, alike))}, which "
+            "would be different splits; rename them so that what is one is written in one way"
+        )
     # split2 before split10; train first, test last.
-    return sorted(found, key=lambda b: (len(b.fold), b.fold, b.kind != "train", b.kind == "test", b.kind))
+    return sorted(found, key=lambda b: (len(b.fold), b.fold, b.kind.casefold() != "train", b.kind == "test", b.kind))
 
 
 def _ids(dataset: Dataset, path: Path) -> Iterator[tuple[str, str]]:

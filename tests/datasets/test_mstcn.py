@@ -190,6 +190,18 @@ def test_a_fold_must_not_train_on_what_it_tests_on(root):
         read_annotations(dataset(root))
 
 
+def test_lists_whose_names_differ_in_capitals_alone_are_refused_and_train_is_train_however_it_is_written(root):
+    (root / TRAIN).rename(root / "splits/Train.split1.bundle")
+    (root / TEST).write_text("v3.txt\nv1.txt\n")
+    with pytest.raises(DatasetError, match=r"video 'v1' is in .*Train\.split1\.bundle and in .*test\.split1\.bundle"):
+        read_annotations(dataset(root))
+    (root / TEST).rename(root / "splits/test.Split1.bundle")
+    with pytest.raises(
+        DatasetError, match=r"the lists of videos in .*splits are of '.plit1' and of '.plit1', which would"
+    ):
+        read_annotations(dataset(root))
+
+
 def test_a_video_that_a_bundle_repeats_counts_once_and_is_told(root):
     (root / TRAIN).write_text("v1.txt\nv2.txt\nv1.txt\n")
     frame, quality = build_manifest(dataset(root))
