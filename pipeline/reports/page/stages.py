@@ -123,8 +123,6 @@ def _worries(of: Mapping[str, Any]) -> Iterator[str]:
         yield f"{failed['count']} {reason}"
     if count := of.get("listed_twice", {}).get("count"):
         yield f"{count} listed twice"
-    for what, alike in of.get("alike", {}).items():
-        yield f"{alike['count']} groups of {what} with names alike"
     same = of.get("same_content", {})
     for key, count in same.items():
         if key.startswith("across_") and count:
@@ -139,6 +137,8 @@ def _worries(of: Mapping[str, Any]) -> Iterator[str]:
         yield f"{count} maps unreadable"
     if count := of.get("maps", {}).get("refused", {}).get("count"):
         yield f"{count} maps refused"
+    for what, alike in of.get("alike", {}).items():
+        yield f"{alike['count']} groups of {what} with names alike"
 
 
 def _counts(name: str, of: Mapping[str, Any]) -> Iterator[Any]:
