@@ -1,8 +1,9 @@
 """Lets `snakemake --resources gpu=2 TARGET` parse: options of several values swallow a target that follows them.
-Logger plugins are imported before the arguments are parsed; as a logger this one does nothing."""
+And says in one line what is wrong with --configfile and --config, of which Snakemake would show a traceback, or not
+even the file's name. Logger plugins are imported before the arguments are parsed; as a logger this one does nothing."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
@@ -57,6 +58,53 @@ def targets_last(argv: list[str]) -> list[str]:
     return [*kept, "--", *targets, *argv[end + 1 :]] if targets else argv
 
 
+CONFIG_FILES, CONFIG = (next(names for names in VALUES if name in names) for name in ("--configfile", "--config"))
+
+
+def values_of(argv: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The values of an option, wherever and however often it is given: the last time counts, as for argparse."""
+    found: list[str] = []
+    taking = False
+    for token in argv[: argv.index("--")] if "--" in argv else argv:
+        name, equals, value = token.partition("=")
+        if token.startswith("-"):
+            taking = name in names and not equals
+            found = ([value] if equals else []) if name in names else found
+        elif taking:
+            found.append(token)
+    return found
+
+
+def complaint(argv: Sequence[str]) -> str | None:
+    """What is wrong with the params files and entries of a command line; None where Snakemake can read them.
+
+    What Snakemake reads, it may read: this may be anybody's workflow. What it cannot is read again for a better reason.
+    """
+    from snakemake.cli import parse_config
+    from snakemake.common.configfile import load_configfile
+
+    try:
+        parse_config(entries := values_of(argv, CONFIG))
+    except ValueError as error:
+        return (
+            f"--config {' '.join(entries)}: {error} Of nested params write the first name alone before the =, as in "
+            '--config "heads={fact: {lr: 1e-3}}"'
+        )
+    for path in values_of(argv, CONFIG_FILES):
+        try:
+            load_configfile(path)
+        except Exception as error:  # a folder, bytes that are no text, a thousand brackets: each another kind
+            from pipeline.config import ParamsError
+            from pipeline.config.documents import read_documents
+
+            try:
+                read_documents([path])
+            except ParamsError as reason:
+                return str(reason)
+            return f"{path} cannot be read by Snakemake: {error}"
+    return None
+
+
 class LogHandler(LogHandlerBase):
     emit = lambda self, record: None  # noqa: E731
     writes_to_stream = writes_to_file = has_filter = has_formatter = needs_rulegraph = False
@@ -64,3 +112,5 @@ class LogHandler(LogHandlerBase):
 
 if "snakemake" in Path(sys.argv[0]).parts[-2:]:
     sys.argv[1:] = targets_last(sys.argv[1:])
+    if said := complaint(sys.argv[1:]):
+        sys.exit(f"error: {said}")

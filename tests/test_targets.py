@@ -1,4 +1,4 @@
-"""The promised line parses: a target behind an option of several values is a target."""
+"""The promised line parses: a target behind an option of several values is a target. What is unreadable is told."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from snakemake.cli import get_argument_parser
 
-from snakemake_logger_plugin_permafrost import TAKES, VALUES, targets_last
+from snakemake_logger_plugin_permafrost import TAKES, VALUES, complaint, targets_last, values_of
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,60 @@ def test_the_options_of_several_values_take_what_snakemake_itself_lets_them_take
         assert all(TAKES[names[0]](choice) for choice in action.choices or ())
     several = {name for name, action in actions.items() if action.nargs in ("+", "*") and action.choices}
     assert several - set(TAKES) == {"--strict-dag-evaluation", "--shared-fs-usage", "--logger"}
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("--configfile a.yaml b.yml -n", ["a.yaml", "b.yml"]),
+        ("--configfiles=a.yaml b.yml --cores 8", ["a.yaml"]),
+        ("--configfile a.yaml --configfile b.yaml -- c.yaml", ["b.yaml"]),
+        ("--cores 8 a.yaml", []),
+    ],
+)
+def test_the_params_files_of_a_line_are_those_that_snakemake_sees(line, wanted):
+    assert values_of(line.split(), ("--configfile", "--configfiles")) == wanted
+    seen, _ = get_argument_parser().parse_known_args([*line.split(), *([] if "--cores" in line else ["--cores", "1"])])
+    assert [str(path) for path in seen.configfile] == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "p.yaml does not exist; run from the project's root or name a file with --configfile"),
+        ("folder", "p.yaml is a folder; name a file with --configfile"),
+        (b"seed: \xff\n", "p.yaml, line 1: is not UTF-8 text (invalid start byte); save it as UTF-8"),
+        (b"a: 1\nlr: [cast\n", "p.yaml is not valid YAML, line 3, column 1: while parsing a flow sequence"),
+        (b"a: 1\nlr: !!python/name:x y\n", "p.yaml, line 2: lr: has the tag !!python/name:x, and params hold plain"),
+        (b"", "p.yaml must hold a mapping at its top, got nothing"),
+        (b"- a\n", "p.yaml must hold a mapping at its top, got list"),
+        (b"[" * 5000, "p.yaml is nested too deeply"),
+    ],
+    ids=["absent", "folder", "no UTF-8", "bracket", "tag", "empty", "list", "deep"],
+)
+def test_a_params_file_that_snakemake_cannot_read_is_one_line_that_names_it(tmp_path, monkeypatch, content, said):
+    monkeypatch.chdir(tmp_path)
+    if content == "folder":
+        (tmp_path / "p.yaml").mkdir()
+    elif content is not None:
+        (tmp_path / "p.yaml").write_bytes(content)
+    told = complaint(["--cores", "1", "--configfile", "p.yaml", "-n"])
+    assert told.startswith(said) and "\n" not in told
+
+
+@pytest.mark.parametrize("text", ["lr: 010\non: yes\n", "a: 1\na: 2\n", "{a: 2026-01-01}"])
+def test_what_snakemake_can_read_is_for_the_workflow_to_judge(tmp_path, text):
+    (tmp_path / "p.yaml").write_text(text, encoding="utf-8")
+    assert (
+        complaint(["--configfile", str(tmp_path / "p.yaml"), "--config", "seed=1", "heads={fact: {lr: 1e-3}}"]) is None
+    )
+
+
+def test_a_dotted_entry_of_config_is_told_how_to_write_it():
+    told = complaint(["--config", "heads.fact.lr=1e-3"])
+    assert (
+        told.startswith("--config heads.fact.lr=1e-3: Invalid config definition") and "heads={fact: {lr: 1e-3}}" in told
+    )
 
 
 @pytest.mark.parametrize("launcher", ["script", "module"])

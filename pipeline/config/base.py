@@ -22,9 +22,17 @@ def _a_place(path: str) -> str:
     return path
 
 
+def _a_suffix(text: str) -> str:
+    if text and "." not in text:
+        raise ValueError(f"{shown(text)} has no dot, and it is put behind an id as it is; write .{text}")
+    return text
+
+
 # A path on this machine, and a piece of one. The scheduler fills in what stands in braces.
 Piece = Annotated[str, AfterValidator(_a_place)]
 Place = Annotated[str, Field(min_length=1), AfterValidator(_a_place)]
+# What stands behind an id in a file's name: .webm, _rgb.npy, or nothing.
+Extension = Annotated[Piece, AfterValidator(_a_suffix)]
 
 
 class ParamsError(ValueError):

@@ -44,8 +44,12 @@ for _name, (_pattern, _first) in _SCALARS.items():
     _Loader.add_implicit_resolver(f"{_TAG}{_name}", re.compile(f"^(?:{_pattern})$"), [*_first, ""])
 
 
-def read_document(path: str | Path) -> dict[str, Any]:
+def read_document(path: str | Path, option: str = "--params") -> dict[str, Any]:
     """The mapping that a YAML (or JSON) file holds.
+
+    Args:
+        path: of the file.
+        option: by which another one is named, for errors.
 
     Raises:
         ParamsError: the file cannot be read, or not as a mapping; names it, and the line.
@@ -53,9 +57,9 @@ def read_document(path: str | Path) -> dict[str, Any]:
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        raise ParamsError(f"{path} does not exist; run from the project's root or name a file with --params") from None
+        raise ParamsError(f"{path} does not exist; run from the project's root or name a file with {option}") from None
     except IsADirectoryError:
-        raise ParamsError(f"{path} is a folder; name a file with --params") from None
+        raise ParamsError(f"{path} is a folder; name a file with {option}") from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise ParamsError(f"{path}, line {line}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
@@ -262,4 +266,4 @@ def merged(*documents: Mapping[str, Any]) -> dict[str, Any]:
 def read_documents(paths: Sequence[str | Path], entries: Sequence[str] = ()) -> dict[str, Any]:
     """The files in turn, each laid over those before it, and then the entries of `--config`, `key=value`."""
     written = (dict([assigned(entry, "--config")]) for entry in entries)
-    return merged(*map(read_document, paths), *written)
+    return merged(*(read_document(path, "--configfile") for path in paths), *written)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Fraction, Name, Piece, Place, Positive, PositiveFloat, Seed, Strict, Vocabulary
+from .base import Extension, Fraction, Name, Place, Positive, PositiveFloat, Seed, Strict, Vocabulary
 
 
 class Weights(Strict):
@@ -351,7 +351,7 @@ class NpyFeature(BaseFeature):
     orientation: Literal["DT", "TD"]
     width: Positive
     fps: PositiveFloat
-    extension: Piece = ".npy"
+    extension: Extension = ".npy"
     batch: Positive = 16
 
     @property

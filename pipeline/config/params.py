@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from .base import Name, ParamsError, Piece, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
+from .base import Extension, Name, ParamsError, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
 from .documents import read_document, read_documents, read_json
 from .features import (
     AnyFeature,
@@ -129,7 +129,7 @@ class Dataset(Strict):
     layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic", "waterbirds", "words", "clinic"]
     root: Place
     videos: Place | None = "."  # folder below root; None where there are published features and no videos
-    extension: Piece = ".webm"
+    extension: Extension = ".webm"
     # Of mstcn and egoprocel, where videos do not lie as <id><extension>: the first whose `ids` fit decides.
     video_paths: tuple[VideoPlace, ...] = ()
     # Of the layouts whose frames have labels: where these lie below root, how many there are a second (None: one a row
@@ -254,6 +254,23 @@ class Params(Strict):
         for role, read in head.inputs.items():
             _must_exist(f"{key}dataset of {role}", read.dataset, self.datasets, "datasets")
             _must_exist(f"{key}features.{role}", read.feature, self.features, "features")
+        if head.task == "ood":
+            self._sets_differ(key, head)
+
+    def _sets_differ(self, key: str, head: Any) -> None:
+        """Raises ValueError for an OOD set whose folder of pictures is that of the ID pictures, or of another set."""
+        owners: dict[str, str] = {}
+        for place, name in {
+            f"{key}dataset": head.dataset,
+            **{f"{key}ood.{of}": on for of, on in head.ood.items()},
+        }.items():
+            dataset = self.datasets[name]
+            folder = os.path.normpath(os.path.join(dataset.root, dataset.videos or "."))
+            if (owner := owners.setdefault(folder, place)) != place:
+                raise ValueError(
+                    f"{place} names {name!r}, whose pictures are those of {owner}, both in {folder}; name another data "
+                    "set, or remove it"
+                )
 
     def _reading_fits(self, name: str, feature: AnyFeature) -> None:
         if isinstance(feature, I3DFeature) and feature.flow is not None:

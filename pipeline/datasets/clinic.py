@@ -16,6 +16,7 @@ from pipeline.config import Dataset
 from pipeline.datasets.labels import required
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.tables import check_path, table_lines
+from pipeline.datasets.twins import as_seen, told
 
 COLUMNS = ("sample", "video", "map", "label", "patient", "clinician", "split")
 SPLITS = ("train", "val", "test")
@@ -37,8 +38,8 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
 
     Raises:
         DatasetError: the file is absent, a link out of the root, no UTF-8 or csv, empty, lacks a column, has a line
-            that cannot be used, a sample twice, a patient in two splits, or lines that contradict each other about a
-            video; the message names the lines.
+            that cannot be used, a sample twice, a patient in two splits, in two spellings too, or lines that contradict
+            each other about a video; the message names the lines.
     """
     (path,) = annotation_files(dataset)
     again, rows = "save it as csv in UTF-8", []
@@ -59,6 +60,15 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
                         f"{origin} has the {other} {entry[other]!r} for the {column} {entry[column]!r}, but "
                         f"line {line} has {known[other]!r}; {remedy}"
                     )
+        # One person in two spellings would be learned from and evaluated on.
+        seen = as_seen(entry["patient"])
+        line, known = first.setdefault(("seen", seen), (number, entry))
+        if entry["split"] != known["split"]:
+            raise DatasetError(
+                f"{origin} has the patient {told(entry['patient'])} in {entry['split']}, and line {line} has "
+                f"{told(known['patient'])} in {known['split']}; write one person in one way, and give two people names "
+                "that differ in more than capitals and spaces"
+            )
         rows.append(entry)
     if not rows:
         raise DatasetError(f"{path} lists no video; write a line for each")

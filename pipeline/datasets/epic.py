@@ -30,6 +30,7 @@ from pipeline.config import Dataset
 from pipeline.datasets.labels import Labels, class_list_files, required
 from pipeline.datasets.names import DatasetError, check_file_name
 from pipeline.datasets.segments import Segment
+from pipeline.datasets.tables import table_lines
 
 SPLITS = ("train", "validation")
 EDGES = ("start", "stop")
@@ -98,6 +99,7 @@ def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels:
     classes = [background, *(f"{verbs[verb]} {nouns[noun]}" for verb, noun in pairs)]
     number = {pair: 1 + index for index, pair in enumerate(pairs)}
     info = _table(_file(dataset, "video_info"), ["video_id", "duration"], ["duration"])
+    _expect_once(_file(dataset, "video_info"), info, "video_id")
     seconds_of = dict(zip(info["video_id"], info["duration"], strict=True))
     places = [{key: 1 + place for place, key in enumerate(sorted(keys))} for keys in (verbs, nouns)]
     parts = {
@@ -181,9 +183,9 @@ def _with_seconds(path: Path) -> pd.DataFrame:
         if None in found:
             bad = found.index(None)
             raise DatasetError(
-                f"{path}: line {bad + 2} has the {name} {table[name].iloc[bad]!r}, wanted a time such as 00:01:02.34; "
-                "frame numbers cannot stand in for it, since no table says at what rate they count: correct the line, "
-                "or use the files of the official release"
+                f"{path}: line {table.index[bad]} has the {name} {table[name].iloc[bad]!r}, wanted a time such as "
+                "00:01:02.34; frame numbers cannot stand in for it, since no table says at what rate they count: "
+                "correct the line, or use the files of the official release"
             )
         table[name] = [int(of[1]) * 3600 + int(of[2]) * 60 + float(of[3]) for of in found]
     return table
@@ -191,26 +193,28 @@ def _with_seconds(path: Path) -> pd.DataFrame:
 
 def _keys(path: Path) -> dict[int, str]:
     table = _table(path, ["id", "key"], ["id"])
-    if table["id"].duplicated().any() or table["key"].duplicated().any():
-        raise DatasetError(f"{path} has an id or a key twice; download it again")
+    for name in ("id", "key"):
+        _expect_once(path, table, name)
     return dict(zip(table["id"].astype(int), table["key"], strict=True))
 
 
+def _expect_once(path: Path, table: pd.DataFrame, name: str) -> None:
+    if len(again := table[table[name].duplicated()]):
+        raise DatasetError(
+            f"{path}: line {again.index[0]} has the {name} {again[name].iloc[0]!r}, which an earlier line has too; "
+            "remove one of the two, or download it again"
+        )
+
+
 def _table(path: Path, columns: list[str], numbers: list[str]) -> pd.DataFrame:
-    """The named columns of a csv file; `numbers` as such, the others as text."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (ValueError, pd.errors.EmptyDataError) as error:  # the former of bytes that are not UTF-8, too
-        raise DatasetError(f"{path} is no csv file that can be read ({error}); download it again") from None
-    absent = [name for name in columns if name not in table]
-    if absent:
-        raise DatasetError(f"{path} lacks the columns {', '.join(absent)}; use the files of the official release")
-    table = table[columns].copy()
+    """The named columns of a csv file, `numbers` as such, the others as text; the index is the number of the line."""
+    lines = dict(table_lines(path, columns, "use the files of the official release", "download it again"))
+    table = pd.DataFrame(lines.values(), lines, columns, dtype=object)
     for name in numbers:
         values = pd.to_numeric(table[name], errors="coerce")
-        bad = table[~(values >= 0)]
+        bad = table[~((values >= 0) & (values < np.inf))]
         if len(bad):
-            raise DatasetError(f"{path}: line {bad.index[0] + 2} has the {name} {bad[name].iloc[0]!r}, wanted a number")
+            raise DatasetError(f"{path}: line {bad.index[0]} has the {name} {bad[name].iloc[0]!r}, wanted a number")
         table[name] = values
     return table
 

@@ -11,6 +11,7 @@ from pipeline.config import Dataset
 from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.segments import Segment, run_lengths
+from pipeline.datasets.twins import but_for_looks
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ class Labels:
         """
         for name in dataset.background:
             if name not in self.classes:
+                known = but_for_looks(name, self.classes) or f" ({', '.join(self.classes[:5])}, ...)"
                 raise DatasetError(
                     f"the background {name!r} of the data set in {dataset.root} is not among its {len(self.classes)} "
-                    f"classes ({', '.join(self.classes[:5])}, ...); correct it in params"
+                    f"classes{known}; correct it in params"
                 )
         lists = {name: _class_list(path, self.classes) for name, path in class_list_files(dataset).items()}
         return {"classes": self.classes, "class_lists": lists} | ({"parts": self.parts} if self.parts else {})
@@ -110,9 +112,10 @@ def read_label_file(path: Path, sample: str, classes: Collection[str]) -> list[S
     segments, line = run_lengths(lines), 1
     for segment in segments:
         if segment["label"] not in classes:
+            near = but_for_looks(segment["label"], classes)
             raise DatasetError(
                 f"video {sample!r}: {path} has the label {segment['label']!r} on line {line}, which is none of the "
-                f"{len(classes)} classes of the mapping; correct it, or add it to the mapping"
+                f"{len(classes)} classes of the mapping{near}; correct it, or add it to the mapping"
             )
         line += segment["frames"]
     return segments
@@ -120,9 +123,12 @@ def read_label_file(path: Path, sample: str, classes: Collection[str]) -> list[S
 
 def _class_list(path: Path, classes: Sequence[str]) -> list[str]:
     known, listed = set(classes), dict.fromkeys(filter(None, read_lines(path)))
+    if not listed:
+        raise DatasetError(f"{path} lists no class; write one a line, or remove it from class_lists in params")
     for name in listed:
         if name not in known:
             raise DatasetError(
-                f"{path} lists {name!r}, which is none of the {len(classes)} classes; correct its spelling"
+                f"{path} lists {name!r}, which is none of the {len(classes)} classes{but_for_looks(name, classes)}; "
+                "correct its spelling"
             )
     return list(listed)

@@ -16,7 +16,7 @@ Elhamifar, CVPR 2024.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,12 +26,16 @@ from pipeline.config import Dataset
 from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.labels import Labels, class_list_files, read_label_file, read_lines, required
 from pipeline.datasets.names import DatasetError, check_file_name
+from pipeline.datasets.twins import twins
 
 # Layout -> folder of the lists of videos, the names that are looked at, and how they are understood.
 LISTS = {
     "mstcn": ("splits", ("*.bundle",), re.compile(r"(?P<kind>\w+)\.(?P<fold>\w+)\.bundle")),
     "egoprocel": (".", ("*.train", "*.test"), re.compile(r"(?P<fold>\w+)\.(?P<kind>train|test)")),
 }
+
+# A suffix of videos, features or labels, which a list may give to an id by mistake, and whatever follows it.
+SUFFIX = re.compile(r"\.(?:txt|csv|avi|mp4|webm|mkv|mov|npy|npz|h5)(?![^\W_]).*", re.IGNORECASE)
 
 
 class Bundle(NamedTuple):
@@ -53,19 +57,26 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
 
     Raises:
         DatasetError: there is no list, one has an unknown name, cannot be read or holds an id that cannot be a file
-            name or is like none of the patterns of params, or a fold trains on a video that it also tests on.
+            name or is like none of the patterns of params, two paths have one id, or a fold trains on a video that it
+            also tests on.
     """
     bundles = _bundles(dataset)
     one_fold = len({bundle.fold for bundle in bundles}) == 1
     rows: dict[str, list[Bundle]] = {}
+    places: dict[str, str] = {}
     listed_twice = []
     for bundle in bundles:
-        for sample in _ids(bundle.path):
+        for sample, place in _ids(dataset, bundle.path):
+            if place and place != places.setdefault(sample, place):
+                raise DatasetError(
+                    f"{bundle.path} lists {place}/{sample}, but {places[sample]}/{sample} is listed too, and a video's "
+                    "id is what follows the last slash; name the two apart, or write one path for one video"
+                )
             check_file_name(f"{sample}{dataset.extension}", str(bundle.path))
             if bundle in rows.setdefault(sample, []):
                 listed_twice.append([sample, bundle.path.name, bundle.path.name])
                 continue
-            trains = [other for other in rows[sample] if other.fold == bundle.fold and other.kind == "train"]
+            trains = [of for of in rows[sample] if of.fold == bundle.fold and of.kind.casefold() == "train"]
             if trains:
                 raise DatasetError(
                     f"video {sample!r} is in {trains[0].path} and in {bundle.path}: what was trained on must not be "
@@ -109,7 +120,7 @@ def annotation_files(dataset: Dataset) -> list[Path]:
 
 def label_files(dataset: Dataset, samples: Sequence[str]) -> dict[str, Path]:
     """sample -> its text file of labels, of the samples that have one."""
-    paths = {sample: Path(dataset.root, dataset.labels, f"{sample}.txt") for sample in samples}
+    paths = {sample: _labels_of(dataset, sample) for sample in samples}
     return {sample: path for sample, path in paths.items() if path.exists()}
 
 
@@ -128,6 +139,10 @@ def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels:
     return Labels(classes, segments)
 
 
+def _labels_of(dataset: Dataset, sample: str) -> Path:
+    return Path(dataset.root, dataset.labels, f"{sample}.txt")
+
+
 def _bundles(dataset: Dataset) -> list[Bundle]:
     folder, patterns, name = LISTS[dataset.layout]
     found = []
@@ -144,13 +159,32 @@ def _bundles(dataset: Dataset) -> list[Bundle]:
             f"no list of videos ({', '.join(patterns)}) in {Path(dataset.root, folder)}; put the data set's files "
             "there (docs/real-data.md says where from), or correct its root in params"
         )
+    for alike in (*twins(bundle.kind for bundle in found), *twins(bundle.fold for bundle in found)):
+        raise DatasetError(
+            f"the lists of videos in {Path(dataset.root, folder)} are of {' and of '.join(map(repr, alike))}, which "
+            "would be different splits; rename them so that what is one is written in one way"
+        )
     # split2 before split10; train first, test last.
-    return sorted(found, key=lambda b: (len(b.fold), b.fold, b.kind != "train", b.kind == "test", b.kind))
+    return sorted(found, key=lambda b: (len(b.fold), b.fold, b.kind.casefold() != "train", b.kind == "test", b.kind))
 
 
-def _ids(path: Path) -> list[str]:
-    lines = [line for line in read_lines(path) if line and not line.startswith("#")]
-    return [re.split(r"[/\\]", line)[-1].removesuffix(".txt") for line in lines]
+def _ids(dataset: Dataset, path: Path) -> Iterator[tuple[str, str]]:
+    """The id of each line, and the path before it, which may be empty.
+
+    Raises:
+        DatasetError: a line has another suffix than .txt, or something behind that, and no labels are called so.
+    """
+    for number, line in enumerate(read_lines(path), 1):
+        if not line or line.startswith("#"):
+            continue
+        *folders, name = re.split(r"[/\\]", line)
+        sample = name.removesuffix(".txt")
+        plain = SUFFIX.sub("", sample).removesuffix(dataset.extension)
+        if plain != sample and not _labels_of(dataset, sample).exists():
+            raise DatasetError(
+                f"{path}: line {number} is {line!r}, wanted the id of a video, alone or as {plain}.txt; correct it"
+            )
+        yield sample, "/".join(folders)
 
 
 def _mapping(path: Path) -> list[str]:

@@ -14,7 +14,8 @@ def check_file_name(name: str, origin: str, what: str = "video's name") -> str:
 
     Raises:
         DatasetError: the name holds a slash, a backslash or an unprintable character (NUL, newline, a lone surrogate),
-            begins with a dot (`..`, an empty id, a hidden file), or is too long for a file system.
+            begins with a dot (`..`, an empty id, a hidden file), has white space around it, or is too long for a file
+            system.
     """
     if not name.isprintable():
         wrong = "holds a character that cannot be printed"
@@ -22,6 +23,8 @@ def check_file_name(name: str, origin: str, what: str = "video's name") -> str:
         wrong = "leads to another folder"
     elif name.startswith("."):
         wrong = "is empty or begins with a dot"
+    elif name != name.strip():
+        wrong = "has a space around it"
     elif len(name.encode()) > 255:
         wrong = "is longer than the 255 bytes a file system allows"
     else:

@@ -1,14 +1,15 @@
 """What a manifest says about its data set, for people: a JSON-able summary and its Markdown. Opens no file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
 from pipeline.datasets.map_files import MapFinding
+from pipeline.datasets.twins import SHOWN, as_read, confusable, confusable_lines
+from pipeline.markdown import escaped, table
 
-SHOWN = 20  # samples named in each list; the counts are always complete
 SIZES_SHOWN = 10
 NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
 LENGTH_STEPS = (1, 5, 25)  # frames by which labels and video differ, as the report counts them
@@ -32,7 +33,8 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
 
     Returns:
         Of every kind `kind`, `samples`, `ok`, `splits` {split: {status: count}}; `not_ok` {reason: {count, samples:
-        [{sample, detail}]}}; where there are maps or patients, `maps`. Of videos and pictures `same_content`,
+        [{sample, detail}]}}; where there are maps or patients, `maps`; where names may be mistaken, `alike` and
+        `unseen`. Of videos and pictures `same_content`,
         `unlabelled` {split: count}, `classes`, and over the ok samples `sizes`, `codecs`, `bytes`. Of videos also
         `listed_twice`, `duration` (s), `fps` and `frames`, and where frames have labels, `labels`
         instead of `classes`, with `lengths` in it where there are videos too; of pictures `width`, `height`,
@@ -46,6 +48,7 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
         "splits": {split: _counts(rows["status"]) for split, rows in frame.groupby("split", sort=False)},
         "not_ok": _not_ok(frame, details),
         **_of_maps(frame, attrs.get("maps", {})),
+        **_of_names(frame, kind),
     }
     return report | {"video": _of_videos, "image": _of_pictures, "text": _of_texts}[kind](frame, ok, attrs)
 
@@ -80,6 +83,14 @@ def _of_pictures(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]
 def _of_texts(_: pd.DataFrame, ok: pd.DataFrame, __: Mapping[str, Any]) -> dict[str, Any]:
     texts = ok["sample"].astype(str)
     return {"characters": _spread(texts.str.len()), "words": _spread(texts.str.split().str.len())}
+
+
+def _of_names(frame: pd.DataFrame, kind: str) -> dict[str, Any]:
+    """`alike` and `unseen`: see `twins.confusable`. Of texts, what CLIP's tokenizer reads decides."""
+    if kind == "text":
+        return confusable({"texts": frame["sample"]}, as_read)
+    named = {"samples": frame["sample"], "classes": frame.attrs.get("classes", frame["label"].dropna())}
+    return confusable(named | {f"{column}s": frame[column].dropna() for column in ("patient", "clinician")})
 
 
 def _of_files(frame: pd.DataFrame, ok: pd.DataFrame) -> dict[str, Any]:
@@ -268,6 +279,7 @@ def quality_markdown(quality: Mapping[str, Any]) -> str:
     )
     lines = {"video": _video_lines, "image": _picture_lines, "text": lambda _: []}[quality["kind"]](quality)
     lines += _map_lines(quality["maps"]) if "maps" in quality else []
+    lines += confusable_lines(quality)
     if lines:
         parts.append("\n".join(f"- {line}" for line in lines))
     if "labels" in quality:
@@ -289,7 +301,9 @@ def _length_tables(lengths: Mapping[str, Any] | None) -> list[str]:
         head = ["sample", "labels", "video", "difference"]
         tables.append(_table(head, [[row[name] for name in head] for row in lengths["worst"]]))
     if lengths["uneven"]["count"]:
-        named = "".join(f"; {of['sample']} by up to {of['seconds']:.2f} s" for of in lengths["uneven"]["samples"])
+        named = "".join(
+            f"; {escaped(of['sample'])} by up to {of['seconds']:.2f} s" for of in lengths["uneven"]["samples"]
+        )
         tables.append(
             f"{lengths['uneven']['count']} have as many labels as frames, but show their frames for unequal times"
             f"{named}. Labels that count frames have no rate there: they do not fit rows a second."
@@ -310,6 +324,7 @@ def _split_table(quality: Mapping[str, Any]) -> str:
 
 def _video_lines(quality: Mapping[str, Any]) -> list[str]:
     same, twice = quality["same_content"], quality["listed_twice"]
+    shown = [map(escaped, of) for of in twice["samples"]]
     return [
         f"{quality['duration']['hours']} hours, {quality['bytes'] / 1e9:.2f} GB.",
         "Codecs: " + _listing(quality["codecs"]) + ". Sizes: " + _listing(quality["sizes"]) + ".",
@@ -317,7 +332,7 @@ def _video_lines(quality: Mapping[str, Any]) -> list[str]:
         f"Same content under different ids: {same['count']} groups, {same['across_splits']} of them across splits"
         + _repeated(same),
         f"Ids listed twice: {twice['count']}"
-        + "".join(f"; {sample} counts for {kept}, not for {ignored}" for sample, kept, ignored in twice["samples"])
+        + "".join(f"; {sample} counts for {kept}, not for {ignored}" for sample, kept, ignored in shown)
         + ".",
     ]
 
@@ -333,8 +348,8 @@ def _label_lines(labels: Mapping[str, Any]) -> list[str]:
     without = labels["without"]
     lines = [
         f"Labels: {labels['frames']} frames in {labels['segments']} segments of {labels['videos']} videos.",
-        f"Videos without labels: {without['count']}" + "".join(f", {sample}" for sample in without["samples"]) + ".",
-        f"Classes: {len(labels['classes'])}; without a frame {', '.join(labels['never']) or 'none'}.",
+        f"Videos without labels: {without['count']}" + _named(without["samples"]) + ".",
+        f"Classes: {len(labels['classes'])}; without a frame {', '.join(map(escaped, labels['never'])) or 'none'}.",
     ]
     lines += [
         f"List {name}: {found['classes']} classes, {found['frames']} frames in {found['segments']} segments."
@@ -367,27 +382,32 @@ def _map_lines(maps: Mapping[str, Any]) -> list[str]:
     return [
         f"Samples with a map: {_listing(maps['with'])}; without: {_listing(maps['without'])}; {maps['distinct']} "
         "different maps.",
-        f"Maps that cannot be read: {bad['count']}" + "".join(f", {sample}" for sample in bad["samples"]) + ".",
+        f"Maps that cannot be read: {bad['count']}" + _named(bad["samples"]) + ".",
         f"Their numbers are divided by: {_listing(maps['units'])}; the largest of each is then "
         f"{maps['largest']['min']} to {maps['largest']['max']}, median {maps['largest']['median']}.",
         f"Maps that stay below {FAINT_MAP} everywhere, of which the unit may be wrong or which are empty: "
-        f"{maps['faint']['count']}" + "".join(f", {path}" for path in maps["faint"]["maps"]) + ".",
+        f"{maps['faint']['count']}" + _named(maps["faint"]["maps"]) + ".",
         f"Maps that are refused: {maps['refused']['count']}"
-        + "".join(f"; {path} {why}" for path, why in maps["refused"]["maps"])
+        + "".join(f"; {escaped(f'{path} {why}')}" for path, why in maps["refused"]["maps"])
         + ".",
         f"Patients: {_listing(maps['patients'])}. Samples of each clinician: {_listing(maps['clinicians'])}.",
     ]
 
 
+def _named(names: Iterable[str]) -> str:
+    return "".join(f", {escaped(name)}" for name in names)
+
+
 def _repeated(same: Mapping[str, Any]) -> str:
-    return "".join(f"; {group['count']} times: {', '.join(group['samples'])}" for group in same["groups"]) + "."
+    return (
+        "".join(f"; {group['count']} times: {', '.join(map(escaped, group['samples']))}" for group in same["groups"])
+        + "."
+    )
 
 
 def _listing(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} ({count})" for name, count in counts.items()) or "none"
+    return ", ".join(f"{escaped(name)} ({count})" for name, count in counts.items()) or "none"
 
 
 def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    cells = [[str(cell).replace("|", "\\|").replace("\n", " ") for cell in row] for row in (head, *rows)]
-    cells.insert(1, ["---"] * len(head))
-    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+    return table([escaped(name) for name in head], [[escaped(cell) for cell in row] for row in rows])

@@ -21,6 +21,7 @@ import pandas as pd
 from pipeline.config import Dataset
 from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.names import DatasetError, check_file_name
+from pipeline.datasets.twins import but_for_looks
 
 PREFIX = "something-something-v2-"
 SPLITS = ("train", "validation", "test")
@@ -104,8 +105,10 @@ def _entries(root: Path, split: str, labels: dict[str, Any]) -> Iterator[tuple[s
 
 
 def _id(value: Any, number: int, origin: Path) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        raise DatasetError(f"{origin}: entry {number} has the id {value!r}; an id is text, or a whole number")
+    if isinstance(value, bool) or not isinstance(value, str | int) or str(value) != str(value).strip():
+        raise DatasetError(
+            f"{origin}: entry {number} has the id {value!r}; an id is text without a space around it, or a whole number"
+        )
     return str(value)
 
 
@@ -114,8 +117,8 @@ def _label(template: str, labels: dict[str, Any], sample: str, origin: Path) -> 
     label = template.replace("[", "").replace("]", "")
     if label not in labels:
         raise DatasetError(
-            f"{origin}: id {sample!r} has the label {label!r}, which is not among the {len(labels)} of labels.json; "
-            "use the labels.json of the same release, or correct the template"
+            f"{origin}: id {sample!r} has the label {label!r}, which is not among the {len(labels)} of labels.json"
+            f"{but_for_looks(label, labels)}; use the labels.json of the same release, or correct the template"
         )
     return label
 

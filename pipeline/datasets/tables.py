@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pipeline.datasets.names import DatasetError, check_file_name
 
+PARTED_BY = (";", "\t")  # what spreadsheets put where commas are wanted
+
 
 def table_lines(path: Path, columns: Sequence[str], remedy: str, again: str) -> Iterator[tuple[int, dict[str, str]]]:
     """Each line of a csv file that has a head, blank ones passed over.
@@ -20,7 +22,8 @@ def table_lines(path: Path, columns: Sequence[str], remedy: str, again: str) -> 
         The line's number and its fields by column.
 
     Raises:
-        DatasetError: no UTF-8 or csv, cannot be read, lacks a column, or a line has more or fewer fields than the head.
+        DatasetError: no UTF-8 or csv, cannot be read, lacks one of the columns or has it twice, or a line has more or
+            fewer fields than the head.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -28,8 +31,14 @@ def table_lines(path: Path, columns: Sequence[str], remedy: str, again: str) -> 
             head = next(reader, [])
             absent = [name for name in columns if name not in head]
             if absent:
+                parted = next((mark for mark in PARTED_BY if len(head) == 1 and mark in head[0]), None)
+                remedy = f"its columns are parted by {parted!r}: save it with commas" if parted else remedy
                 raise DatasetError(
                     f"{path}: line 1 lacks the columns {', '.join(absent)}, got {','.join(head)[:200]!r}; {remedy}"
+                )
+            if twice := [name for name in columns if head.count(name) > 1]:
+                raise DatasetError(
+                    f"{path}: line 1 has the column {twice[0]} twice, and either may be meant; remove or rename one"
                 )
             for fields in filter(None, reader):
                 if len(fields) != len(head):

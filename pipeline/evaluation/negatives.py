@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.config import NegAlignHead, Params
 from pipeline.datasets.manifest import read_manifest
+from pipeline.datasets.twins import refuse_one_text
 from pipeline.files import write_text
 from pipeline.heads.negalign.words import ROLES, candidate_scores, mine, role_scores, roles, without
 from pipeline.store import FeatureStore
@@ -99,12 +100,15 @@ def embedded(root: Path, dataset: str, directory: Path) -> tuple[list[str], Tens
 
     Raises:
         DataError: a text has no embedding.
+        DatasetError: two texts have one.
     """
     names, store = list(texts(root, dataset)), FeatureStore(directory, verify=True)
     for name in names:
         if name in store.failed:
             raise DataError(f"the text {name!r} of {dataset} has no embedding: {store.failed[name]}; correct the list")
-    return names, vectors(store, names)
+    found_CE = vectors(store, names)
+    refuse_one_text(names, names, dataset, found_CE.numpy())
+    return names, found_CE
 
 
 def vectors(store: FeatureStore, names: Sequence[str]) -> Tensor:

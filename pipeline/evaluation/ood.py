@@ -3,7 +3,7 @@
 Shape suffixes: B pictures, N patches, E embedding width, C ID classes, M negative words.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,17 +71,25 @@ def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, 
         root: the features' folder, where the manifests lie.
         features: role -> directory of the store, as the head's `inputs`.
 
+    A picture of an OOD set that is byte for byte one in distribution has failed: it cannot be on both sides.
+
     Raises:
-        DataError: manifests and stores that do not belong together, or a set without a usable picture.
+        DataError: manifests and stores that do not belong together, or a set without a usable picture, or of pictures
+            that are all in distribution.
     """
     config: NegAlignHead = params.head(head)
     streams = {role: Stored(FeatureStore(directory, verify=True)) for role, directory in features.items()}
     refuse_mixed(params.compute, (stream.store for stream in streams.values()))
     sets, failed, skipped = {}, {}, 0
+    inside: set[str] = set()
     for name, prefix in (("id", ""), *((name, f"ood.{name}.") for name in sorted(config.ood))):
         dataset = config.dataset if name == "id" else config.ood[name]
         frame = read_manifest(root / dataset / "manifest.parquet")
         stores = {role: streams[f"{prefix}{role}"].store for role in ("image", "cam")}
+        if name == "id":
+            inside = set(frame.loc[frame["status"] == "ok", "digest"])
+        else:
+            _set_apart(frame, inside, f"ood.{name} ({dataset})", config.dataset)
         if name == "id" and "masks" in streams:
             refuse_stale(frame, "masks", streams["masks"].store)
         wanted = (config.reference_split, config.eval_split) if name == "id" else tuple(sorted(set(frame["split"])))
@@ -93,11 +101,25 @@ def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, 
             sets[name] = _carved(ids, config.lam.validation, config.seed)
         for part, ids in sets[name].items():
             if not ids:
-                raise DataError(f"{dataset} has no usable picture for {part}; correct the splits in params")
+                raise DataError(
+                    f"{dataset} has no usable picture for {part}: {len(found.failed)} failed, and the manifest's "
+                    f"splits are {sorted(set(frame['split']))}; correct the splits in params"
+                )
         failed |= {f"{name}/{sample}": reason for sample, reason in found.failed.items()}
         skipped += found.skipped
     _, rows, columns = streams["cam"].store.provenance["grid"]
     return Pictures(sets, failed, skipped, streams, (rows, columns), root)
+
+
+def _set_apart(frame: pd.DataFrame, inside: Collection[str], whose: str, dataset: str) -> None:
+    """Gives the pictures of an OOD set whose digests are `inside` a status that says so."""
+    shared = (frame["status"] == "ok") & frame["digest"].isin(inside)
+    if shared.any() and shared[frame["status"] == "ok"].all():
+        raise DataError(
+            f"all {shared.sum()} pictures of {whose} are pictures of {dataset} too, byte for byte, and that is in "
+            "distribution; name another data set in ood"
+        )
+    frame.loc[shared, "status"] = f"a picture of {dataset} too"
 
 
 def _carved(ids: list[str], share: float, seed: int) -> dict[str, list[str]]:

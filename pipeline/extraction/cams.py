@@ -12,6 +12,7 @@ from torch import Tensor
 from pipeline.backbones.clip_cam import LastBlocks
 from pipeline.config import Params, feature_dir
 from pipeline.datasets import read_manifest
+from pipeline.datasets.twins import refuse_one_text
 from pipeline.extraction.device import Device
 from pipeline.extraction.made import Made
 from pipeline.extraction.progress import ExtractionError
@@ -34,6 +35,7 @@ class Cams:
     Raises:
         ExtractionError: the texts' store holds other vectors than this CLIP's, or a text failed there.
         StoreMissing: a text of the manifest is not in the store.
+        DatasetError: two texts have one embedding.
     """
 
     def __init__(self, params: Params, feature: str, root: Path) -> None:
@@ -54,7 +56,9 @@ class Cams:
                 f"{feature}: the texts' vectors in {chosen.texts.feature} are {shape[0]} wide, this CLIP's embeddings "
                 f"{self.blocks.last.embed_dim}; embed them with the same checkpoint"
             )
-        self.classes_CE = torch.from_numpy(texts.read(listed, name)).to(device.device, torch.float32)
+        vectors_CE = texts.read(listed, name)
+        refuse_one_text(listed, listed, chosen.texts.dataset, vectors_CE)
+        self.classes_CE = torch.from_numpy(vectors_CE).to(device.device, torch.float32)
         self.reads = {chosen.texts.feature: texts.provenance}
         rows, columns = self.blocks.last.grid
         self.grid = (1, rows, columns)

@@ -9,9 +9,9 @@ import pandas as pd
 
 from pipeline.config import Ablation
 from pipeline.files import write_text
+from pipeline.markdown import escaped, table
 from pipeline.reports.figures import figure_at
 from pipeline.reports.files import result_text, save_figure
-from pipeline.reports.names import markdown
 from pipeline.reports.segmentation import seen_unseen_figure
 
 Result = Mapping[str, Any]
@@ -129,7 +129,7 @@ def _statistics(results: Sequence[Result], columns: Sequence[Column]) -> dict[st
 
 def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) -> str:
     heads = [column.title or column.name for column in columns]
-    lines = ["| variant | " + " | ".join(map(markdown, heads)) + " |", "|---" * (len(columns) + 1) + "|"]
+    shown = []
     tops = {column: best(column, [row["mean"][column.name] for row in rows.values()]) for column in columns}
     for name, row in rows.items():
         cells = []
@@ -137,8 +137,8 @@ def _markdown(rows: Mapping[str, Mapping[str, Any]], columns: Sequence[Column]) 
             mean, sd = row["mean"][column.name], row["sd"][column.name]
             cell = cell_text(column, mean, sd)
             cells.append(f"**{cell}**" if mean is not None and mean == tops[column] else cell)
-        lines.append(f"| {markdown(name)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        shown.append([escaped(name), *cells])
+    return table(["variant", *map(escaped, heads)], shown) + "\n"
 
 
 def cell_text(column: Column, mean: float | None, sd: float | None) -> str:

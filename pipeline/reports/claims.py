@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.config import Claim, Figure
 from pipeline.files import write_text
+from pipeline.markdown import escaped, table
 from pipeline.reports.figures import figure_at
 from pipeline.reports.files import ReportError, result_text
 from pipeline.reports.numbers import with_deviation
@@ -35,16 +36,16 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
     """
     results = {key: [json.loads(result_text(run, out)) for run in of] for key, of in runs.items()}
     checked = {name: _checked(name, claim, results) for name, claim in claims.items()}
-    lines = ["| claim | holds | measured | wants | difference | seeds |", "|---" * 6 + "|"]
+    rows = []
     for name, found in checked.items():
         apart = found["difference"]
-        lines.append(
-            f"| {name}: {found['says']} | {'yes' if found['holds'] else '**no**'} "
-            f"| {with_deviation(found['mean'], found['sd'])} | {found['wants']} "
-            f"| {with_deviation(apart['mean'], apart['sd'])} | {found['seeds_that_agree']} of {found['seeds']} |"
-        )
-    reasons = [f"- {name}: {found['why']}" for name, found in checked.items() if not found["holds"] and found["why"]]
-    if reasons:
+        measured, difference = (with_deviation(of["mean"], of["sd"]) for of in (found, apart))
+        holds, seeds = "yes" if found["holds"] else "**no**", f"{found['seeds_that_agree']} of {found['seeds']}"
+        wants = f"> {escaped(found['wants'].removeprefix('> '))}"
+        rows.append([escaped(f"{name}: {found['says']}"), holds, measured, wants, difference, seeds])
+    lines = [table(["claim", "holds", "measured", "wants", "difference", "seeds"], rows)]
+    failed = {name: found["why"] for name, found in checked.items() if not found["holds"] and found["why"]}
+    if reasons := [f"- {escaped(f'{name}: {why}')}" for name, why in failed.items()]:
         lines += ["", "Why, as far as it was looked into, where one does not hold:", "", *reasons]
     markdown = "\n".join(lines) + "\n"
     write_text(out.with_suffix(".md"), markdown)

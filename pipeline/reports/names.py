@@ -1,10 +1,6 @@
 """Names that users chose, as renderers may have them: no markup, and apart even where they are cut. Knows no file."""
 
-import re
 from collections.abc import Sequence
-
-# What Markdown would read; an underscore inside a word is none.
-_MARKS = re.compile(r"[\\`*<>|\[\]~$]|(?<![^\W_])_|_(?![^\W_])")
 
 
 def shortened(text: str, longest: int) -> str:
@@ -60,12 +56,3 @@ def words(names: Sequence[str]) -> list[str]:
             word, number = f"{plain}_{number}", number + 1
         taken[word] = None
     return list(taken)
-
-
-def markdown(text: str) -> str:
-    """A text as a cell of a Markdown table shows it.
-
-    >>> markdown("a|b"), markdown("<b> *x* tea_cup _x")
-    ('a\\\\|b', '\\\\<b\\\\> \\\\*x\\\\* tea_cup \\\\_x')
-    """
-    return _MARKS.sub(lambda match: f"\\{match[0]}", " ".join(text.split()))

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from pipeline.files import write_text
+from pipeline.markdown import escaped, table
 from pipeline.reports.files import result_text, save_figure
-from pipeline.reports.names import markdown
 from pipeline.tables import read_frame
 
 BINS = 40
@@ -88,7 +88,7 @@ def lambda_figure(result: Mapping[str, Any]) -> plt.Figure:
 
 def ood_markdown(result: Mapping[str, Any]) -> str:
     """A row a set and kind of score, and their means, in percent."""
-    lines = ["| OOD set | score | " + " | ".join(FIGURES.values()) + " |", "|---" * (2 + len(FIGURES)) + "|"]
+    rows = []
     for name, found in {**result["sets"], "mean": result["average"]}.items():
         for kind, title in SCORES.items():
             cells = [f"{found[kind][key]:.2f}" for key in FIGURES]
@@ -97,6 +97,7 @@ def ood_markdown(result: Mapping[str, Any]) -> str:
                     f"{cell} ({low:.1f} to {high:.1f})"
                     for cell, (low, high) in zip(cells, (found["ci95"][key] for key in FIGURES), strict=True)
                 ]
-            lines.append(f"| {markdown(name)} | {title} | " + " | ".join(cells) + " |")
+            rows.append([escaped(name), title, *cells])
     words = ", ".join(f"{count} {role}" for role, count in result["words"].items())
-    return "\n".join(lines) + f"\n\nλ = {result['lambda']:.3g}; negative words: {words}.\n"
+    shown = table(["OOD set", "score", *FIGURES.values()], rows)
+    return f"{shown}\n\nλ = {result['lambda']:.3g}; negative words: {words}.\n"

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from pipeline.datasets.manifest import classes, read_manifest
 from pipeline.datasets.segments import frame_labels
+from pipeline.datasets.twins import refuse_one_text
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable, shuffled
 from pipeline.training.table import Table
@@ -82,7 +83,10 @@ class Videos(Samples):
         ranked = [self.classes.index(name) for name in shuffled([self.classes[c] for c in able], seed)]
         count = max(round(share * len(able)), 1)
         if len(able) <= count:
-            raise DataError(f"{count} of {len(able)} seen classes cannot stand in for unseen ones: too few are left")
+            raise DataError(
+                f"{count} of {len(able)} seen classes cannot stand in for unseen ones: too few are left; lower "
+                "stand_ins of the head, or hold fewer classes out"
+            )
         hidden = sorted(ranked[:count])
         seen = self.seen.copy()
         seen[hidden] = False
@@ -182,7 +186,12 @@ def text_of(name: str) -> str:
 
 
 def vocabulary(store: FeatureStore, names: Sequence[str]) -> tuple[FrameStream, np.ndarray]:
-    """The stream of texts, and the embeddings of the classes, (C, e) float32. Raises DataError: one is not there."""
+    """The stream of texts, and the embeddings of the classes, (C, e) float32.
+
+    Raises:
+        DataError: one is not there.
+        DatasetError: two classes have one, as `pour_tea` and `pour tea`.
+    """
     texts = [text_of(name) for name in names]
     if absent := sorted(set(texts) - set(store.samples)):
         raise DataError(
@@ -190,7 +199,9 @@ def vocabulary(store: FeatureStore, names: Sequence[str]) -> tuple[FrameStream, 
             "the data set of texts"
         )
     ((name, (shape, _)),) = store.fields.items()
-    return FrameStream(store, name, shape[0]), store.read(texts, name).astype(np.float32)
+    vectors_CE = store.read(texts, name).astype(np.float32)
+    refuse_one_text(names, texts, "the vocabulary", vectors_CE)
+    return FrameStream(store, name, shape[0]), vectors_CE
 
 
 def frame_stream(store: FeatureStore) -> FrameStream:
@@ -214,6 +225,10 @@ def seen_classes(frame: pd.DataFrame, names: Sequence[str], unseen: str | None) 
         return seen
     if unseen not in lists:
         raise DataError(f"unseen names the list {unseen!r}; the data set's class_lists are {sorted(lists) or 'none'}")
+    if not lists[unseen]:
+        raise DataError(
+            f"unseen names the list {unseen!r}, which holds no class; write one a line, or ask the fact head"
+        )
     seen[_indices(lists[unseen], names, f"class_lists.{unseen}")] = False
     return seen
 

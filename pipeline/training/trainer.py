@@ -67,9 +67,10 @@ def head_samples(params: Params, head: str, manifest: Path, features: Mapping[st
     refuse_mixed(params.compute, (stream.store for stream in samples.streams.values()))
     learned = {int(label) for sample in samples.parts["train"] for label in np.unique(samples.labels[sample])}
     if len(learned - {IGNORE}) < 2:
+        held_out = f", or the list {unseen} of unseen" if (unseen := getattr(params.head(head), "unseen", None)) else ""
         raise DataError(
             f"{manifest}: what {head} can learn from is of fewer than two classes, and the data set has "
-            f"{samples.classes[:SHOWN]}; correct the labels, or train_split in params"
+            f"{samples.classes[:SHOWN]}; correct the labels, or train_split in params{held_out}"
         )
     return samples
 

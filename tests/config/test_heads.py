@@ -98,6 +98,37 @@ def test_what_cannot_learn_is_refused_when_params_are_read(params, head, changes
             r"datasets\.toy-ssv2\.extension: \.\{y\} has the character",
         ),
         (
+            {"datasets": {"toy-ssv2": {"extension": "webm"}}},
+            r"datasets\.toy-ssv2\.extension: webm has no dot, and it is put behind an id as it is; write \.webm$",
+        ),
+        (
+            {
+                "features": {
+                    "f": {
+                        "backbone": "npy",
+                        "root": "r",
+                        "orientation": "TD",
+                        "width": 4,
+                        "fps": 1.0,
+                        "extension": "npy",
+                    }
+                }
+            },
+            r"features\.f\.npy\.extension: npy has no dot, .*; write \.npy$",
+        ),
+        (
+            {
+                "datasets": {"d": {"layout": "images", "root": "data/toy-waterbirds/./"}},
+                "heads": {"negalign": {"ood": {"own": "d"}}},
+            },
+            r"heads\.negalign\.ood\.own names 'd', whose pictures are those of heads\.negalign\.dataset, both in "
+            r"data/toy-waterbirds; name another data set, or remove it",
+        ),
+        (
+            {"heads": {"negalign": {"ood": {"again": "toy-waterbirds-backgrounds"}}}},
+            r"again names .*, whose pictures are those of heads\.negalign\.ood\.backgrounds, both in",
+        ),
+        (
             {"features": {"dinov3_full": {"weights": {"path": "a\nb"}}}},
             r"weights\.path: 'a\\nb' has the character '\\n'",
         ),

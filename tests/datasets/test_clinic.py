@@ -166,6 +166,9 @@ def test_a_map_that_cannot_be_read_has_an_empty_digest_and_its_sample_stays_ok(w
         ("x,c.webm,, jerk,p1,ann,train", "line 3 has the label ' jerk', with a space around it"),
         ("x,c.webm,,jerk,p1,train", "line 3 has 6 fields, wanted 7 as on line 1; its columns are sample,video,map"),
         ('x,"c.webm,,jerk,p1,ann,train', "line 3 is not valid csv.*save it as csv in UTF-8"),
+        ("x,c.webm,,jerk,P1,ann,test", "line 3 has the patient 'P1' in test, and line 2 has 'p1' in train; write one"),
+        ("x,c.webm ,,jerk,p1,ann,train", "the video 'c.webm ' is refused because it has a space around it"),
+        ("x,c.webm,,jerk,p1\u200b,ann,train", r"line 3 has the patient 'p1\\u200b', .*cannot be printed"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named(tmp_path, line, says):
@@ -174,11 +177,30 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path, line, says):
     assert str(tmp_path / "clinic.csv") in str(caught.value)
 
 
+def test_patients_composed_otherwise_are_one_across_splits_and_two_spellings_in_one_split_are_told(whole, tmp_path):
+    lines = ["x,c.webm,,jerk,Jos\u00e9,ann,train", "y,d.webm,,jerk,Jose\u0301,ann,val"]
+    with pytest.raises(
+        DatasetError, match=r"line 3 has the patient 'Jose\\u0301' in val, and line 2 has 'Jos\u00e9' in tr"
+    ):
+        read_annotations(write(tmp_path, *lines))
+    lines = [*LINES, "x,p1/c.webm,,Jerk,P1,Ann,train"]
+    alike = build_manifest(write(tmp_path, *lines))[1]["alike"]
+    assert {what: found["groups"] for what, found in alike.items()} == {
+        "classes": [["jerk", "Jerk"]], "patients": [["p1", "P1"]], "clinicians": [["ann", "Ann"]]
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
         (b"", "line 1 lacks the columns sample, video, map, label, patient, clinician, split"),
         (b"sample,video,map,label,patient,split\n", "line 1 lacks the columns clinician, got 'sample,video"),
+        (
+            f"{HEAD},label\n".encode(),
+            "line 1 has the column label twice, and either may be meant; remove or rename one",
+        ),
+        (HEAD.replace(",", ";").encode(), "parted by ';': save it with commas"),
+        (HEAD.replace(",", "\t").encode(), r"parted by '\\t': save it with commas"),
         (f"{HEAD}\n".encode(), "lists no video; write a line for each"),
         (b"\xff\xfe\x00\xd8", "not UTF-8"),
     ],

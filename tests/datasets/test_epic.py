@@ -136,13 +136,31 @@ def test_an_action_that_cannot_be_understood_is_an_error_that_names_it(tmp_path,
         build_manifest(write_epic(tmp_path, train=train))
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("verb_classes", "id,key,id\n0,take,3\n", "line 1 has the column id twice, and either may be meant; remove"),
+        ("verb_classes", "id,key\n0,take\n\n3,take\n", "line 4 has the key 'take', which an earlier line has too"),
+        ("noun_classes", "id;key\n0;tap\n", "line 1 lacks the columns id, key, .* parted by ';': save it with commas"),
+        ("noun_classes", "id,key\n0,tap,2\n", "line 2 has 3 fields, wanted 2 as on line 1"),
+        ("video_info", "video_id,duration\nP01_01,4\nP01_01,5\n", "line 3 has the video_id 'P01_01', which an earlier"),
+        ("video_info", "video_id,duration\nP01_01,inf\n", "line 2 has the duration 'inf', wanted a number"),
+    ],
+)
+def test_a_table_that_says_a_thing_twice_or_otherwise_is_an_error_that_names_the_line(tmp_path, name, text, told):
+    dataset = write_epic(tmp_path)
+    (tmp_path / f"annotations/EPIC_100_{name}.csv").write_text(text)
+    with pytest.raises(DatasetError, match=rf"EPIC_100_{name}\.csv: {told}"):
+        build_manifest(dataset)
+
+
 def test_files_that_are_absent_or_of_another_release_are_errors(tmp_path):
     dataset = write_epic(tmp_path)
     (tmp_path / "annotations/EPIC_100_video_info.csv").write_text("video,length\n")
-    with pytest.raises(DatasetError, match=r"video_info\.csv lacks the columns video_id, duration"):
+    with pytest.raises(DatasetError, match=r"video_info\.csv: line 1 lacks the columns video_id, duration"):
         build_manifest(dataset)
     (tmp_path / "annotations/EPIC_100_train.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match=r"train\.csv is no csv file"):
+    with pytest.raises(DatasetError, match=r"train\.csv is not UTF-8 text"):
         read_annotations(dataset)
     (tmp_path / "annotations/EPIC_100_train.csv").unlink()
     with pytest.raises(DatasetError, match=r"EPIC_100_train\.csv does not exist"):
@@ -208,5 +226,7 @@ def test_a_table_with_frame_numbers_alone_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"line 2 has the start_timestamp '', .*frame numbers cannot stand in for"):
         read_annotations(dataset)
     table.write_text(whole.replace("start_timestamp,stop_timestamp,", "began,ended,"))
-    with pytest.raises(DatasetError, match=r"train\.csv lacks the columns start_timestamp, stop_timestamp; use the"):
+    with pytest.raises(
+        DatasetError, match=r"train\.csv: line 1 lacks the columns start_timestamp, stop_timestamp, got .*; use the"
+    ):
         read_annotations(dataset)

@@ -190,6 +190,18 @@ def test_a_fold_must_not_train_on_what_it_tests_on(root):
         read_annotations(dataset(root))
 
 
+def test_lists_whose_names_differ_in_capitals_alone_are_refused_and_train_is_train_however_it_is_written(root):
+    (root / TRAIN).rename(root / "splits/Train.split1.bundle")
+    (root / TEST).write_text("v3.txt\nv1.txt\n")
+    with pytest.raises(DatasetError, match=r"video 'v1' is in .*Train\.split1\.bundle and in .*test\.split1\.bundle"):
+        read_annotations(dataset(root))
+    (root / TEST).rename(root / "splits/test.Split1.bundle")
+    with pytest.raises(
+        DatasetError, match=r"the lists of videos in .*splits are of '.plit1' and of '.plit1', which would"
+    ):
+        read_annotations(dataset(root))
+
+
 def test_a_video_that_a_bundle_repeats_counts_once_and_is_told(root):
     (root / TRAIN).write_text("v1.txt\nv2.txt\nv1.txt\n")
     frame, quality = build_manifest(dataset(root))
@@ -201,6 +213,46 @@ def test_an_id_that_cannot_be_a_file_name_is_refused(root, line):
     (root / TRAIN).write_text(f"{line}\n")
     with pytest.raises(DatasetError, match="is refused because it"):
         read_annotations(dataset(root))
+
+
+@pytest.mark.parametrize(
+    ("line", "id"),
+    [("v1.avi", "v1"), ("v1.npy", "v1"), ("v1.txt.txt", "v1"), ("v1.TXT", "v1"), ("v1.txt 4", "v1"), ("v1.webm", "v1")],
+)
+def test_a_line_with_another_suffix_is_refused_with_the_id_that_was_meant(root, line, id):
+    (root / TRAIN).write_text(f"{line}\nv2.txt\n")
+    told = rf"train\.split1\.bundle: line 1 is '{line}', wanted the id of a video, alone or as {id}\.txt; correct it"
+    with pytest.raises(DatasetError, match=told):
+        read_annotations(dataset(root))
+
+
+def test_an_id_may_end_like_a_video_where_its_labels_do_too_and_dots_are_no_suffix(root):
+    (root / "groundTruth/v1.txt").rename(root / "groundTruth/v1.MP4.txt")
+    (root / TRAIN).write_text("v1.MP4\nv2.v3\n")
+    assert list(splits(root)) == ["v1.MP4", "v2.v3", "v3"]
+
+
+@pytest.mark.parametrize("lists", [{TRAIN: "EPIC/v1\nMECCANO/v1\n"}, {TRAIN: "EPIC/v1\n", TEST: "MECCANO/v1\n"}])
+def test_two_videos_that_would_be_one_are_refused(root, lists):
+    for path, text in lists.items():
+        (root / path).write_text(text)
+    told = r"lists MECCANO/v1, but EPIC/v1 is listed too, .* follows the last slash; name the two apart, or"
+    with pytest.raises(DatasetError, match=told):
+        read_annotations(dataset(root))
+
+
+def test_names_that_are_no_class_are_told_beside_the_class_that_looks_like_them(root):
+    (root / "groundTruth/v2.txt").write_text("Take cup\n")
+    with pytest.raises(
+        DatasetError, match=r"'Take cup' on line 1, .* of the mapping \('take_cup' is one\); correct it"
+    ):
+        build(root)
+    (root / "groundTruth/v2.txt").write_text("take_cup\n")
+    (root / "unseen.txt").write_text("SIL\u200b\n", encoding="utf-8")
+    with pytest.raises(DatasetError, match=r"lists 'SIL\\u200b', which is none of the 3 classes \('SIL' is one\)"):
+        build(root, class_lists={"unseen": "unseen.txt"})
+    with pytest.raises(DatasetError, match=r"the background 'sil' .* classes \('SIL' is one\); correct it in params"):
+        build(root, background=("sil",))
 
 
 def test_lists_that_are_absent_or_have_another_name_are_errors_with_the_remedy(root):
@@ -217,6 +269,11 @@ def test_lists_of_classes_and_backgrounds_must_name_classes(root):
     (root / "unseen.txt").write_text("pour_coffee\npour_tea\n")
     with pytest.raises(DatasetError, match=r"unseen\.txt lists 'pour_tea', which is none of the 3 classes"):
         build(root, class_lists={"unseen": "unseen.txt"})
+    (root / "empty.txt").write_text("\n")
+    with pytest.raises(
+        DatasetError, match=r"empty\.txt lists no class; write one a line, or remove it from class_lists"
+    ):
+        build(root, class_lists={"unseen": "empty.txt"})
     with pytest.raises(DatasetError, match=r"absent\.txt does not exist"):
         build(root, class_lists={"unseen": "absent.txt"})
     with pytest.raises(DatasetError, match=r"the background 'background' .* is not among its 3 classes"):

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config import Dataset
 from pipeline.datasets import build_manifest, quality_markdown
 from pipeline.datasets.quality import SHOWN
-from tests.datasets.made_up import entry, write_json
+from tests.datasets.made_up import entry, write_images, write_json
 
 
 @pytest.fixture
@@ -86,4 +87,15 @@ def test_the_report_is_json_and_its_markdown_says_what_deserves_a_look(report):
     assert "| train | 4 | 2 | 1 | 1 | 0 |" in text
     assert "2 times: train/1, validation/5" in text
     assert "1 counts for train, not for validation" in text
-    assert "## missing: 1\n\n| sample | detail |\n| --- | --- |\n| 2 | " in text
+    assert "## missing: 1\n\n| sample | detail |\n|---|---|\n| 2 | " in text
+
+
+def test_names_in_the_report_s_lists_and_tables_are_text(make_set, tmp_path):
+    names = ["$5_$6", "<b>", "a|b", "_hidden_", "[x](y)"]
+    write_images(tmp_path / "pictures", {name: 1 for name in names})
+    copied = (tmp_path / "pictures/<b>/0000.png").read_bytes()
+    (tmp_path / "pictures/a|b/copy.png").write_bytes(copied)
+    (tmp_path / "pictures/_hidden_/bad.png").write_bytes(b"")
+    text = quality_markdown(build_manifest(Dataset(layout="images", root=str(tmp_path / "pictures")))[1])
+    assert r"2 times: \<b\>/0000.png, a\|b/copy.png." in text
+    assert r"| \_hidden\_/bad.png | \_hidden\_/bad.png: empty" in text

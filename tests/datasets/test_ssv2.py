@@ -104,6 +104,11 @@ def test_a_missing_label_file_is_named_with_every_place_it_was_looked_for(tmp_pa
         (b'[{"id": null}]', "entry 0 has the id None"),
         (b'[{"id": true}]', "entry 0 has the id True"),
         (b'[{"id": 1.5}]', "entry 0 has the id 1.5"),
+        (b'[{"id": "1 "}]', "entry 0 has the id '1 '; an id is text without a space around it"),
+        (
+            b'[{"id": "1", "template": "holding [something]"}]',
+            r"the label 'holding something', .* of labels.json \('Holding something' is one\); use",
+        ),
         (b'[{"id": "1"}]', "id '1' has the template None"),
         (b'[{"id": "1", "template": ["Holding [something]"]}]', "id '1' has the template"),
         (

@@ -67,6 +67,34 @@ def test_a_list_that_cannot_be_used_is_an_error_that_names_it(tmp_path, content,
         words_of(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["noun.animal.bak", "noun.animal~", "noun.bak", "noun.txt.orig", "adj.exc", "noun.#a#"]
+)
+def test_a_file_that_is_named_nearly_like_a_list_is_refused(tmp_path, name):
+    lists(tmp_path, noun_animal="fox\n")
+    (tmp_path / name).write_text("red_fox\n")
+    with pytest.raises(DatasetError, match=rf"{name} is not named like a word list .*; remove it, or rename it"):
+        words_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line", ["{ dog, canine1,@ }", "[ cat, noun.Tops:x,+ ]", "(all mammals)", "dog, hound", "dog,", "_"]
+)
+def test_a_line_that_is_no_lemma_is_an_error_that_names_it(tmp_path, line):
+    lists(tmp_path, noun_animal=f"fox\n\n{line}\n")
+    with pytest.raises(DatasetError) as caught:
+        words_of(tmp_path)
+    assert f"noun.animal: line 3 is {line!r}, wanted a lemma, as domestic_dog; write the lemmas alone" in str(
+        caught.value
+    )
+
+
+def test_a_lemma_may_have_marks_and_lists_a_suffix(tmp_path):
+    lemmas = ["A.D.", "'hood", "20/20", "mother-in-law", "Saint_John's_bread", "C++"]
+    (tmp_path / "noun.my-list.txt").write_text("\n".join(lemmas))
+    assert list(words_of(tmp_path)) == [lemma.replace("_", " ") for lemma in lemmas]
+
+
 def test_a_manifest_of_words_keeps_their_kinds_and_its_digests_are_those_of_the_words(tmp_path):
     lists(tmp_path / "words", noun_txt="sea_lion\n", adj_txt="red\n")
     frame, report = build_manifest(dataset(tmp_path / "words"))

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.datasets import DatasetError
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.evaluation.negatives import ORIGIN, TABLE
 from pipeline.training.dataset import DataError
-from tests.evaluation.pictures import ADJECTIVES, CLASSES, PLACES, THINGS, make, towards, word, write_store
+from tests.evaluation.pictures import ADJECTIVES, CLASSES, PLACES, THINGS, make, towards, word, write_store, write_table
 
 
 @pytest.fixture(scope="module")
@@ -99,4 +100,15 @@ def test_a_class_without_an_embedding_is_an_error_that_says_why(world, tmp_path)
     texts = {name: {"text_embed": word(name)} for name in CLASSES}
     store = write_store(tmp_path / "classes", "text", texts, failed=["sea lion"])
     with pytest.raises(DataError, match="the text 'sea lion' of classes has no embedding: no text"):
+        world._replace(stores=world.stores | {"classes": store}).mined(tmp_path / "run")
+
+
+def test_two_classes_that_clip_reads_as_one_are_an_error_that_names_both(tmp_path):
+    world = make(tmp_path)
+    names = (*CLASSES, "Sea Lion")
+    write_table(world.root / "classes" / "manifest.parquet", names, [None] * 3, ["all"] * 3)
+    # Of another batch, and so of other last bits.
+    texts = {name: {"text_embed": word(name) + np.float32(1e-7 * number)} for number, name in enumerate(names)}
+    store = write_store(tmp_path / "classes-again", "text", texts)
+    with pytest.raises(DatasetError, match="classes: the classes 'sea lion' and 'Sea Lion' have one embedding"):
         world._replace(stores=world.stores | {"classes": store}).mined(tmp_path / "run")

@@ -14,6 +14,7 @@ from pipeline.store import FeatureStore, StoreError
 from pipeline.training.dataset import DataError
 from tests.evaluation.pictures import CLASSES, FAILED, OOD, SPLITS, make, picture, write_store
 from tests.evaluations import evaluation_of
+from tests.training.learnable import digest
 
 COLUMNS = ("predicted", "cam_valid", "neglabel", "star", "p_align", "negalign")
 OFF = {"lam__fixed": 0.0}
@@ -336,5 +337,38 @@ def test_a_set_without_a_usable_picture_is_refused_by_its_name(tmp_path):
 
 
 def test_a_split_that_is_not_there_is_refused(world, tmp_path):
-    with pytest.raises(DataError, match="birds has no usable picture for evaluated; correct the splits"):
+    told = r"birds has no usable picture for evaluated: 1 failed, .* are \['test', 'train', 'val'\]; correct the splits"
+    with pytest.raises(DataError, match=told):
         world.changed(eval_split="tset").evaluated(tmp_path)
+
+
+# --- sets that share pictures -----------------------------------------------------------------------------------------
+
+
+def opened_with_copies(world, monkeypatch, copies) -> ood.Pictures:
+    """The pictures, where the ID manifest also has byte-for-byte copies of some of the OOD set `empty`."""
+    read = ood.read_manifest
+
+    def with_copies(path):
+        table = read(path)
+        if path.parent.name != "birds":
+            return table
+        rows = [table.iloc[[0]].assign(sample=f"train-copy-{i}", digest=digest(name)) for i, name in enumerate(copies)]
+        return pd.concat([table, *rows], ignore_index=True)
+
+    monkeypatch.setattr(ood, "read_manifest", with_copies)
+    return ood.open_pictures(world.params, "negalign", world.root, world.stores)
+
+
+def test_a_picture_that_is_in_distribution_too_is_none_of_an_ood_set_and_counted_with_the_reason(world, monkeypatch):
+    found = opened_with_copies(world, monkeypatch, ["empty-0.png", "empty-3.png"])
+    shared = {name: why for name, why in found.failed.items() if "birds" in why}
+    assert shared == dict.fromkeys(["empty/empty-0.png", "empty/empty-3.png"], "a picture of birds too")
+    assert sum(len(ids) for ids in found.sets["empty"].values()) == OOD["empty"] - 2
+    assert sum(len(ids) for ids in found.sets["strange"].values()) == OOD["strange"]
+
+
+def test_a_set_whose_pictures_are_all_in_distribution_is_refused(world, monkeypatch):
+    told = r"all 20 pictures of ood\.empty \(birds-empty\) are pictures of birds too, byte for byte, .*; name another"
+    with pytest.raises(DataError, match=told):
+        opened_with_copies(world, monkeypatch, [f"empty-{i}.png" for i in range(20)])

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.backbones.clip_cam import LastBlock
 from pipeline.config import ParamsError, feature_dir, feature_key, parse_params
-from pipeline.datasets import build_manifest, write_manifest
+from pipeline.datasets import DatasetError, build_manifest, write_manifest
 from pipeline.extraction import ExtractionError, derive, extract
 from pipeline.store import FeatureStore, ShardWriter, StoreMissing, verify
 from tests.datasets.made_up import write_images, write_texts
@@ -271,8 +271,9 @@ def write_vectors(params, features, width, failed=()):
     [
         (7, (), r"the texts' vectors in text are 7 wide, this CLIP's embeddings \d+; embed them with the same"),
         (None, ("star",), "the text 'star' has no embedding: too long"),
+        (None, (), r"names: the classes '\w+' and '\w+' have one embedding"),
     ],
-    ids=["width", "failed"],
+    ids=["width", "failed", "equal"],
 )
 def test_texts_that_do_not_fit_are_refused(world, last_block, tmp_path, width, failed, says):
     params, features = world
@@ -282,5 +283,5 @@ def test_texts_that_do_not_fit_are_refused(world, last_block, tmp_path, width, f
     (tmp_path / "small" / "manifest.parquet").symlink_to(features / "small" / "manifest.parquet")
     manifest(params, "names", tmp_path)
     write_vectors(params, tmp_path, width or last_block.embed_dim, failed)
-    with pytest.raises(ExtractionError, match=says):
+    with pytest.raises((ExtractionError, DatasetError), match=says):
         derived(params, "cam", tmp_path)

@@ -173,6 +173,7 @@ class MadeUp:
             "fps": spread,
             "bytes": 123_000_000,
             "same_content": {"count": 1, "across_splits": 1, "groups": []},
+            "alike": {"classes": {"count": 1, "groups": [["a", "A"]]}},
         }
         self.write("features/toy-ssv2/quality.json", quality)
         for shard in range(2):

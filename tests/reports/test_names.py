@@ -12,12 +12,15 @@ from PIL import Image
 from rich.console import Console
 
 from pipeline import cli
-from pipeline.config import Ablation
+from pipeline.config import Ablation, Dataset
+from pipeline.datasets import build_manifest, quality_markdown
+from pipeline.markdown import escaped
 from pipeline.reports import ablation_table, publish
-from pipeline.reports.names import markdown, told_apart
+from pipeline.reports.names import told_apart
 from pipeline.reports.page import write_page
 from pipeline.reports.segmentation import Timeline, timelines_figure, write_predictions
 from pipeline.reports.space import space_figure
+from tests.datasets.made_up import write_labelled
 from tests.reports.made_up import MadeUp
 from tests.reports.test_page import Outline
 
@@ -97,10 +100,22 @@ def test_a_table_s_cells_stay_cells_in_markdown_and_csv(tmp_path):
     text = ablation_table(ablation, "classification", runs, tmp_path / "table")
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines()]
     assert len({len(row) for row in cells}) == 1
-    assert [row[0].strip() for row in cells[2:]] == [markdown(name) for name in HOSTILE]
+    assert [row[0].strip() for row in cells[2:]] == [escaped(name) for name in HOSTILE]
     with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as stream:
         assert [row["variant"] for row in csv.DictReader(stream)] == HOSTILE
     assert pd.read_csv(tmp_path / "table.csv")["top5"].isna().all()
+
+
+def test_the_cells_of_a_data_set_s_quality_report_stay_cells(tmp_path):
+    root = write_labelled(tmp_path, {"splits/train.split1.bundle": ["v1"], "splits/test.split1.bundle": ["v2"]}, {})
+    (root / "mapping.txt").write_text("".join(f"{i} {name}\n" for i, name in enumerate(HOSTILE)), encoding="utf-8")
+    (root / "groundTruth/v1.txt").write_text("\n".join(HOSTILE), encoding="utf-8")
+    quality = build_manifest(Dataset(layout="mstcn", root=str(root), videos=None))[1]
+    assert list(quality["labels"]["classes"]) == HOSTILE
+    lines = quality_markdown(quality).split("## Labels of frames\n\n")[1].split("\n\n")[0].splitlines()
+    rows = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines[2:]]
+    assert rows == [[f" {escaped(name)} ", " 1 ", " 1 ", " 1 "] for name in HOSTILE]
+    assert quality["unseen"] == {"classes": {"count": 1, "names": ["\u200fימין לשמאל"]}}
 
 
 def test_prediction_files_name_classes_without_a_space_and_tell_what_each_word_means(tmp_path):

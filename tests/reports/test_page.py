@@ -110,6 +110,7 @@ def test_a_table_begins_with_the_head_as_it_is(everything):
 def test_data_quality_and_cost_are_told_with_units_and_the_pages_own_log_is_not(everything):
     said = Outline(everything[1]).text
     assert "58 train 50; validation 8, 2 missing" in said and "2 missing; 1 files the same across splits" in said
+    assert "1 groups of classes with names alike" in said
     assert "123.0 MB" in said
     assert "extract 1 1.5 min 1.5 min 1.4 min 512 MB" in said
     assert "toy-ssv2 dinov3_patches-0123456789 2 58 1" in said

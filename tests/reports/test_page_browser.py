@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.reports.page import write_page
 from tests.reports.made_up import HEADS, MadeUp
+from tests.reports.test_names import HOSTILE
 
 pytestmark = pytest.mark.slow
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -80,6 +81,26 @@ def test_everything_is_drawn_without_an_error_a_request_or_a_sideways_scroll(bro
     ink = opened.page.evaluate("getComputedStyle(document.querySelector('.xtick text')).fill")
     bright = [sum(map(int, colour.strip("rgb()").split(",")[:3])) for colour in (ground, ink)]
     assert (bright[0] > bright[1]) == (scheme == "light")
+
+
+def test_names_that_look_like_markup_are_text_on_the_page_and_run_nothing(browser, tmp_path):
+    scripts = ["<img src=x onerror='window.ran = 1'>", "</script><script>window.ran = 1</script>", "javascript:ran=1"]
+    names = [*HOSTILE, *scripts]
+    _, out = written(tmp_path, names=names, samples=4 * len(names))
+    opened = Opened(browser, out, viewport={"width": 1280, "height": 900})
+    opened.see_all()
+    plots = "document.querySelectorAll('main .plot')"
+    assert opened.page.evaluate(f"{plots}.length === [...{plots}].filter(of => of.querySelector('.main-svg')).length")
+    assert opened.page.evaluate("window.ran") is None and opened.errors == [] and opened.asked == [out.as_uri()]
+    assert opened.page.locator("img[src='x']").count() == 0
+    said = opened.page.evaluate("""() => {
+        const body = document.body.cloneNode(true);
+        body.querySelectorAll('script, style').forEach(of => of.remove());
+        return body.textContent;
+    }""")
+    assert [name for name in names if name not in said] == []
+    ticks = opened.page.eval_on_selector_all("#ssv2_top1-classes .ytick text", "all => all.map(of => of.textContent)")
+    assert {"$5_$6", "<b>", "%d", "{brace} %{x}", "[null]", "a|b", "_hidden", "2024-01-31"} <= set(ticks)
 
 
 def test_plots_change_with_the_colour_scheme(browser, small):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.datasets import DatasetError
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.training.dataset import DataError
 from pipeline.training.frames import IGNORE, Rows, majority, open_videos, transcript
@@ -201,3 +202,13 @@ def test_a_class_without_a_text_is_told_by_name(world, tmp_path):
     texts = write_texts(tmp_path / "texts", CLASSES[:-1])
     with pytest.raises(DataError, match="lacks 1 of 10 classes, first 'shake cross'"):
         open_videos(world.manifest, {"frames": world.stores["frames"], "text": texts}, **WANTED)
+
+
+def test_two_classes_of_one_text_are_told_by_name(world, tmp_path):
+    made, again = table({"train": 4, "test": 2}), CLASSES[1].replace("_", " ")
+    made.attrs["classes"] = [*CLASSES, again]
+    write_manifest(made, tmp_path / "manifest.parquet")
+    with pytest.raises(
+        DatasetError, match=f"the vocabulary: the classes '{CLASSES[1]}' and '{again}' have one embedding"
+    ):
+        open_videos(tmp_path / "manifest.parquet", world.stores, **WANTED)

@@ -5,7 +5,7 @@ import pytest
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.training import DataError, train
 from pipeline.training.registry import HeadError
-from tests.training.procedures import FACT, make
+from tests.training.procedures import CLASSES, FACT, make
 
 
 def arguments(world, run):
@@ -39,4 +39,26 @@ def test_frames_of_one_class_are_nothing_to_learn(tmp_path):
     write_manifest(table, world.manifest)
     with pytest.raises(DataError, match=r"what fact can learn from is of fewer than two classes"):
         train(*arguments(world, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("held_out", "said"),
+    [
+        (CLASSES, r"fewer than two classes, .* or train_split in params, or the list held_out of unseen"),
+        (
+            CLASSES[2:],
+            r"1 of 1 seen classes cannot stand in .*; lower stand_ins of the head, or hold fewer classes out",
+        ),
+        ([], r"unseen names the list 'held_out', which holds no class; write one a line, or ask the fact head"),
+    ],
+    ids=["all", "all but two", "none"],
+)
+def test_a_list_of_unseen_classes_that_leaves_nothing_to_learn_or_to_recognise_is_told(held_out, said, tmp_path):
+    world = make(tmp_path)
+    table = read_manifest(world.manifest)
+    table.attrs["class_lists"] = {"held_out": list(held_out)}
+    write_manifest(table, world.manifest)
+    with pytest.raises(DataError, match=said):
+        train(world.params, "fact_clip", world.manifest, world.stores, tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -137,6 +137,8 @@ def _worries(of: Mapping[str, Any]) -> Iterator[str]:
         yield f"{count} maps unreadable"
     if count := of.get("maps", {}).get("refused", {}).get("count"):
         yield f"{count} maps refused"
+    for what, alike in of.get("alike", {}).items():
+        yield f"{alike['count']} groups of {what} with names alike"
 
 
 def _counts(name: str, of: Mapping[str, Any]) -> Iterator[Any]:
