@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.accelerator import accelerator
 from pipeline.config import Params
-from pipeline.datasets import DatasetError, read_manifest, samples_by_name, video_folder
+from pipeline.datasets import DatasetError, read_manifest, samples_by_name, unchanged, video_folder
 from pipeline.datasets.labels import read_label_file
 from pipeline.evaluation.provenance import deterministic, finished
 from pipeline.evaluation.segment_metrics import segments
@@ -249,7 +249,7 @@ def strips(params: Params, head: str, root: Path, run: Path) -> dict[str, np.nda
             found[sample] = f"its video is {row.status}"
             continue
         try:
-            found[sample] = strip_of(folder / row.path, VideoFacts(**row.facts))
+            found[sample] = strip_of(unchanged(folder, row), VideoFacts(**row.facts))
         except VideoError as error:
             found[sample] = f"its video is now {error.reason}"
     return found
