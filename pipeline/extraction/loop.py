@@ -142,7 +142,7 @@ def _lane(
 
 
 def _read(params: Params, dataset: str, name: str, shard: int, root: Path) -> FeatureStore:
-    return OneShard(feature_dir(params, dataset, name, root), shard)
+    return OneShard(feature_dir(params, dataset, name, root), shard, verify=True)
 
 
 def _source(

@@ -46,7 +46,14 @@ class _Share(IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         for job in self.jobs:
-            yield from self.source.messages(job)
+            try:
+                yield from self.source.messages(job)
+            except Exception as error:
+                # Torch would give it on with a traceback for its message, which a bug needs, and a user's mistake not.
+                if not type(error).__module__.startswith("pipeline."):
+                    raise
+                yield error
+                return
             yield None
 
 
@@ -92,7 +99,10 @@ class Stream:
         shares = [_process(self.source, range(first, jobs, self.workers), ahead) for first in range(self.workers)]
         self._shares = [iter(share) for share in shares]
         for self._job in range(jobs):
-            yield from iter(partial(next, self._shares[self._job % self.workers]), None)
+            for message in iter(partial(next, self._shares[self._job % self.workers]), None):
+                if isinstance(message, Exception):
+                    raise message
+                yield message
 
 
 def _tells_of_death(error: BaseException | None) -> bool:
