@@ -13,6 +13,7 @@ from pipeline.datasets import ShardSample, changed, imported_digest_of, imported
 from pipeline.datasets.rates import contradiction
 from pipeline.extraction.progress import ExtractionError
 from pipeline.extraction.rows import Piece
+from pipeline.limits import MOST_ROWS
 
 
 class NpyFrames:
@@ -92,6 +93,8 @@ def read_frames_file(path: Path, width: int, orientation: str) -> np.ndarray:
         turned = found.ndim == 2 and rows_TD.shape[0] == width
         hint = f"; set orientation: {'TD' if orientation == 'DT' else 'DT'} if that is how they lie" if turned else ""
         raise ValueError(f"unreadable: {path} has shape {found.shape}, expected {shape}{hint}")
+    if len(rows_TD) > MOST_ROWS:
+        raise ValueError(f"unreadable: {path} has {len(rows_TD)} rows, and {MOST_ROWS} are read at most")
     return rows_TD
 
 

@@ -17,13 +17,13 @@ from torch import Tensor
 from pipeline.backbones import Preprocessor
 from pipeline.config import PixelFeature
 from pipeline.datasets import ShardSample, unchanged
+from pipeline.limits import MOST_ROWS
 from pipeline.store import FeatureStore, StoreError
 from pipeline.video import VideoError, VideoFacts, blaming, iterate_frames, sampling_times
 
 # Fixed, since which windows share a batch may decide the last bits of a row.
 PIECE = 64
 DECODED_BYTES = 64 << 20  # native frames at once in a process
-MOST_ROWS = 1 << 24  # of a sample, a week at 25 a second: time stamps that promise more are broken
 
 Streams = dict[str, Tensor]
 
