@@ -390,6 +390,22 @@ def test_a_store_that_dvc_linked_grows_beside_the_cache_and_never_in_it(project)
     run("verify", directory)
 
 
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{} -m pipeline verify features >/dev/full", "error: a file: No space left on device; free some space"),
+        ("{} -m pipeline verify features | true", ""),
+        ("{} -m pipeline info | true", ""),
+    ],
+)
+def test_a_full_disk_and_a_closed_pipe_end_a_verb_without_a_traceback(project, line, said):
+    store(feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features")))
+    python = f"sleep 0.2; PYTHONPATH={ROOT} {sys.executable}"
+    done = subprocess.run(line.format(python), shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == bool(said)
+    assert done.stdout == ""
+
+
 def test_verify_goes_below_a_data_set_and_below_all_and_never_stops_at_one(project):
     first, second = store(Path("features/set/dino-0000000000")), store(Path("features/other/dino-ffffffffff"))
     empty = Path("features/set/r3d-0123456789")

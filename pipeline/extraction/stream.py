@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from pipeline.extraction.progress import ExtractionError
+from pipeline.extraction.progress import ExtractionError, TooMuch
 
 BYTES_AHEAD = 256 << 20  # decoded and not yet taken, over all processes
 MOST_AHEAD = 64  # messages of one process
@@ -84,7 +84,7 @@ class Stream:
         self._shares.clear()  # ends the processes
         # Seen by torch's signal handler, or by whoever was just taking a tensor from it.
         if _tells_of_death(error) or isinstance(error, ConnectionError | EOFError):
-            raise ExtractionError(
+            raise TooMuch(
                 f"a decode process died (out of memory, or a crash in the decoder) at {self.source.describe(self._job)}"
                 " or a sample soon after; run again with compute.decode_workers: 0 to see which, and remove that file"
             ) from error

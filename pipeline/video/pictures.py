@@ -149,7 +149,7 @@ def translated(path: Path) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise VideoError(path, "unreadable", f"not a picture ({', '.join(PICTURES)}); fetch it again") from error
     except Image.DecompressionBombError as error:
-        said = f"too large: {error}, and {MOST_PIXELS} are read at most; make it smaller"
+        said = f"too large to be a picture: {error}; at most {MOST_PIXELS} are read: make it smaller"
         raise VideoError(path, "unsupported", said) from error
     except NotPixels as error:
         raise VideoError(path, "unsupported", str(error)) from error
