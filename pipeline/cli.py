@@ -78,16 +78,7 @@ def main() -> None:
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)
-        _drop_output()
         sys.exit(1)
-
-
-def _drop_output() -> None:
-    """Where the output takes no more, what waits for it would end the interpreter with a second error."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _of_the_machine(error: Exception) -> str | None:

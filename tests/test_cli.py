@@ -395,7 +395,6 @@ def test_a_store_that_dvc_linked_grows_beside_the_cache_and_never_in_it(project)
     [
         ("{} -m pipeline verify features >/dev/full", "error: a file: No space left on device; free some space"),
         ("{} -m pipeline verify features | true", ""),
-        ("{} -m pipeline info | true", ""),
     ],
 )
 def test_a_full_disk_and_a_closed_pipe_end_a_verb_without_a_traceback(project, line, said):

@@ -157,6 +157,17 @@ def test_a_file_that_ends_its_decode_process_has_that_for_its_answer_and_the_oth
     assert f"1 of 3 files have no answer: {bad}" in done.stderr
 
 
+def test_a_reader_that_leaves_after_the_first_answer_ends_the_verb_without_a_traceback(monkeypatch, tmp_path):
+    def closed(line):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(pipeline.cli, "say", closed)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = ask("gasm_cast", *(VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:2]))
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit) and not done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_concerns_every_file_ends_the_answers_and_keeps_those_that_were_given(monkeypatch):
     first, second = (VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:2])
     asked = asking(first, second)
