@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -36,6 +37,8 @@ LACKING = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 SECONDS_BETWEEN_LINES = 5.0
+LISTED = 20  # files without an answer
+WIDE = ("file", "class", "predicted")  # columns of names
 SECONDS_BETWEEN_TRIES = 5.0
 ParamsOption = Annotated[str, typer.Option("--params", help="A YAML file, or a literal JSON document.")]
 ShardOption = Annotated[int | None, typer.Option(help="Only this shard; all of them otherwise.")]
@@ -196,19 +199,44 @@ def _once_free(run: Callable[..., Any], *arguments: Any) -> None:
 
 
 @app.command()
-def verify(stores: list[Path]) -> None:
-    """Read every checksum of stores again: data, index, journal, manifest."""
+def verify(
+    stores: Annotated[list[Path], typer.Argument(help="Stores, or folders of them: features, features/DATASET.")],
+) -> None:
+    """Read every checksum of stores again: data, index, journal, manifest; tell what is gone, and what is foreign."""
+    from pipeline.store import StoreError, stores_below
+
+    wrong = 0
+    for named in stores:
+        try:
+            for store in stores_below(named):
+                wrong += _verified(store)
+        except StoreError as error:
+            wrong += 1
+            say(f"{named}: {error}")
+    raise typer.Exit(1 if wrong else 0)
+
+
+def _verified(store: Path) -> int:
+    """Verifies a store; returns the number of findings."""
+    from pipeline.datasets import DatasetError, read_shards
+    from pipeline.store import StoreMissing
     from pipeline.store import verify as run
 
-    damaged = 0
-    for store in stores:
-        findings = run(store, _Lines(f"{store}: shards verified"))
-        damaged += len(findings)
-        for found in findings:
+    told, expected, manifest = [], None, store.absolute().parent / "manifest.parquet"
+    try:
+        expected = set(read_shards(manifest).values()) if manifest.exists() else None
+    except DatasetError as error:  # it may be of a later version, or damaged: the store can be read all the same
+        told.append(str(error))
+    try:
+        for found in run(store, _Lines(f"{store}: shards verified"), expected):
             where = ", ".join(part for part in (found.shard, found.sample, found.field) if part)
-            say(f"{store}: {where}: {found.what}")
-        say(f"{store}: {'intact' if not findings else f'{len(findings)} damaged'}")
-    raise typer.Exit(1 if damaged else 0)
+            told.append(f"{where}: {found.what}")
+    except StoreMissing as error:
+        told.append(str(error))
+    for line in told:
+        say(f"{store}: {line}")
+    say(f"{store}: {f'{len(told)} not as it was written' if told else 'intact'}")
+    return len(told)
 
 
 @app.command()
@@ -392,26 +420,37 @@ def predict(
     from pipeline.prediction import predict as run
 
     chosen, name, _, features, folder = _run_arguments(params, head, changes)
-    errors, table, failed = Console(stderr=True, markup=False, emoji=False), Table(title=str(folder)), 0
+    errors, without, answered = Console(stderr=True, markup=False, emoji=False), [], False
     with errors.status("") as status:
         told = lambda line: status.update(Text(line))  # noqa: E731
-        answers = list(run(chosen, name, FEATURES, features, folder, files, map, out, transcripts, told))
-    for answer in answers:
-        if isinstance(answer, Exception):
-            failed += 1
-            print(f"error: {answer}", file=sys.stderr)
-        elif as_json:
-            say(json.dumps(answer.record, ensure_ascii=False))
-        else:
-            if not table.columns:
-                for column in answer.columns:
-                    table.add_column(column, overflow="fold")
-            for row in answer.rows:
-                table.add_row(*row)
-            table.add_section()
-    if table.row_count:
-        console.print(table)
-    raise typer.Exit(1 if failed else 0)
+        answers = run(chosen, name, FEATURES, features, folder, files, map, out, transcripts, told)
+        for file, answer in zip(files, answers, strict=True):
+            status.stop()  # a line of its own would mix with what is printed
+            if isinstance(answer, Exception):
+                without.append(str(file))
+                print(f"error: {answer}", file=sys.stderr, flush=True)
+            elif as_json:
+                say(json.dumps(answer.record, ensure_ascii=False))
+            else:
+                console.print(_answer_table(answer, None if answered else str(folder)))
+                answered = True
+            status.start()
+    if without and len(files) > 1:
+        more = f" and {len(without) - LISTED} more" if len(without) > LISTED else ""
+        print(
+            f"{len(without)} of {len(files)} files have no answer: {', '.join(without[:LISTED])}{more}", file=sys.stderr
+        )
+    raise typer.Exit(1 if without else 0)
+
+
+def _answer_table(answer: Any, title: str | None) -> Table:
+    """The rows of one file, under the names of the columns where it is the first: those of the next lie below these."""
+    table = Table(title=title, show_header=title is not None, expand=True, box=box.SIMPLE_HEAD, show_edge=False)
+    for column in answer.columns:
+        table.add_column(column, overflow="fold", ratio=3 if column in WIDE else 1)
+    for row in answer.rows:
+        table.add_row(*row)
+    return table
 
 
 @app.command()

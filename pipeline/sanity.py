@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.backbones.clip import unit
 from pipeline.backbones.clip_cam import LastBlock
 from pipeline.config import Params
-from pipeline.datasets import read_manifest, video_folder
+from pipeline.datasets import read_manifest, samples_by_name, unchanged, video_folder
 from pipeline.evaluation.negatives import vectors
 from pipeline.evaluation.ood import Scorer, read_patches, weigh
 from pipeline.heads.negalign.masks import foreground
@@ -67,7 +67,8 @@ def sanity(params: Params, head: str, root: Path, features: Mapping[str, Path], 
 
     Raises:
         PredictionError: there is no finished run, or single pictures cannot be scored with its features.
-        VideoError: a picture that CLIP should run on cannot be read any more.
+        VideoError: a picture that CLIP should run on cannot be read any more, or was replaced.
+        StoreError: a store that is checked is damaged.
     """
     seen = _Seen(Predictor(params, head, root, features, run), params, head, root, features)
     return [found for check in CHECKS for found in check(seen)]
@@ -82,7 +83,7 @@ def _valid(seen: _Seen) -> Iterator[Check]:
 def _maps(seen: _Seen) -> Iterator[Check]:
     zero, constant, count = 0, 0, 0
     for name, (_, prefix) in seen.run.sets.items():
-        store = FeatureStore(seen.features[f"{prefix}cam"])
+        store = FeatureStore(seen.features[f"{prefix}cam"], verify=True)
         ids = seen.run.table.loc[seen.run.table["set"] == name, "sample"].tolist()
         for start in range(0, len(ids), CHUNK):
             map_BN = store.read(ids[start : start + CHUNK], "map")
@@ -96,9 +97,9 @@ def _maps(seen: _Seen) -> Iterator[Check]:
 def _sites(seen: _Seen) -> Iterator[Check]:
     """Why the maps are not taken at the usual site, and that `predict` sees what the run saw."""
     dataset, ids = seen.run.config.dataset, seen.evaluated(FEW)
-    frame = read_manifest(seen.root / dataset / "manifest.parquet").set_index("sample")
+    listed = samples_by_name(read_manifest(seen.root / dataset / "manifest.parquet"))
     folder = video_folder(seen.params.datasets[dataset])
-    paths = [folder / path for path in frame.loc[ids, "path"]]
+    paths = [unchanged(folder, listed[sample]) for sample in ids]
 
     cams = seen.predictor.cams
     tokens_BTD = torch.cat([seen.predictor.tokens(path) for path in paths])
@@ -135,8 +136,8 @@ def output_map(block: LastBlock, tokens_BTD: Tensor, target_BE: Tensor) -> Tenso
 
 def _masks(seen: _Seen) -> Iterator[Check]:
     ids, scorer, config = seen.evaluated(SOME), seen.predictor.scorer, seen.run.config
-    image_BE = vectors(FeatureStore(seen.features["image"]), ids).to(scorer.device)
-    map_BN, patches_BNE = read_patches(FeatureStore(seen.features["cam"]), ids, scorer.device)
+    image_BE = vectors(FeatureStore(seen.features["image"], verify=True), ids).to(scorer.device)
+    map_BN, patches_BNE = read_patches(FeatureStore(seen.features["cam"], verify=True), ids, scorer.device)
     shares, aligned = [], []
     for percentile in PERCENTILES:
         changed = config.background.model_copy(update={"percentile": percentile})
@@ -160,8 +161,8 @@ def _masks(seen: _Seen) -> Iterator[Check]:
 def _switches(seen: _Seen) -> Iterator[Check]:
     """S_NegLabel as it is defined, P / (P + Q), against S_NegLabel* with its switches off."""
     ids, scorer, config = seen.evaluated(SOME), seen.predictor.scorer, seen.run.config
-    image_BE = vectors(FeatureStore(seen.features["image"]), ids).double().to(scorer.device)
-    maps, patches = read_patches(FeatureStore(seen.features["cam"]), ids, scorer.device)
+    image_BE = vectors(FeatureStore(seen.features["image"], verify=True), ids).double().to(scorer.device)
+    maps, patches = read_patches(FeatureStore(seen.features["cam"], verify=True), ids, scorer.device)
     off = config.score.model_copy(update={"topk": None, "role_aware": False, "zscore": False})
     plain = Scorer(
         config.model_copy(update={"score": off}), seen.head, seen.predictor.texts, scorer.grid, scorer.device

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import typer
 import yaml
@@ -17,11 +18,12 @@ from pipeline import cli
 from pipeline.backbones import BackboneError
 from pipeline.cli import app
 from pipeline.config import feature_dir, load_params, parse_params
-from pipeline.datasets import DatasetError
+from pipeline.datasets import DatasetError, write_manifest
 from pipeline.extraction import ExtractionFailed
 from pipeline.plan import Plan
 from pipeline.store import ShardWriter, StoreBusy, StoreCorrupt, StoreFull, StoreMissing
 from pipeline.training.run_folder import only_writer
+from tests.datasets.made_up import made_up_manifest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = {
@@ -242,7 +244,7 @@ def test_info_tells_of_a_damaged_store_and_of_all_the_others(project):
 
 
 def store(directory: Path) -> Path:
-    provenance = {"key": "0123456789", "weights": "random:0"}
+    provenance = {"key": directory.name.rpartition("-")[2], "weights": "random:0"}
     with ShardWriter(directory / "shard-000", [("a", "1")], {"t": ((2,), "float16")}, provenance) as writer:
         writer.put("a", {"t": np.ones(2, np.float16)}, {})
         writer.finish()
@@ -320,7 +322,7 @@ def test_prune_keeps_what_any_of_several_params_refer_to(project):
 
 def test_prune_leaves_a_store_that_is_being_written(project):
     stale = store(Path("features/set/dino-ffffffffff"))
-    with ShardWriter(stale / "shard-001", [("b", "2")], {"t": ((2,), "float16")}, {"key": "0123456789"}):
+    with ShardWriter(stale / "shard-001", [("b", "2")], {"t": ((2,), "float16")}, {"key": "ffffffffff"}):
         assert "kept" in run("prune", "--delete")
     assert stale.exists()
 
@@ -378,7 +380,7 @@ def test_a_store_that_dvc_linked_grows_beside_the_cache_and_never_in_it(project)
     (directory / "shard-000.json").unlink()
     for samples in ([("a", "1")], [("a", "1"), ("b", "2")]):
         with ShardWriter(
-            directory / "shard-000", samples, {"t": ((2,), "float16")}, {"key": "0123456789", "weights": "random:0"}
+            directory / "shard-000", samples, {"t": ((2,), "float16")}, {"key": "ffffffffff", "weights": "random:0"}
         ) as writer:
             for sample in writer.pending:
                 assert sample == "b"
@@ -386,6 +388,64 @@ def test_a_store_that_dvc_linked_grows_beside_the_cache_and_never_in_it(project)
             writer.finish()
     assert {path: path.read_bytes() for path in cache} == cache
     run("verify", directory)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("{} -m pipeline verify features >/dev/full", "error: a file: No space left on device; free some space"),
+        ("{} -m pipeline verify features | true", ""),
+    ],
+)
+def test_a_full_disk_and_a_closed_pipe_end_a_verb_without_a_traceback(project, line, said):
+    store(feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features")))
+    python = f"sleep 0.2; PYTHONPATH={ROOT} {sys.executable}"
+    done = subprocess.run(line.format(python), shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == bool(said)
+    assert done.stdout == ""
+
+
+def test_verify_goes_below_a_data_set_and_below_all_and_never_stops_at_one(project):
+    first, second = store(Path("features/set/dino-0000000000")), store(Path("features/other/dino-ffffffffff"))
+    empty = Path("features/set/r3d-0123456789")
+    empty.mkdir()
+    (first / "shard-000.zarr/zarr.json").unlink()
+    (first / "notes.txt").write_text("mine", encoding="utf-8")
+    done = CliRunner().invoke(app, ["verify", "features", "features/nowhere"], catch_exceptions=False)
+    assert done.exit_code == 1
+    assert f"{first}: shard-000: shard-000.zarr/zarr.json is gone" in done.output
+    assert f"{first}: notes.txt: belongs to no shard; move it out, or delete it" in done.output
+    assert f"{first}: 2 not as it was written" in done.output
+    assert f"{empty}: " in done.output and "holds no shard; run `extract`" in done.output
+    assert f"{second}: intact" in done.output
+    assert "features/nowhere is no store and holds none" in done.output
+    assert f"{second}: intact" in run("verify", "features/other")
+
+
+def test_verify_knows_from_the_data_set_s_manifest_which_shards_are_gone(project):
+    directory = store(Path("features/set/dino-0000000000"))
+    manifest = Path("features/set/manifest.parquet")
+    samples = pd.DataFrame({"sample": ["a", "b"], "path": None, "label": None, "template": None, "split": "all"})
+    write_manifest(made_up_manifest(samples, shard_size=1), manifest)
+    done = CliRunner().invoke(app, ["verify", "features/set"], catch_exceptions=False)
+    assert done.exit_code == 1
+    assert (
+        f"{directory}: shard-001: is not there, though the data set's manifest names it: run `extract`" in done.output
+    )
+    write_manifest(made_up_manifest(samples[:1], shard_size=1), manifest)
+    assert f"{directory}: intact" in run("verify", directory)
+    manifest.write_bytes(b"no table")
+    done = CliRunner().invoke(app, ["verify", "features/set"], catch_exceptions=False)
+    assert done.exit_code == 1 and "manifest.parquet is not a Parquet file" in done.output
+
+
+def test_a_store_in_the_folder_of_another_key_is_a_finding_and_an_error_of_info(project):
+    moved = Path("features/set/dino-ffffffffff")
+    store(Path("features/set/dino-0000000000")).rename(moved)
+    for verb in (("verify", "features"), ("info",)):
+        done = CliRunner().invoke(app, verb, catch_exceptions=False)
+        assert done.exit_code == 1
+        assert "its key is 0000000000, and its folder is named by ffffffffff" in done.output
 
 
 def test_info_says_which_features_lack_their_weights_and_goes_on(project):
@@ -403,9 +463,10 @@ def test_info_says_which_features_lack_their_weights_and_goes_on(project):
 
 def test_info_says_what_computed_a_store_and_what_several_environments_differ_in(project):
     directory = feature_dir(parse_params(DOCUMENT), "set", "dino", Path("features"))
+    key = directory.name.rpartition("-")[2]
     for number, device in enumerate(("cpu", "cuda")):
         base, made_by = directory / f"shard-{number:03d}", {"device": {"type": device}}
-        with ShardWriter(base, [(device, "1")], {"t": ((2,), "float16")}, {"key": "0123456789"}, made_by) as writer:
+        with ShardWriter(base, [(device, "1")], {"t": ((2,), "float16")}, {"key": key}, made_by) as writer:
             writer.fail(device, "gone")
             writer.finish()
     said = "".join(run("info").split())

@@ -1,6 +1,7 @@
 """Reads PyTorch state dicts, from files or torchvision's server, running no code in them. Knows no architecture."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.error import URLError
@@ -12,6 +13,11 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from pipeline.backbones.base import BackboneError
+
+UNREADABLE = (
+    *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile),
+    *(RuntimeError, EOFError, OSError, ValueError),
+)
 
 
 def read_state(file: Path, what: str) -> Mapping[str, Tensor]:
@@ -30,8 +36,9 @@ def read_state(file: Path, what: str) -> Mapping[str, Tensor]:
     if not file.is_file():
         raise BackboneError(f"{file} is not a file; give a .safetensors or .pth state dict: {what}")
     try:
+        _refuse_packed(file)
         state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         cause = (str(error) or type(error).__name__).splitlines()[0]
         raise BackboneError(
             f"{file} cannot be read as a state dict ({cause}); expected {what}: save only tensors, with "
@@ -42,6 +49,14 @@ def read_state(file: Path, what: str) -> Mapping[str, Tensor]:
             f"{file} holds {type(state).__name__}, expected a state dict: names to tensors, nothing else ({what})"
         )
     return state
+
+
+def _refuse_packed(file: Path) -> None:
+    """Raises ValueError for torch's format with packed members: it has none, and they unpack to any size."""
+    if file.suffix != ".safetensors" and zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its members are compressed, which torch.save never does")
 
 
 def download_state(known: Mapping[str, WeightsEnum], hub: str, revision: str) -> Mapping[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from pipeline.datasets.annotations import LABELLED, annotation_files, label_files, read_annotations
 from pipeline.datasets.build import build_manifest
+from pipeline.datasets.digests import changed, unchanged
 from pipeline.datasets.folders import video_folder
 from pipeline.datasets.imported import npy_path
 from pipeline.datasets.looks import Look, looks
@@ -11,6 +12,7 @@ from pipeline.datasets.manifest import (
     ShardSample,
     classes,
     imported_digest_of,
+    imported_record,
     map_digest_of,
     read_looked_at,
     read_manifest,
@@ -37,9 +39,11 @@ __all__ = [
     "annotation_files",
     "assign_shards",
     "build_manifest",
+    "changed",
     "classes",
     "frame_labels",
     "imported_digest_of",
+    "imported_record",
     "label_files",
     "looks",
     "map_digest_of",
@@ -54,6 +58,7 @@ __all__ = [
     "shard_digest",
     "shard_digests",
     "shard_samples",
+    "unchanged",
     "video_folder",
     "write_manifest",
 ]

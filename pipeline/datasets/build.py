@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.config import Dataset, NpyFeature
 from pipeline.datasets.annotations import read_annotations, read_labels, video_paths
+from pipeline.datasets.digests import digest_now
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
 from pipeline.datasets.imported import imported_files
 from pipeline.datasets.labels import Labels, digest_of
@@ -270,12 +271,8 @@ def examine(job: Job) -> Finding:
         if not stat.S_ISREG(found.st_mode):
             return Finding("not_a_file", **seen, detail=f"{job.path} is not a regular file")
         old = job.remembered
-        same = old is not None and (old.bytes, old.mtime_ns) == (found.st_size, found.st_mtime_ns)
-        if same and not job.afresh:
-            digest = old.digest
-        else:
-            with open(job.path, "rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        known = ("", None, None) if old is None or job.afresh else (old.digest, old.bytes, old.mtime_ns)
+        digest = digest_now(job.path, found, known)
         if old is not None and old.digest == digest and old.facts is not None:
             return Finding("ok", digest, old.facts, **seen)
         with blaming(Path(job.path), passing=(OSError,)):

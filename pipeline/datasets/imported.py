@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.config import NpyFeature, file_digest
+from pipeline.config import NpyFeature
+from pipeline.datasets.digests import digest_now
 
 HASHING_THREADS = 4
 
@@ -62,9 +63,9 @@ def imported_files(
             path = npy_path(features[store], sample)
             status = os.stat(path)
             record |= {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-            old = remembered.get(sample, {}).get(store)
-            same = old is not None and (old["bytes"], old["mtime_ns"]) == (record["bytes"], record["mtime_ns"])
-            return record | {"digest": old["digest"] if same and old["digest"] and not afresh else file_digest(path)}
+            old = {} if afresh else remembered.get(sample, {}).get(store, {})
+            known = old.get("digest", ""), old.get("bytes"), old.get("mtime_ns")
+            return record | {"digest": digest_now(path, status, known)}
         except (OSError, ValueError):
             return record  # why, is told when the sample is read
 

@@ -12,6 +12,9 @@ from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.segments import Segment, run_lengths
 from pipeline.datasets.twins import but_for_looks
+from pipeline.limits import MOST_TEXT
+
+SHOWN = 80  # characters of what a file holds, in messages
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ def read_lines(path: Path) -> list[str]:
         DatasetError: it is not UTF-8, or cannot be read.
     """
     try:
+        if (size := path.stat().st_size) > MOST_TEXT:
+            raise DatasetError(f"{path} has {size} bytes, and {MOST_TEXT} are read of a text; name the right file")
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -114,8 +119,8 @@ def read_label_file(path: Path, sample: str, classes: Collection[str]) -> list[S
         if segment["label"] not in classes:
             near = but_for_looks(segment["label"], classes)
             raise DatasetError(
-                f"video {sample!r}: {path} has the label {segment['label']!r} on line {line}, which is none of the "
-                f"{len(classes)} classes of the mapping{near}; correct it, or add it to the mapping"
+                f"video {sample!r}: {path} has the label {segment['label'][:SHOWN]!r} on line {line}, which is none of "
+                f"the {len(classes)} classes of the mapping{near}; correct it, or add it to the mapping"
             )
         line += segment["frames"]
     return segments
@@ -128,7 +133,7 @@ def _class_list(path: Path, classes: Sequence[str]) -> list[str]:
     for name in listed:
         if name not in known:
             raise DatasetError(
-                f"{path} lists {name!r}, which is none of the {len(classes)} classes{but_for_looks(name, classes)}; "
-                "correct its spelling"
+                f"{path} lists {name[:SHOWN]!r}, which is none of the {len(classes)} "
+                f"classes{but_for_looks(name, classes)}; correct its spelling"
             )
     return list(listed)

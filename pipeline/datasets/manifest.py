@@ -88,6 +88,8 @@ class ShardSample(NamedTuple):
     map: str | None = None  # POSIX, relative to the data set's root; None where there is none
     map_digest: str | None = None  # None where there is no map, empty where it could not be read
     imported: Sequence[Mapping[str, Any]] | None = None  # records of IMPORTED; None where nothing is imported
+    bytes: int | None = None  # as mtime_ns, of the file when its digest was taken; None where there was none
+    mtime_ns: int | None = None
 
 
 # Why a sample without a map has none in a store of maps: it is no failure of the file.
@@ -103,14 +105,20 @@ def map_digest_of(row: Any) -> str:
     return hashlib.sha256(json.dumps([row.digest, row.map_digest]).encode()).hexdigest()
 
 
-def imported_digest_of(row: Any, store: str) -> str | None:
-    """The digest of a sample's imported file: empty where it could not be read, None where the manifest knows of none.
+def imported_record(row: Any, store: str) -> Mapping[str, Any] | None:
+    """What a manifest knows of a sample's imported file, a record of IMPORTED; None where it knows of none.
 
     Args:
         row: a ShardSample, or a row of a manifest.
         store: `<feature>-<key>`.
     """
-    return next((record["digest"] for record in row.imported or () if record["feature"] == store), None)
+    return next((record for record in row.imported or () if record["feature"] == store), None)
+
+
+def imported_digest_of(row: Any, store: str) -> str | None:
+    """The digest in `imported_record`: empty where the file could not be read, None where there is no record."""
+    record = imported_record(row, store)
+    return None if record is None else record["digest"]
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -211,7 +219,8 @@ def _shard_sample(row: Mapping[str, Any]) -> ShardSample:
             f"the facts of {row['path']} are of an earlier version, which did not see mirrors; make the manifest again"
         )
     known = (row[name] for name in ("status", "map", "map_digest", "imported"))
-    return ShardSample(row["sample"], row["digest"], row["path"], facts, *known)
+    looked = (None if pd.isna(row[name]) else int(row[name]) for name in ("bytes", "mtime_ns"))
+    return ShardSample(row["sample"], row["digest"], row["path"], facts, *known, *looked)
 
 
 def shard_digest(manifest_path: Path, shard: int, of: str = "") -> str:

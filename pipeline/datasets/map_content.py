@@ -10,14 +10,17 @@ have which unit, so that one that differs is seen. Floats that exceed 1, or stay
 """
 
 import re
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.datasets.folders import followed
 from pipeline.datasets.names import DatasetError
+from pipeline.limits import MOST_PIXELS, MOST_UNPACKED
 from pipeline.video import VideoError, frame_starts, iterate_frames, probe, read_frames
 from pipeline.video.map_pictures import read_map_picture
 from pipeline.video.pictures import is_picture
@@ -28,6 +31,7 @@ FULL = tuple(float(2**bits - 1) for bits in (1, 8, 10, 12, 14, 16))
 # What float16 still holds in full precision is 6e-5: maps that stay far below 1, such as those that sum to 1, are
 # divided by their largest number as those above 1 are.
 FAINT = 1e-3
+DECODED = 64 << 20  # bytes of a video's frames at once
 
 
 class MapError(ValueError):
@@ -99,6 +103,8 @@ def _of_array(path: Path) -> MapFile:
     if values.ndim == 2:
         values = values[None]
     values_THWC = values[..., None] if values.ndim == 3 else values
+    if (numbers := prod(values_THWC.shape[1:])) > MOST_PIXELS:
+        raise MapError(f"has {numbers} numbers a frame, and {MOST_PIXELS} are read at most; make it smaller")
     lowest, largest = (float(pick([pick(frame) for frame in values_THWC])) for pick in (np.min, np.max))
     if not (lowest >= 0 and np.isfinite(largest)):
         wrong = largest if lowest >= 0 else lowest
@@ -114,6 +120,7 @@ def _load(path: Path) -> np.ndarray:
             with found as archive:
                 if len(archive.files) != 1:
                     raise MapError(f"holds the arrays {archive.files}, expected one; save it alone")
+                _refuse_large(archive.zip)
                 found = archive[archive.files[0]]
     except MapError:
         raise
@@ -126,6 +133,22 @@ def _load(path: Path) -> np.ndarray:
     if not isinstance(found, np.ndarray) or not (found.dtype.kind in "bf" or found.dtype in (np.uint8, np.uint16)):
         raise MapError(f"holds {dtype}, expected uint8, uint16, bool or floats; save it as one of these")
     return found
+
+
+def _refuse_large(archive: zipfile.ZipFile) -> None:
+    """Raises MapError where the one member of an .npz declares, to the archive or in its header, more than is read."""
+    (member,) = archive.infolist()
+    declared = member.file_size
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version in headers:
+            shape, _, dtype = headers[version](stream)
+            declared = max(declared, prod(shape) * dtype.itemsize)
+    if declared > MOST_UNPACKED:
+        raise MapError(
+            f"unpacks to {declared} bytes, and {MOST_UNPACKED} are read at most; save it as .npy, which is not unpacked"
+        )
 
 
 def _of_floats(largest: float) -> float:
@@ -182,7 +205,8 @@ def _of_pictures(paths: Sequence[Path]) -> MapFile:
 def _of_video(path: Path) -> MapFile:
     facts = probe(path)
     starts = frame_starts(path, facts)
-    largest = float(max(frames.max() for frames in iterate_frames(path, starts, facts=facts)))
+    piece = max(1, DECODED // (3 * facts.height * facts.width))
+    largest = float(max(frames.max() for frames in iterate_frames(path, starts, facts=facts, piece=piece)))
     return MapFile(
         *(facts.frames, facts.height, facts.width, 3),
         colours=True,

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.backbones import preprocessor
 from pipeline.config import Params, PixelFeature
-from pipeline.datasets import DatasetError, samples_by_name, video_folder
+from pipeline.datasets import DatasetError, samples_by_name, unchanged, video_folder
 from pipeline.video import VideoError, VideoFacts, read_frames
 
 THUMBNAIL, QUALITY = 80, 70  # pixels of the longer side, of JPEG: 2 kB
@@ -54,13 +54,13 @@ class Pictures:
         """
         row = self.rows[sample]
         try:
-            path = video_folder(self.chosen) / str(row.path)
+            folder = video_folder(self.chosen)
         except DatasetError:
             raise NotShown(f"{self.dataset} has no videos, only labels") from None
-        if row.facts is None or not path.is_file():
-            raise NotShown(f"{path} is not there")
+        if row.facts is None or not (folder / str(row.path)).is_file():
+            raise NotShown(f"{folder / str(row.path)} is not there")
         try:
-            frames = read_frames(path, times, self.decoder, VideoFacts(**row.facts))
+            frames = read_frames(unchanged(folder, row), times, self.decoder, VideoFacts(**row.facts))
         except VideoError as error:
             raise NotShown(str(error)) from None
         return frames if self.preprocess is None else _bytes(self.preprocess(frames)).transpose(0, 2, 3, 1)

@@ -2,6 +2,6 @@
 
 from pipeline.extraction.derivation import derive
 from pipeline.extraction.loop import extract
-from pipeline.extraction.progress import ExtractionError, ExtractionFailed
+from pipeline.extraction.progress import ExtractionError, ExtractionFailed, TooMuch
 
-__all__ = ["ExtractionError", "ExtractionFailed", "derive", "extract"]
+__all__ = ["ExtractionError", "ExtractionFailed", "TooMuch", "derive", "extract"]

@@ -16,7 +16,7 @@ from torch.utils.data import default_collate
 
 from pipeline.backbones import Preprocessor
 from pipeline.config import PixelFeature
-from pipeline.datasets import ShardSample
+from pipeline.datasets import ShardSample, unchanged
 from pipeline.video import VideoError, VideoFacts, blaming, read_frames, sampling_times
 
 MESSAGE_BYTES = 16 << 20
@@ -119,7 +119,7 @@ class ClipSource:
         self, row: ShardSample, facts: VideoFacts, lanes: Mapping[int, View]
     ) -> dict[int, tuple[Clip, Tensor | None]]:
         """One decode for all of `lanes`."""
-        path = self.folder / str(row.path)
+        path = unchanged(self.folder, row)
         with blaming(path):
             times = {lane: view.times(facts) for lane, view in lanes.items()}
             union = np.unique(np.concatenate(list(times.values())))

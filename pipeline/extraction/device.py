@@ -9,7 +9,7 @@ from torch import Tensor
 
 from pipeline.accelerator import accelerator
 from pipeline.config import Compute
-from pipeline.extraction.progress import ExtractionError
+from pipeline.extraction.progress import TooMuch
 
 Fields = dict[str, np.ndarray]
 
@@ -73,13 +73,13 @@ def halving(compute: Callable[[Any], dict[str, Tensor]], batch: Any) -> dict[str
         batch: has a length, and slices that are batches.
 
     Raises:
-        ExtractionError: not even a batch of one fits.
+        TooMuch: not even a batch of one fits.
     """
     try:
         return compute(batch)
     except torch.OutOfMemoryError as error:
         if len(batch) == 1:
-            raise ExtractionError(
+            raise TooMuch(
                 f"a batch of one does not fit the device's memory ({str(error).splitlines()[0]}); "
                 "take a lower precision (bf16), a smaller resize or crop, or a larger device"
             ) from error

@@ -142,7 +142,7 @@ def _lane(
 
 
 def _read(params: Params, dataset: str, name: str, shard: int, root: Path) -> FeatureStore:
-    return OneShard(feature_dir(params, dataset, name, root), shard)
+    return OneShard(feature_dir(params, dataset, name, root), shard, verify=True)
 
 
 def _source(
@@ -151,7 +151,7 @@ def _source(
     """What gives the lanes their messages."""
     first = lanes[0].feature
     if isinstance(first, NpyFeature):
-        return NpySource(first, rows)
+        return NpySource(feature_dir(params, dataset, lanes[0].name, root).name, first, rows)
     if isinstance(first, ClipTextFeature):
         return TextSource(rows)
     folder = video_folder(params.datasets[dataset])

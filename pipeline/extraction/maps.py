@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import Params, PixelFeature
-from pipeline.datasets import NO_MAP, ShardSample, video_folder
+from pipeline.datasets import NO_MAP, ShardSample, unchanged, video_folder
 from pipeline.datasets.folders import home_of
 from pipeline.datasets.map_content import MapError, MapFile, open_map
+from pipeline.datasets.map_files import map_digests
 from pipeline.extraction.made import Made
 from pipeline.extraction.progress import ExtractionError
 from pipeline.store import FeatureStore
@@ -77,14 +78,17 @@ class Maps:
             yield made
 
     def _made(self, row: ShardSample, facts: VideoFacts, times_PF: np.ndarray) -> Made:
+        (now,) = map_digests(self.dataset, [row.map])
+        if row.map_digest and now and now != row.map_digest:
+            raise MapError("was replaced since the manifest was made; make the manifest again")
         found = open_map(Path(self.dataset.root, row.map), self.home)
         if not row.map_digest:
             raise MapError("could not be read when the manifest was made; make the manifest again")
         refuse_misfit(found, facts, self.channels)
         numbers_PF = np.zeros(times_PF.shape, int)
         if found.frames > 1:
-            path = video_folder(self.dataset) / str(row.path)
             try:
+                path = unchanged(video_folder(self.dataset), row)
                 numbers_PF = frames_at(frame_starts(path, facts), times_PF)
             except VideoError as error:
                 raise MapError(f"cannot be laid on its frames: {error.reason}: {error.detail}") from None

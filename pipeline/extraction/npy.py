@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.config import NpyFeature
-from pipeline.datasets import ShardSample, imported_digest_of, npy_path
+from pipeline.datasets import ShardSample, changed, imported_digest_of, imported_record, npy_path
 from pipeline.datasets.rates import contradiction
 from pipeline.extraction.progress import ExtractionError
 from pipeline.extraction.rows import Piece
+from pipeline.limits import MOST_ROWS
 
 
 class NpyFrames:
@@ -27,8 +28,8 @@ class NpySource:
 
     message_bytes = 0
 
-    def __init__(self, feature: NpyFeature, samples: Sequence[ShardSample]) -> None:
-        self.feature, self.samples = feature, samples
+    def __init__(self, store: str, feature: NpyFeature, samples: Sequence[ShardSample]) -> None:
+        self.store, self.feature, self.samples = store, feature, samples
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -39,12 +40,20 @@ class NpySource:
     def messages(self, job: int) -> Iterator[Piece]:
         sample = self.samples[job].sample
         try:
-            rows_TD = read_frames_file(npy_path(self.feature, sample), self.feature.width, self.feature.orientation)
+            path = npy_path(self.feature, sample)
+            self._expect_unchanged(self.samples[job], path)
+            rows_TD = read_frames_file(path, self.feature.width, self.feature.orientation)
             self._expect_rate(self.samples[job], len(rows_TD))
         except ValueError as error:
             yield Piece(0, sample, reason=str(error))
         else:
             yield Piece(0, sample, len(rows_TD), 0, self.feature.fps, fields={"frames": rows_TD})
+
+    def _expect_unchanged(self, sample: ShardSample, path: Path) -> None:
+        """Raises ValueError where a file is not the one whose digest the store will name."""
+        known = imported_record(sample, self.store)
+        if why := changed(path, known["digest"], known["bytes"], known["mtime_ns"]):
+            raise ValueError(f"replaced: {path} {why}")
 
     def _expect_rate(self, sample: ShardSample, rows: int) -> None:
         """Raises ValueError where a sample has a video, and the rows at the declared rate cannot be of it."""
@@ -84,6 +93,8 @@ def read_frames_file(path: Path, width: int, orientation: str) -> np.ndarray:
         turned = found.ndim == 2 and rows_TD.shape[0] == width
         hint = f"; set orientation: {'TD' if orientation == 'DT' else 'DT'} if that is how they lie" if turned else ""
         raise ValueError(f"unreadable: {path} has shape {found.shape}, expected {shape}{hint}")
+    if len(rows_TD) > MOST_ROWS:
+        raise ValueError(f"unreadable: {path} has {len(rows_TD)} rows, and {MOST_ROWS} are read at most")
     return rows_TD
 
 

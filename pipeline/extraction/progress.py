@@ -12,6 +12,10 @@ class ExtractionError(RuntimeError):
     """An extraction that cannot go on as asked; the message gives the remedy. What was committed is kept."""
 
 
+class TooMuch(ExtractionError):
+    """One sample that this machine cannot do: it ended its decode process, or does not fit the memory."""
+
+
 class ExtractionFailed(ExtractionError):
     """More samples of a shard failed than `max_failed` allows; what was computed is kept."""
 

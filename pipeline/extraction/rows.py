@@ -16,14 +16,14 @@ from torch import Tensor
 
 from pipeline.backbones import Preprocessor
 from pipeline.config import PixelFeature
-from pipeline.datasets import ShardSample
+from pipeline.datasets import ShardSample, unchanged
+from pipeline.limits import MOST_ROWS
 from pipeline.store import FeatureStore, StoreError
 from pipeline.video import VideoError, VideoFacts, blaming, iterate_frames, sampling_times
 
 # Fixed, since which windows share a batch may decide the last bits of a row.
 PIECE = 64
 DECODED_BYTES = 64 << 20  # native frames at once in a process
-MOST_ROWS = 1 << 24  # of a sample, a week at 25 a second: time stamps that promise more are broken
 
 Streams = dict[str, Tensor]
 
@@ -200,8 +200,9 @@ class RowSource:
         """By lane, the pieces from row `begin` on, from one decode for all of them."""
         cutters = {lane: Cutter(self.views[lane], len(own)) for lane, own in times.items()}
         try:
-            with blaming(self.folder / str(row.path), passing=(StoreError,)):  # that of its flow
-                for lane, frames in self._frames(row, facts, times):
+            path = unchanged(self.folder, row)
+            with blaming(path, passing=(StoreError,)):  # that of its flow
+                for lane, frames in self._frames(path, facts, times):
                     pixels = torch.from_numpy(self.views[lane].preprocess(frames))
                     for start, around in cutters[lane].feed(pixels):
                         if start >= begin[lane]:
@@ -214,7 +215,7 @@ class RowSource:
                     yield from self._decoded(row, facts, {lane: times[lane]}, {lane: max(start, begin[lane])})
 
     def _frames(
-        self, row: ShardSample, facts: VideoFacts, times: Mapping[int, np.ndarray]
+        self, path: Path, facts: VideoFacts, times: Mapping[int, np.ndarray]
     ) -> Iterator[tuple[int, np.ndarray]]:
         """(lane, the next of its frames), from one pass over the video."""
         union = np.unique(np.concatenate(list(times.values())))
@@ -222,7 +223,7 @@ class RowSource:
         at_once = max(1, min(PIECE, DECODED_BYTES // (3 * facts.height * facts.width)))
         decoder = self.views[0].feature.decoder
         first = 0
-        for frames in iterate_frames(self.folder / str(row.path), union, decoder, facts, at_once):
+        for frames in iterate_frames(path, union, decoder, facts, at_once):
             for lane, own in places.items():
                 due = own[(own >= first) & (own < first + len(frames))] - first
                 if len(due):

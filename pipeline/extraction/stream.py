@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from pipeline.extraction.progress import ExtractionError
+from pipeline.extraction.progress import ExtractionError, TooMuch
 
 BYTES_AHEAD = 256 << 20  # decoded and not yet taken, over all processes
 MOST_AHEAD = 64  # messages of one process
@@ -46,7 +46,14 @@ class _Share(IterableDataset):
 
     def __iter__(self) -> Iterator[Any]:
         for job in self.jobs:
-            yield from self.source.messages(job)
+            try:
+                yield from self.source.messages(job)
+            except Exception as error:
+                # Torch would give it on with a traceback for its message, which a bug needs, and a user's mistake not.
+                if not type(error).__module__.startswith("pipeline."):
+                    raise
+                yield error
+                return
             yield None
 
 
@@ -77,7 +84,7 @@ class Stream:
         self._shares.clear()  # ends the processes
         # Seen by torch's signal handler, or by whoever was just taking a tensor from it.
         if _tells_of_death(error) or isinstance(error, ConnectionError | EOFError):
-            raise ExtractionError(
+            raise TooMuch(
                 f"a decode process died (out of memory, or a crash in the decoder) at {self.source.describe(self._job)}"
                 " or a sample soon after; run again with compute.decode_workers: 0 to see which, and remove that file"
             ) from error
@@ -92,7 +99,10 @@ class Stream:
         shares = [_process(self.source, range(first, jobs, self.workers), ahead) for first in range(self.workers)]
         self._shares = [iter(share) for share in shares]
         for self._job in range(jobs):
-            yield from iter(partial(next, self._shares[self._job % self.workers]), None)
+            for message in iter(partial(next, self._shares[self._job % self.workers]), None):
+                if isinstance(message, Exception):
+                    raise message
+                yield message
 
 
 def _tells_of_death(error: BaseException | None) -> bool:

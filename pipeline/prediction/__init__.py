@@ -1,6 +1,8 @@
 """Heads on new files, and a look at finished runs: pixels, backbones and evaluation in one place."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from pipeline.config import Params
@@ -51,7 +53,8 @@ def predict(
         progress: called with a line now and then.
 
     Yields:
-        Of each file, in order, the answer or why there is none.
+        Of each file, in order, the answer or why there is none, as soon as there is one: files are asked about a few at
+        a time.
 
     Raises:
         PredictionError: an option that the head has no use for or misses; a head that no file can be given to.
@@ -79,8 +82,11 @@ def predict(
     if map_file is not None and not map_file.exists():
         raise PredictionError(f"--map {map_file}: there is no such file; correct its name")
     question = Question(params, head, root, features, run, there, map_file, out or OUT, transcripts, progress)
-    answers = {**TASKS[task](question), **absent}
-    yield from (answers[str(path)] for path in files)
+    answers, waiting = dict(absent), deque(str(path) for path in files)
+    for found in chain(TASKS[task](question), [{}]):
+        answers |= found
+        while waiting and waiting[0] in answers:
+            yield answers[waiting.popleft()]
 
 
 def _absent(path: Path) -> PredictionError | None:

@@ -1,6 +1,6 @@
 """What is said of a file: one answer, or one error. Knows no head and opens no file."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +31,9 @@ class Answer(Protocol):
 
 
 Answers = dict[str, Answer | Exception]  # file, as it was named -> what is said of it, or why nothing is
+
+
+Answered = Iterator[Answers]  # a few files at a time
 
 
 @dataclass(frozen=True)

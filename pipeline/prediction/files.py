@@ -2,19 +2,20 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from pipeline.config import NpyFeature, Params, feature_dir
 from pipeline.datasets import NO_MAP, write_manifest
 from pipeline.datasets.build import Finding, Job, examine, manifest_frame
 from pipeline.datasets.map_files import map_digests
-from pipeline.extraction import derive, extract
-from pipeline.prediction.answers import PredictionError, Question
+from pipeline.extraction import TooMuch, derive, extract
+from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
 from pipeline.store import FeatureStore
 from pipeline.video import VideoFacts
 
@@ -39,9 +40,45 @@ class Extracted:
     stores: dict[str, FeatureStore]
 
 
+def in_turn(question: Question, files: Sequence[str], answer: Callable[[Sequence[str]], Answers]) -> Answered:
+    """Asks about a few files at a time: as many as extraction would compute, or decode, at once.
+
+    A file that ends a decode process or does not fit the memory has that for its answer, and the others have theirs.
+
+    Args:
+        question: of which these are files.
+        files: each once.
+        answer: what is said of a few of them.
+    """
+    features = [question.params.features[name] for name in _read(question)]
+    batches = [feature.batch for feature in features if not feature.derived and not feature.ragged]
+    # Of a fixed number of frames, those share a batch that would in a shard of these files; rows know of no batch.
+    size = max(batches or [question.params.compute.decode_workers, 1])
+    for start in range(0, len(files), size):
+        yield from _apart(files[start : start + size], answer)
+
+
+def _apart(files: Sequence[str], answer: Callable[[Sequence[str]], Answers]) -> Answered:
+    try:
+        yield answer(files)
+        return
+    except (TooMuch, MemoryError, torch.OutOfMemoryError) as error:
+        if len(files) == 1:
+            yield {files[0]: PredictionError(f"{files[0]}: {str(error) or 'out of memory'}")}
+            return
+    for file in files:
+        yield from _apart([file], answer)
+
+
+def _read(question: Question) -> tuple[str, ...]:
+    """The features of videos that the head reads, and all that they are made from, these first."""
+    config = question.config
+    return question.params.reading(*(of.feature for of in config.inputs.values() if of.dataset == config.dataset))
+
+
 @contextmanager
-def extracted(question: Question) -> Iterator[Extracted]:
-    """The files' features, as long as the context lasts: sampled, decoded, computed and rounded as those of a data set.
+def extracted(question: Question, of: Sequence[str]) -> Iterator[Extracted]:
+    """Features of some files, as long as the context lasts: sampled, decoded, computed, rounded as those of a data set.
 
     Raises:
         PredictionError: a feature that is not made from videos here.
@@ -49,14 +86,14 @@ def extracted(question: Question) -> Iterator[Extracted]:
     """
     config = question.config
     roles = {role: read.feature for role, read in config.inputs.items() if read.dataset == config.dataset}
-    names = question.params.reading(*roles.values())
+    names = _read(question)
     for name in names:
         if isinstance(question.params.features[name], NpyFeature):
             raise PredictionError(
                 f"{question.head} reads {name}, which somebody else computed (backbone: npy): it cannot be made from a "
                 "video here; train the head on features of a backbone, such as i3d"
             )
-    findings = {file: examine(Job(file, None, None)) for file in question.files}
+    findings = {file: examine(Job(file, None, None)) for file in of}
     refused = {file: why for file, of in findings.items() if (why := _refusal(file, of, question.head)) is not None}
     usable = {file: of for file, of in findings.items() if file not in refused}
     if not usable:

@@ -11,7 +11,8 @@ import torch
 
 from pipeline.backbones import preprocessor
 from pipeline.config import Params
-from pipeline.datasets import read_manifest, video_folder
+from pipeline.datasets import read_manifest, samples_by_name, unchanged, video_folder
+from pipeline.extraction.shards import refuse_stale
 from pipeline.heads.negalign.masks import foreground
 from pipeline.prediction.pictures import FinishedRun, tokens_feature
 from pipeline.reports.overlays import Overlay
@@ -39,23 +40,26 @@ def overlays(
 
     Raises:
         RunError: there is no finished run.
-        VideoError: a picture is not where its manifest says, or cannot be read any more.
+        VideoError: a picture is not where its manifest says, cannot be read any more, or was replaced.
+        StoreError: a map is damaged, or of another picture than the manifest's.
     """
     finished = FinishedRun(params, head, run)
     evaluated = finished.table[finished.table["part"] == "evaluated"]
     pixels = preprocessor(tokens_feature(params, head))
-    stores = {name: FeatureStore(features[f"{prefix}cam"]) for name, (_, prefix) in finished.sets.items()}
-    paths = {}
-    for name, (dataset, _) in finished.sets.items():
-        frame, folder = read_manifest(root / dataset / "manifest.parquet"), video_folder(params.datasets[dataset])
-        paths |= {(name, row.sample): folder / row.path for row in frame.itertuples() if isinstance(row.path, str)}
+    stores, folders, listed = {}, {}, {}
+    for name, (dataset, prefix) in finished.sets.items():
+        stores[name] = FeatureStore(features[f"{prefix}cam"], verify=True)
+        folders[name] = video_folder(params.datasets[dataset])
+        listed[name] = samples_by_name(read_manifest(root / dataset / "manifest.parquet"))
 
     def draw(row: Any) -> Overlay:
         store, background = stores[row.set], finished.config.background
         _, rows, columns = store.provenance["grid"]
         map_1N = torch.from_numpy(store.read([row.sample], "map")).float()
         mask_1N = foreground(map_1N, background.percentile, background.dilate, (rows, columns))
-        picture_CHW = pixels(read_picture(paths[row.set, row.sample])[None])[0]
+        of = listed[row.set][row.sample]
+        refuse_stale(store, [of], row.set)
+        picture_CHW = pixels(read_picture(unchanged(folders[row.set], of))[None])[0]
         name = row.sample if row.set == "id" else f"{row.set}: {row.sample}"
         scores = row.negalign, row.neglabel, row.p_align, row.predicted, row.cam_valid
         grids = (of_1N.view(rows, columns).numpy() for of_1N in (map_1N, ~mask_1N))

@@ -18,7 +18,7 @@ from pipeline.evaluation.provenance import finished
 from pipeline.extraction.cams import Cams
 from pipeline.extraction.device import Device
 from pipeline.heads.negalign.scores import Standard, combine
-from pipeline.prediction.answers import Answers, PredictionError, Question
+from pipeline.prediction.answers import Answered, PredictionError, Question
 from pipeline.reports.ood import threshold
 from pipeline.tables import read_frame
 from pipeline.training.run_folder import RESULT
@@ -144,16 +144,14 @@ class Predictor:
         return self.tower(pixels_1CHW[None])["cam_tokens"]
 
 
-def score(question: Question) -> Answers:
+def score(question: Question) -> Answered:
     """`prediction.predict` of NegAlign: of each file its scores, or why it has none."""
     predictor = Predictor(question.params, question.head, question.root, question.features, question.run)
-    answers: Answers = {}
     for file in question.files:
         try:
-            answers[file] = predictor.score(Path(file))
+            yield {file: predictor.score(Path(file))}
         except (VideoError, PredictionError) as error:
-            answers[file] = error
-    return answers
+            yield {file: error}
 
 
 def _stored(values: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 Shape suffixes: T rows of a video, L frames with a label, C classes; K H W 3 frames of a strip, uint8 RGB.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,15 +14,15 @@ from PIL import Image
 
 from pipeline.accelerator import accelerator
 from pipeline.config import Params
-from pipeline.datasets import DatasetError, read_manifest, samples_by_name, video_folder
+from pipeline.datasets import DatasetError, read_manifest, samples_by_name, unchanged, video_folder
 from pipeline.datasets.labels import read_label_file
 from pipeline.evaluation.provenance import deterministic, finished
 from pipeline.evaluation.segment_metrics import segments
 from pipeline.evaluation.segmentation import confidence, scored
 from pipeline.evaluation.zeroshot_metrics import stacked
 from pipeline.files import write_text
-from pipeline.prediction.answers import Answers, PredictionError, Question
-from pipeline.prediction.files import Extracted, extracted
+from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
+from pipeline.prediction.files import Extracted, extracted, in_turn
 from pipeline.reports.files import save_figure
 from pipeline.reports.segmentation import Timeline, read_timelines, timelines_figure, worst_and_best
 from pipeline.store import FeatureStore
@@ -70,7 +72,7 @@ class Segmented(NamedTuple):
         return self._asdict() | {"segments": [of._asdict() for of in self.segments]}
 
 
-def segment(question: Question) -> Answers:
+def segment(question: Question) -> Answered:
     """`prediction.predict` of FACT and FACT_CLIP. Of each file two are written, named like it: .txt, .png.
 
     The text has the name of a class a line, one a frame, as groundTruth of MS-TCN's data sets.
@@ -80,16 +82,28 @@ def segment(question: Question) -> Answers:
     texts, refused = _texts(question)
     given, without = _transcripts(question, record["classes"])
     refused |= without
-    texts = {file: text for file, text in texts.items() if file not in without}
-    with extracted(question) as found:
-        answers: Answers = {**found.refused, **refused}
-        labels = _labels(question, [file for file in found.files if file in texts], found)
+    yield refused
+    files = [file for file in question.files if file not in refused]
+    yield from in_turn(question, files, partial(_segmented, question, record["classes"], gamma, texts, given))
+
+
+def _segmented(
+    question: Question,
+    classes: list[str],
+    gamma: float | None,
+    texts: dict[str, Path],
+    given: dict[str, np.ndarray],
+    files: Sequence[str],
+) -> Answers:
+    with extracted(question, files) as found:
+        answers: Answers = dict(found.refused)
+        labels = _labels(question, found.files, found)
         brief = [file for file, count in labels.items() if not count]
         answers |= {file: PredictionError(f"{file}: is too short for one label; name a longer video") for file in brief}
         files = [file for file in labels if file not in brief]
         if not files:
             return answers
-        samples = _videos(question, record["classes"], {file: labels[file] for file in files}, found, given)
+        samples = _videos(question, classes, {file: labels[file] for file in files}, found, given)
         torch.set_num_threads(question.params.compute.threads)
         device = torch.device(accelerator(question.params.compute))
         with deterministic():
@@ -249,7 +263,7 @@ def strips(params: Params, head: str, root: Path, run: Path) -> dict[str, np.nda
             found[sample] = f"its video is {row.status}"
             continue
         try:
-            found[sample] = strip_of(folder / row.path, VideoFacts(**row.facts))
+            found[sample] = strip_of(unchanged(folder, row), VideoFacts(**row.facts))
         except VideoError as error:
             found[sample] = f"its video is now {error.reason}"
     return found

@@ -3,6 +3,8 @@
 Shape suffixes: N videos, C classes.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +14,8 @@ from pipeline.accelerator import accelerator
 from pipeline.evaluation.classification import TOP, logits, softmax
 from pipeline.evaluation.metrics import ranked
 from pipeline.evaluation.provenance import deterministic, inference, trained
-from pipeline.prediction.answers import Answers, Question
-from pipeline.prediction.files import Extracted, extracted
+from pipeline.prediction.answers import Answered, Answers, Question
+from pipeline.prediction.files import Extracted, extracted, in_turn
 from pipeline.training.clips import Clips, ClipTable, map_stream
 from pipeline.training.data import OrderedBatches
 from pipeline.training.dataset import Samples, token_stream
@@ -43,10 +45,14 @@ class Classified(NamedTuple):
         return {"file": self.file, "run": self.run, "top": top} | ({"map": self.map} if self.map else {})
 
 
-def classify(question: Question) -> Answers:
+def classify(question: Question) -> Answered:
     """`prediction.predict` of a classifier."""
     record, device = read_run(question.run), _device(question)
-    with extracted(question) as found:
+    return in_turn(question, question.files, partial(_classified, question, record, device))
+
+
+def _classified(question: Question, record: dict[str, Any], device: torch.device, files: Sequence[str]) -> Answers:
+    with extracted(question, files) as found:
         if not found.files:
             return dict(found.refused)
         streams = {role: token_stream(role, store) for role, store in found.stores.items()}
@@ -57,10 +63,14 @@ def classify(question: Question) -> Answers:
         return _answers(question, found, record["classes"], softmax(by_order["as_is"]))
 
 
-def diagnose(question: Question) -> Answers:
+def diagnose(question: Question) -> Answered:
     """`prediction.predict` of clip_align: under the file's map; without one under the mean map of its training."""
     record, device = read_run(question.run), _device(question)
-    with extracted(question) as found:
+    return in_turn(question, question.files, partial(_diagnosed, question, record, device))
+
+
+def _diagnosed(question: Question, record: dict[str, Any], device: torch.device, files: Sequence[str]) -> Answers:
+    with extracted(question, files) as found:
         if not found.files:
             return dict(found.refused)
         tokens, maps = found.stores["tokens"], found.stores["maps"]

@@ -3,6 +3,7 @@
 from .environments import Environment, apart, by_feature, listed
 from .errors import StoreBusy, StoreCorrupt, StoreError, StoreFull, StoreMissing
 from .inspection import Finding, describe, verify
+from .manifest import stores_below
 from .reader import FeatureStore
 from .removal import leftovers, remove
 from .writer import ShardWriter
@@ -23,5 +24,6 @@ __all__ = [
     "leftovers",
     "listed",
     "remove",
+    "stores_below",
     "verify",
 ]

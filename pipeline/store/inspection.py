@@ -1,7 +1,7 @@
 """Re-reads every checksum of a store, and says what a store holds. Repairs nothing."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,20 @@ from pipeline.config import file_digest
 from .access import PreadFiles
 from .chunks import crc_bytes
 from .environments import by_feature, merged
-from .errors import StoreError
+from .errors import StoreError, StoreMissing
 from .journal import read_journal
-from .manifest import beside, shard_bases
+from .manifest import LOCK_FILE, beside, shard_bases
 from .shard import Shard
+
+FOREIGN = "belongs to no shard; move it out, or delete it"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something in a store that is not as it was written; sample and field are None where it concerns neither."""
+    """Something in a store that is not as it was written; sample and field are None where it concerns neither.
+
+    `shard` is the name of a file, in place of a shard's, where that belongs to none.
+    """
 
     shard: str
     sample: str | None
@@ -30,26 +35,52 @@ class Finding:
     what: str
 
 
-def verify(directory: Path, progress: Callable[[int, int], None] | None = None) -> list[Finding]:
+def verify(
+    directory: Path, progress: Callable[[int, int], None] | None = None, expected: Collection[int] | None = None
+) -> list[Finding]:
     """Checks data, indexes, journals, metadata and manifests of all shards; never stops at the first finding.
 
     Args:
         directory: features/<dataset>/<feature>-<key>.
         progress: called with (shards done, shards in all) after each.
+        expected: the numbers of the data set's shards; without them, of those that are there none may be skipped.
 
     Returns:
-        No finding means that every byte is the one that was written.
+        No finding means that every shard is there, every byte is the one that was written, and nothing else is.
 
     Raises:
-        StoreMissing: the directory holds no shard.
+        StoreMissing: the directory holds no shard, and none is expected.
     """
-    whole, unfinished = shard_bases(Path(directory))
-    findings = [Finding(base.name, None, None, "has no manifest: unfinished, run `extract`") for base in unfinished]
+    try:
+        whole, unfinished = shard_bases(Path(directory))
+    except StoreMissing:
+        if not expected:
+            raise
+        whole, unfinished = [], []
+    findings = [*_missing([*whole, *unfinished], expected)]
+    findings += [Finding(base.name, None, None, "has no manifest: unfinished, run `extract`") for base in unfinished]
     for done, base in enumerate(whole, start=1):
         findings += _check_shard(base)
         if progress is not None:
             progress(done, len(whole))
-    return findings
+    return [*findings, *_foreign(Path(directory), whole, unfinished)]
+
+
+def _missing(bases: Sequence[Path], expected: Collection[int] | None) -> Iterator[Finding]:
+    """Shards of which nothing is there."""
+    there = {int(base.name.removeprefix("shard-")) for base in bases}
+    known = "the data set's manifest names it" if expected else "later ones are there"
+    for number in sorted(set(expected or range(max(there, default=0))) - there):
+        yield Finding(f"shard-{number:03d}", None, None, f"is not there, though {known}: run `extract`, or `dvc pull`")
+
+
+def _foreign(directory: Path, whole: Sequence[Path], unfinished: Sequence[Path]) -> Iterator[Finding]:
+    """Files that belong to no shard. What an unfinished one needs, and every lock, is nobody else's."""
+    ours = {f"{base.name}{suffix}" for base in whole for suffix in (".json", ".journal", ".zarr", ".h5")}
+    begun = tuple(f"{base.name}." for base in unfinished)
+    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
+        if path.name not in ours and not path.name.startswith(begun) and not LOCK_FILE.fullmatch(path.name):
+            yield Finding(path.name, None, None, FOREIGN)
 
 
 def _check_shard(base: Path) -> list[Finding]:
@@ -73,7 +104,9 @@ def _check_shard(base: Path) -> list[Finding]:
             findings.append(Finding(base.name, None, None, f"{name} is gone"))
         elif file_digest(path) != digest:
             findings.append(Finding(base.name, None, None, f"{name} does not have the sha256 of the manifest"))
-    return findings
+    named = {base.parent / name for name in shard.manifest["files"]} | {*map(shard.layout.data_file, shard.arrays)}
+    inside = sorted(path for path in beside(base, ".zarr").rglob("*") if not path.is_dir() and path not in named)
+    return findings + [Finding(str(path.relative_to(base.parent)), None, None, FOREIGN) for path in inside]
 
 
 def _check_counts(shard: Shard) -> Iterator[Finding]:

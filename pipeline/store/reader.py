@@ -18,6 +18,8 @@ from .fields import Field
 from .manifest import shard_bases
 from .shard import Shard
 
+PIECE = 16 << 20  # bytes that are checked at once
+
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
@@ -47,7 +49,8 @@ class FeatureStore:
 
     Raises (at the first use, not here):
         StoreMissing: no shard, a shard without its manifest, or an id that no shard has.
-        StoreCorrupt: damage, with shard, sample, field and remedy. StoreError: a newer format.
+        StoreCorrupt: damage, with shard, sample, field and remedy. StoreError: a newer format, or a folder that is
+            named by another key.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class FeatureStore:
         self.directory = Path(directory).absolute()
         self._only = None if samples is None else list(samples)
         self._verify, self._access = verify, access
+        self._verified: set[tuple[str, str]] = set()  # (sample, ragged field) whose checksums were looked at
         self._found: defaultdict[str, dict[str, tuple[File, int, int]]] = defaultdict(dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -210,7 +214,7 @@ class FeatureStore:
     def read_rows(self, sample: str, field: str, start: int, stop: int) -> np.ndarray:
         """Rows [start, stop) of a sample of a ragged field: (stop - start, *rest).
 
-        With `verify`, the whole sample is read, since its checksum covers all of it.
+        With `verify`, all of the sample is read once before, in pieces, since its checksum covers all of it.
 
         Raises:
             StoreError: rows that the sample does not have; and what `read` raises.
@@ -220,8 +224,10 @@ class FeatureStore:
             raise StoreError(
                 f"{self.directory}: rows [{start}, {stop}) of sample {sample!r}, which has {row['length']} rows"
             )
-        if self._verify:
-            return self.read_ragged([sample], field)[0][start:stop].copy()
+        if self._verify and (sample, field) not in self._verified:
+            for name in kind.arrays:
+                self._expect_whole(sample, name)
+            self._verified.add((sample, field))
 
         def fetch(name: str, array: np.ndarray) -> None:
             file, offset, _ = self._find(name, sample)
@@ -240,10 +246,23 @@ class FeatureStore:
         file, offset, crc = self._find(name, sample)
         file.read(offset, place)
         if self._verify and google_crc32c.value(place) != crc:
-            shard, _ = self._locate(sample)
-            raise StoreCorrupt(
-                f"{shard.base}: sample {sample!r}, field {name!r} does not fit its crc32c; {shard.remedy}"
-            )
+            raise self._damaged(sample, name)
+
+    def _expect_whole(self, sample: str, name: str) -> None:
+        """Raises StoreCorrupt where what a sample has in a stored array does not fit its checksum; keeps none of it."""
+        file, offset, written = self._find(name, sample)
+        shard, number = self._locate(sample)
+        end, crc = offset + shard.arrays[name].nbytes_in(shard.rows[number]), 0
+        for begin in range(offset, end, PIECE):
+            piece = np.empty(min(PIECE, end - begin), np.uint8)
+            file.read(begin, piece)
+            crc = google_crc32c.extend(crc, piece)
+        if crc != written:
+            raise self._damaged(sample, name)
+
+    def _damaged(self, sample: str, name: str) -> StoreCorrupt:
+        shard, _ = self._locate(sample)
+        return StoreCorrupt(f"{shard.base}: sample {sample!r}, field {name!r} does not fit its crc32c; {shard.remedy}")
 
     def _find(self, name: str, sample: str) -> tuple[File, int, int]:
         """Where a sample is in a stored array: file, offset, crc32c. Looked up once."""

@@ -10,7 +10,7 @@ from .access import File, MappedFile
 from .errors import StoreCorrupt, StoreMissing
 from .fields import arrays_of, parse_fields
 from .layout import layout_of
-from .manifest import read_manifest
+from .manifest import expect_key, read_manifest
 
 
 class Column(NamedTuple):
@@ -29,12 +29,13 @@ class Shard:
         check: with the first column, check all but the data, which have checksums of their own.
 
     Raises:
-        StoreMissing, StoreCorrupt, StoreError: as `read_manifest` says.
+        StoreMissing, StoreCorrupt, StoreError: as `read_manifest` says; StoreError: its key is not its folder's.
     """
 
     def __init__(self, base: Path, open_file: Callable[[Path], File] = MappedFile, check: bool = False) -> None:
         self.base, self._open_file, self._check = base, open_file, check
         self.manifest = read_manifest(base)
+        expect_key(self.manifest, base)
         self.rows: list[dict[str, Any]] = self.manifest["samples"]
         self.fields = parse_fields(self.manifest["fields"])
         self.arrays = arrays_of(self.fields)

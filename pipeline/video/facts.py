@@ -7,7 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
-Reason = Literal["missing", "empty", "unreadable", "unsupported", "no_video", "short", "decode_error", "unproved"]
+Reason = Literal[
+    "missing", "empty", "unreadable", "unsupported", "no_video", "short", "decode_error", "unproved", "replaced"
+]
 
 # Of a file that decord may be able to read: whether it does costs more than the manifest would pay for each.
 UNTRIED = "not tried"

@@ -26,6 +26,7 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from pipeline.limits import MOST_DECODED
 from pipeline.video import by_decord
 from pipeline.video.facts import UNTRIED, VideoError, VideoFacts, must_hold_bytes
 from pipeline.video.landings import Landing, fingerprint, loaded
@@ -61,12 +62,18 @@ def read_frames(
         (len(times), H, W, 3) uint8 RGB, turned as the container says, otherwise as it is in the file.
 
     Raises:
-        VideoError: as `probe` says; unproved (decord is asked for, and not proved on this file).
+        VideoError: as `probe` says; unproved (decord is asked for, and not proved on this file); unsupported (frames
+            that take more than `limits.MOST_DECODED`).
     """
     facts = facts or probe(path)
     wanted = np.asarray(times, dtype=np.float64)
     if not wanted.size:
         return _room(0, facts)
+    if (asked := len(wanted) * facts.height * facts.width * 3) > MOST_DECODED:
+        said = (
+            f"{len(wanted)} frames of {facts.width} x {facts.height} are {asked} bytes, {MOST_DECODED} are read at once"
+        )
+        raise VideoError(path, "unsupported", f"{said}; make it smaller, or sample fewer frames")
     order = np.argsort(wanted, kind="stable")
     frames = next(iterate_frames(path, wanted[order], decoder, facts, len(wanted)))
     return frames if np.array_equal(order, np.arange(len(order))) else frames[np.argsort(order)]

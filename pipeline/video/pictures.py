@@ -15,11 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from pipeline.limits import MOST_PIXELS
 from pipeline.video.facts import PICTURES, VideoError, VideoFacts, must_hold_bytes
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
-# Pillow's own limit: a header can promise more memory than any machine has.
-MOST_PIXELS = 2 * 89_478_485
 # Of what moves: of these libavformat gives each frame and its time.
 MOVING = ("GIF", "PNG")
 # JPEG's markers but those that stand within the coded data of a picture.
@@ -135,7 +134,7 @@ def identified(path: Path) -> Iterator[Image.Image]:
         warnings.simplefilter("ignore")  # of large pictures, whose limit is an error, and of odd metadata
         with Image.open(path, formats=[name.upper() for name in PICTURES]) as image:
             if image.width * image.height > MOST_PIXELS:
-                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
+                raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")  # none is decoded yet
             yield image
 
 
@@ -150,7 +149,8 @@ def translated(path: Path) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise VideoError(path, "unreadable", f"not a picture ({', '.join(PICTURES)}); fetch it again") from error
     except Image.DecompressionBombError as error:
-        raise VideoError(path, "unsupported", f"too large to be a picture: {error}") from error
+        said = f"too large to be a picture: {error}; at most {MOST_PIXELS} are read: make it smaller"
+        raise VideoError(path, "unsupported", said) from error
     except NotPixels as error:
         raise VideoError(path, "unsupported", str(error)) from error
     except Exception as error:  # Pillow's plugins raise many kinds; each means that these bytes are not a whole picture

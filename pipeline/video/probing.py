@@ -21,15 +21,18 @@ from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
+from pipeline.limits import MOST_PIXELS
 from pipeline.video import by_decord
 from pipeline.video.facts import PICTURES, UNTRIED, VideoError, VideoFacts, must_hold_bytes
 from pipeline.video.landings import APART, Landing, dumped, fingerprint, is_closed
-from pipeline.video.pictures import MOST_PIXELS, is_picture, moves, picture_facts
+from pipeline.video.pictures import is_picture, moves, picture_facts
 from pipeline.video.sampling import ROUNDING
 from pipeline.video.timing import Clock, constant_rate
 
 # A whole file reaches this share of the length that its header states.
 WHOLE = 0.95
+# What libavcodec takes no memory beyond.
+BOUNDED = {"max_pixels": str(MOST_PIXELS)}
 # With this share of all gaps one frame long, a stream is of constant rate, and missing frames can be counted.
 CONSTANT = 0.9
 # Whose duration counts from time zero; that of other containers counts from their first frame.
@@ -105,11 +108,14 @@ def probe(path: Path, still: bool = False, decord: bool = False) -> VideoFacts:
         rate = float(stream.average_rate or 0)
         from_zero = container.start_time is None or container.format.name in FROM_ZERO
         start = 0.0 if from_zero else container.start_time / av.time_base
-        codec, pixels = stream.codec.canonical_name, stream.codec_context.pix_fmt
+        codec, pixels, sized = stream.codec.canonical_name, stream.codec_context.pix_fmt, bool(stream.width)
     stated = said.stream
     if stated is None and said.file is not None and (said.alone or _end(path) - start < WHOLE * said.file):
         stated = said.file  # of the video alone, or of streams that all end before it
 
+    if survey.damage and not survey.ticks and not sized:
+        said = f"{survey.damage}: it is broken, or a frame has more than {MOST_PIXELS} pixels, as many as are read"
+        raise VideoError(path, "unsupported", f"{said}; fetch it again, or make it smaller")
     # Packets first: a file that was cut also fails to decode its last picture, and `short` says more.
     decoded = frame_times if survey.unshown is None else survey.packet_times  # AVI's empty chunks are no missing frames
     for times, what in ((survey.packet_times, "packets"), (decoded, "decodable frames")):
@@ -182,8 +188,10 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
         if stream.codec_context is None:
             raise VideoError(path, "unsupported", "no decoder knows its codec; encode it anew, or fetch it again")
         if stream.width * stream.height > MOST_PIXELS:
-            raise VideoError(path, "unsupported", f"{stream.width} x {stream.height} pixels a frame; make it smaller")
+            said = f"{stream.width} x {stream.height} pixels a frame, and {MOST_PIXELS} are read at most"
+            raise VideoError(path, "unsupported", f"{said}; make it smaller")
         stream.codec_context.thread_count = 1
+        stream.codec_context.options = dict(BOUNDED)  # the stream may be of another size than its container says
         yield container, stream
 
 
@@ -191,8 +199,8 @@ def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
 def _container(path: Path) -> Iterator[InputContainer]:
     must_hold_bytes(path)
     try:
-        # A playlist in disguise must not reach the network.
-        container = av.open(f"file:{path}", options={"protocol_whitelist": "file"})
+        # A playlist in disguise must not reach the network. Streams are decoded to be told apart, too.
+        container = av.open(f"file:{path}", options={"protocol_whitelist": "file", **BOUNDED})
     except (av.FFmpegError, UnicodeError) as error:
         raise VideoError(path, "unreadable", f"not a readable video container ({_cause(error)})") from error
     with container:

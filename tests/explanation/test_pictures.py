@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.config import file_digest
 from pipeline.explanation.pictures import NotShown, Pictures, thumbnail
 from pipeline.explanation.space import runs, some, worth_showing
 from pipeline.video import read_frames
@@ -28,6 +29,10 @@ def clips(tmp_path):
     features = params.features | {"patches": patches.model_copy(update={"preprocess": cropped})}
     params = params.model_copy(update={"datasets": {"made": dataset}, "features": features})
     table = frame({"validation": 1})
+    for number, path in enumerate(table["path"]):
+        if (tmp_path / path).exists():
+            table.loc[number, "digest"] = file_digest(tmp_path / path)
+            table.loc[number, "bytes"] = (tmp_path / path).stat().st_size
     return SimpleNamespace(root=tmp_path, of=Pictures(params, "made", "patches", table, table["sample"]))
 
 
@@ -42,6 +47,12 @@ def test_frames_are_the_crop_that_the_feature_saw_at_these_times(clips):
 def test_a_file_that_is_broken_or_gone_is_named(clips, sample, why):
     with pytest.raises(NotShown, match=why):
         clips.of.frames(f"validation-{sample}-0", [0.5, 3.5])
+
+
+def test_a_file_that_was_replaced_since_the_manifest_is_not_shown(clips):
+    write_clip(clips.root / "validation-falling-0.webm", seed=2, frames=48)
+    with pytest.raises(NotShown, match=r"falling-0\.webm: replaced"):
+        clips.of.frames("validation-falling-0", [0.5, 3.0])
 
 
 def test_a_thumbnail_is_a_small_jpeg():

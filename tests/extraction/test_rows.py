@@ -1,5 +1,6 @@
 """Claims about features with a row a frame: piece by piece as if in one piece, whatever the length."""
 
+import json
 import os
 import resource
 from dataclasses import asdict
@@ -18,10 +19,11 @@ from pipeline.config import FlowFeature, Preprocess, feature_dir
 from pipeline.datasets import ShardSample, read_manifest, shard_samples, write_manifest
 from pipeline.extraction import device, extract, lanes, rows
 from pipeline.extraction.rows import PIECE, Cutter, Piece, Rows, RowSource, RowView
-from pipeline.store import FeatureStore, StoreError, verify
+from pipeline.store import FeatureStore, StoreCorrupt, StoreError, verify
 from pipeline.video import VideoError, iterate_frames, probe, read_frames
 from tests.conftest import write_clip, write_ssv2
 from tests.extraction.small import contents, kill_until_done, make_manifest, params_of, run, with_workers
+from tests.store.conftest import flip
 from tests.video.conftest import encode, numbers
 
 SEEN = {"sampling": {"fps": 12}, "preprocess": {"resize": 40, "crop": [32, 32]}}
@@ -287,6 +289,17 @@ def test_flow_that_is_absent_or_of_other_videos_is_refused_with_the_remedy(world
     write_clip(root / "2.webm", 99)
     with pytest.raises(StoreError, match=r"sample '2' was made from.*extract small/flow again"):
         run(params, tmp_path, names="i3d")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_damaged_flow_is_read_by_nobody_and_told_with_the_remedy_whoever_reads_it(world, tmp_path, workers):
+    params, _ = world
+    run(params, tmp_path, names="flow")
+    store = feature_dir(params, "small", "flow", tmp_path)
+    offsets = json.loads((store / "shard-000.json").read_bytes())["hdf5"]["offsets"]["flow"]
+    flip(store / "shard-000.h5", offsets[2] + 5)
+    with pytest.raises(StoreCorrupt, match=r"^.*sample '3', field 'flow' does not fit its crc32c; delete .*$"):
+        run(with_workers(params, workers), tmp_path, names="i3d")
 
 
 # --- interruptions ----------------------------------------------------------------------------------------------------

@@ -18,9 +18,11 @@ from pipeline.config import feature_dir, load_params, parse_params
 from pipeline.plan import Plan
 from pipeline.prediction import PredictionError, Predictor, Scored, overlays
 from pipeline.sanity import output_map, sanity
+from pipeline.store import StoreCorrupt
 from pipeline.training import RunError
 from pipeline.video import VideoError
 from tests.evaluations import evaluation_of
+from tests.store.conftest import flip as flip_bit
 
 ROOT = Path(__file__).parents[2]
 SETS = ("toy-waterbirds", "toy-waterbirds-backgrounds")
@@ -252,6 +254,51 @@ def test_overlays_show_the_extremes_and_the_pictures_nearest_to_the_threshold(ar
         assert one.map_RC.shape == one.background_RC.shape and (~one.background_RC).sum() > 0
     verb("overlays", "negalign", tmp_path / "overlays.png")
     assert (tmp_path / "overlays.png").stat().st_size > 10_000
+
+
+def test_an_overlay_of_a_replaced_picture_or_a_damaged_map_is_refused(arguments):
+    params, head, root, features, run = arguments
+    table = predictions(arguments).query("set == 'id' and part == 'evaluated'")
+    highest = table.sort_values("negalign").iloc[-1]["sample"]
+    path = Path("data/toy-waterbirds") / highest
+    content = path.read_bytes()
+    data = next(path for path in (features["cam"] / "shard-000.zarr/map/c").rglob("0") if path.is_file())
+    shard = data.read_bytes()
+    try:
+        Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(path)
+        with pytest.raises(VideoError, match=f"{highest}: replaced: .*make the manifest again"):
+            overlays(params, head, features, root, run, shown=1)
+        path.write_bytes(content)
+        overlays(params, head, features, root, run, shown=1)  # another time, and the same picture
+        for offset in range(0, len(shard) - 1000, 100):
+            flip_bit(data, offset)
+        for look in (lambda: overlays(params, head, features, root, run, shown=1), lambda: sanity(*arguments)):
+            with pytest.raises(StoreCorrupt, match="does not fit its crc32c"):
+                look()
+    finally:
+        path.write_bytes(content)
+        data.write_bytes(shard)
+
+
+def test_the_sanity_check_reads_no_damaged_embedding_and_no_replaced_picture(arguments):
+    _, _, _, features, _ = arguments
+    first = predictions(arguments).query("set == 'id' and part == 'evaluated'")["sample"].iloc[0]
+    path = Path("data/toy-waterbirds") / first
+    content = path.read_bytes()
+    data = next(path for path in features["image"].glob("shard-000.zarr/*/c/**/0") if path.is_file())
+    shard = data.read_bytes()
+    try:
+        for offset in range(0, len(shard) - 1000, 100):
+            flip_bit(data, offset)
+        with pytest.raises(StoreCorrupt, match="does not fit its crc32c"):
+            sanity(*arguments)
+        data.write_bytes(shard)
+        Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(path)
+        with pytest.raises(VideoError, match=f"{first}: replaced"):
+            sanity(*arguments)
+    finally:
+        path.write_bytes(content)
+        data.write_bytes(shard)
 
 
 def test_an_overlay_of_a_picture_that_is_gone_names_it(arguments):

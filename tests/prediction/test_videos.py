@@ -3,6 +3,7 @@
 One small rendered world; the head reads an int8 feature that is derived from another one, beside a plain one.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,10 @@ from PIL import Image
 
 import pipeline.cli
 from pipeline.config import load_params
+from pipeline.datasets import read_manifest
+from pipeline.extraction import TooMuch
+from pipeline.prediction import files, predict
+from pipeline.store import StoreFull
 from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, run_of, shipped
 
 VIDEOS = Path("data/toy-ssv2")
@@ -106,10 +111,71 @@ def test_nothing_but_the_run_and_the_weights_is_needed_and_nothing_is_left(tmp_p
 
 def test_the_table_shows_five_classes_of_each_video():
     row = next(evaluated().itertuples())
-    done = invoke("predict", VIDEOS / f"{row.sample}.webm", "--head", "gasm_cast")
+    done = invoke("predict", *[VIDEOS / f"{row.sample}.webm"] * 2, "--head", "gasm_cast")
     assert done.exit_code == 0
+    assert done.stdout.count("probability") == 1 and done.stdout.count(f"{row.sample}.webm") == 2
     for name, probability in zip(row.top, row.probabilities, strict=True):
         assert name in done.stdout and f"{probability:.2f}" in done.stdout
+
+
+def in_ones():
+    """The params, with features of which no two samples share a batch."""
+    params = load_params("params.yaml")
+    alone = {name: of if of.derived else of.model_copy(update={"batch": 1}) for name, of in params.features.items()}
+    return params.model_copy(update={"features": alone})
+
+
+def asking(*files):
+    return predict(in_ones(), "gasm_cast", Path("features"), {}, run_of("gasm_cast"), files)
+
+
+def test_each_answer_is_there_before_the_next_file_is_looked_at(monkeypatch):
+    first, second = (VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:2])
+    looked, honest = [], files.examine
+    monkeypatch.setattr(files, "examine", lambda job: looked.append(job.path) or honest(job))
+    asked = asking(first, Path("gone.webm"), second, first)
+    assert next(asked).file == looked[-1] == str(first) and len(looked) == 1
+    assert "no such file" in str(next(asked)) and len(looked) == 1
+    assert next(asked).file == looked[-1] == str(second)
+    assert next(asked).file == str(first) and len(looked) == 2
+
+
+def test_a_file_that_ends_its_decode_process_has_that_for_its_answer_and_the_others_have_theirs(monkeypatch):
+    good, bad, other = (VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:3])
+    honest = files.extract
+
+    def dies(params, dataset, feature, shard, root, progress):
+        if str(bad) in set(read_manifest(root / dataset / "manifest.parquet")["sample"]):
+            raise TooMuch("a decode process died at a sample")
+        return honest(params, dataset, feature, shard, root, progress)
+
+    monkeypatch.setattr(files, "extract", dies)
+    done = ask("gasm_cast", good, bad, other)
+    assert done.exit_code == 1
+    assert [said["file"] for said in answers(done)] == [str(good), str(other)]
+    assert errors(done) == [f"{bad}: a decode process died at a sample"]
+    assert f"1 of 3 files have no answer: {bad}" in done.stderr
+
+
+def test_a_reader_that_leaves_after_the_first_answer_ends_the_verb_without_a_traceback(monkeypatch, tmp_path):
+    def closed(line):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr(pipeline.cli, "say", closed)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    done = ask("gasm_cast", *(VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:2]))
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit) and not done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_concerns_every_file_ends_the_answers_and_keeps_those_that_were_given(monkeypatch):
+    first, second = (VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:2])
+    asked = asking(first, second)
+    assert next(asked).file == str(first)
+    full = StoreFull(errno.ENOSPC, "the disk is full")
+    monkeypatch.setattr(files, "extract", lambda *_: (_ for _ in ()).throw(full))
+    with pytest.raises(StoreFull):
+        next(asked)
 
 
 def test_a_head_that_is_not_trained_says_so():

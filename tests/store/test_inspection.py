@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import file_digest
-from pipeline.store import StoreMissing, describe, verify
+from pipeline.store import FeatureStore, StoreError, StoreMissing, describe, stores_below, verify
 from pipeline.store.journal import guard
 
 
@@ -96,6 +96,55 @@ def test_missing_files_and_unfinished_shards_are_findings(whole, make_job):
         assert name in text
     with pytest.raises(StoreMissing):
         verify(whole.base.parent / "nowhere")
+
+
+def test_a_whole_shard_that_is_gone_is_found_by_its_number_or_by_the_numbers_that_are_expected(whole, make_job):
+    store = whole.base.parent
+    other = make_job(store.name)
+    other.base = whole.base.with_name("shard-002")
+    other.run()
+    assert [(found.shard, found.what) for found in verify(store)] == [
+        ("shard-001", "is not there, though later ones are there: run `extract`, or `dvc pull`")
+    ]
+    assert [found.shard for found in verify(store, expected={0, 2})] == []
+    assert [found.shard for found in verify(store, expected={0, 2, 3})] == ["shard-003"]
+    assert [found.shard for found in verify(store.with_name("nowhere"), expected={0})] == ["shard-000"]
+
+
+def test_files_that_belong_to_no_shard_are_named(whole, make_job):
+    store = whole.base.parent
+    other = make_job(store.name)
+    other.base = whole.base.with_name("shard-001")
+    other.run()
+    other.base.with_suffix(".json").unlink()  # unfinished: what lies beside it may be its writer's
+    for name in ("notes.txt", "shard-000.donor.journal", "shard-000.h5.partial", "shard-000.zarr/cls/c/0/1",
+                 "shard-001.donor.journal"):  # fmt: skip
+        (store / name).write_bytes(b"x")
+    found = {finding.shard: finding.what for finding in verify(store)}
+    assert "unfinished" in found.pop("shard-001")
+    foreign = ["notes.txt", "shard-000.donor.journal", "shard-000.h5.partial", "shard-000.zarr/cls/c/0/1"]
+    assert sorted(found) == foreign
+    assert set(found.values()) == {"belongs to no shard; move it out, or delete it"}
+
+
+def test_a_shard_in_the_folder_of_another_key_is_refused_by_every_reader(make_job):
+    job = make_job("feature-0123456789")
+    job.run()
+    said = "its key is abc, and its folder is named by 0123456789"
+    (found,) = verify(job.base.parent)
+    assert said in found.what
+    for read in (describe, lambda store: FeatureStore(store).samples):
+        with pytest.raises(StoreError, match=said):
+            read(job.base.parent)
+
+
+def test_a_data_set_s_folder_holds_its_stores(whole, make_job):
+    root = whole.base.parents[1]
+    make_job(".pruned-feature-abc").run()
+    assert stores_below(whole.base.parent) == [whole.base.parent]
+    assert stores_below(root) == [whole.base.parent]
+    with pytest.raises(StoreMissing, match="is no store and holds none"):
+        stores_below(root / "nowhere")
 
 
 def test_one_broken_manifest_does_not_hide_the_next_shard(whole, make_job, flip):

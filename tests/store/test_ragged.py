@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.store import FeatureStore, ShardWriter, StoreCorrupt, StoreError, StoreMissing, describe, verify
+from pipeline.store import FeatureStore, ShardWriter, StoreCorrupt, StoreError, StoreMissing, describe, reader, verify
 
 KEY = {"key": "k"}
 
@@ -159,6 +159,17 @@ def test_a_flipped_bit_in_the_data_is_refused_by_the_verified_reader_and_found_b
         with pytest.raises(StoreCorrupt, match=r"shard-000: sample 'v3', field 'tokens' does not fit its crc32c; del"):
             ask()
     assert [(found.sample, found.field) for found in verify(whole.base.parent)] == [("v3", "tokens")]
+
+
+def test_a_verified_reader_of_rows_looks_at_each_sample_once_and_in_pieces(whole, monkeypatch):
+    store, plain = FeatureStore(whole.base.parent, verify=True), FeatureStore(whole.base.parent)
+    monkeypatch.setattr(reader, "PIECE", 7)
+    honest, looked = FeatureStore._expect_whole, []
+    monkeypatch.setattr(FeatureStore, "_expect_whole", lambda self, *at: looked.append(at) or honest(self, *at))
+    length = store.lengths("tokens")["v3"]
+    for _ in range(3):
+        assert np.array_equal(store.read_rows("v3", "tokens", 0, length), plain.read_rows("v3", "tokens", 0, length))
+    assert looked == [("v3", "tokens")]
 
 
 def test_a_flipped_bit_in_hdf5s_own_structures_is_refused_and_found(whole, h5, flip):
