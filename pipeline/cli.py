@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.config import Params, ParamsError, assigned, canonical_json, feature_dir, load_params
+from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.plan import RENDERED, Plan, Run, imported_stores
 
@@ -137,7 +138,7 @@ def manifest(
     chosen = load_params(params, datasets=dataset, features=imported or [])
     stores = imported_stores(chosen, imported or Plan(chosen).imported(dataset))
     path = root / dataset / "manifest.parquet"
-    previous = read_manifest(path) if path.exists() else None
+    previous = read_manifest(path, unproved=True) if path.exists() else None
     frame, quality = build_manifest(
         chosen.datasets[dataset], previous, chosen.compute.threads, say, imported=stores, afresh=afresh
     )
@@ -145,9 +146,8 @@ def manifest(
     # An unchanged file is not written again, but the scheduler must see that it was looked at; what a link of DVC's
     # leads to is others' too.
     os.utime(path, follow_symlinks=False)
-    texts = {"json": json.dumps(quality, indent=1, sort_keys=True) + "\n", "md": quality_markdown(quality)}
-    for suffix, text in texts.items():
-        write_text(path.with_name(f"quality.{suffix}"), text)
+    write_json(path.with_name("quality.json"), quality)
+    write_text(path.with_name("quality.md"), quality_markdown(quality))
 
 
 @app.command()

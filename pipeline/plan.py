@@ -279,7 +279,7 @@ class Plan:
     def rendered_otherwise(self, dataset: str) -> bool:
         """Whether toyworld has rendered a data set from other params than these."""
         mark = Path(self.params.datasets[dataset].root) / RENDERED
-        return mark.exists() and mark.read_text(encoding="utf-8") != canonical_json(self.params.rendering(dataset))
+        return mark.exists() and mark.read_bytes() != canonical_json(self.params.rendering(dataset)).encode()
 
     def annotation_files(self, dataset: str) -> list[str]:
         """The files that declare a data set's samples. Raises ParamsError when they are not there."""

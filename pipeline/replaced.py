@@ -4,7 +4,6 @@ How the files look now (sizes and times) is compared with how they looked when t
 pulled, times are chance: how the files look to the first plan is then remembered as what they are.
 """
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import Any
 from pipeline.config import Dataset, NpyFeature
 from pipeline.datasets import looks, npy_path, read_looked_at, video_folder
 from pipeline.datasets.manifest import LookedAt
-from pipeline.files import write_text
+from pipeline.digests import json_bytes, read_json
+from pipeline.files import write_bytes
 
 STAMPS = Path(".snakemake/looks")
 
@@ -51,9 +51,14 @@ def standing(
         imported: the name of a store (`<feature>-<key>`) -> the imported feature that it is made from.
         executes: whether jobs follow: a manifest that is not there is then made here, and not pulled.
         folder: of the stamps, in this project: what is remembered is true of this machine alone.
+
+    Raises:
+        Damaged: the stamp is not what was left.
+        DatasetError: the manifest cannot be read.
     """
     stamp = folder / name
-    told = json.loads(stamp.read_text(encoding="utf-8")) if stamp.exists() else {}
+    forgotten = f"delete it and make the manifest again: `python -m pipeline manifest {name} --afresh`"
+    told = read_json(stamp, forgotten, unproved=True) if stamp.exists() else {}
     if not manifest.exists():
         _leave(stamp, {"made_here": True} if executes else told, 0)
         return Standing(stamp, stale=False, pulled=False)
@@ -64,7 +69,7 @@ def standing(
     now = looks(dataset, known.samples, known.paths, known.maps, imported) if dataset.watch else {}
     there = {group: look for group, look in now.items() if look is not None}
     # Asked for since the manifest was made; where their files are not on this machine, nothing can be made of them.
-    stale = any(store not in known.looks and Path(of.root).is_dir() for store, of in imported.items())
+    stale = not known.proved or any(s not in known.looks and Path(of.root).is_dir() for s, of in imported.items())
     for group, look in there.items():
         then = known.looks.get(group)
         if look in (then, found.get(group)):
@@ -121,7 +126,7 @@ def _remembered(
 
 
 def _leave(stamp: Path, told: Mapping[str, Any], mtime_ns: int) -> None:
-    text = json.dumps(told, sort_keys=True)
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != text:
-        write_text(stamp, text)
+    content = json_bytes(told)
+    if not stamp.exists() or stamp.read_bytes() != content:
+        write_bytes(stamp, content)
     os.utime(stamp, ns=(mtime_ns, mtime_ns))

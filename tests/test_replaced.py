@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.config import Dataset, NpyFeature
 from pipeline.datasets import build_manifest, read_manifest, shard_digests, write_manifest
-from pipeline.datasets.manifest import shard_contents
+from pipeline.datasets.manifest import shard_contents, to_table
+from pipeline.digests import Damaged
 from pipeline.replaced import Standing, standing
 from tests.conftest import write_clip, write_ssv2
 from tests.datasets.made_up import picture, write_images, write_labelled, write_texts
@@ -283,3 +285,23 @@ def test_a_file_of_the_same_size_and_time_is_found_by_a_manifest_that_is_made_af
     os.utime(made.file, ns=(status.st_mtime_ns, status.st_mtime_ns))
     assert made.make().digests() == before
     assert made.make(afresh=True).digests() != before
+
+
+def test_a_manifest_without_a_digest_of_itself_is_out_of_date(tmp_path):
+    """Those of earlier versions: nobody can tell whether they are whole."""
+    made = texts(tmp_path).make()
+    assert not made.plan().stale
+    pq.write_table(to_table(read_manifest(made.manifest)), made.manifest)
+    assert made.plan().stale
+    write_manifest(read_manifest(made.manifest, unproved=True), made.manifest)
+    assert not made.plan().stale
+
+
+def test_a_damaged_stamp_is_one_error_with_the_remedy_and_an_earlier_version_s_is_taken(tmp_path):
+    made = texts(tmp_path).make()
+    found = made.plan()
+    found.stamp.write_bytes(found.stamp.read_bytes()[:-3])
+    with pytest.raises(Damaged, match=r"looks/set is damaged.*; delete it and .* manifest set --afresh`"):
+        made.plan()
+    found.stamp.write_text('{"made_here": true}', encoding="utf-8")
+    assert not made.plan().pulled and not made.plan().stale

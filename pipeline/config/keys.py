@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pipeline.digests import file_digest
 from pipeline.files import write_text
 
 from .base import ParamsError, canonical_json
@@ -26,12 +27,6 @@ END = 1 << 16  # bytes
 def content_key(value: Any) -> str:
     """The first 10 hex digits of the sha256 of the canonical JSON of `value`."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:KEY_LENGTH]
-
-
-def file_digest(path: Path) -> str:
-    """sha256 (hex) of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def remembered_digest(path: Path) -> str:

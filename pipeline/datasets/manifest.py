@@ -15,7 +15,8 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.datasets.names import DatasetError
-from pipeline.tables import opened, read_columns, write_table
+from pipeline.digests import Damaged
+from pipeline.tables import opened, proved, read_columns, write_table
 
 # Bumped by hand when pipeline.video.probe comes to other facts or verdicts: remembered ones are then taken afresh.
 FACTS_VERSION = 3
@@ -157,20 +158,26 @@ def write_manifest(frame: pd.DataFrame, path: Path) -> bool:
         DatasetError: a file is there that is no manifest; it is left as it is, since it may hold the shards.
     """
     table = to_table(frame)
-    if path.exists() and _read_table(path, SCHEMA.names).equals(table, check_metadata=True):
-        return False
+    if path.exists():
+        there, known = _read_table(path, SCHEMA.names, unproved=True)
+        if known and there.equals(table, check_metadata=True):
+            return False
     write_table(table, path, compression="zstd", durable=True)
     return True
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
+def read_manifest(path: Path, unproved: bool = False) -> pd.DataFrame:
     """Reads a manifest.
 
+    Args:
+        path: of its file.
+        unproved: takes one without a digest of itself too, as earlier versions wrote them: only to make it again.
+
     Raises:
-        DatasetError: it was not made yet, is not Parquet, or lacks a column.
+        DatasetError: it was not made yet, is damaged, has no digest, or lacks a column.
     """
     try:
-        return to_frame(_read_table(path, SCHEMA.names))
+        return to_frame(_read_table(path, SCHEMA.names, unproved)[0])
     except FileNotFoundError:
         dataset = Path(path).parent.name
         raise DatasetError(
@@ -183,9 +190,9 @@ def read_shards(path: Path) -> dict[str, int]:
 
     Raises:
         FileNotFoundError: it was not made yet.
-        DatasetError: the file is not Parquet, or lacks a column.
+        DatasetError: the file is damaged, or lacks a column.
     """
-    samples, shards = _read_table(path, ["sample", "shard"]).columns
+    samples, shards = _read_table(path, ["sample", "shard"], unproved=True)[0].columns
     return dict(zip(samples.to_pylist(), shards.to_pylist(), strict=True))
 
 
@@ -268,9 +275,10 @@ def _digests(
     path: Path, of: str, _inode: int, _size: int, _mtime_ns: int
 ) -> tuple[dict[int, str], dict[int, dict[str, str | None]]]:
     read = ["shard", "sample", "digest", "status", "map_digest", "imported"]
+    table, _ = _read_table(path, read, unproved=True)
     lines: dict[int, list[str]] = {}
     contents: dict[int, dict[str, str | None]] = {}
-    for row in map(_Row._make, zip(*(column.to_pylist() for column in _read_table(path, read).columns), strict=True)):
+    for row in map(_Row._make, zip(*(column.to_pylist() for column in table.columns), strict=True)):
         digest = row.digest if not of else map_digest_of(row) if of == "maps" else imported_digest_of(row, of)
         lines.setdefault(row.shard, []).append(json.dumps([row.sample, digest, row.status]))
         contents.setdefault(row.shard, {})[row.sample] = digest
@@ -295,6 +303,7 @@ class LookedAt(NamedTuple):
         looks: group -> how its files looked, as `looks` gives it; empty of manifests of earlier versions.
         bytes, mtime_ns: of each row's video or picture; None where there is no file.
         imported: records of each row.
+        proved: whether it carries a digest of itself; those of earlier versions do not.
     """
 
     samples: list[str]
@@ -304,33 +313,42 @@ class LookedAt(NamedTuple):
     bytes: list[int | None]
     mtime_ns: list[int | None]
     imported: list[Sequence[Mapping[str, Any]] | None]
+    proved: bool
 
 
 def read_looked_at(path: Path) -> LookedAt:
     """What a plan needs to notice that files were replaced. Raises as `read_shards`."""
-    table = _read_table(path, ["sample", "path", "map", "bytes", "mtime_ns", "imported"])
+    table, known = _read_table(path, ["sample", "path", "map", "bytes", "mtime_ns", "imported"], unproved=True)
     samples, paths, maps, *stats = (column.to_pylist() for column in table.columns)
     metadata = table.schema.metadata or {}
-    return LookedAt(samples, paths, maps, json.loads(metadata.get(b"looks", b"{}")), *stats)
+    return LookedAt(samples, paths, maps, json.loads(metadata.get(b"looks", b"{}")), *stats, known)
 
 
-def _read_table(path: Path, columns: list[str]) -> pa.Table:
-    remedy = "delete it only if its shards may be assigned anew, or restore it"
+def _read_table(path: Path, columns: list[str], unproved: bool = False) -> tuple[pa.Table, bool]:
+    """Columns of a manifest, and whether it carries a digest of itself; one that does not is refused unless unproved.
+
+    A plan takes one of an earlier version, since its shards are the data set's, and has it made again.
+    """
+    made = f"`python -m pipeline manifest {Path(path).absolute().parent.name}`"
+    remedy = f"restore it, or delete it and run {made}, which then assigns its shards anew"
     try:
-        # From an open file: given a path, pyarrow would also take a folder, and read `name=value` folders as columns.
-        with opened(path) as file:
-            present = [name for name in columns if name in file.schema_arrow.names]
-            absent = [name for name in columns if name not in present]
-            if not LATER.issuperset(absent):
-                raise DatasetError(
-                    f"{path} lacks the columns {', '.join(absent)}: it is no manifest of this version; {remedy}"
-                )
-            table = read_columns(file, present)
-            for name in absent:
-                table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
-            return table.select(columns)
-    except pa.ArrowInvalid as error:
-        raise DatasetError(f"{path} is not a Parquet file that can be read ({error}); {remedy}") from None
+        file = opened(path, remedy, unproved=True)
+        present = [name for name in columns if name in file.schema_arrow.names]
+        absent = [name for name in columns if name not in present]
+        if not LATER.issuperset(absent):
+            raise DatasetError(
+                f"{path} lacks the columns {', '.join(absent)}: it is no manifest of this version; {remedy}"
+            )
+        if not (unproved or proved(file)):
+            raise DatasetError(
+                f"{path} has no digest of itself: an earlier version wrote it; run {made}, which keeps its shards"
+            )
+        table = read_columns(file, present)
+    except Damaged as error:
+        raise DatasetError(str(error)) from None
+    for name in absent:
+        table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+    return table.select(columns), proved(file)
 
 
 def _no_such_shard(shard: int, known: list[int], origin: str) -> NoSuchShard:

@@ -9,11 +9,12 @@ import torch
 
 from pipeline.accelerator import accelerator
 from pipeline.config import Params, evaluation_key
+from pipeline.digests import sha256, write_json
 from pipeline.evaluation import alignment, classification, ood, segmentation
-from pipeline.evaluation.provenance import counted, deterministic, opened, provenance
+from pipeline.evaluation.provenance import counted, deterministic, evaluated_digest, opened, provenance
 from pipeline.files import write_bytes
 from pipeline.tables import write_frame
-from pipeline.training.run_folder import PREDICTIONS, RESULT, only_writer, write_json
+from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, only_writer
 from pipeline.training.trainer import say
 
 __all__ = ["evaluate"]
@@ -37,7 +38,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Reads the evaluation split once: predictions.parquet and result.json in the evaluation's folder below the run.
 
-    Equal inputs give equal bytes, provenance.timings apart.
+    Equal inputs give equal bytes, provenance.timings and the digest of the whole apart. The result keeps the digests of
+    the files beside it, of those of the run that it read, and of the evaluated samples with their labels.
 
     Args:
         params: holds the head and `compute`.
@@ -59,16 +61,21 @@ def evaluate(
     config = params.head(head)
     if config.task == "ood":
         torch.set_num_threads(params.compute.threads)
-        samples, train, trained = ood.open_pictures(params, head, manifest.parents[1], features), {}, {}
+        samples, train, trained, read = ood.open_pictures(params, head, manifest.parents[1], features), {}, {}, {}
     else:
         samples, record = opened(params, head, manifest, features, run)
         train = {"train": record["timings"]}
         trained = {"trained": {name: record[name] for name in ("device", "versions")}}
+        read = {WEIGHTS: record["weights"]}
     device = torch.device(accelerator(params.compute))
     place = run / evaluation_key(config)
     with only_writer(place):
         with deterministic():
             found = TASKS[config.task](params, head, samples, run, device)
+        for name, content in found.files.items():
+            write_bytes(place / name, content)
+        digests = {name: sha256(content) for name, content in found.files.items()}
+        digests[PREDICTIONS] = write_frame(found.predictions, place / PREDICTIONS)
         result = {
             "task": config.task,
             **found.scores,
@@ -76,12 +83,12 @@ def evaluate(
             "provenance": {
                 **provenance(config, samples, device),
                 **trained,
+                "evaluated": evaluated_digest(found.predictions),
+                "files": digests,
+                "read": {**read, **found.read},
                 "timings": {**found.timings, "evaluate_s": time.monotonic() - began, **train},
             },
         }
-        for name, content in found.files.items():
-            write_bytes(place / name, content)
-        write_frame(found.predictions, place / PREDICTIONS)
         write_json(place / RESULT, result)
     progress(f"{place}: {config.eval_split} {found.said}")
     return result

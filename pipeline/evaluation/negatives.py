@@ -3,7 +3,7 @@
 Opens stores of texts alone. Shape suffixes: M words, C classes, E embedding width.
 """
 
-import json
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,14 +14,14 @@ from torch import Tensor
 from pipeline.config import NegAlignHead, Params
 from pipeline.datasets.manifest import read_manifest
 from pipeline.datasets.twins import refuse_one_text
-from pipeline.files import write_text
+from pipeline.digests import read_json, read_kept, sha256, write_json
+from pipeline.files import write_bytes, write_text
 from pipeline.heads.negalign.words import ROLES, candidate_scores, mine, role_scores, roles, without
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, content_digest, refuse_mixed
-from pipeline.training.run_folder import write_json
 
 TABLE = "negatives.csv"
-ORIGIN = "negatives.json"  # what the table was mined from
+ORIGIN = "negatives.json"  # what the table was mined from, and its digest
 TEXT_ROLES = ("words", "words.plain", "words.object", "words.background")
 
 
@@ -66,8 +66,10 @@ def mine_negatives(params: Params, head: str, root: Path, features: Mapping[str,
     for role in ROLES:
         lines = [f"{word}\n" for word, its in zip(chosen, found, strict=True) if its == role]
         write_text(run / f"{role}.txt", "".join(lines))
-    write_text(run / TABLE, table.to_csv(index=False))
-    write_json(run / ORIGIN, origin(config, root))
+    (run / ORIGIN).unlink(missing_ok=True)  # of the table before
+    content = table.to_csv(index=False).encode()
+    write_bytes(run / TABLE, content)
+    write_json(run / ORIGIN, {TABLE: sha256(content), **origin(config, root)})
     return table
 
 
@@ -77,16 +79,32 @@ def origin(config: NegAlignHead, root: Path) -> dict[str, str]:
     return {role: content_digest(list(texts(root, dataset).items())) for role, dataset in named.items()}
 
 
-def refuse_other_origin(config: NegAlignHead, head: str, root: Path, run: Path) -> None:
-    """Raises DataError where the run's table was mined from other texts than the manifests hold now."""
-    if not (run / ORIGIN).exists():
-        return  # a table that a person brought
-    then, now = json.loads((run / ORIGIN).read_text(encoding="utf-8")), origin(config, root)
-    if changed := [role for role in now if then.get(role) != now[role]]:
-        raise DataError(
-            f"{run / TABLE} was mined from other {changed[0]} than the manifest of "
-            f"{getattr(config, changed[0]).dataset} has now; run `snakemake`, or mine the words again (`mine {head}`)"
-        )
+def read_negatives(config: NegAlignHead, head: str, root: Path, run: Path) -> tuple[pd.DataFrame, str]:
+    """The table of negative words in a run's folder, all of it text, and the sha256 of the file.
+
+    Raises:
+        DataError: there is none, it is no table of words, or was mined from other texts than the manifests hold now.
+        Damaged: it is not the table that was mined. One that a person brought has no negatives.json beside it.
+    """
+    path, mined = run / TABLE, run / ORIGIN
+    if not path.exists():
+        raise DataError(f"{path} does not exist: mine the negative words first (`mine {head}`)")
+    content, again = path.read_bytes(), f"mine the words again (`mine {head}`)"
+    if mined.exists():
+        then, now = read_json(mined, again), origin(config, root)
+        content = read_kept(path, then[TABLE], f"{again}, or delete {mined} where you mean the table to be this one")
+        if changed := [role for role in now if then.get(role) != now[role]]:
+            raise DataError(
+                f"{path} was mined from other {changed[0]} than the manifest of "
+                f"{getattr(config, changed[0]).dataset} has now; run `snakemake`, or {again}"
+            )
+    try:
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise DataError(f"{path} is no table of words ({error}); delete it and {again}") from None
+    if absent := [column for column in ("word", "role") if column not in table]:
+        raise DataError(f"{path} has no column {absent[0]!r}; delete it and {again}")
+    return table, sha256(content)
 
 
 def texts(root: Path, dataset: str) -> dict[str, str]:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from pipeline.config import NegAlignHead, Params
 from pipeline.datasets.manifest import read_manifest
-from pipeline.evaluation.negatives import TABLE, embedded, refuse_other_origin, vectors
+from pipeline.digests import json_bytes
+from pipeline.evaluation.negatives import TABLE, embedded, read_negatives, vectors
 from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, lambda_sweep, ood_intervals, ood_metrics
 from pipeline.evaluation.provenance import Evaluated
 from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
@@ -23,7 +24,6 @@ from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, n
 from pipeline.heads.negalign.words import by_role
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, refuse_mixed, refuse_stale, shuffled, usable
-from pipeline.training.run_folder import json_bytes
 
 GROUPS = "groups.json"
 CHUNK = 256  # pictures whose patches are in memory at once
@@ -141,7 +141,8 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
     """
     config: NegAlignHead = params.head(head)
     stores = {role: stream.store.directory for role, stream in samples.streams.items()}
-    scorer = Scorer(config, head, read_texts(config, head, samples.root, stores, run), samples.grid, device)
+    texts = read_texts(config, head, samples.root, stores, run)
+    scorer = Scorer(config, head, texts, samples.grid, device)
     table = pd.concat([scored(scorer, samples, name, part) for name, parts in samples.sets.items() for part in parts])
     table = table.reset_index(drop=True)
     at, standard = _parts(table), {}
@@ -177,7 +178,7 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
         f"λ {lam:g}: AUROC {scores['auroc']:.2f} (S_NegLabel {scores['auroc_neglabel']:.2f}), "
         f"FPR95 {scores['fpr95']:.2f} ({scores['fpr95_neglabel']:.2f}), means of {len(sets)} sets"
     )
-    return Evaluated(scores, table, said, {}, {GROUPS: json_bytes(scorer.drawn)})
+    return Evaluated(scores, table, said, {}, {GROUPS: json_bytes(scorer.drawn)}, {TABLE: texts.digest})
 
 
 class Texts(NamedTuple):
@@ -185,12 +186,14 @@ class Texts(NamedTuple):
 
     Attributes:
         negatives: a row a word, with its role.
+        digest: sha256 of the file that they were read from.
     """
 
     classes: list[str]
     classes_CE: Tensor
     negatives: pd.DataFrame
     negatives_ME: Tensor
+    digest: str
 
 
 def read_texts(config: NegAlignHead, head: str, root: Path, features: Mapping[str, Path], run: Path) -> Texts:
@@ -204,20 +207,13 @@ def read_texts(config: NegAlignHead, head: str, root: Path, features: Mapping[st
         run: where the words were mined.
 
     Raises:
-        DataError: no table of negative words in the run's folder, one mined from other texts, or a class without an
-            embedding.
+        DataError: a class without an embedding, and as `read_negatives`.
+        Damaged: as `read_negatives`.
     """
-    if not (run / TABLE).exists():
-        raise DataError(f"{run / TABLE} does not exist: mine the negative words first (`mine {head}`)")
-    table = pd.read_csv(run / TABLE, dtype=str, keep_default_na=False)
-    if absent := [column for column in ("word", "role") if column not in table]:
-        raise DataError(
-            f"{run / TABLE} has no column {absent[0]!r}; delete it and mine the words again (`mine {head}`)"
-        )
-    refuse_other_origin(config, head, root, run)
+    table, digest = read_negatives(config, head, root, run)
     classes, classes_CE = embedded(root, config.classes.dataset, features["classes"])
     negatives_ME = vectors(FeatureStore(features["words"], verify=True), table["word"].tolist())
-    return Texts(classes, classes_CE, table, negatives_ME)
+    return Texts(classes, classes_CE, table, negatives_ME, digest)
 
 
 class Scorer:

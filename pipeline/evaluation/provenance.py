@@ -1,7 +1,6 @@
 """What evaluations of every kind of head share: the run's samples and weights, and what a result rests on."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,8 +13,10 @@ from torch import nn
 
 from pipeline.accelerator import arithmetic, made_by
 from pipeline.config import Params, canonical_json, code_digest, evaluation_key
+from pipeline.digests import Damaged, file_digest, read_json
 from pipeline.store import apart, by_feature
-from pipeline.training.dataset import SHOWN, Samples
+from pipeline.tables import read_frame
+from pipeline.training.dataset import SHOWN, Samples, content_digest
 from pipeline.training.registry import build
 from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, RunError, read_run
 from pipeline.training.trainer import head_samples
@@ -26,7 +27,7 @@ AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 class Evaluated(NamedTuple):
     """What one kind of head came to: figures for the result, a table of predictions, a line for the log.
 
-    `files` lie beside the result, name -> content.
+    `files` lie beside the result, name -> content; `read` lie in the run's folder, name -> sha256.
     """
 
     scores: dict[str, Any]
@@ -34,6 +35,7 @@ class Evaluated(NamedTuple):
     said: str
     timings: dict[str, float]
     files: Mapping[str, bytes] = MappingProxyType({})
+    read: Mapping[str, str] = MappingProxyType({})
 
 
 def opened(
@@ -54,21 +56,24 @@ def opened(
     return samples, record
 
 
-def finished(params: Params, head: str, run: Path) -> tuple[dict[str, Any], Path]:
-    """What the head's evaluation left below the run: the result, and where its predictions are.
+def finished(params: Params, head: str, run: Path) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What the head's evaluation left below the run: the result and its predictions, of what the run holds now.
 
     Raises:
         RunError: there is none.
+        Damaged: a file is not the one that was written, or that was evaluated.
     """
     place = run / evaluation_key(params.head(head))
-    result, predictions = place / RESULT, place / PREDICTIONS
-    for path in (result, predictions):
+    made = f"`snakemake results/{params.head(head).result}.json`"
+    for path in (place / RESULT, place / PREDICTIONS):
         if not path.exists():
-            raise RunError(
-                f"{path} is not there: {head} has no finished run of these params; "
-                f"make it first: `snakemake results/{params.head(head).result}.json`"
-            )
-    return json.loads(result.read_text(encoding="utf-8")), predictions
+            raise RunError(f"{path} is not there: {head} has no finished run of these params; make it first: {made}")
+    again = f"delete {place} and evaluate again: {made}, or `python -m pipeline evaluate {head}`"
+    result = read_json(place / RESULT, again)
+    for name, digest in result["provenance"]["read"].items():
+        if not (run / name).exists() or file_digest(run / name) != digest:
+            raise Damaged(f"{run / name} is not the file that {place / RESULT} was evaluated with; {again}")
+    return result, read_frame(place / PREDICTIONS, again, digest=result["provenance"]["files"][PREDICTIONS])
 
 
 def trained(params: Params, head: str, samples: Samples, run: Path, device: torch.device) -> nn.Module:
@@ -90,6 +95,12 @@ def counted(samples: Samples) -> dict[str, Any]:
     """Every row of the manifest counted once, and the first failures with their reasons."""
     failures = [{"sample": sample, "reason": reason} for sample, reason in list(samples.failed.items())[:SHOWN]]
     return {**samples.counts, "failures": failures}
+
+
+def evaluated_digest(predictions: pd.DataFrame) -> str:
+    """sha256 of the evaluated samples and their labels, whatever was predicted: equal where figures can be compared."""
+    told = [name for name in ("set", "part", "sample", "label", "truth") if name in predictions]
+    return content_digest(predictions[told].to_dict("split")["data"])
 
 
 def provenance(config: Any, samples: Samples, device: torch.device) -> dict[str, Any]:

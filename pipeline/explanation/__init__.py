@@ -7,13 +7,13 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from pipeline.config import Params
+from pipeline.digests import write_json
 from pipeline.evaluation.provenance import deterministic
 from pipeline.explanation.attention import watched
 from pipeline.explanation.finished import ExplanationError, Finished
 from pipeline.explanation.importance import importance
 from pipeline.explanation.space import feature_space
 from pipeline.explanation.streams import streams_of
-from pipeline.files import write_text
 from pipeline.reports.attention import attention_figure, class_attention_figure
 from pipeline.reports.files import save_figure
 from pipeline.reports.importance import importance_figure
@@ -68,7 +68,7 @@ def _attention(finished: Finished, out: Path) -> str:
 def _features(finished: Finished, out: Path) -> str:
     document = feature_space(finished)
     save_figure(space_figure(document), _beside(out, "features.png"))
-    write_text(_beside(out, "features.json"), compact(document))
+    write_json(_beside(out, "features.json"), compact(document), indent=None)
     return f"{len(document['samples'])} points, {document['thumbnails_note']}"
 
 
@@ -76,7 +76,7 @@ def _importance(finished: Finished, out: Path) -> str:
     document = importance(streams_of(finished), finished.config.seed)
     document = {"head": finished.head, "result": finished.config.result, **document}
     save_figure(importance_figure(document), _beside(out, "importance.png"))
-    write_text(_beside(out, "importance.json"), compact(document))
+    write_json(_beside(out, "importance.json"), compact(document), indent=None)
     drops = (f"{name} {of['permutation']['drop']:.1f}" for name, of in document["streams"].items())
     return f"{document['metric']} {document['base']:.1f}, permuted less {', '.join(drops)}"
 

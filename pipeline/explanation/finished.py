@@ -13,7 +13,6 @@ from pipeline.accelerator import accelerator
 from pipeline.config import Params
 from pipeline.evaluation import ood
 from pipeline.evaluation.provenance import finished, inference, opened, trained
-from pipeline.tables import read_frame
 from pipeline.training.data import OrderedBatches, table
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch
@@ -38,8 +37,7 @@ class Finished:
         """Raises RunError where the run is not finished; that and DataError as `evaluation.evaluate`."""
         self.params, self.head, self.run = params, head, run
         self.config, self.manifest, self.root = params.head(head), manifest, manifest.parents[1]
-        self.result, predictions = finished(params, head, run)
-        self.predictions = read_frame(predictions)
+        self.result, self.predictions = finished(params, head, run)
         if self.config.task == "ood":
             torch.set_num_threads(params.compute.threads)
             self.samples: Any = ood.open_pictures(params, head, self.root, features)

@@ -20,7 +20,6 @@ from pipeline.extraction.device import Device
 from pipeline.heads.negalign.scores import Standard, combine
 from pipeline.prediction.answers import Answered, PredictionError, Question
 from pipeline.reports.ood import threshold
-from pipeline.tables import read_frame
 from pipeline.training.run_folder import RESULT
 from pipeline.video import VideoError
 from pipeline.video.pictures import read_picture
@@ -67,13 +66,13 @@ class FinishedRun:
             raise PredictionError(
                 f"{head} tells nothing in- from out-of-distribution; name a head of the kind negalign"
             )
-        self.result, predictions = finished(params, head, run)
-        self.lam, self.table = float(self.result["lambda"]), read_frame(predictions)
+        self.result, self.table = finished(params, head, run)
+        self.lam = float(self.result["lambda"])
         self.standard = None
         if self.config.score.zscore:
             if "standard" not in self.result:
                 raise PredictionError(
-                    f"{predictions.with_name(RESULT)} does not hold the mean and deviation of its z-scores; "
+                    f"{run}: its {RESULT} does not hold the mean and deviation of its z-scores; "
                     f"evaluate the head again: `python -m pipeline evaluate {head}`"
                 )
             self.standard = Standard(**self.result["standard"])

@@ -24,7 +24,7 @@ from pipeline.files import write_text
 from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
 from pipeline.prediction.files import Extracted, extracted, in_turn
 from pipeline.reports.files import save_figure
-from pipeline.reports.segmentation import Timeline, read_timelines, timelines_figure, worst_and_best
+from pipeline.reports.segmentation import Timeline, timelines, timelines_figure, worst_and_best
 from pipeline.store import FeatureStore
 from pipeline.training.frames import IGNORE, Videos, frame_stream, rows_of_labels, seen_classes, vocabulary
 from pipeline.training.run_folder import read_run
@@ -252,7 +252,7 @@ def strips(params: Params, head: str, root: Path, run: Path) -> dict[str, np.nda
         RunError: it has not been evaluated.
     """
     name, (_, predictions) = params.head(head).dataset, finished(params, head, run)
-    shown = [video.name for group in worst_and_best(read_timelines(predictions)) for video in group]
+    shown = [video.name for group in worst_and_best(timelines(predictions)) for video in group]
     if params.datasets[name].videos is None:
         return dict.fromkeys(shown, "the data set has features only")
     rows, folder = samples_by_name(read_manifest(root / name / "manifest.parquet")), video_folder(params.datasets[name])

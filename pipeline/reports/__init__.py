@@ -1,16 +1,14 @@
 """Pictures and tables from results alone. Reads no store, trains nothing."""
 
-import json
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from pipeline.reports.ablation import ablation_table
 from pipeline.reports.alignment import publish_alignment
 from pipeline.reports.claims import claims_table
 from pipeline.reports.classification import publish_classification, training_figure
-from pipeline.reports.files import result_text, save_figure
+from pipeline.reports.files import evaluate_again, read_history, read_predictions, read_result, save_figure
+from pipeline.reports.following import refuse_other_figures
 from pipeline.reports.ood import publish_ood
 from pipeline.reports.segmentation import publish_segmentation
 
@@ -36,9 +34,11 @@ def publish(evaluation: Path, out: Path, **shown: Any) -> None:
 
     Raises:
         ReportError: the run has not been evaluated.
+        Damaged: a file is not what was written, or the result does not follow from its predictions.
     """
-    task = json.loads(result_text(evaluation, out))["task"]
-    history = evaluation.parent / "history.csv"
-    if history.exists():
-        save_figure(training_figure(pd.read_csv(history)), out.with_name(f"{out.stem}_training.png"))
-    PUBLISHERS[task](evaluation, out, **shown)
+    result, again = read_result(evaluation, out), evaluate_again(evaluation, out)
+    refuse_other_figures(result, read_predictions(evaluation, out, result), evaluation / "result.json", again)
+    history = read_history(evaluation.parent)
+    if history is not None:
+        save_figure(training_figure(history), out.with_name(f"{out.stem}_training.png"))
+    PUBLISHERS[result["task"]](evaluation, out, **shown)

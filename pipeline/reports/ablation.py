@@ -1,6 +1,5 @@
 """One table an ablation: a row a variant, mean and standard deviation over seeds. Reads results only."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -8,10 +7,11 @@ from typing import Any, Literal, NamedTuple
 import pandas as pd
 
 from pipeline.config import Ablation
+from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.markdown import escaped, table
 from pipeline.reports.figures import figure_at
-from pipeline.reports.files import result_text, save_figure
+from pipeline.reports.files import read_result, save_figure
 from pipeline.reports.segmentation import seen_unseen_figure
 
 Result = Mapping[str, Any]
@@ -85,7 +85,7 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
         ReportError: a run has not been evaluated.
     """
     each = len(ablation.seeds)
-    results = [json.loads(result_text(run, out.with_name(f"{out.name}.json"))) for run in runs]
+    results = [read_result(run, out.with_name(f"{out.name}.json")) for run in runs]
     columns = COLUMNS[task]
     if task == "alignment":
         recalls = {row["class"]: row["recall"] for row in results[0]["per_class"]}
@@ -113,7 +113,7 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
         save_figure(seen_unseen_figure(groups), out.with_name(f"{out.name}_seen_unseen.png"))
     write_text(out.with_name(f"{out.name}.csv"), pd.DataFrame(flat).to_csv(index=False))
     write_text(out.with_name(f"{out.name}.md"), markdown)
-    write_text(out.with_name(f"{out.name}.json"), json.dumps(document, indent=1) + "\n")
+    write_json(out.with_name(f"{out.name}.json"), document, ordered=True)
     return markdown
 
 

@@ -1,6 +1,6 @@
 """An alignment of videos and maps as people read it: confusion, retrieval, where was looked. Reads no store."""
 
-import json
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,15 +8,16 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from pipeline.files import write_text
+from pipeline.digests import read_kept, write_json
 from pipeline.reports.classification import confusion_figure
-from pipeline.reports.files import result_text, save_figure
+from pipeline.reports.files import evaluate_again, read_result, save_figure
 from pipeline.reports.names import shortened
 
 FORMS = {"published": "its own map\n(as published)", "unguided": "a uniform\nmap", "shuffled": "another patient's\nmap"}
 DIRECTIONS = {"video_to_map": "video → map", "map_to_video": "map → video"}
 KINDS = {"token_map": "map", "gate": "gate", "energy": "energy"}
 RIGHT, WRONG = "#1b6e3c", "#b00020"
+ATTENTION = "attention.npz"
 LONGEST = 48  # letters of a sample's or a diagnosis' name
 
 
@@ -27,16 +28,24 @@ def publish_alignment(evaluation: Path, out: Path) -> None:
         evaluation: folder with result.json and attention.npz, as an evaluation leaves them.
         out: results/x.json, written last.
     """
-    text = result_text(evaluation, out)
-    result = json.loads(text)
+    result = read_result(evaluation, out)
     low, high = result["ci95"]
     title = f"accuracy {result['accuracy']:.1f} % (95 % interval {low:.1f} to {high:.1f}), "
     title += f"n = {result['samples']['evaluated']}"
     save_figure(confusion_figure(result["confusion"], title), out.with_name(f"{out.stem}_confusion.png"))
     save_figure(retrieval_figure(result["retrieval"]), out.with_name(f"{out.stem}_retrieval.png"))
-    with np.load(evaluation / "attention.npz") as shown:
-        save_figure(attention_figure(shown), out.with_name(f"{out.stem}_attention.png"))
-    write_text(out, text)
+    shown = read_attention(evaluation, out, result)
+    save_figure(attention_figure(shown), out.with_name(f"{out.stem}_attention.png"))
+    write_json(out, result, ordered=True)
+
+
+def read_attention(evaluation: Path, out: Path, result: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What the evaluation looked at. Raises Damaged: it is not what was written."""
+    content = read_kept(
+        evaluation / ATTENTION, result["provenance"]["files"][ATTENTION], evaluate_again(evaluation, out)
+    )
+    with np.load(io.BytesIO(content)) as arrays:
+        return dict(arrays)
 
 
 def retrieval_figure(retrieval: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> plt.Figure:

@@ -1,6 +1,5 @@
 """What params claim of ablations, beside what was measured. Reads results only."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Claim, Figure
+from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.markdown import escaped, table
 from pipeline.reports.figures import figure_at
-from pipeline.reports.files import ReportError, result_text
+from pipeline.reports.files import ReportError, read_result
 from pipeline.reports.numbers import with_deviation
 
 Results = Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]
@@ -34,7 +34,7 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
     Raises:
         ReportError: a run has not been evaluated, or a claim is of a figure that a result does not have.
     """
-    results = {key: [json.loads(result_text(run, out)) for run in of] for key, of in runs.items()}
+    results = {key: [read_result(run, out) for run in of] for key, of in runs.items()}
     checked = {name: _checked(name, claim, results) for name, claim in claims.items()}
     rows = []
     for name, found in checked.items():
@@ -49,7 +49,7 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
         lines += ["", "Why, as far as it was looked into, where one does not hold:", "", *reasons]
     markdown = "\n".join(lines) + "\n"
     write_text(out.with_suffix(".md"), markdown)
-    write_text(out, json.dumps(checked, indent=1) + "\n")
+    write_json(out, checked, ordered=True)
     return markdown
 
 

@@ -1,6 +1,5 @@
 """A classification result and its pictures, from a run's files alone. Reads no store."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.files import write_text
-from pipeline.reports.files import result_text, save_figure
+from pipeline.digests import write_json
+from pipeline.reports.files import read_result, save_figure
 from pipeline.reports.names import told_apart
 
 LONGEST = 60  # letters of a class's name
@@ -25,12 +24,11 @@ def publish_classification(evaluation: Path, out: Path) -> None:
         evaluation: folder with result.json.
         out: results/<name>.json, written last.
     """
-    text = result_text(evaluation, out)
-    result = json.loads(text)
+    result = read_result(evaluation, out)
     low, high = result["ci95"]
     title = f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"
     save_figure(confusion_figure(result["confusion"], title), out.with_name(f"{out.stem}_confusion.png"))
-    write_text(out, text)
+    write_json(out, result, ordered=True)
 
 
 def confusion_figure(confusion: Mapping[str, Any], title: str) -> plt.Figure:

@@ -1,14 +1,21 @@
 """Results as runs hold them; pictures, whole or not there at all. Knows nothing of what they show."""
 
+import io
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import pandas as pd
 
+from pipeline.digests import read_json, read_kept
 from pipeline.files import whole
+from pipeline.tables import read_frame
 
+PREDICTIONS, HISTORY = "predictions.parquet", "history.csv"  # of an evaluation, and of its run
 # Names are the users': a dollar sign in one begins no formula.
 plt.rcParams["text.parse_math"] = False
 
@@ -17,15 +24,43 @@ class ReportError(ValueError):
     """Results of which no report can be made; the message names what is wrong with which, and the remedy."""
 
 
-def result_text(evaluation: Path | str, out: Path) -> str:
-    """The result that an evaluation left in its folder, for `out`. Raises ReportError: there is none."""
+def read_result(evaluation: Path | str, out: Path) -> dict[str, Any]:
+    """The result that an evaluation left in its folder, for `out`.
+
+    Raises:
+        ReportError: there is none.
+        Damaged: it is not what was written.
+    """
     path = Path(evaluation) / "result.json"
     try:
-        return path.read_text(encoding="utf-8")
+        return read_json(path, evaluate_again(evaluation, out))
     except FileNotFoundError:
         raise ReportError(
             f"{path} is not there: this run has not been evaluated; `snakemake {out}` makes it with all that it needs"
         ) from None
+
+
+def evaluate_again(evaluation: Path | str, out: Path) -> str:
+    """The remedy where an evaluation's files are not what was written."""
+    return f"delete {evaluation} and run `snakemake {out}`, or evaluate the head again (`python -m pipeline evaluate`)"
+
+
+def read_predictions(evaluation: Path | str, out: Path, result: Mapping[str, Any], *columns: str) -> pd.DataFrame:
+    """The predictions that an evaluation left beside its result. Raises Damaged: they are others."""
+    path, digest = Path(evaluation) / PREDICTIONS, result["provenance"]["files"][PREDICTIONS]
+    return read_frame(path, evaluate_again(evaluation, out), columns or None, digest)
+
+
+def read_history(run: Path) -> pd.DataFrame | None:
+    """Losses and accuracies by epoch of a run; None of a head that trains nothing. Raises Damaged: they are others."""
+    path, remedy = run / HISTORY, f"restore it, or delete {run} and train the head again"
+    if not path.exists():
+        return None
+    try:
+        digest = read_json(run / "run.json", remedy).get(HISTORY)
+    except FileNotFoundError:
+        raise ReportError(f"{run / 'run.json'} is not there: train the head to its end first") from None
+    return pd.read_csv(io.BytesIO(read_kept(path, digest, remedy)))
 
 
 def save_figure(figure: plt.Figure, path: Path) -> None:

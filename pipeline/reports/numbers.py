@@ -1,6 +1,5 @@
 """Numbers as results that are shown hold them: short. Knows no file."""
 
-import json
 from typing import Any
 
 DIGITS = 4
@@ -24,19 +23,14 @@ def with_deviation(mean: float, sd: float | None) -> str:
     return f"{mean:.3g}" if sd is None else f"{mean:.3g} ± {sd:.2g}"
 
 
-def compact(document: Any) -> str:
-    """JSON on one line, floats of four significant digits, keys sorted; NaN is refused.
+def compact(value: Any) -> Any:
+    """A document with floats of four significant digits.
 
     >>> compact({"b": [1.23456, 2], "a": None})
-    '{"a":null,"b":[1.235,2]}\\n'
+    {'b': [1.235, 2], 'a': None}
     """
-    text = json.dumps(_rounded(document), sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text + "\n"
-
-
-def _rounded(value: Any) -> Any:
     if isinstance(value, float):
         return significant(value)
     if isinstance(value, dict):
-        return {key: _rounded(of) for key, of in value.items()}
-    return [_rounded(of) for of in value] if isinstance(value, list | tuple) else value
+        return {key: compact(of) for key, of in value.items()}
+    return [compact(of) for of in value] if isinstance(value, list | tuple) else value

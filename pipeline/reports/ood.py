@@ -1,6 +1,5 @@
 """Out-of-distribution scores as people read them: histograms, curves over λ, a table. Reads results only, no store."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
+from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.markdown import escaped, table
-from pipeline.reports.files import result_text, save_figure
-from pipeline.tables import read_frame
+from pipeline.reports.files import read_predictions, read_result, save_figure
 
 BINS = 40
 SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLabel* + λ P_align"}
@@ -26,14 +25,13 @@ def publish_ood(evaluation: Path, out: Path) -> None:
         evaluation: folder with result.json and predictions.parquet, a row a picture: set, part, and its scores.
         out: results/x.json, written last.
     """
-    text = result_text(evaluation, out)
-    result = json.loads(text)
-    table = read_frame(evaluation / "predictions.parquet")
+    result = read_result(evaluation, out)
+    table = read_predictions(evaluation, out, result)
     evaluated = table[table["part"] == "evaluated"]
     save_figure(scores_figure(evaluated, result), out.with_name(f"{out.stem}_scores.png"))
     save_figure(lambda_figure(result), out.with_name(f"{out.stem}_lambda.png"))
     write_text(out.with_suffix(".md"), ood_markdown(result))
-    write_text(out, text)
+    write_json(out, result, ordered=True)
 
 
 def scores_figure(evaluated: pd.DataFrame, result: Mapping[str, Any]) -> plt.Figure:

@@ -4,7 +4,6 @@ Shape suffixes: T frames of a video, C classes.
 """
 
 import colorsys
-import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +15,14 @@ from typing import Any
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.files import whole_folder, write_text
-from pipeline.reports.files import ReportError, result_text, save_figure
+from pipeline.digests import write_json
+from pipeline.files import whole_folder
+from pipeline.reports.files import ReportError, read_predictions, read_result, save_figure
 from pipeline.reports.names import shortened, told_apart, words
-from pipeline.tables import read_frame
 
 SHOWN = 4  # videos of a picture of the worst or the best
 WIDTH = 12.0  # inches of a picture of timelines
@@ -288,24 +288,23 @@ def publish_segmentation(evaluation: Path, out: Path, strips: Mapping[str, np.nd
         out: results/<name>.json, written last.
         strips: video -> its `Timeline.strip`.
     """
-    text = result_text(evaluation, out)
-    result = json.loads(text)
-    timelines = read_timelines(evaluation / "predictions.parquet")
+    result = read_result(evaluation, out)
+    videos = timelines(read_predictions(evaluation, out, result))
     unseen = result.get("unseen_classes", [])
-    for name, chosen in zip(("worst", "best"), worst_and_best(timelines), strict=True):
+    for name, chosen in zip(("worst", "best"), worst_and_best(videos), strict=True):
         if chosen:
-            title = f"{name} videos by F1@50, {len(chosen)} of {len(timelines)}"
+            title = f"{name} videos by F1@50, {len(chosen)} of {len(videos)}"
             chosen = [replace(video, strip=strips.get(video.name, "")) for video in chosen]
             figure = timelines_figure(chosen, result["classes"], result["background"], unseen, title)
             save_figure(figure, out.with_name(f"{out.stem}_{name}.png"))
     if "curve" in result:
         save_figure(gamma_figure(result), out.with_name(f"{out.stem}_gamma.png"))
-    predictions = {timeline.name: timeline.prediction for timeline in timelines}
+    predictions = {timeline.name: timeline.prediction for timeline in videos}
     write_predictions(predictions, result["classes"], out.with_name(f"{out.stem}_predictions"))
-    write_text(out, text)
+    write_json(out, result, ordered=True)
 
 
-def read_timelines(path: Path) -> list[Timeline]:
+def timelines(predictions: pd.DataFrame) -> list[Timeline]:
     """The videos of predictions.parquet, as `publish_segmentation` describes it."""
     return [
         Timeline(
@@ -315,7 +314,7 @@ def read_timelines(path: Path) -> list[Timeline]:
             np.asarray(row["confidence"], dtype=np.float64),
             {name: _known(row[name]) for name in ("acc", "edit", "f1@50")},
         )
-        for row in read_frame(path).to_dict("records")
+        for row in predictions.to_dict("records")
     ]
 
 

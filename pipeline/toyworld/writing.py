@@ -73,7 +73,7 @@ def prepare(root: Path, recipe: Mapping[str, Any], videos: str, annotations: Seq
         )
     for file in old_annotations:
         file.unlink()
-    if stamp.exists() and stamp.read_text(encoding="utf-8") != canonical_json(recipe):
+    if stamp.exists() and stamp.read_bytes() != canonical_json(recipe).encode():
         for file in old_videos:
             file.unlink()
     root.mkdir(parents=True, exist_ok=True)

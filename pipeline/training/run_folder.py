@@ -5,7 +5,6 @@ state.json appears first and says what the other files belong to; run.json appea
 
 import fcntl
 import hashlib
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_bytes
+from pipeline.digests import read_json, write_json
 
 CHECKPOINT, WEIGHTS, HISTORY, STATE, RUN = "last.ckpt", "weights.safetensors", "history.csv", "state.json", "run.json"
 RESULT, PREDICTIONS = "result.json", "predictions.parquet"  # of an evaluation, in a folder of its own below the run's
@@ -48,16 +47,6 @@ def only_writer(run: Path) -> Iterator[None]:
                     raise RunBusy(f"{run}: another process trains or evaluates here; wait for it or end it") from None
                 time.sleep(0.2)
         yield
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Writes by rename: a reader sees all of it or nothing. Keys are sorted; NaN is refused."""
-    write_bytes(path, json_bytes(document), durable=True)
-
-
-def json_bytes(document: Any) -> bytes:
-    """As `write_json` writes it."""
-    return (json.dumps(document, indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def claim(run: Path, identity: str) -> dict[str, Any]:
@@ -102,6 +91,7 @@ def read_run(run: Path) -> dict[str, Any]:
 
     Raises:
         RunError: there is none, or its weights are not the ones that it names.
+        Damaged: the record is not what was written.
     """
     record = _read(run / RUN)
     if not record:
@@ -118,4 +108,5 @@ def weights_digest(run: Path) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    remedy = "delete it" if path.name == RUN else f"delete {path.parent}"
+    return read_json(path, f"{remedy} and train the head again") if path.exists() else {}

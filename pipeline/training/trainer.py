@@ -20,6 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.accelerator import accelerator, arithmetic, made_by
 from pipeline.config import Params, canonical_json
+from pipeline.digests import file_digest
 from pipeline.training.alignment import AlignmentModule
 from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
 from pipeline.training.clips import open_clips
@@ -31,6 +32,7 @@ from pipeline.training.processes import agreed, environment, is_first, meet
 from pipeline.training.registry import HeadError, build, count
 from pipeline.training.run_folder import (
     CHECKPOINT,
+    HISTORY,
     LOGS,
     RunError,
     claim,
@@ -182,6 +184,7 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
             "samples": samples.learned_from,
             "data_digest": samples.digest,
             "weights": weights_digest(run),
+            HISTORY: file_digest(run / HISTORY),
             "precision": precision,
             "config": config.learned,
             "features": {

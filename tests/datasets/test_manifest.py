@@ -17,6 +17,7 @@ from pipeline.datasets import (
     classes,
     manifest,
     read_annotations,
+    read_looked_at,
     read_manifest,
     read_shards,
     shard_digest,
@@ -82,9 +83,23 @@ def test_a_manifest_that_is_absent_or_broken_is_an_error_that_names_it(frame, tm
 
 def test_a_manifest_of_an_earlier_version_lacks_columns_and_reads_as_without_what_they_say(frame, tmp_path):
     pq.write_table(manifest.to_table(frame).drop_columns(sorted(manifest.LATER)), tmp_path / "old.parquet")
-    old, known = read_manifest(tmp_path / "old.parquet"), [c for c in frame if c not in manifest.LATER_FACTS]
+    old, known = (
+        read_manifest(tmp_path / "old.parquet", unproved=True),
+        [c for c in frame if c not in manifest.LATER_FACTS],
+    )
     pd.testing.assert_frame_equal(old[known], frame[known])
     assert old[sorted(manifest.LATER_FACTS)].isna().all(axis=None)
+
+
+def test_a_manifest_of_an_earlier_version_keeps_its_shards_and_is_made_again_before_it_is_read(frame, tmp_path):
+    path = tmp_path / "set" / "m.parquet"
+    path.parent.mkdir()
+    pq.write_table(manifest.to_table(frame), path)
+    assert read_shards(path)["5"] == 2 and shard_digests(path) and not read_looked_at(path).proved
+    with pytest.raises(DatasetError, match=r"no digest of itself.*run `python -m pipeline manifest set`, which keeps"):
+        read_manifest(path)
+    assert write_manifest(read_manifest(path, unproved=True), path), "though its content is the same"
+    assert read_looked_at(path).proved and not write_manifest(read_manifest(path), path)
 
 
 def test_no_frame_is_read_by_facts_of_an_earlier_version(frame):

@@ -10,6 +10,7 @@ import torch
 
 from pipeline.config import canonical_json
 from pipeline.datasets.manifest import read_manifest, write_manifest
+from pipeline.digests import read_json
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.classification import reorder
 from pipeline.evaluation.metrics import share_interval
@@ -27,7 +28,7 @@ def silent(line: str) -> None:
 
 def without_timings(path) -> str:
     """The bytes of a result that must repeat."""
-    result = json.loads(path.read_text())
+    result = read_json(path, "")
     del result["provenance"]["timings"]
     return json.dumps(result, sort_keys=False)
 
@@ -40,7 +41,7 @@ def result(trained):
 
 def test_the_result_has_the_promised_keys(result, trained):
     assert set(result) == KEYS | {"task", "ece_ci95", "top1_reversed", "top1_shuffled"}
-    assert json.loads((evaluation_of(trained[1]) / "result.json").read_text()) == result
+    assert read_json(evaluation_of(trained[1]) / "result.json", "") == result
     assert result["samples"] == {
         "train": 64,
         "holdout": 16,
@@ -61,7 +62,7 @@ def test_the_result_has_the_promised_keys(result, trained):
 def test_provenance_names_everything_that_the_numbers_rest_on(result):
     provenance = result["provenance"]
     named = {"params", "features", "environments", "mixed", "weights", "code", "seed", "versions", "device", "trained"}
-    assert set(provenance) == named | {"precision", "timings"}
+    assert set(provenance) == named | {"precision", "timings", "evaluated", "files", "read"}
     assert provenance["trained"] == {name: provenance[name] for name in ("versions", "device")}
     assert provenance["features"]["motion"] == {
         "name": "clips",

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from pipeline.config import override, parse_params
+from pipeline.digests import Damaged, file_digest
 from pipeline.evaluation import ood
-from pipeline.evaluation.negatives import TABLE
+from pipeline.evaluation.negatives import ORIGIN, TABLE
 from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, ood_metrics
 from pipeline.store import FeatureStore, StoreError
 from pipeline.training.dataset import DataError
@@ -314,9 +315,21 @@ def test_a_list_of_words_that_does_not_fit_is_refused(world, base, tmp_path, edi
 def test_a_table_of_words_without_roles_is_refused_with_the_remedy(world, tmp_path):
     world.mined(tmp_path / "run")
     table = tmp_path / "run" / TABLE
+    (tmp_path / "run" / ORIGIN).unlink()
     pd.read_csv(table).drop(columns="role").to_csv(table, index=False)
     with pytest.raises(DataError, match=r"negatives\.csv has no column 'role'; delete it and mine the words again"):
         world.evaluated(tmp_path / "run", mined=False)
+
+
+def test_a_table_that_is_not_the_one_that_was_mined_is_a_person_s_only_where_that_is_said(world, tmp_path):
+    world.mined(tmp_path)
+    table = tmp_path / TABLE
+    table.write_text(table.read_text(encoding="utf-8").replace("object", "background", 1), encoding="utf-8")
+    with pytest.raises(Damaged, match=r"negatives\.csv is not the file that was written.* or delete .*negatives\.json"):
+        world.evaluated(tmp_path, mined=False)
+    (tmp_path / ORIGIN).unlink()
+    result = world.evaluated(tmp_path, mined=False)
+    assert result["provenance"]["read"] == {TABLE: file_digest(table)}
 
 
 def test_scores_that_cannot_be_standardised_or_weighed_name_the_head(tmp_path):

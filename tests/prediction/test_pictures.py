@@ -15,13 +15,14 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import feature_dir, load_params, parse_params
+from pipeline.digests import read_json
 from pipeline.plan import Plan
 from pipeline.prediction import PredictionError, Predictor, Scored, overlays
 from pipeline.sanity import output_map, sanity
 from pipeline.store import StoreCorrupt
 from pipeline.training import RunError
 from pipeline.video import VideoError
-from tests.evaluations import evaluation_of
+from tests.evaluations import evaluation_of, leave
 from tests.store.conftest import flip as flip_bit
 
 ROOT = Path(__file__).parents[2]
@@ -210,17 +211,16 @@ def failing(arguments):
 
 def test_the_sanity_check_sees_what_it_is_there_for(arguments, monkeypatch, tmp_path):
     params, head, root, features, run = arguments
-    table, result = predictions(arguments), json.loads((evaluation_of(run) / "result.json").read_text())
+    table, result = predictions(arguments), read_json(evaluation_of(run) / "result.json", "")
     spoilt = tmp_path / "run"
     evaluation = spoilt / evaluation_of(run).name
-    evaluation.mkdir(parents=True)
+    spoilt.mkdir()
     (spoilt / "negatives.csv").write_bytes((run / "negatives.csv").read_bytes())
-    (evaluation / "result.json").write_text(json.dumps(result | {"lambda": 0.25}))
     inside = table["set"] == "id"
     table.loc[inside, "negalign"] -= 100
     table["cam_valid"] = table.index % 2 == 0
     twice = table[inside & (table["part"] == "reference")].head(1).assign(part="evaluated")
-    pd.concat([table, twice]).to_parquet(evaluation / "predictions.parquet", index=False)
+    leave(evaluation, result | {"lambda": 0.25}, pd.concat([table, twice]))
     said = "\n".join(failing((params, head, root, features, spoilt)))
     for part in ("cam_valid", "predict", "above that of backgrounds", "both for choosing", "λ is that of params"):
         assert part in said

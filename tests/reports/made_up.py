@@ -5,7 +5,6 @@ The numbers come from the functions that evaluations use, over labels and scores
 
 import base64
 import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pandas as pd
 from PIL import Image
 
 from pipeline.config import load_params
+from pipeline.digests import write_json
 from pipeline.evaluation.classification import summary
 from pipeline.evaluation.ood_metrics import lambda_sweep, ood_intervals, ood_metrics
 from pipeline.evaluation.segment_metrics import (
@@ -27,8 +27,11 @@ from pipeline.evaluation.segment_metrics import (
     segment_counts,
 )
 from pipeline.evaluation.zeroshot_metrics import zeroshot_intervals, zeroshot_metrics
+from pipeline.files import write_bytes
 from pipeline.plan import Plan
 from pipeline.reports.ablation import COLUMNS
+from pipeline.store.manifest import encode_manifest
+from tests.evaluations import leave
 
 ROOT = Path(__file__).parents[2]
 HEADS = ("gasm_cast", "fact", "fact_clip", "clip_align", "negalign")
@@ -177,8 +180,8 @@ class MadeUp:
         }
         self.write("features/toy-ssv2/quality.json", quality)
         for shard in range(2):
-            manifest = {"counts": {"ok": 29, "failed": shard}}
-            self.write(f"features/toy-ssv2/dinov3_patches-0123456789/shard-{shard:03d}.json", manifest)
+            manifest = encode_manifest({"format": 1, "counts": {"ok": 29, "failed": shard}})
+            write_bytes(self.root / f"features/toy-ssv2/dinov3_patches-0123456789/shard-{shard:03d}.json", manifest)
         header = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time"
         places = [
             "extract/toy-ssv2/dinov3_patches-0123456789/shard-000",
@@ -196,7 +199,7 @@ class MadeUp:
         """JSON below the folder."""
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(document, indent=1))
+        write_json(file, document, ordered=True)
         return file
 
     # --- results ------------------------------------------------------------------------------------------------------
@@ -213,14 +216,13 @@ class MadeUp:
             **document,
             "provenance": self._provenance(run.config),
         }
-        for path in (f"results/{name}.json", run.result):
-            self.write(path, made)
-        predictions.to_parquet(self.root / run.evaluation_folder / "predictions.parquet", index=False)
+        history = None
         if run.config.task != "ood":
             epochs = np.arange(1, 13)
             history = {"epoch": epochs, "train_loss": 3 / epochs, "holdout_loss": 3.2 / epochs}
             history["holdout_accuracy"] = 1 - 0.8 / epochs
-            pd.DataFrame(history).to_csv(self.root / run.folder / "history.csv", index=False)
+        place = leave(self.root / run.evaluation_folder, made, predictions, history)
+        write_bytes(self.root / f"results/{name}.json", (place / "result.json").read_bytes())
 
     def _provenance(self, config: Any) -> dict[str, Any]:
         feature = {"name": "dinov3_patches", "key": "0123456789", "backbone": "dinov3", "dataset": config.dataset}

@@ -1,7 +1,5 @@
 """Claims about the report of an alignment: its pictures show what the run's files say."""
 
-import json
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from pipeline.reports.alignment import (
     publish_alignment,
     retrieval_figure,
 )
+from tests.evaluations import leave
 
 STEPS = 4
 
@@ -128,8 +127,8 @@ def test_what_is_not_known_is_a_dash_and_no_bar(result):
 def test_publishing_copies_the_result_and_draws_its_three_pictures_the_same_twice(result, tmp_path):
     run, out = tmp_path / "run", tmp_path / "results" / "x.json"
     run.mkdir()
-    (run / "result.json").write_text(json.dumps(result))
     np.savez(run / "attention.npz", **shown())
+    leave(run, result)
     publish_alignment(run, out)
     assert out.read_text() == (run / "result.json").read_text()
     pictures = [out.with_name(f"x_{name}.png") for name in ("confusion", "retrieval", "attention")]

@@ -6,6 +6,7 @@ import pytest
 
 from pipeline.config import Claim, Figure
 from pipeline.reports import claims_table
+from tests.evaluations import leave
 
 
 @pytest.fixture
@@ -16,9 +17,8 @@ def runs(tmp_path):
     for variant, values in measured.items():
         for seed, top1 in enumerate(values):
             folder = tmp_path / f"{variant}{seed}"
-            folder.mkdir()
             result = {"top1": top1, "chance": 0.25, "classes": ["a"], "at": {"top1": top1 / 2}}
-            (folder / "result.json").write_text(json.dumps(result))
+            leave(folder, result)
             folders.setdefault(("streams", variant), []).append(str(folder))
     return folders
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from pipeline import cli
 from pipeline.config import Ablation, Dataset
 from pipeline.datasets import build_manifest, quality_markdown
+from pipeline.digests import read_json
 from pipeline.markdown import escaped
 from pipeline.reports import ablation_table, publish
 from pipeline.reports.names import told_apart
@@ -21,6 +22,7 @@ from pipeline.reports.page import write_page
 from pipeline.reports.segmentation import Timeline, timelines_figure, write_predictions
 from pipeline.reports.space import space_figure
 from tests.datasets.made_up import write_labelled
+from tests.evaluations import leave
 from tests.reports.made_up import MadeUp
 from tests.reports.test_page import Outline
 
@@ -72,6 +74,7 @@ def test_pictures_of_a_result_are_drawn_whatever_its_classes_are_called(project,
         cube = np.random.default_rng(0).random((2, 2, 3, 3))
         names = np.array(HOSTILE[:2], dtype=str)
         np.savez(run / "attention.npz", sample=names, label=names, prediction=names[::-1], token_map=cube, energy=cube)
+        leave(run, read_json(run / "result.json", ""))
     publish(run, tmp_path / f"{result}.json")
     with Image.open(tmp_path / f"{result}_confusion.png") as image:
         assert image.convert("L").getextrema()[0] < 50 and image.width < 4000
@@ -82,7 +85,7 @@ def test_timelines_and_feature_spaces_are_drawn_with_such_names(project):
     timeline = Timeline("$a_$b" + "v" * 300, labels, labels[::-1].copy(), np.ones(len(labels)), {"acc": 1.0})
     for figure in (
         timelines_figure([timeline], HOSTILE, title="$x_$y"),
-        space_figure(json.loads((project.root / "results/ssv2_top1_features.json").read_text(encoding="utf-8"))),
+        space_figure(read_json(project.root / "results/ssv2_top1_features.json", "")),
     ):
         figure.savefig(io.BytesIO(), format="png")
 
@@ -91,11 +94,8 @@ def test_a_table_s_cells_stay_cells_in_markdown_and_csv(tmp_path):
     rows = {name: {"seed": number} for number, name in enumerate(HOSTILE)}
     runs = []
     for number in range(len(rows)):
-        run = tmp_path / f"run{number}"
-        run.mkdir()
         result = {"top1": 0.5, "top5": None, "ece": 0.1, "top1_reversed": 0.5, "top1_shuffled": 0.5}
-        (run / "result.json").write_text(json.dumps({"task": "classification", **result}), encoding="utf-8")
-        runs.append(run)
+        runs.append(leave(tmp_path / f"run{number}", {"task": "classification", **result}))
     ablation = Ablation.model_construct(head="h", seeds=[0], variants=rows, grid={})
     text = ablation_table(ablation, "classification", runs, tmp_path / "table")
     cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in text.splitlines()]

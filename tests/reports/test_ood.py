@@ -1,6 +1,5 @@
 """Claims about the report of out-of-distribution scores: its table and pictures say what the result says."""
 
-import json
 import re
 
 import matplotlib.pyplot as plt
@@ -12,6 +11,7 @@ from matplotlib.image import imread
 from pipeline.evaluation.ood_metrics import lambda_sweep, ood_intervals, ood_metrics
 from pipeline.reports import publish
 from pipeline.reports.ood import FIGURES, SCORES, lambda_figure, ood_markdown, scores_figure
+from tests.evaluations import leave
 
 LAMBDAS = [0.0, 0.5, 1.0]
 
@@ -99,9 +99,7 @@ def test_curves_run_over_lambda_in_order_and_end_where_the_result_says(made):
 def test_publishing_copies_the_result_and_puts_pictures_and_table_beside_it(made, tmp_path):
     result, table = made
     run, out = tmp_path / "run", tmp_path / "results" / "x.json"
-    run.mkdir()
-    (run / "result.json").write_text(json.dumps(result))
-    table.to_parquet(run / "predictions.parquet")
+    leave(run, {"task": "ood", **result["average"]["negalign"], **result}, table)
     publish(run, out)
     assert out.read_text() == (run / "result.json").read_text()
     assert out.with_suffix(".md").read_text() == ood_markdown(result)

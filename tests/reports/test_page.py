@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.reports.page import PageError, write_page
+from pipeline.digests import Damaged, read_json, write_json
+from pipeline.reports.page import write_page
 from tests.reports.made_up import HEADS, MadeUp
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -172,7 +173,9 @@ def test_weights_that_come_with_the_project_are_flagged(tmp_path):
 
     digest = weights_digest(Weights(path=str(tmp_path / "weights/mini-x.safetensors")))
     path = tmp_path / "results/ssv2_top1.json"
-    path.write_text(path.read_text().replace("f" * 64, digest))
+    document = read_json(path, "")
+    document["provenance"]["features"]["semantic"]["weights"] = {"weights": digest}
+    write_json(path, document, ordered=True)
     assert "Mini weights: ssv2_top1." in Outline(page(project)).text
 
 
@@ -207,9 +210,9 @@ def test_with_nothing_finished_the_page_opens_and_says_how_to_begin(tmp_path):
 def test_a_result_of_other_params_says_so_and_one_whose_run_is_gone_does_too(tmp_path):
     project = MadeUp(tmp_path).finish("gasm_cast")
     path = tmp_path / "results/ssv2_top1.json"
-    document = json.loads(path.read_text())
+    document = read_json(path, "")
     document["provenance"]["params"]["model"]["fusion"] = "concat"
-    path.write_text(json.dumps(document))
+    write_json(path, document, ordered=True)
     said = Outline(page(project)).text
     assert "Made with other params than these now: model.fusion." in said
     assert "The evaluation that it was published from is gone" in said
@@ -218,12 +221,12 @@ def test_a_result_of_other_params_says_so_and_one_whose_run_is_gone_does_too(tmp
 def test_a_feature_of_several_environments_is_told_in_red_before_any_number(tmp_path):
     project = MadeUp(tmp_path).finish("gasm_cast")
     path = tmp_path / "results/ssv2_top1.json"
-    document = json.loads(path.read_text())
+    document = read_json(path, "")
     cpu, cuda = ({"device": {"type": of, "model": of.upper(), "capability": "1"}} for of in ("cpu", "cuda"))
     document["provenance"]["environments"] = {"dinov3-0123456789": [cpu, cuda]}
     document["provenance"]["mixed"] = {"dinov3-0123456789": "device.type cpu or cuda"}
     document["provenance"]["trained"] = {"device": "NVIDIA H200"}
-    path.write_text(json.dumps(document))
+    write_json(path, document, ordered=True)
     text = page(project)
     note = text.index(
         "<strong>Mixed:</strong> dinov3-0123456789, on which ssv2_top1 rests, was computed by several environments"
@@ -233,10 +236,10 @@ def test_a_feature_of_several_environments_is_told_in_red_before_any_number(tmp_
     assert "device.type cpu or cuda" in said and "cpu CPU 1, cuda CUDA 1" in said and "NVIDIA H200" in said
 
 
-@pytest.mark.parametrize("text", ["{", "[]"])
+@pytest.mark.parametrize("text", ["{", "[]", "{}"])
 def test_a_damaged_file_is_one_error_that_names_it(tmp_path, text):
     project = MadeUp(tmp_path).finish("gasm_cast")
     (tmp_path / "results/ssv2_top1.json").write_text(text)
-    with pytest.raises(PageError, match=r"results/ssv2_top1\.json .* make it again"):
+    with pytest.raises(Damaged, match=r"results/ssv2_top1\.json .* make it again"):
         page(project)
     assert not Path(tmp_path / "results/report.html").exists()

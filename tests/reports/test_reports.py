@@ -9,8 +9,11 @@ import pytest
 from matplotlib.image import imread
 
 from pipeline.config import Ablation
+from pipeline.digests import Damaged
 from pipeline.evaluation.zeroshot_metrics import zeroshot_metrics
 from pipeline.reports import ablation_table, publish
+from pipeline.reports.following import refuse_other_figures
+from tests.evaluations import leave
 
 
 def result(top1: float, classes: int = 3) -> dict:
@@ -28,15 +31,19 @@ def result(top1: float, classes: int = 3) -> dict:
     }
 
 
+def predicted(top1: float) -> pd.DataFrame:
+    """Ten samples, of which so many are recognised."""
+    guesses = ["a" if row < round(10 * top1) else "b" for row in range(10)]
+    return pd.DataFrame({"sample": range(10), "label": "a", "prediction": guesses})
+
+
 @pytest.fixture
 def runs(tmp_path) -> list[Path]:
     """Two variants of two seeds."""
     folders = []
     for number, top1 in enumerate((0.8, 0.9, 0.5, 0.7)):
         folder = tmp_path / f"run{number}"
-        folder.mkdir()
-        (folder / "result.json").write_text(json.dumps(result(top1)))
-        folders.append(folder)
+        folders.append(leave(folder, result(top1)))
     return folders
 
 
@@ -59,7 +66,7 @@ def test_a_single_seed_has_no_deviation(runs, tmp_path):
 
 
 def test_a_result_without_a_figure_that_the_table_shows_is_refused(runs, tmp_path):
-    (runs[0] / "result.json").write_text("{}")
+    leave(runs[0], {})
     with pytest.raises(KeyError, match="top1"):
         ablation_table(Ablation(head="h", seeds=[0], variants={"a": {}}), "classification", runs[:1], tmp_path / "one")
 
@@ -69,10 +76,8 @@ def zeroshot(folder: Path, seed: int, signal: float, **changes) -> Path:
     random = np.random.default_rng(seed)
     truths = [random.integers(0, 8, 40) for _ in range(3)]
     scores = [random.normal(size=(40, 8)) + signal * np.eye(8)[truth] for truth in truths]
-    folder.mkdir()
     result = zeroshot_metrics(scores, truths, np.arange(8) < 5, gamma=0.5, background={0}) | changes
-    (folder / "result.json").write_text(json.dumps(result))
-    return folder
+    return leave(folder, result)
 
 
 def test_zero_shot_variants_stand_side_by_side_in_percent_with_the_best_in_bold_and_their_curves(tmp_path):
@@ -103,13 +108,57 @@ def test_what_no_seed_knows_is_a_dash_and_null(tmp_path):
     assert rows["b"]["sd"]["unseen"] is None
 
 
+def test_a_result_whose_figures_do_not_follow_from_its_predictions_is_refused_with_the_remedy(tmp_path):
+    run = leave(tmp_path / "run/evaluation", result(0.9), predicted(0.8))
+    remedy = r"run/evaluation and run `snakemake .*x\.json`, or evaluate the head again"
+    with pytest.raises(
+        Damaged, match=rf"result\.json says top1 0\.9, and its predictions give 0\.8; delete .*{remedy}"
+    ):
+        publish(run, tmp_path / "results/x.json")
+    assert not (tmp_path / "results").exists()
+
+
+SEGMENTED = pd.DataFrame(
+    {
+        "sample": ["v", "w"],
+        "truth": [[0, 1, -1], [1, 1]],
+        "prediction": [[0, 0, 0], [1, 1]],
+        "confidence": [[1.0] * 3] * 2,
+    }
+)
+SCORED = pd.DataFrame(
+    {
+        "set": ["id", "id", "far", "far", "id"],
+        "part": ["evaluated"] * 4 + ["reference"],
+        "negalign": [0.9, 0.5, 0.5, 0.1, 0.0],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("told", "predictions"),
+    [
+        ({"task": "classification", "top1": 0.7}, predicted(0.7)),
+        ({"task": "alignment", "accuracy": 70.0}, predicted(0.7)),
+        ({"task": "segmentation", "acc": 75.0}, SEGMENTED),
+        ({"task": "zeroshot", "acc": 75.0}, SEGMENTED),
+        ({"task": "segmentation", "acc": None}, SEGMENTED.assign(truth=[[-1] * 3, [-1] * 2])),
+        ({"task": "ood", "auroc": 87.5, "sets": {"far": {}}}, SCORED),
+    ],
+    ids=lambda value: value.get("task", "") if isinstance(value, dict) else "",
+)
+def test_the_headline_of_every_task_follows_from_its_predictions(told, predictions):
+    refuse_other_figures(told, predictions, Path("result.json"), "")
+    name = next(name for name in told if name not in ("task", "sets"))
+    for other in ((told[name] or 0) + 0.01, None if told[name] is not None else 1.0):
+        with pytest.raises(Damaged, match=f"result.json says {name}"):
+            refuse_other_figures({**told, name: other}, predictions, Path("result.json"), "")
+
+
 @pytest.mark.parametrize("classes", [2, 174])
 def test_publishing_copies_the_result_and_draws_its_pictures_at_any_number_of_classes(tmp_path, classes):
-    run = tmp_path / "run/evaluation"
-    run.mkdir(parents=True)
-    (run / "result.json").write_text(json.dumps(result(0.9, classes)))
     history = {"epoch": [1, 2], "train_loss": [2.0, 1.0], "holdout_loss": [2.1, 1.5], "holdout_accuracy": [0.2, 0.6]}
-    pd.DataFrame(history).to_csv(run.parent / "history.csv", index=False)
+    run = leave(tmp_path / "run/evaluation", result(0.9, classes), predicted(0.9), history)
     out = tmp_path / "results/x.json"
     publish(run, out)
     assert out.read_text() == (run / "result.json").read_text()

@@ -1,6 +1,5 @@
 """Claims about timelines, curves, tables and text files: they say what the results say."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -23,6 +22,7 @@ from pipeline.reports.segmentation import (
     worst_and_best,
     write_predictions,
 )
+from tests.evaluations import leave
 
 
 @pytest.fixture(autouse=True)
@@ -194,15 +194,13 @@ def test_the_comparison_of_curves_has_a_line_a_seed_and_a_name_a_variant():
 @pytest.mark.parametrize("zero_shot", [False, True])
 def test_publishing_copies_the_result_and_draws_and_writes_the_same_bytes_again(tmp_path, zero_shot):
     run, out = tmp_path / "run", tmp_path / "results/x.json"
-    run.mkdir()
     result = {"classes": [f"class {i}" for i in range(8)], "background": [0], "unseen_classes": [5, 6, 7]}
-    (run / "result.json").write_text(json.dumps({**result, **(zeroshot() if zero_shot else {})}))
     videos = [timeline(f"video{i}", 8, score=10.0 * i, seed=i) for i in range(3)]
     rows = [
         {"sample": v.name, "truth": v.truth, "prediction": v.prediction, "confidence": v.confidence} | v.figures
         for v in videos
     ]
-    pd.DataFrame(rows).to_parquet(run / "predictions.parquet")
+    leave(run, {**result, **(zeroshot() if zero_shot else {})}, pd.DataFrame(rows))
     publish_segmentation(run, out)
     names = {"x.json", "x_worst.png", "x_best.png", "x_predictions"} | ({"x_gamma.png"} if zero_shot else set())
     assert {path.name for path in out.parent.iterdir()} == names

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.datasets.manifest import read_manifest, write_manifest
+from pipeline.digests import read_json, write_json
 from pipeline.store import StoreMissing
 from pipeline.training import DataError, RunBusy, train
 from pipeline.training.callbacks import TrainingDiverged
@@ -205,10 +206,10 @@ def test_a_training_killed_after_its_last_checkpoint_loses_nothing_of_its_logs(m
     given = made.arguments(tmp_path / "run", epochs=2)
     train(*given, progress=lambda line: None)
     curve = tmp_path / "run" / "dvclive/plots/metrics/holdout_accuracy.tsv"
-    whole, state = curve.read_bytes(), json.loads((tmp_path / "run" / "state.json").read_text())
+    whole, state = curve.read_bytes(), read_json(tmp_path / "run" / "state.json", "")
     shutil.rmtree(tmp_path / "run" / "dvclive")
     (tmp_path / "run" / "run.json").unlink()
-    (tmp_path / "run" / "state.json").write_text(json.dumps({"identity": state["identity"]}))
+    write_json(tmp_path / "run" / "state.json", {"identity": state["identity"]})
     train(*given, progress=lambda line: None)
     assert curve.read_bytes() == whole
 

@@ -1,11 +1,11 @@
 """Claims about the rule of the page: it never starts a training by itself, and follows all that a call makes."""
 
-import json
 import zipfile
 
 import pytest
 
 from pipeline.config import load_params
+from pipeline.digests import read_json, write_json
 from pipeline.plan import Plan
 from tests.reports.made_up import MadeUp
 from tests.workflow.conftest import Project
@@ -41,7 +41,7 @@ def test_it_is_made_of_what_is_there_and_again_when_that_changed_only(project):
     assert "1 of 5 results are finished" in text and "snakemake results/ssv2_top1.json --cores all" in text
     assert project.jobs(line) == {}
     path = project.root / "results/assembly_segmentation.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"acc": 12.3}))
+    write_json(path, read_json(path, "") | {"acc": 12.3})
     assert project.jobs(line) == {"page": 1}
     project.run(line)
     made_up.finish("gasm_cast")

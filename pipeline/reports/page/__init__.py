@@ -33,7 +33,7 @@ def write_page(plan: Plan, out: Path, root: Path = Path(), snakemake: str = "sna
         snakemake: the command line whose target makes what is missing.
 
     Raises:
-        PageError: a file that is there and cannot be read.
+        PageError, Damaged, StoreError: a file that is there and is not what was written.
     """
     write_text(out, _render(gather(plan, root), snakemake))
 

@@ -1,6 +1,5 @@
 """What a project has finished, and what its params still ask for. Reads result files; opens no store and no video."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +8,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from pipeline.config import Weights, weights_digest
+from pipeline.digests import read_json
 from pipeline.plan import Plan, Run
-from pipeline.tables import read_frame
+from pipeline.reports.files import PREDICTIONS, read_history, read_predictions
+from pipeline.store.manifest import read_manifest
 
 EXPLAINED = ("features", "importance")  # results/<name>_<this>.json
 # A log of the page's own would never let two pages be the same.
@@ -18,7 +19,7 @@ OWN_LOG = "page"
 
 
 class PageError(ValueError):
-    """A file that the page is made from cannot be read; the message gives the remedy."""
+    """A log that the page is made from cannot be read; the message gives the remedy."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +47,13 @@ class Result:
     @property
     def history(self) -> pd.DataFrame | None:
         """Losses and accuracies by epoch; None of a head that trains nothing."""
-        path = self.evaluation and self.evaluation.parent / "history.csv"
-        return pd.read_csv(path) if path and path.exists() else None
+        return self.evaluation and read_history(self.evaluation.parent)
 
     def predictions(self, *columns: str) -> pd.DataFrame | None:
         """A row a sample."""
-        path = self.evaluation and self.evaluation / "predictions.parquet"
-        return read_frame(path, columns) if path and path.exists() else None
+        if not self.evaluation or not (self.evaluation / PREDICTIONS).exists():
+            return None
+        return read_predictions(self.evaluation, Path("results") / f"{self.name}.json", self.document or {}, *columns)
 
 
 class Ablated(NamedTuple):
@@ -108,7 +109,8 @@ def gather(plan: Plan, root: Path) -> Found:
         root: the project's folder: results, runs, features, logs and weights lie below it.
 
     Raises:
-        PageError: a file that is there and cannot be read.
+        PageError: a log that is there and cannot be read.
+        Damaged, StoreError: another file that is not what was written.
     """
     results = root / "results"
     ablations = []
@@ -165,7 +167,7 @@ def _published_from(path: Path, wanted: Path) -> Path | None:
 def _stores(features: Path, jobs: pd.DataFrame) -> Iterator[Store]:
     seconds = jobs.groupby("of")["seconds"].sum()
     for folder in sorted({path.parent for path in features.glob("*/*/shard-*.json")}):
-        manifests = [_json(path) or {} for path in sorted(folder.glob("shard-*.json"))]
+        manifests = [read_manifest(path.with_suffix("")) for path in sorted(folder.glob("shard-*.json"))]
         ok, failed = (sum(of["counts"][kind] for of in manifests) for kind in ("ok", "failed"))
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         place = f"{folder.parent.name}/{folder.name}"
@@ -191,12 +193,9 @@ def _jobs(logs: Path) -> pd.DataFrame:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
+    """A document that a verb wrote; None where there is none. Raises Damaged: it is not what was written."""
+    remedy = "delete it and make it again"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise PageError(f"{path} is not JSON ({error}); delete it and make it again") from error
-    if not isinstance(document, dict):
-        raise PageError(f"{path} holds a {type(document).__name__}, not an object; delete it and make it again")
-    return document
+        return read_json(path, remedy)
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,63 @@
+"""Whether a result's headline follows from the predictions beside it: computed a second time, another way.
+
+Digests tell that files are as they were written; this tells that what was written belongs together.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pipeline.digests import Damaged
+
+NEAR = 1e-6  # between two orders of the same sums
+
+
+def refuse_other_figures(result: Mapping[str, Any], predictions: pd.DataFrame, path: Path, remedy: str) -> None:
+    """Raises Damaged where the headline of a result is not that of its predictions.
+
+    Args:
+        result: of an evaluation: its task decides what is compared.
+        predictions: of the same evaluation.
+        path: of the result.
+        remedy: what to do then, an imperative.
+    """
+    name, computed = HEADLINES[result["task"]]
+    told, found = result.get(name), computed(predictions, result)
+    told = math.nan if told is None else told  # of no frame with a label there is no accuracy
+    if not math.isclose(told, found, rel_tol=NEAR, abs_tol=NEAR) and not math.isnan(told) & math.isnan(found):
+        raise Damaged(f"{path} says {name} {told:.6g}, and its predictions give {found:.6g}; {remedy}")
+
+
+def _right(predictions: pd.DataFrame) -> float:
+    return float((predictions["label"] == predictions["prediction"]).mean())
+
+
+def _frames(predictions: pd.DataFrame, result: Mapping[str, Any]) -> float:
+    """Percent of the labelled frames of all videos together."""
+    truth, guess = (np.concatenate(predictions[column].tolist()) for column in ("truth", "prediction"))
+    judged = truth >= 0
+    return 100 * float((truth == guess)[judged].mean()) if judged.any() else math.nan
+
+
+def _auroc(predictions: pd.DataFrame, result: Mapping[str, Any]) -> float:
+    """Percent, the mean over OOD sets: how often a picture of ID has the higher score, equals half (Mann & Whitney)."""
+    evaluated = predictions[predictions["part"] == "evaluated"]
+    scores = {name: rows["negalign"] for name, rows in evaluated.groupby("set")}
+    inside, found = scores["id"], []
+    for name in result["sets"]:
+        ranks = pd.concat([inside, scores[name]]).rank().to_numpy()[: len(inside)]
+        found.append((ranks.mean() - (len(inside) + 1) / 2) / len(scores[name]))
+    return 100 * float(np.mean(found))
+
+
+HEADLINES: dict[str, tuple[str, Callable[[pd.DataFrame, Mapping[str, Any]], float]]] = {
+    "classification": ("top1", lambda predictions, _: _right(predictions)),
+    "alignment": ("accuracy", lambda predictions, _: 100 * _right(predictions)),
+    "segmentation": ("acc", _frames),
+    "zeroshot": ("acc", _frames),
+    "ood": ("auroc", _auroc),
+}
