@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.files import write_text
+from pipeline.reports.figures import best_epoch
 from pipeline.reports.files import result_text, save_figure
 from pipeline.reports.names import told_apart
 
@@ -71,8 +72,8 @@ def training_figure(history: pd.DataFrame) -> plt.Figure:
     loss.set(xlabel="epoch", title="loss")
     loss.legend()
     accuracy.plot(history["epoch"], history["holdout_accuracy"], color="tab:green")
-    best = history["holdout_accuracy"].idxmax()
-    accuracy.axvline(history["epoch"][best], color="grey", linestyle=":", label=f"best, epoch {history['epoch'][best]}")
+    best = best_epoch(history)
+    accuracy.axvline(best, color="grey", linestyle=":", label=f"best, epoch {best}")
     accuracy.set(xlabel="epoch", ylim=(0, 1.02), title="holdout accuracy")
     accuracy.legend(loc="lower right")
     for axes in (loss, accuracy):
