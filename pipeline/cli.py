@@ -34,7 +34,6 @@ LACKING = {
     **dict.fromkeys((errno.EISDIR, errno.ENOTDIR), "name a file where one is wanted, and a folder where that is"),
     errno.ENAMETOOLONG: "name it shorter",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
-    errno.EIO: "its disk cannot read or write it: restore or delete it",
 }
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_BETWEEN_TRIES = 5.0

@@ -103,7 +103,7 @@ def _scratch(path: Path, flags: int) -> Iterator[tuple[Path, int]]:
 
 
 def _held(scratch: Path, flags: int, how: int) -> int | None:
-    """Opens it and takes its flock; None where whoever had that has given it another name, or removed it, in between."""
+    """Opens it and takes its flock; None where whoever had that has renamed or removed it in between."""
     descriptor = None
     try:
         if flags & os.O_DIRECTORY:

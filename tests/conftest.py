@@ -1,6 +1,7 @@
 """Small real data sets that tests make themselves: encoded clips in Something-Something-V2's layout."""
 
 import json
+import os
 from pathlib import Path
 
 import av
@@ -12,8 +13,11 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _as_it_was():
+    """Each test computes in one thread, and leaves this process no greedier than it found it."""
     torch.set_num_threads(1)
+    yield
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER, "a library made this a real-time process, which starves others"
 
 
 def write_clip(path: Path, seed: int, frames: int = 36, size: int = 64, fps: int = 12) -> None:

@@ -100,8 +100,8 @@ class Lock:
     @classmethod
     def _forget_in_child(cls) -> None:
         # A forked decode worker shares the parent's lock, and would keep it after the parent was killed.
-        for lock in list(cls._held):
-            lock.release()
+        for held in list(cls._held):
+            held.release()
 
 
 os.register_at_fork(after_in_child=Lock._forget_in_child)

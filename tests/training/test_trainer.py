@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 import subprocess
 import sys
 import time
@@ -78,15 +77,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(made, run,
     assert (tmp_path / "same" / "weights.safetensors").read_bytes() == weights
     assert (tmp_path / "same" / "history.csv").read_bytes() == (run / "history.csv").read_bytes()
     assert (tmp_path / "other" / "weights.safetensors").read_bytes() != weights
-
-
-def test_what_another_training_left_in_the_folder_is_discarded(made, run, tmp_path):
-    folder = tmp_path / "reused"
-    train(*made.arguments(folder, epochs=2, label_smoothing=0.0), progress=lambda line: None)
-    lines: list[str] = []
-    train(*made.arguments(folder, epochs=EPOCHS), progress=lines.append)
-    assert not any("resumed" in line for line in lines)
-    assert (folder / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
 
 
 def test_training_ends_when_the_holdout_stops_gaining(made, tmp_path):

@@ -1,6 +1,8 @@
 """Small films of every container and kind of group of pictures; each frame says its own number."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -70,6 +72,20 @@ def numbers(frames: np.ndarray) -> list[int]:
     return ((blocks > 127) @ (1 << np.arange(8))).tolist()
 
 
+@contextmanager
+def _ordinary_priority() -> Iterator[None]:
+    """Ends with this thread scheduled as it was.
+
+    SVT-AV1 makes the thread that opens it a real-time one where it runs as root. All that this process computes or
+    starts from then on would take the processors from everybody else.
+    """
+    policy, param = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, policy, param)
+
+
 def write_film(
     path: Path,
     kind: str,
@@ -90,7 +106,7 @@ def write_film(
     """
     encoder, options = KINDS[kind]
     unit = 1 / rate if starts is None else Fraction(1, 1000)
-    with av.open(str(path), "w", format=FORMATS.get(path.suffix[1:])) as container:
+    with _ordinary_priority(), av.open(str(path), "w", format=FORMATS.get(path.suffix[1:])) as container:
         streams = []
         for _ in range(1 + second):
             stream = container.add_stream(encoder, rate=rate, options=options)
