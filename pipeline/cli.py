@@ -85,7 +85,7 @@ def main() -> None:
 def _of_the_machine(error: Exception) -> str | None:
     """What to say where memory, the disk or a right is lacking; None where that is not what went wrong."""
     if isinstance(error, OSError) and error.errno in LACKING:
-        return f"{error.filename or 'a file'}: {error.strerror}; {LACKING[error.errno]}, and run again"
+        return f"{error.filename or 'a file'}: {os.strerror(error.errno)}; {LACKING[error.errno]}, and run again"
     # Torch's: of a GPU by its class, whose import would cost a second; of the CPU by its allocator.
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or ALLOCATOR in str(error):
         what = str(error).strip().splitlines() or ["no more is said"]

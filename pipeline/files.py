@@ -1,5 +1,6 @@
 """Files and folders that are whole or not there, one writer at a time, however a writer ends. Knows no content."""
 
+import errno
 import fcntl
 import os
 import shutil
@@ -22,9 +23,10 @@ def whole(path: Path, durable: bool = False) -> Iterator[Path]:
     with _scratch(path, os.O_WRONLY | os.O_CREAT) as (scratch, descriptor):
         os.ftruncate(descriptor, 0)
         try:
-            yield scratch
-            if durable:
-                os.fsync(descriptor)
+            with naming(path):
+                yield scratch
+                if durable:
+                    os.fsync(descriptor)
             os.replace(scratch, path)
         except BaseException:
             scratch.unlink(missing_ok=True)
@@ -42,12 +44,38 @@ def whole_folder(path: Path) -> Iterator[Path]:
         for left in scratch.iterdir():
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:
-            yield scratch
+            with naming(path):
+                yield scratch
             shutil.rmtree(path, ignore_errors=True)
             os.replace(scratch, path)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
+
+
+def lock(path: Path) -> int:
+    """An open descriptor that holds the flock of a file; it and its folder are made, again where others take them away.
+
+    Raises:
+        BlockingIOError: another one holds it. FileNotFoundError: it is taken away again and again.
+    """
+    for _ in range(100):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _held(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if descriptor is not None:
+            return descriptor
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Names the file in an error of the machine that names none: a write to a full disk knows no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
+        raise
 
 
 def write_bytes(path: Path, content: bytes, durable: bool = False) -> None:
@@ -66,7 +94,7 @@ def _scratch(path: Path, flags: int) -> Iterator[tuple[Path, int]]:
     """The one scratch name of a file or folder, and an open descriptor that holds its flock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.partial")
-    while (descriptor := _held(scratch, flags)) is None:
+    while (descriptor := _held(scratch, flags, fcntl.LOCK_EX)) is None:
         pass
     try:
         yield scratch, descriptor
@@ -74,14 +102,14 @@ def _scratch(path: Path, flags: int) -> Iterator[tuple[Path, int]]:
         os.close(descriptor)
 
 
-def _held(scratch: Path, flags: int) -> int | None:
-    """Opens it and waits for its flock; None where whoever had that has given it the final name in between."""
+def _held(scratch: Path, flags: int, how: int) -> int | None:
+    """Opens it and takes its flock; None where whoever had that has renamed or removed it in between."""
     descriptor = None
     try:
         if flags & os.O_DIRECTORY:
             scratch.mkdir(exist_ok=True)
         descriptor = os.open(scratch, flags, 0o666)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        fcntl.flock(descriptor, how)
         if os.path.samestat(os.fstat(descriptor), scratch.stat()):
             return descriptor
     except FileNotFoundError:

@@ -38,8 +38,8 @@ from pipeline.reports.files import read_history, read_predictions, read_result
 from pipeline.reports.page.gather import _jobs, _json, _stores
 from pipeline.store import FeatureStore
 from pipeline.tables import read_frame, write_frame
-from pipeline.training.run_folder import RUN, WEIGHTS, complete, read_run
-from pipeline.training.run_folder import weights_digest as digest_of_run
+from pipeline.training.run_folder import RUN, STATE, WEIGHTS, complete, read_run
+from pipeline.training.run_folder import standing as trained
 from tests.datasets.made_up import write_labelled, write_set
 from tests.datasets.test_mstcn import BUNDLES
 from tests.datasets.test_mstcn import dataset as labelled
@@ -167,11 +167,18 @@ def rendered(root: Path) -> Kind:
 def run(root: Path) -> Kind:
     save_file({"a": torch.arange(8.0)}, root / WEIGHTS)
     pd.DataFrame({"epoch": [1, 2], "train_loss": [2.0, 1.0]}).to_csv(root / "history.csv", index=False)
-    record = {"weights": digest_of_run(root), "history.csv": file_digest(root / "history.csv"), "classes": ["a", "γ"]}
-    complete(root, "identity", record)
-    # state.json and last.ckpt are what a resumed training reads: see tests/training.
+    digests = {"weights": file_digest(root / WEIGHTS), "history.csv": file_digest(root / "history.csv")}
+    complete(root, "identity", digests | {"classes": ["a", "γ"]})
+    # Checkpoints are what a resumed training reads: see tests/training/test_checkpoints.py.
     files = [root / name for name in (RUN, WEIGHTS, "history.csv")]
     return Kind(files, lambda: str((read_run(root), read_history(root))))
+
+
+def complete_run(root: Path) -> Kind:
+    """As a training looks at it that may be complete already."""
+    run(root)
+    files = [root / name for name in (STATE, WEIGHTS, "history.csv")]
+    return Kind(files, lambda: trained(root, "identity", lambda line: None), noticed={})
 
 
 def evaluation(root: Path) -> Kind:
@@ -242,6 +249,7 @@ KINDS = {
             stamp,
             rendered,
             run,
+            complete_run,
             evaluation,
             negative_words,
             documents,

@@ -3,18 +3,21 @@
 A feature is told apart by its `backbone`; its fields, apart from where things lie on this machine, determine the bytes.
 """
 
+import re
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from .base import Extension, Fraction, Name, Place, Positive, PositiveFloat, Seed, Strict, Vocabulary
 
+HUB_ID = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,95})?$"
+
 
 class Weights(Strict):
     """Where a backbone's weights come from: exactly one of a local path, a hub id + revision, or random + seed."""
 
     path: Place | None = None
-    hub: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?$")] | None = None
+    hub: Annotated[str, Field(pattern=HUB_ID)] | None = None
     revision: Annotated[str, Field(min_length=1)] | None = None
     random: Seed | None = None
 
@@ -25,6 +28,9 @@ class Weights(Strict):
             raise ValueError(f"weights need exactly one of path, hub or random, got {given or 'none'}")
         if (self.hub is None) != (self.revision is None):
             raise ValueError("weights from a hub need both hub and revision, so that they cannot change underneath")
+        # The hub's library refuses these too, but only when the weights are loaded.
+        if self.hub and (wrong := re.search(r"--|\.\.|[-.](?=/|$)|\.git$", self.hub)):
+            raise ValueError(f"hub {self.hub} is no id of a hub, for its {wrong[0]!r}: expected owner/name")
         return self
 
 

@@ -69,7 +69,9 @@ class TrainedHead(Head):
     clip_norm: Annotated[float, Field(gt=0)]
     ema_decay: Share
     precision: Literal["32-true", "bf16-mixed", "16-mixed"]
-    patience: Annotated[Positive, Field(description="epochs without a better early-stopping accuracy")]
+    patience: Annotated[
+        Positive, Field(description="epochs without a better holdout accuracy, or as good a one at a lower loss")
+    ]
     train_split: str
     eval_split: str
     bootstrap: Positive
@@ -267,7 +269,7 @@ class SegmentationHead(TrainedHead):
     mwt: Fraction
     holdout: Holdout
     decay_epoch: Annotated[int, Field(gt=0, description="from this epoch on, a tenth of the learning rate")]
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1, description="of each weight, added to its gradient")] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 10.0
     ema_decay: Share = 0.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"

@@ -19,7 +19,7 @@ from pipeline.digests import Damaged
 from pipeline.tables import opened, proved, read_columns, write_table
 
 # Bumped by hand when pipeline.video.probe comes to other facts or verdicts: remembered ones are then taken afresh.
-FACTS_VERSION = 3
+FACTS_VERSION = 4
 
 FACTS = {
     "duration": pa.float64(),  # seconds

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.digests import write_json
+from pipeline.reports.figures import best_epoch
 from pipeline.reports.files import read_result, save_figure
 from pipeline.reports.names import told_apart
 
@@ -69,8 +70,8 @@ def training_figure(history: pd.DataFrame) -> plt.Figure:
     loss.set(xlabel="epoch", title="loss")
     loss.legend()
     accuracy.plot(history["epoch"], history["holdout_accuracy"], color="tab:green")
-    best = history["holdout_accuracy"].idxmax()
-    accuracy.axvline(history["epoch"][best], color="grey", linestyle=":", label=f"best, epoch {history['epoch'][best]}")
+    best = best_epoch(history)
+    accuracy.axvline(best, color="grey", linestyle=":", label=f"best, epoch {best}")
     accuracy.set(xlabel="epoch", ylim=(0, 1.02), title="holdout accuracy")
     accuracy.legend(loc="lower right")
     for axes in (loss, accuracy):

@@ -1,11 +1,12 @@
 """Files that survive kill -9 and power cuts: whole writes, rename, sync, lock. Knows no zarr and no sample."""
 
-import fcntl
 import os
 import shutil
 import weakref
 from pathlib import Path
 from typing import ClassVar
+
+from pipeline.files import lock
 
 from .errors import StoreBusy
 
@@ -83,11 +84,9 @@ class Lock:
     _held: ClassVar["weakref.WeakSet[Lock]"] = weakref.WeakSet()
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self.descriptor = lock(path)
         except BlockingIOError:
-            os.close(self.descriptor)
             raise StoreBusy(
                 f"{path.with_suffix('')} is being written by another process; "
                 f"wait for it, or end it (`fuser {path}` names it) and run again"
@@ -101,8 +100,8 @@ class Lock:
     @classmethod
     def _forget_in_child(cls) -> None:
         # A forked decode worker shares the parent's lock, and would keep it after the parent was killed.
-        for lock in list(cls._held):
-            lock.release()
+        for held in list(cls._held):
+            held.release()
 
 
 os.register_at_fork(after_in_child=Lock._forget_in_child)

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from .durable import Lock, sync_directory
+from .errors import StoreBusy
 
 GOING = ".pruned-"
 
@@ -20,13 +21,25 @@ def remove(directory: Path) -> None:
     Raises:
         StoreBusy: one of its shards is being written, or the run is being trained; nothing is removed.
     """
+    going = directory if directory.name.startswith(GOING) else directory.with_name(GOING + directory.name)
     with ExitStack() as stack:
-        for lock in sorted((*directory.glob("shard-*.lock"), *directory.glob("**/lock"))):
-            stack.callback(Lock(lock).release)
-        going = directory if directory.name.startswith(GOING) else directory.with_name(GOING + directory.name)
+        held = _locks(directory)
+        for lock in held:
+            stack.callback(Lock(directory / lock).release)
         directory.rename(going)
         sync_directory(going.parent)
+        try:
+            # Who took a lock of its own before the new name writes here; who does so after it starts a new folder.
+            for lock in _locks(going) - held:
+                stack.callback(Lock(going / lock).release)
+        except StoreBusy as error:
+            going.rename(directory)
+            raise StoreBusy(f"{directory}: another process has begun to write in it; end it, or wait") from error
         shutil.rmtree(going)
+
+
+def _locks(directory: Path) -> set[Path]:
+    return {path.relative_to(directory) for name in ("shard-*.lock", "**/lock") for path in directory.glob(name)}
 
 
 def leftovers(parent: Path) -> list[Path]:

@@ -1,8 +1,11 @@
 """What happens around the steps: averaged weights, the journal of epochs, the best ones kept. Knows no store.
 
-Everything a resumed training needs is plain numbers in the callbacks' states: checkpoints load with weights_only.
+Everything a resumed training needs is plain numbers and tensors in the callbacks' states: checkpoints load with
+weights_only.
 """
 
+import hashlib
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +16,11 @@ import torch
 from dvclive import Live
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from pipeline.files import whole, write_bytes, write_text
+from pipeline.files import naming, write_bytes, write_text
 from pipeline.training.run_folder import HISTORY, WEIGHTS
 
 COLUMNS = ("epoch", "train_loss", "holdout_loss", "holdout_accuracy", "lr")
@@ -30,18 +32,19 @@ class Logs(Live):
     def _init_dvc(self) -> None:
         self._save_dvc_exp = False
 
+    def log_metric(self, name: str, val: float | str, *further: Any, **named: Any) -> None:
+        """As DVCLive's; a full disk's error says which folder's."""
+        with naming(Path(self.dir)):
+            super().log_metric(name, val, *further, **named)
+
+    def sync(self) -> None:
+        """As DVCLive's; a full disk's error says which folder's."""
+        with naming(Path(self.dir)):
+            super().sync()
+
 
 class TrainingDiverged(RuntimeError):
     """The loss is no number any more."""
-
-
-class CheckpointByRename(TorchCheckpointIO):
-    """Writes beside the checkpoint and renames. Lightning's own copies from another folder, and a copy can tear."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """The old checkpoint stays whole until the new one is on the disk."""
-        with whole(Path(path), durable=True) as scratch, scratch.open("wb") as stream:
-            torch.save(checkpoint, stream)
 
 
 class MovingAverage(WeightAveraging):
@@ -51,42 +54,56 @@ class MovingAverage(WeightAveraging):
         super().__init__(use_buffers=False, multi_avg_fn=get_ema_multi_avg_fn(decay))
 
     def weights(self) -> dict[str, Tensor]:
-        """The head's averaged state, on the CPU."""
+        """A copy of the head's averaged state, on the CPU."""
         state = self._average_model.module.model.state_dict()
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in state.items()}
 
 
 class Journal(Callback):
     """A line and a row of history an epoch; keeps the best epoch's averaged weights; ends what gains no more.
 
+    The best epoch has the highest holdout accuracy; of equal ones, the lowest holdout loss; of equal ones, it is first.
+
     Args:
         run: the run's folder.
+        identity: digest of all that decides the weights, in every checkpoint.
         average: whose weights are kept.
-        patience: epochs without a better holdout accuracy before the end.
+        patience: epochs without a better one before the end.
         threads: of every process; multi-process strategies would set their own.
         progress: called with one line an epoch.
     """
 
     def __init__(
-        self, run: Path, average: MovingAverage, patience: int, threads: int, progress: Callable[[str], None]
+        self,
+        run: Path,
+        identity: str,
+        average: MovingAverage,
+        patience: int,
+        threads: int,
+        progress: Callable[[str], None],
     ) -> None:
-        self.run, self.average, self.patience, self.threads, self.progress = run, average, patience, threads, progress
+        self.run, self.identity, self.average, self.patience = run, identity, average, patience
+        self.threads, self.progress = threads, progress
         self.rows: list[list[float]] = []
         self.seconds: list[float] = []
-        self.best_epoch = 0  # counted from 1
-        self.best_accuracy = -1.0
+        self.best: dict[str, Tensor] = {}
         self.start = 0.0
         self.repeated = False
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers."""
-        names = ("rows", "seconds", "best_epoch", "best_accuracy")
-        return {name: getattr(self, name) for name in names}
+        """Plain numbers, and the weights that would be the result if nothing better came."""
+        return {name: getattr(self, name) for name in ("identity", "rows", "seconds", "best")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
         for name, value in state.items():
             setattr(self, name, value)
+
+    @property
+    def best_epoch(self) -> int:
+        """Counted from 1; 0 before there is one. An epoch without a finite loss is the worst of its accuracy."""
+        by_worth = [(row[3], -row[2] if math.isfinite(row[2]) else -math.inf) for row in self.rows]
+        return by_worth.index(max(by_worth)) + 1 if by_worth else 0
 
     @property
     def has_stalled(self) -> bool:
@@ -111,7 +128,8 @@ class Journal(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         """Runs after the validation, before the checkpoint."""
-        measured = {name: float(trainer.callback_metrics[name]) for name in COLUMNS[1:4]}
+        # One process's numbers for all: which epoch is best, and when to end, must be one decision.
+        measured = trainer.strategy.broadcast({name: float(trainer.callback_metrics[name]) for name in COLUMNS[1:4]})
         epoch = trainer.current_epoch + 1
         if not torch.isfinite(torch.tensor(measured["train_loss"])):
             raise TrainingDiverged(
@@ -121,19 +139,28 @@ class Journal(Callback):
         self.rows.append(row)
         self.seconds.append(time.monotonic() - self.start)
         self.start += self.seconds[-1]
-        if measured["holdout_accuracy"] > self.best_accuracy:
-            self.best_epoch, self.best_accuracy = epoch, measured["holdout_accuracy"]
-            if trainer.is_global_zero:
-                write_bytes(self.run / WEIGHTS, save(self.average.weights()), durable=True)
+        if self.best_epoch == epoch:
+            self.best = self.average.weights()
         trainer.should_stop = trainer.should_stop or self.has_stalled
         if trainer.is_global_zero:
-            write_text(self.run / HISTORY, self.history().to_csv(index=False))
+            write_text(self.run / HISTORY, self.history())
             _log(trainer, row)
             self.progress(self._line(trainer.max_epochs))
 
-    def history(self) -> pd.DataFrame:
-        """A row an epoch."""
-        return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype({"epoch": int})
+    def history(self) -> str:
+        """CSV, a row an epoch."""
+        return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype({"epoch": int}).to_csv(index=False)
+
+    def keep(self) -> str:
+        """Writes the best epoch's weights and the history, whatever a resumed training found there.
+
+        Returns:
+            sha256 of the weights.
+        """
+        content = save(self.best)
+        write_bytes(self.run / WEIGHTS, content, durable=True)
+        write_text(self.run / HISTORY, self.history())
+        return hashlib.sha256(content).hexdigest()
 
     def _line(self, epochs: int) -> str:
         epoch, train_loss, holdout_loss, accuracy, lr = self.rows[-1]

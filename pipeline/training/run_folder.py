@@ -1,20 +1,22 @@
 """A run's folder: one writer at a time, what is left of an earlier training, files by rename. Knows no torch.
 
-state.json appears first and says what the other files belong to; run.json appears last and says that all is there.
+Until a training is complete its checkpoints say all that it needs. Then state.json says what the files belong to and
+outlives run.json, which appears last and says that all is there.
 """
 
-import fcntl
-import hashlib
+import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pipeline.digests import read_json, write_json
+from pipeline.digests import Damaged, file_digest, read_json, write_json
+from pipeline.files import lock
 
-CHECKPOINT, WEIGHTS, HISTORY, STATE, RUN = "last.ckpt", "weights.safetensors", "history.csv", "state.json", "run.json"
+CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
+WEIGHTS, HISTORY, STATE, RUN = "weights.safetensors", "history.csv", "state.json", "run.json"
 RESULT, PREDICTIONS = "result.json", "predictions.parquet"  # of an evaluation, in a folder of its own below the run's
 LOGS = "dvclive"
 PATIENCE = 10.0  # seconds to wait for the workers of a killed training to notice
@@ -35,49 +37,54 @@ def only_writer(run: Path) -> Iterator[None]:
     Raises:
         RunBusy: it is held, and was not freed in ten seconds.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    with (run / "lock").open("w", encoding="utf-8") as lock:
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise RunBusy(f"{run}: another process trains or evaluates here; wait for it or end it") from None
-                time.sleep(0.2)
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            held = lock(run / "lock")
+            break
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise RunBusy(f"{run}: another process trains or evaluates here; wait for it or end it") from None
+            time.sleep(0.2)
+    try:
         yield
+    finally:
+        os.close(held)
 
 
-def claim(run: Path, identity: str) -> dict[str, Any]:
-    """Makes the folder belong to one training: what it left is kept, what another one left or was damaged is removed,
-    its evaluations too.
-
-    Args:
-        run: the folder.
-        identity: digest of all that decides the weights.
-
-    Returns:
-        The run's record if this training is already complete, otherwise {}.
-    """
-    record = standing(run, identity)
-    if record is not None:
-        return record
-    for name in (RUN, CHECKPOINT, WEIGHTS, HISTORY):
+def clear(run: Path) -> None:
+    """Removes what another training left in the folder, its evaluations too."""
+    for name in (RUN, STATE, CHECKPOINT, PREVIOUS, WEIGHTS, HISTORY):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / LOGS, ignore_errors=True)
     for evaluation in {path.parent for name in (RESULT, PREDICTIONS) for path in run.glob(f"*/{name}")}:
         shutil.rmtree(evaluation)
-    write_json(run / STATE, {"identity": identity})
-    return {}
 
 
-def standing(run: Path, identity: str) -> dict[str, Any] | None:
-    """How far a training is: its record, {} where it was begun, None where nothing of it is of use."""
-    state = _read(run / STATE)
-    record = state.get("record", {})
-    usable = (run / WEIGHTS).exists() and (not record or weights_digest(run) == record["weights"])
-    return record if state.get("identity") == identity and usable else None
+def standing(run: Path, identity: str, progress: Callable[[str], None]) -> dict[str, Any]:
+    """The record of a training that is complete; {} where it is not, or where its files are damaged.
+
+    Args:
+        run: the folder.
+        identity: digest of all that decides the weights.
+        progress: called with one line where a file is damaged.
+    """
+    if not (run / STATE).exists():
+        return {}
+    try:
+        state = read_json(run / STATE, "made again")
+    except Damaged as error:
+        progress(str(error))
+        return {}
+    if state["identity"] != identity:
+        progress(f"{run}: what is there was learned from other samples or params: made again")
+        return {}
+    record = state["record"]
+    for name, digest in ((WEIGHTS, record["weights"]), (HISTORY, record[HISTORY])):
+        if not (run / name).exists() or file_digest(run / name) != digest:
+            progress(f"{run / name} is not there, or damaged: made again")
+            return {}
+    return record
 
 
 def complete(run: Path, identity: str, record: dict[str, Any]) -> None:
@@ -93,20 +100,10 @@ def read_run(run: Path) -> dict[str, Any]:
         RunError: there is none, or its weights are not the ones that it names.
         Damaged: the record is not what was written.
     """
-    record = _read(run / RUN)
-    if not record:
-        raise RunError(f"{run / RUN} is not there: train the head first (`python -m pipeline train`)")
-    if not (run / WEIGHTS).exists() or weights_digest(run) != record["weights"]:
+    try:
+        record = read_json(run / RUN, "delete it and train the head again")
+    except FileNotFoundError:
+        raise RunError(f"{run / RUN} is not there: train the head first (`python -m pipeline train`)") from None
+    if not (run / WEIGHTS).exists() or file_digest(run / WEIGHTS) != record["weights"]:
         raise RunError(f"{run / WEIGHTS} is not the file that run.json names; delete {run} and train again")
     return record
-
-
-def weights_digest(run: Path) -> str:
-    """sha256 of the run's weights file."""
-    with (run / WEIGHTS).open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    remedy = "delete it" if path.name == RUN else f"delete {path.parent}"
-    return read_json(path, f"{remedy} and train the head again") if path.exists() else {}

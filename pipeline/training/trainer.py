@@ -22,7 +22,8 @@ from pipeline.accelerator import accelerator, arithmetic, made_by
 from pipeline.config import Params, canonical_json
 from pipeline.digests import file_digest
 from pipeline.training.alignment import AlignmentModule
-from pipeline.training.callbacks import CheckpointByRename, Journal, Logs, MovingAverage
+from pipeline.training.callbacks import Journal, Logs, MovingAverage
+from pipeline.training.checkpoints import CheckpointByRename, resumable
 from pipeline.training.clips import open_clips
 from pipeline.training.data import FeatureData
 from pipeline.training.dataset import SHOWN, DataError, Samples, open_samples, refuse_mixed
@@ -35,11 +36,10 @@ from pipeline.training.run_folder import (
     HISTORY,
     LOGS,
     RunError,
-    claim,
+    clear,
     complete,
     only_writer,
     standing,
-    weights_digest,
 )
 from pipeline.training.segmentation import SegmentationModule
 
@@ -119,8 +119,11 @@ def train(
 
     A head with stand-ins is trained twice: first, in the folder `stand_ins`, without some of its seen classes too.
 
-    Writes weights.safetensors (averaged weights of the best epoch by holdout accuracy), history.csv, DVCLive's logs,
-    and last, by rename, run.json.
+    Writes a checkpoint an epoch, of which the last two are kept, history.csv and DVCLive's logs; at the end
+    weights.safetensors (averaged weights of the best epoch: see `Journal`); and last, by rename, run.json.
+
+    A damaged checkpoint, and what is damaged of a complete run, is said in a line and made again to the same bytes:
+    from the checkpoint before it where that is whole, else from the start.
 
     Args:
         params: holds the head and `compute`.
@@ -152,7 +155,9 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
     identity = hashlib.sha256(canonical_json([samples.digest, config.learned]).encode()).hexdigest()
     say_first = progress if first else lambda line: None
     with only_writer(run) if first else contextlib.nullcontext():
-        record = agreed(claim(run, identity) if first else standing(run, identity))
+        record = agreed(standing(run, identity, progress) if first else {})
+        if first and not record and not resumable(run, identity, progress):
+            clear(run)
         if record:
             if first:
                 complete(run, identity, record)
@@ -169,21 +174,22 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
             say_first(f"  batch_size is {config.batch_size}, and train has {there} samples: a step takes them all")
         for sample, reason in list(samples.failed.items())[:SHOWN]:
             say_first(f"  failed {sample}: {reason}")
-        module, journal = _fit(params, head, samples, run, say_first)
+        module, journal = _fit(params, head, samples, run, identity, say_first)
         if len(journal.rows) < config.epochs and not journal.has_stalled:
             raise RunError(f"{run}: interrupted after epoch {len(journal.rows)}; the same command goes on from there")
         if not first:
             return {}
+        accuracy = journal.rows[journal.best_epoch - 1][3]
         record = {
             "head": head,
             "classes": samples.classes,
             "best_epoch": journal.best_epoch,
-            "holdout_accuracy": journal.best_accuracy,
+            "holdout_accuracy": accuracy,
             "parameters": count(module.model),
             "trainable": count(module.model, trainable=True),
             "samples": samples.learned_from,
             "data_digest": samples.digest,
-            "weights": weights_digest(run),
+            "weights": journal.keep(),
             HISTORY: file_digest(run / HISTORY),
             "precision": precision,
             "config": config.learned,
@@ -203,14 +209,14 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
             progress(f"  warning: the loss ends at {loss:,.0f}, and {bound:.0f} is {HOPELESS} times chance; lower lr")
         progress(
             f"{run}: best epoch {journal.best_epoch} of {len(journal.rows)}, "
-            f"holdout top-1 {journal.best_accuracy:.3f}, "
+            f"holdout top-1 {accuracy:.3f}, "
             f"{record['trainable']:,} trainable parameters, {time.monotonic() - began:.0f} s"
         )
         return record
 
 
 def _fit(
-    params: Params, head: str, samples: Samples, run: Path, progress: Callable[[str], None]
+    params: Params, head: str, samples: Samples, run: Path, identity: str, progress: Callable[[str], None]
 ) -> tuple[HeadModule, Journal]:
     config, compute, first = params.head(head), params.compute, is_first()
     _hush()
@@ -226,7 +232,7 @@ def _fit(
     steps = max(len(samples.parts["train"]) // config.batch_size, 1)
     module = MODULES[config.task](head, model, config, samples, steps)
     average = MovingAverage(config.ema_decay)
-    journal = Journal(run, average, config.patience, compute.threads, progress)
+    journal = Journal(run, identity, average, config.patience, compute.threads, progress)
     checkpoint = ModelCheckpoint(
         run, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )

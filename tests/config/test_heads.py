@@ -67,6 +67,7 @@ def test_what_no_model_can_be_made_of_is_refused_when_params_are_read(params, he
             {"batch_size": 65536},
             "lr 0.016 per 256 samples is 4.096 with batch_size 65536, expected at most 1",
         ),
+        *((head, {"weight_decay": 2.0}, "weight_decay: .*less than or equal to 1") for head in ("fact", "fact_clip")),
         ("clip_align", {"weight_decay": 600}, "takes all of a weight at once, expected a product below 1"),
         *((head, {"eval_split": "train"}, "both 'train'; a split that was learned") for head in ("gasm_cast", "fact")),
         *((head, {"clip_norm": float("inf")}, "clip_norm: Input should be a finite number") for head in ("fact",)),
@@ -135,6 +136,17 @@ def test_what_cannot_learn_is_refused_when_params_are_read(params, head, changes
         (
             {"features": {"dinov3_full": {"weights": {"path": None, "hub": "no hub/id/", "revision": "1"}}}},
             r"hub: String",
+        ),
+        *(
+            ({"features": {"dinov3_full": {"weights": {"path": None, "hub": hub, "revision": "1"}}}}, message)
+            for hub, message in {
+                "a--b/c": r"hub a--b/c is no id of a hub, for its '--'",
+                "a/b..c": r"hub a/b\.\.c is no id of a hub, for its '\.\.'",
+                "a/b-": r"hub a/b- is no id of a hub, for its '-'",
+                "a./b": r"hub a\./b is no id of a hub, for its '\.'",
+                "a/b.git": r"hub a/b\.git is no id of a hub, for its '\.git'",
+                "a/" + "b" * 97: r"hub: String should match",
+            }.items()
         ),
         ({"features": {"dinov3_full": {"weights": {"path": None, "random": -1}}}}, r"random: Input should be greater"),
         ({"toyworld": {"seed": -1}}, r"toyworld\.seed: Input should be greater than or equal to 0"),

@@ -1,6 +1,7 @@
 """Segmentation heads from caches to results: they learn, repeat to the byte, and name what they rest on."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -108,6 +109,18 @@ def test_a_finished_training_with_stand_ins_is_not_trained_again(world, fact_cli
     lines: list[str] = []
     train(world.params, "fact_clip", world.manifest, world.features("fact_clip"), run, progress=lines.append)
     assert len(lines) == 2 and all("complete already" in line for line in lines)
+
+
+def test_what_is_damaged_of_the_training_with_stand_ins_is_made_again_from_its_checkpoint(world, fact_clip, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(fact_clip[0], run)
+    weights = run / "stand_ins" / "weights.safetensors"
+    before = weights.read_bytes()
+    weights.write_bytes(before[:-1])
+    lines: list[str] = []
+    train(world.params, "fact_clip", world.manifest, world.features("fact_clip"), run, progress=lines.append)
+    assert f"{weights} is not there, or damaged: made again" in lines
+    assert weights.read_bytes() == before and not any(line.startswith("epoch") for line in lines)
 
 
 def test_a_run_of_other_params_is_refused(world, fact, tmp_path):

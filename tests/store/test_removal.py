@@ -1,14 +1,18 @@
 """Claims about taking stores away."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from pipeline.files import lock
 from pipeline.store import FeatureStore, ShardWriter, StoreBusy, StoreMissing, leftovers, remove
+from pipeline.training.run_folder import only_writer
 
 FIELDS = {"tokens": ((2, 3), "float16")}
 
@@ -51,3 +55,40 @@ def test_a_removal_that_is_killed_leaves_no_half_store(store):
     (left,) = leftovers(store.parent)
     remove(left)
     assert not leftovers(store.parent)
+
+
+def test_a_writer_that_starts_while_its_store_is_taken_away_keeps_it(store, monkeypatch):
+    """It has its lock, of a shard that had none, when the store is renamed."""
+    writer = ShardWriter(store / "shard-001", [("b", "2")], FIELDS, {"key": "0123456789"})
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        if self == store:
+            writer.__enter__()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(StoreBusy, match="another process has begun to write in it; end it, or wait"):
+        remove(store)
+    writer.put("b", {"tokens": np.ones((2, 3), np.float16)}, {})
+    writer.finish()
+    writer.__exit__(None, None, None)
+    assert not leftovers(store.parent) and len(FeatureStore(store).samples) == 2
+
+
+def test_a_lock_is_that_of_the_file_which_is_there_although_its_folder_was_taken_away_meanwhile(tmp_path, monkeypatch):
+    path, flock, calls = tmp_path / "run" / "lock", fcntl.flock, []
+
+    def taken_away(descriptor: int, how: int) -> None:
+        calls.append(how)
+        if len(calls) == 1:
+            remove(path.parent)  # takes the second lock, which the writer then finds gone
+        else:
+            flock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", taken_away)
+    with only_writer(path.parent):
+        monkeypatch.undo()
+        with pytest.raises(BlockingIOError):
+            lock(path)
+    os.close(lock(path))

@@ -12,6 +12,7 @@ from pipeline.config import Params, override, parse_params
 from pipeline.datasets.manifest import FACTS, LATER, write_manifest
 from pipeline.store import ShardWriter
 
+EPOCHS = 6  # of the run that tests compare with
 STEPS = 4
 GRIDS = {"semantic": (STEPS, 4, 4), "motion": (STEPS, 2, 2)}
 WIDTHS = {"semantic": 16, "motion": 8}

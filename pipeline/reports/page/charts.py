@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from pipeline.reports.figures import best_epoch
 from pipeline.reports.names import told_apart
 from pipeline.reports.numbers import significant
 
@@ -158,12 +159,12 @@ def reliability(bins: Sequence[Mapping[str, Any]]) -> go.Figure:
 
 
 def training(history: pd.DataFrame, columns: Mapping[str, str], title: str, percent: bool) -> go.Figure:
-    """Columns of a training's history by epoch; dotted, the epoch of the best holdout accuracy, which is kept."""
+    """Columns of a training's history by epoch; dotted, the best one on the holdout, whose weights are kept."""
     figure = go.Figure()
     for column, name in columns.items():
         values = history[column] * (100 if percent else 1)
         figure.add_scatter(x=history["epoch"], y=values.round(4), name=name, mode="lines")
-    best = int(history["epoch"][history["holdout_accuracy"].idxmax()])
+    best = best_epoch(history)
     figure.add_vline(
         best, line={"dash": "dot", "color": MUTED}, annotation_text=f"best, {best}", annotation_font_size=10
     )
