@@ -255,7 +255,8 @@ def test_a_list_that_is_embedded_in_part_is_refused_and_a_text_that_was_removed_
 def write_vectors(params, features, width, failed=()):
     """A store of texts in the place of clip_text's, one shard of the names."""
     base = feature_dir(params, "names", "text", features) / "shard-000"
-    fields, made = {"text_embed": ((width,), "float32")}, {"key": "made", "feature": "text"}
+    fields = {"text_embed": ((width,), "float32")}
+    made = {"key": feature_key(params, "text"), "feature": "text"}
     with ShardWriter(base, [(name, name) for name in NAMES], fields, made) as writer:
         for name in NAMES:
             if name in failed:
