@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from pipeline.backbones.base import BackboneError
 from pipeline.config import Weights
@@ -47,14 +49,15 @@ class Checkpoint:
         """
         remedy = "download or save the checkpoint again"
         try:
-            model, report = self.architecture.from_pretrained(
-                self.folder,
-                dtype=torch.float32,
-                local_files_only=True,
-                weights_only=True,
-                ignore_mismatched_sizes=True,  # they then come back in the report, with their names
-                output_loading_info=True,
-            )
+            with _without_bar():
+                model, report = self.architecture.from_pretrained(
+                    self.folder,
+                    dtype=torch.float32,
+                    local_files_only=True,
+                    weights_only=True,
+                    ignore_mismatched_sizes=True,  # they then come back in the report, with their names
+                    output_loading_info=True,
+                )
         except Exception as error:  # transformers raises many kinds; each means that these files are not whole
             raise BackboneError(f"{self.folder} holds no readable {self.family} weights ({error}); {remedy}") from error
         wrong = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
@@ -130,6 +133,18 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _first_few(wrong: Mapping[str, Sequence[str]]) -> str:
     return "; ".join(f"{len(keys)} {name.replace('_', ' ')}, such as {keys[0]}" for name, keys in wrong.items())
+
+
+@contextmanager
+def _without_bar() -> Iterator[None]:
+    """No progress bar of a second's reading between the lines that verbs print; a download has its own."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _download(repository: str, revision: str) -> Path:
