@@ -53,7 +53,7 @@ def read_predictions(evaluation: Path | str, out: Path, result: Mapping[str, Any
 
 def read_history(run: Path) -> pd.DataFrame | None:
     """Losses and accuracies by epoch of a run; None of a head that trains nothing. Raises Damaged: they are others."""
-    path, remedy = run / HISTORY, f"restore it, or delete {run} and train the head again"
+    path, remedy = run / HISTORY, f"restore it, or delete {run / 'run.json'} and train the head again"
     if not path.exists():
         return None
     try:
