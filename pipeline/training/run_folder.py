@@ -106,7 +106,7 @@ def read_run(run: Path) -> dict[str, Any]:
         raise RunError(f"{run / RUN} is not there: train the head first (`python -m pipeline train`)") from None
     if not (run / WEIGHTS).exists() or file_digest(run / WEIGHTS) != record["weights"]:
         raise RunError(
-            f"{run / WEIGHTS} is not the file that run.json names; delete {run / RUN} and train again, which goes on from "
-            "the last checkpoint"
+            f"{run / WEIGHTS} is not the file that run.json names; delete {run / RUN} and train again, which goes on "
+            "from the last checkpoint"
         )
     return record
