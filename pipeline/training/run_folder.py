@@ -107,6 +107,6 @@ def read_run(run: Path) -> dict[str, Any]:
     if not (run / WEIGHTS).exists() or file_digest(run / WEIGHTS) != record["weights"]:
         raise RunError(
             f"{run / WEIGHTS} is not the file that run.json names; delete {run / RUN} and train again, which goes on "
-            "from the last checkpoint"
+            "from the last checkpoint where there is one"
         )
     return record
