@@ -212,7 +212,7 @@ def verify(
                 wrong += _verified(store)
         except StoreError as error:
             wrong += 1
-            say(f"{named}: {error}")
+            say(str(error))
     raise typer.Exit(1 if wrong else 0)
 
 
@@ -268,7 +268,7 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
             str(facts["shards"]),
             str(len(facts["unfinished"])),
             f"{facts['bytes'] / 1e6:.1f}",
-            str(facts["provenance"].get("weights", ""))[:12],
+            _digests(facts["provenance"].get("weights", {})),
             _makers(facts["environments"].values()),
             user,
         )
@@ -313,6 +313,11 @@ def prune(
         freed += size
         say(f"{path}: {size / 1e6:.1f} MB{' removed' if delete else ''}")
     say(f"{freed / 1e6:.1f} MB {'removed' if delete else 'could be removed: run again with --delete'}")
+
+
+def _digests(weights: dict[str, str] | str) -> str:
+    """How the digests of a feature's weights begin; the first stores had one, not one a network."""
+    return ", ".join(digest[:12] for digest in ([weights] if isinstance(weights, str) else weights.values()))
 
 
 def _makers(chain: Iterable[list[dict[str, Any]]]) -> Text:

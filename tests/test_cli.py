@@ -418,7 +418,7 @@ def test_verify_goes_below_a_data_set_and_below_all_and_never_stops_at_one(proje
     assert f"{first}: 2 not as it was written" in done.output
     assert f"{empty}: " in done.output and "holds no shard; run `extract`" in done.output
     assert f"{second}: intact" in done.output
-    assert "features/nowhere is no store and holds none" in done.output
+    assert "\nfeatures/nowhere is no store and holds none" in done.output
     assert f"{second}: intact" in run("verify", "features/other")
 
 
@@ -466,11 +466,12 @@ def test_info_says_what_computed_a_store_and_what_several_environments_differ_in
     key = directory.name.rpartition("-")[2]
     for number, device in enumerate(("cpu", "cuda")):
         base, made_by = directory / f"shard-{number:03d}", {"device": {"type": device}}
-        with ShardWriter(base, [(device, "1")], {"t": ((2,), "float16")}, {"key": key}, made_by) as writer:
+        of = {"key": key, "weights": {"rgb": "0123456789abcdef", "flow": "random:7"}}
+        with ShardWriter(base, [(device, "1")], {"t": ((2,), "float16")}, of, made_by) as writer:
             writer.fail(device, "gone")
             writer.finish()
     said = "".join(run("info").split())
-    assert "cpu,cuda;mixed:device.typecpuorcuda│" in said
+    assert "cpu,cuda;mixed:device.typecpuorcuda│" in said and "│random:7,0123456789ab│" in said
 
 
 def test_info_says_who_uses_a_store(project):

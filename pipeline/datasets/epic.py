@@ -201,8 +201,8 @@ def _keys(path: Path) -> dict[int, str]:
 def _expect_once(path: Path, table: pd.DataFrame, name: str) -> None:
     if len(again := table[table[name].duplicated()]):
         raise DatasetError(
-            f"{path}: line {again.index[0]} has the {name} {again[name].iloc[0]!r}, which an earlier line has too; "
-            "remove one of the two, or download it again"
+            f"{path}: line {again.index[0]} has the {name} {str(again[name].iloc[0])!r}, which an earlier line has "
+            "too; remove one of the two, or download it again"
         )
 
 

@@ -147,6 +147,8 @@ def _bundles(dataset: Dataset) -> list[Bundle]:
     folder, patterns, name = LISTS[dataset.layout]
     found = []
     for path in (path for pattern in patterns for path in Path(dataset.root, folder).glob(pattern)):
+        if path.name.startswith("."):  # what a Mac leaves beside a list is none
+            continue
         parts = name.fullmatch(path.name)
         if parts is None:
             raise DatasetError(
@@ -184,7 +186,7 @@ def _ids(dataset: Dataset, path: Path) -> Iterator[tuple[str, str]]:
             raise DatasetError(
                 f"{path}: line {number} is {line!r}, wanted the id of a video, alone or as {plain}.txt; correct it"
             )
-        yield sample, "/".join(folders)
+        yield sample, "/".join(part for part in folders if part != ".")
 
 
 def _mapping(path: Path) -> list[str]:

@@ -274,7 +274,10 @@ def quality_markdown(quality: Mapping[str, Any]) -> str:
     parts.append(
         _table(
             [f"of the ok {noun}", "min", "median", "max"],
-            [[name, *(spread[q] for q in ("min", "median", "max"))] for name, spread in spreads.items()],
+            [
+                [name, *("–" if spread[q] is None else spread[q] for q in ("min", "median", "max"))]
+                for name, spread in spreads.items()
+            ],
         )
     )
     lines = {"video": _video_lines, "image": _picture_lines, "text": lambda _: []}[quality["kind"]](quality)

@@ -10,7 +10,7 @@ PARTED_BY = (";", "\t")  # what spreadsheets put where commas are wanted
 
 
 def table_lines(path: Path, columns: Sequence[str], remedy: str, again: str) -> Iterator[tuple[int, dict[str, str]]]:
-    """Each line of a csv file that has a head, blank ones passed over.
+    """Each line of a csv file that has a head, those without a value passed over: spreadsheets leave `,,,` at the end.
 
     Args:
         path: UTF-8, with a byte order mark or without.
@@ -40,7 +40,9 @@ def table_lines(path: Path, columns: Sequence[str], remedy: str, again: str) -> 
                 raise DatasetError(
                     f"{path}: line 1 has the column {twice[0]} twice, and either may be meant; remove or rename one"
                 )
-            for fields in filter(None, reader):
+            for fields in reader:
+                if not any(map(str.strip, fields)):
+                    continue
                 if len(fields) != len(head):
                     raise DatasetError(
                         f"{path}: line {reader.line_num} has {len(fields)} fields, wanted {len(head)} as on line 1; "

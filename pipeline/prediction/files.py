@@ -20,7 +20,9 @@ from pipeline.store import FeatureStore
 from pipeline.video import VideoFacts
 
 # What to do about a file, where its own sentence does not say so.
-REMEDIES = {"unreadable": "; name a video", "no_video": "; name a file with a picture track"}
+REMEDIES = dict.fromkeys(("unreadable", "not_a_file"), "; name a video") | {
+    "no_video": "; name a file with a picture track"
+}
 
 
 @dataclass(frozen=True)

@@ -52,14 +52,21 @@ def read_predictions(evaluation: Path | str, out: Path, result: Mapping[str, Any
 
 
 def read_history(run: Path) -> pd.DataFrame | None:
-    """Losses and accuracies by epoch of a run; None of a head that trains nothing. Raises Damaged: they are others."""
-    path, remedy = run / HISTORY, f"restore it, or delete {run} and train the head again"
-    if not path.exists():
-        return None
+    """Losses and accuracies by epoch of a run; None of a head that trains nothing.
+
+    Raises:
+        Damaged: they are not there though the run names them, or are others.
+        ReportError: the run is not complete.
+    """
+    path, remedy = run / HISTORY, f"restore it, or delete {run / 'run.json'} and train the head again"
     try:
         digest = read_json(run / "run.json", remedy).get(HISTORY)
     except FileNotFoundError:
+        if not path.exists():
+            return None
         raise ReportError(f"{run / 'run.json'} is not there: train the head to its end first") from None
+    if digest is None and not path.exists():
+        return None
     return pd.read_csv(io.BytesIO(read_kept(path, digest, remedy)))
 
 

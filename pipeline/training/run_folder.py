@@ -105,5 +105,8 @@ def read_run(run: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(f"{run / RUN} is not there: train the head first (`python -m pipeline train`)") from None
     if not (run / WEIGHTS).exists() or file_digest(run / WEIGHTS) != record["weights"]:
-        raise RunError(f"{run / WEIGHTS} is not the file that run.json names; delete {run} and train again")
+        raise RunError(
+            f"{run / WEIGHTS} is not the file that run.json names; delete {run / RUN} and train again, which goes on "
+            "from the last checkpoint where there is one"
+        )
     return record

@@ -68,7 +68,7 @@ def test_a_row_is_a_map_of_a_video_in_the_files_order(tmp_path):
 
 def test_columns_may_stand_in_any_order_beside_others_and_the_file_may_have_another_name(tmp_path):
     head = "split,age,clinician,patient,label,map,video,sample"
-    (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbf" + f"{head}\r\ntest,7,c,p,x,,a.webm,s\r\n\r\n".encode())
+    (tmp_path / "rows.csv").write_bytes(b"\xef\xbb\xbf" + f"{head}\r\ntest,7,c,p,x,,a.webm,s\r\n\r\n,,,,,,,".encode())
     frame = read_annotations(dataset(tmp_path, csv="rows.csv"))
     assert frame[["sample", "path", "clinician", "split"]].values.tolist() == [["s", "a.webm", "c", "test"]]
     assert annotation_files(dataset(tmp_path, csv="rows.csv")) == [tmp_path / "rows.csv"]

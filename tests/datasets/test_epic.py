@@ -140,6 +140,7 @@ def test_an_action_that_cannot_be_understood_is_an_error_that_names_it(tmp_path,
     ("name", "text", "told"),
     [
         ("verb_classes", "id,key,id\n0,take,3\n", "line 1 has the column id twice, and either may be meant; remove"),
+        ("verb_classes", "id,key\n3,take\n3,open\n", "line 3 has the id '3', which an earlier line has too"),
         ("verb_classes", "id,key\n0,take\n\n3,take\n", "line 4 has the key 'take', which an earlier line has too"),
         ("noun_classes", "id;key\n0;tap\n", "line 1 lacks the columns id, key, .* parted by ';': save it with commas"),
         ("noun_classes", "id,key\n0,tap,2\n", "line 2 has 3 fields, wanted 2 as on line 1"),

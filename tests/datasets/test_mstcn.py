@@ -86,10 +86,16 @@ def test_with_one_fold_a_split_is_train_or_test_and_with_several_it_names_every_
         "\ufeffv1.txt\n\nv2.txt\n\n",
         "data/groundTruth/v1.txt\n/somebody/else/v2.txt\n",
         "C:\\data\\v1.txt\nv2\n",
+        "./data/v1.txt\ndata/v1.txt\ndata/./v2.txt\n",
     ],
 )
 def test_bundles_are_read_with_headers_prefixes_and_any_line_ends(root, text):
     (root / TRAIN).write_bytes(text.encode())
+    assert splits(root) == {"v1": "train", "v2": "train", "v3": "test"}
+
+
+def test_what_a_mac_leaves_beside_a_list_is_no_list(root):
+    (root / "splits/._train.split1.bundle").write_bytes(b"\x00\x05\x16\x07")
     assert splits(root) == {"v1": "train", "v2": "train", "v3": "test"}
 
 

@@ -73,6 +73,7 @@ def test_lists_are_cut_but_their_counts_are_complete(make_set):
     assert len(report["not_ok"]["missing"]["samples"]) == SHOWN
     assert report["duration"] == {"min": None, "median": None, "max": None, "hours": 0.0}
     assert f"missing: {SHOWN + 5}, the first {SHOWN}" in quality_markdown(report)
+    assert "| duration | – | – | – |" in quality_markdown(report)
 
 
 def test_a_set_without_samples_has_a_report_too(make_set):

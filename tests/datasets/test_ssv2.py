@@ -101,6 +101,7 @@ def test_a_missing_label_file_is_named_with_every_place_it_was_looked_for(tmp_pa
         (b"\xff\xfe\x00\xd8", "not UTF-8"),
         (b'{"id": "1"}', "must hold a list of entries at its top, got dict"),
         (b"[17]", "entry 0 has no id, got 17"),
+        (b'[{"id": "1", "id": "2"}]', "the key 'id' twice in one object, and either may be meant; remove one"),
         (b'[{"id": null}]', "entry 0 has the id None"),
         (b'[{"id": true}]', "entry 0 has the id True"),
         (b'[{"id": 1.5}]', "entry 0 has the id 1.5"),

@@ -204,7 +204,7 @@ def test_a_run_that_is_not_complete_or_damaged_is_refused(trained, tmp_path):
         evaluate(*made.arguments(tmp_path))
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "weights.safetensors").write_bytes(b"torn")
-    with pytest.raises(RunError, match="train again"):
+    with pytest.raises(RunError, match=r"delete .*run\.json and train again, which goes on from the last checkpoint"):
         evaluate(*made.arguments(tmp_path / "run"))
 
 

@@ -80,14 +80,16 @@ def test_what_is_wrong_with_a_file_is_one_error_and_the_others_are_answered(tmp_
     folder.mkdir()
     picture = tmp_path / "picture.png"
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(picture)
-    files = [cut, good, empty, folder, gone, picture, other, good]
+    os.mkfifo(pipe := tmp_path / "pipe.webm")
+    files = [cut, good, empty, folder, gone, picture, pipe, other, good]
     done = ask("gasm_cast", *files)
     assert done.exit_code == 1
     assert [said["file"] for said in answers(done)] == [str(good), str(other), str(good)]
     said = ("short: ", "empty: ", "is a folder; name the files in it", "no such file", "is a picture (png)")
+    said = (*said, "is not a regular file; name a video")
     told = errors(done)
-    assert len(told) == 5
-    for line, path, part in zip(told, (cut, empty, folder, gone, picture), said, strict=True):
+    assert len(told) == 6
+    for line, path, part in zip(told, (cut, empty, folder, gone, picture, pipe), said, strict=True):
         assert line.startswith(str(path)) and part in line and line.count(str(path)) == 1
 
 

@@ -118,6 +118,14 @@ def test_data_quality_and_cost_are_told_with_units_and_the_pages_own_log_is_not(
     assert "page 1 1.5 min" not in said
 
 
+def test_a_set_without_a_video_that_is_ok_has_a_line_too(tmp_path):
+    project = MadeUp(tmp_path).finish("gasm_cast").log()
+    path = tmp_path / "features/toy-ssv2/quality.json"
+    nothing = {"min": None, "median": None, "max": None}
+    write_json(path, read_json(path, "") | {"duration": nothing | {"hours": 0.0}, "fps": nothing, "ok": 0})
+    assert "validation 8, 2 missing 2 – – 123.0 MB" in Outline(page(project)).text
+
+
 def test_headings_are_in_order_links_lead_somewhere_and_pictures_have_words(everything):
     found = Outline(everything[1])
     assert found.headings[0] == 1 and found.headings.count(1) == 1

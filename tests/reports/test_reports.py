@@ -168,3 +168,6 @@ def test_publishing_copies_the_result_and_draws_its_pictures_at_any_number_of_cl
     before = out.with_name("x_confusion.png").read_bytes()
     publish(run, out)
     assert out.with_name("x_confusion.png").read_bytes() == before
+    (tmp_path / "run/history.csv").unlink()
+    with pytest.raises(Damaged, match=r"history\.csv is not there; restore it, or delete .*run\.json and train"):
+        publish(run, out)

@@ -108,9 +108,11 @@ def _dataset(name: str, of: Mapping[str, Any]) -> list[str | Cell]:
     )
     classes = of.get("classes", {}).get("count") or len(of.get("labels", {}).get("classes", {})) or DASH
     spread, unit = (of["duration"], "s") if "duration" in of else (of.get("words"), "words")
-    length = DASH if not spread else f"{spread['median']:.3g} {unit} ({spread['min']:.3g} to {spread['max']:.3g})"
-    hours = f", {of['duration']['hours']:.2f} h in all" if "duration" in of else ""
-    fps = f"{of['fps']['median']:.4g}" if "fps" in of else DASH
+    length, hours, fps = DASH, "", DASH
+    if spread and spread["median"] is not None:  # a set of labels alone has no video, as one of which none is ok
+        length = f"{spread['median']:.3g} {unit} ({spread['min']:.3g} to {spread['max']:.3g})"
+        hours = f", {of['duration']['hours']:.2f} h in all" if "duration" in of else ""
+        fps = f"{of['fps']['median']:.4g}" if "fps" in of else DASH
     size = f"{of['bytes'] / 1e6:,.1f} MB" if "bytes" in of else DASH
     worries = "; ".join(_worries(of))
     look = Cell(worries, tone="bad") if worries else Cell("nothing", tone="good")
