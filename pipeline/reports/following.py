@@ -17,7 +17,7 @@ NEAR = 1e-6  # between two orders of the same sums
 
 
 def refuse_other_figures(result: Mapping[str, Any], predictions: pd.DataFrame, path: Path, remedy: str) -> None:
-    """Raises Damaged where the headline of a result is not that of its predictions.
+    """Raises Damaged where the headline of a result, or its confusion matrix, is not that of its predictions.
 
     Args:
         result: of an evaluation: its task decides what is compared.
@@ -30,10 +30,22 @@ def refuse_other_figures(result: Mapping[str, Any], predictions: pd.DataFrame, p
     told = math.nan if told is None else told  # of no frame with a label there is no accuracy
     if not math.isclose(told, found, rel_tol=NEAR, abs_tol=NEAR) and not math.isnan(told) & math.isnan(found):
         raise Damaged(f"{path} says {name} {told:.6g}, and its predictions give {found:.6g}; {remedy}")
+    # Of frames and of OOD sets a prediction is no class of a sample, and their matrices no mapping.
+    if isinstance(confusion := result.get("confusion"), Mapping) and not _counted(confusion, predictions):
+        raise Damaged(f"{path} has a confusion matrix that is not that of its predictions; {remedy}")
 
 
 def _right(predictions: pd.DataFrame) -> float:
     return float((predictions["label"] == predictions["prediction"]).mean())
+
+
+def _counted(confusion: Mapping[str, Any], predictions: pd.DataFrame) -> bool:
+    """Whether a matrix, a row a true class and a column a predicted one, counts these samples."""
+    classes = confusion["classes"]
+    counts = pd.crosstab(predictions["label"], predictions["prediction"])
+    if not {*counts.index, *counts.columns} <= set(classes):
+        return False
+    return counts.reindex(index=classes, columns=classes, fill_value=0).to_numpy().tolist() == confusion["matrix"]
 
 
 def _frames(predictions: pd.DataFrame, result: Mapping[str, Any]) -> float:

@@ -37,6 +37,14 @@ def predicted(top1: float) -> pd.DataFrame:
     return pd.DataFrame({"sample": range(10), "label": "a", "prediction": guesses})
 
 
+def counted(confusion: dict) -> pd.DataFrame:
+    """The samples that a confusion matrix counts."""
+    classes, matrix = confusion["classes"], np.asarray(confusion["matrix"])
+    truth, guess = (np.repeat(of.ravel(), matrix.ravel()) for of in np.indices(matrix.shape))
+    names = {name: [classes[i] for i in of] for name, of in (("label", truth), ("prediction", guess))}
+    return pd.DataFrame({"sample": range(len(truth))} | names)
+
+
 @pytest.fixture
 def runs(tmp_path) -> list[Path]:
     """Two variants of two seeds."""
@@ -155,10 +163,27 @@ def test_the_headline_of_every_task_follows_from_its_predictions(told, predictio
             refuse_other_figures({**told, name: other}, predictions, Path("result.json"), "")
 
 
+@pytest.mark.parametrize("task", ["classification", "alignment"])
+@pytest.mark.parametrize(("matrix", "classes"), [([[2, 1], [2, 1]], "ab"), ([[1, 2], [1, 2]], "ba"), ([[3]], "a")])
+def test_a_confusion_matrix_follows_from_its_predictions_too(task, matrix, classes):
+    """Accuracy alone is blind to which classes are taken for which."""
+    told = {
+        "task": task,
+        "top1": 0.5,
+        "accuracy": 50.0,
+        "confusion": {"classes": ["a", "b"], "matrix": [[1, 2], [1, 2]]},
+    }
+    predictions = counted(told["confusion"])
+    refuse_other_figures(told, predictions, Path("result.json"), "")
+    with pytest.raises(Damaged, match="not that of its predictions"):
+        other = told | {"confusion": {"classes": list(classes), "matrix": matrix}}
+        refuse_other_figures(other, predictions, Path("result.json"), "")
+
+
 @pytest.mark.parametrize("classes", [2, 174])
 def test_publishing_copies_the_result_and_draws_its_pictures_at_any_number_of_classes(tmp_path, classes):
     history = {"epoch": [1, 2], "train_loss": [2.0, 1.0], "holdout_loss": [2.1, 1.5], "holdout_accuracy": [0.2, 0.6]}
-    run = leave(tmp_path / "run/evaluation", result(0.9, classes), predicted(0.9), history)
+    run = leave(tmp_path / "run/evaluation", told := result(1.0, classes), counted(told["confusion"]), history)
     out = tmp_path / "results/x.json"
     publish(run, out)
     assert out.read_text() == (run / "result.json").read_text()
