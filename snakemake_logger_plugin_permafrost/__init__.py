@@ -6,11 +6,13 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from snakemake_interface_executor_plugins.utils import base64_prefix
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
 
 def _is_pair(token: str) -> bool:
-    return "=" in token
+    # Jobs on a cluster get theirs encoded, which hides the = of most.
+    return "=" in token or token.startswith(base64_prefix)
 
 
 def _is_params_file(token: str) -> bool:

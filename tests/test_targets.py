@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from snakemake.cli import get_argument_parser
+from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from snakemake_logger_plugin_permafrost import TAKES, VALUES, complaint, targets_last, values_of
 
@@ -35,6 +36,14 @@ from snakemake_logger_plugin_permafrost import TAKES, VALUES, complaint, targets
 )
 def test_targets_move_behind_the_separator_and_nothing_else_moves(argv, wanted):
     assert targets_last(argv.split()) == wanted.split()
+
+
+@pytest.mark.parametrize("name", ["--set-resources", "--default-resources", "--set-threads"])
+def test_the_line_of_a_job_on_a_cluster_stays_as_snakemake_writes_it(name):
+    pairs = ["train:mem_mb=4000", "train:mem_mb=40000", "manifest:runtime=480 * attempt"]
+    line = format_cli_arg(name, pairs, base64_encode=True).split()
+    assert {token.endswith("=") for token in line[1:]} == {True, False}
+    assert targets_last([*line, "--mode", "remote"]) == [*line, "--mode", "remote"]
 
 
 def test_the_options_of_several_values_take_what_snakemake_itself_lets_them_take():
