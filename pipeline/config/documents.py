@@ -6,7 +6,7 @@ Numbers and words are those of YAML 1.2's core schema: 1e-3 is a number, 010 is 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,19 +68,32 @@ def read_document(path: str | Path, option: str = "--params") -> dict[str, Any]:
     return _mapping(read_yaml(text, str(path)), str(path))
 
 
-def read_json(text: str, origin: str) -> dict[str, Any]:
-    """The mapping that a JSON text holds. Raises ParamsError, which names `origin`."""
+def loaded_json(text: str, refusal: Callable[[str], Exception]) -> Any:
+    """What a JSON text holds, where no object has a key twice: Python would keep the last one. Raises as `json.loads`.
+
+    Args:
+        text: the document.
+        refusal: of a key that is there twice; raised.
+    """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
             names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ParamsError(f"{origin}: the key {shown(repr(twice))} is given twice; remove one")
+            raise refusal(next(name for name in names if names.count(name) > 1))
         return found
 
+    return json.loads(text, object_pairs_hook=unique)
+
+
+def read_json(text: str, origin: str) -> dict[str, Any]:
+    """The mapping that a JSON text holds. Raises ParamsError, which names `origin`."""
+
+    def refusal(twice: str) -> ParamsError:
+        return ParamsError(f"{origin}: the key {shown(repr(twice))} is given twice; remove one")
+
     try:
-        return _mapping(json.loads(text, object_pairs_hook=unique), origin)
+        return _mapping(loaded_json(text, refusal), origin)
     except ParamsError:
         raise
     except json.JSONDecodeError as error:

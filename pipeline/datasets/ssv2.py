@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.config import Dataset
+from pipeline.config.documents import loaded_json
 from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.names import DatasetError, check_file_name
 from pipeline.datasets.twins import but_for_looks
@@ -159,23 +160,17 @@ def _places(root: Path, name: str) -> list[Path]:
 
 
 def _read_json(path: Path, wanted: type) -> Any:
+    def refusal(twice: str) -> DatasetError:
+        return DatasetError(f"{path} has the key {twice!r} twice in one object, and either may be meant; remove one")
+
     try:
-        document = json.loads(_read_text(path), object_pairs_hook=lambda pairs: _unique(pairs, path))
+        document = loaded_json(_read_text(path), refusal)
     except (json.JSONDecodeError, RecursionError) as error:
         raise DatasetError(f"{path} is not valid JSON: {error}; download it again") from None
     if not isinstance(document, wanted):
         kind = {dict: "an object (template: id)", list: "a list of entries"}[wanted]
         raise DatasetError(f"{path} must hold {kind} at its top, got {type(document).__name__}; {REMEDY}")
     return document
-
-
-def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise DatasetError(f"{path} has the key {twice!r} twice in one object, and either may be meant; remove one")
-    return found
 
 
 def _read_text(path: Path) -> str:

@@ -89,8 +89,10 @@ def read_negatives(config: NegAlignHead, head: str, root: Path, run: Path) -> tu
     path, mined = run / TABLE, run / ORIGIN
     if not path.exists():
         raise DataError(f"{path} does not exist: mine the negative words first (`mine {head}`)")
-    content, again = path.read_bytes(), f"mine the words again (`mine {head}`)"
-    if mined.exists():
+    again = f"mine the words again (`mine {head}`)"
+    if not mined.exists():
+        content = path.read_bytes()
+    else:
         then, now = read_json(mined, again), origin(config, root)
         content = read_kept(path, then[TABLE], f"{again}, or delete {mined} where you mean the table to be this one")
         if changed := [role for role in now if then.get(role) != now[role]]:

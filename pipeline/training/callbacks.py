@@ -4,7 +4,6 @@ Everything a resumed training needs is plain numbers and tensors in the callback
 weights_only.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from pipeline.digests import sha256
 from pipeline.files import naming, write_bytes, write_text
 from pipeline.training.run_folder import HISTORY, WEIGHTS
 
@@ -151,16 +151,16 @@ class Journal(Callback):
         """CSV, a row an epoch."""
         return pd.DataFrame(self.rows, columns=list(COLUMNS)).astype({"epoch": int}).to_csv(index=False)
 
-    def keep(self) -> str:
+    def keep(self) -> dict[str, str]:
         """Writes the best epoch's weights and the history, whatever a resumed training found there.
 
         Returns:
-            sha256 of the weights.
+            The sha256 of each, by its name in the run's record.
         """
-        content = save(self.best)
-        write_bytes(self.run / WEIGHTS, content, durable=True)
-        write_text(self.run / HISTORY, self.history())
-        return hashlib.sha256(content).hexdigest()
+        weights, history = save(self.best), self.history()
+        write_bytes(self.run / WEIGHTS, weights, durable=True)
+        write_text(self.run / HISTORY, history)
+        return {"weights": sha256(weights), HISTORY: sha256(history.encode())}
 
     def _line(self, epochs: int) -> str:
         epoch, train_loss, holdout_loss, accuracy, lr = self.rows[-1]

@@ -20,7 +20,6 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.accelerator import accelerator, arithmetic, made_by
 from pipeline.config import Params, canonical_json
-from pipeline.digests import file_digest
 from pipeline.training.alignment import AlignmentModule
 from pipeline.training.callbacks import Journal, Logs, MovingAverage
 from pipeline.training.checkpoints import CheckpointByRename, resumable
@@ -33,7 +32,6 @@ from pipeline.training.processes import agreed, environment, is_first, meet
 from pipeline.training.registry import HeadError, build, count
 from pipeline.training.run_folder import (
     CHECKPOINT,
-    HISTORY,
     LOGS,
     RunError,
     clear,
@@ -189,8 +187,7 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
             "trainable": count(module.model, trainable=True),
             "samples": samples.learned_from,
             "data_digest": samples.digest,
-            "weights": journal.keep(),
-            HISTORY: file_digest(run / HISTORY),
+            **journal.keep(),
             "precision": precision,
             "config": config.learned,
             "features": {
