@@ -37,9 +37,10 @@ from torch import Tensor, nn
 
 from benchmarks import _fact_plain as plain
 from benchmarks._harness import interleaved, main, ratio, table
-from pipeline.heads.fact import BlockSettings, Fact, predict
-from pipeline.heads.fact.blocks import blocks
+from pipeline.heads.fact.blocks import BlockSettings, blocks
 from pipeline.heads.fact.losses import LossSettings, fact_loss, targets_of
+from pipeline.heads.fact.model import Fact
+from pipeline.heads.fact.prediction import predict
 
 FEATURES, BATCH, MWT, RATE = 2048, 8, 0.1, 1e-7
 SEGMENTS, NOISE = 15, 0.1  # true segments of a video; what a frame has besides its class's vector, of size 1

@@ -38,7 +38,8 @@ from pipeline.backbones.clip import Clip, build_clip, unit
 from pipeline.backbones.clip_cam import LastBlock
 from pipeline.config import ClipFeature
 from pipeline.evaluation.ood_metrics import lambda_sweep
-from pipeline.heads.negalign import Variant, background_embedding, foreground, groups, neglabels, p_align, predict
+from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
+from pipeline.heads.negalign.scores import Variant, groups, neglabels, predict
 
 SIDE, GRID, E = 224, (14, 14), 512
 CLASSES, NEGATIVES, GROUPS, TOPK, K_NEG = 1000, 10_499, 100, 5, 5

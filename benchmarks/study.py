@@ -25,9 +25,10 @@ from pipeline.backbones import load, preprocessor
 from pipeline.config import BackboneFeature, Params, feature_dir, load_params
 from pipeline.datasets import read_manifest, samples_by_name, video_folder
 from pipeline.plan import Plan, Run
+from pipeline.tasks import TASKS
 from pipeline.training.data import FeatureData
 from pipeline.training.registry import build
-from pipeline.training.trainer import MODULES, head_samples
+from pipeline.training.trainer import head_samples
 from pipeline.video import VideoFacts, read_frames, sampling_times
 
 CLOSE = 2e-2  # of the largest token: stores hold half precision
@@ -68,13 +69,14 @@ class Row:
         manifest = Path("features") / run.dataset / "manifest.parquet"
         features = {role: feature_dir(params, *read) for role, read in self.config.inputs.items()}
         samples = head_samples(params.replacing(run.head, self.config), run.head, manifest, features)
+        task = TASKS[self.config.task]
         if samples.digest not in tables:
             tables[samples.digest] = FeatureData(
-                samples, batch_size=self.config.batch_size, seed=0, memory=4e9, workers=0
+                samples, task.code("table"), batch_size=self.config.batch_size, seed=0, memory=4e9, workers=0
             )
             tables[samples.digest].setup("fit")
         self.samples, self.data = samples, tables[samples.digest]
-        self.module = MODULES[self.config.task](
+        self.module = task.code("step")(
             run.head, build(run.head, self.config, samples), self.config, samples, steps=100
         )
         self.module.log = lambda *_, **__: None

@@ -542,7 +542,7 @@ def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("
 
     plan = Plan(load_params(params, ablations=name))
     chosen, folders = plan.params.ablations[name], [run.evaluation_folder for run in plan.ablation_runs(name)]
-    say(ablation_table(chosen, plan.params.head(chosen.head).task, folders, out / name))
+    say(ablation_table(chosen, plan.task(chosen.head).name, folders, out / name))
 
 
 @app.command()

@@ -19,17 +19,15 @@ from pipeline.config import (
     Params,
     ParamsError,
     canonical_json,
-    code_digest,
     content_key,
     evaluation_key,
     feature_key,
 )
 from pipeline.replaced import Standing, standing
+from pipeline.tasks import TASKS, Task
 
 # In the folder of a data set that toyworld has rendered: what from.
 RENDERED = ".rendered"
-# A run's numbers depend on these sources; editing one starts new runs beside the old ones.
-RUN_CODE = ("heads/{code}", "training", "accelerator")
 
 
 @dataclass(frozen=True)
@@ -79,12 +77,16 @@ class Plan:
         self._ablated: dict[str, dict[tuple[str, int], Run]] = {}
         self._standing: dict[str, Standing] = {}
         self._misfits: dict[str, tuple[tuple[int, int], bool]] = {}
+        self._codes: dict[tuple[str, str], dict[str, Any]] = {}
         self._keys: dict[str, str] = {}  # a plan of 9,000 shards asks for them 84,000 times
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides. Raises ParamsError for an override that does not fit."""
         config = self.params.changed(head, changes or {})
-        return Run(head, run_key(self.params, head, config), config)
+        place = (config.task, config.place)
+        if place not in self._codes:
+            self._codes[place] = TASKS[config.task].run_code(config.place.partition(":")[0])
+        return Run(head, run_key(self.params, config, self._codes[place]), config)
 
     @cached_property
     def results(self) -> dict[str, Run]:
@@ -116,9 +118,12 @@ class Plan:
         return list(self.ablated(name).values())
 
     def ablation_folder(self, name: str) -> str:
-        """Where an ablation's table lies: that of clip_align, which is the whole study, beside the results."""
-        task = self.params.head(self.params.ablations[name].head).task
-        return "results" if task == "alignment" else "results/ablations"
+        """Where an ablation's table lies."""
+        return self.task(self.params.ablations[name].head).folder
+
+    def task(self, head: str) -> Task:
+        """The task of a head."""
+        return TASKS[self.params.head(head).task]
 
     @cached_property
     def claimed(self) -> dict[tuple[str, str], list[Run]]:
@@ -150,7 +155,7 @@ class Plan:
         found: dict[str, list[Run]] = {}
         shown, taken = {run.key for run in self.results.values()}, set()
         for name, ablation in self.params.ablations.items():
-            if self.params.head(ablation.head).task == "ood":
+            if self.task(ablation.head).swept:
                 runs = [run for run in self.ablation_runs(name) if run.key not in shown]
                 found[name] = [run for run in runs if run.result not in taken]
                 taken |= {run.result for run in found[name]}
@@ -261,7 +266,7 @@ class Plan:
             evaluations = {runs / run.head / run.key / run.evaluation for run in self.evaluations.values()}
             return found | evaluations | {path.parent for path in evaluations}
         except ParamsError:
-            heads = [runs / head for head, _ in self.params.heads.items()]
+            heads = [runs / head for head in self.params.heads]
             return found | {path for head in heads for depth in ("*", "*/*") for path in head.glob(depth)}
 
     # --- files --------------------------------------------------------------------------------------------------------
@@ -392,9 +397,8 @@ def page_files() -> list[str]:
     return [os.path.relpath(file) for file in sorted(folder.iterdir()) if file.suffix in (".j2", ".css", ".js")]
 
 
-def run_key(params: Params, head: str, config: Any) -> str:
+def run_key(params: Params, config: Any, code: dict[str, Any]) -> str:
     """The key of a run: what decides it of the head and of its data set, its features, the code that trains it."""
     keys = {role: feature_key(params, read.feature) for role, read in config.inputs.items()}
     data = params.datasets[config.dataset].learned
-    code = code_digest(*(path.format(code=config.code) for path in RUN_CODE))
-    return content_key({"head": head, "config": config.learned, "data": data, "features": keys, "code": code})
+    return content_key({"config": config.learned, "data": data, "features": keys, "code": code})

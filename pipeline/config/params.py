@@ -6,11 +6,14 @@ key's dotted name before any job starts.
 
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from pipeline.tasks import TASKS
 
 from .base import Extension, Name, ParamsError, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
 from .documents import read_document, read_documents, read_json
@@ -26,7 +29,7 @@ from .features import (
     MapsFeature,
     PixelFeature,
 )
-from .heads import Ablation, Claim, Heads
+from .heads import KINDS, Ablation, AnyHead, Claim
 from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
 
@@ -175,12 +178,25 @@ class Params(Strict):
     features: dict[Name, AnyFeature] = Field(default_factory=dict)
     # Each group is extracted in one pass over the videos: one decode for all of its features.
     fused: tuple[tuple[Name, ...], ...] = ()
-    heads: Heads = Heads()
+    heads: dict[Name, AnyHead] = Field(default_factory=dict)
     ablations: dict[Name, Ablation] = Field(default_factory=dict)
     claims: dict[Name, Claim] = Field(default_factory=dict)
 
+    @field_validator("heads", mode="before")
+    @classmethod
+    def _kinds(cls, heads: Any) -> Any:
+        """Files of before heads had names call each after its kind."""
+        if not isinstance(heads, Mapping):
+            return heads
+        old = [name for name, of in heads.items() if name in KINDS and isinstance(of, Mapping) and "kind" not in of]
+        for name in old:
+            said = f"heads.{name} has no kind and is taken for {name}; write kind: {name} below it"
+            warnings.warn_explicit(said, FutureWarning, "params", 0)
+        return {name: {"kind": name, **of} if name in old else of for name, of in heads.items()}
+
     @model_validator(mode="after")
     def _names_resolve(self) -> "Params":
+        refuse_twins("heads", self.heads)
         refuse_twins("datasets", self.datasets)
         refuse_twins("features", self.features)
         for name, feature in self.features.items():
@@ -198,7 +214,7 @@ class Params(Strict):
             _must_exist(f"heads.{name}.dataset", head.dataset, self.datasets, "datasets")
             self._inputs_exist(f"heads.{name}.", head)
         for name, ablation in self.ablations.items():
-            _must_exist(f"ablations.{name}.head", ablation.head, dict(self.heads.items()), "heads")
+            _must_exist(f"ablations.{name}.head", ablation.head, self.heads, "heads")
             for variant, overrides in ablation.rows.items():
                 key = f"ablations.{name}.{'variants' if variant in ablation.variants else 'grid'}.{variant}"
                 try:
@@ -231,11 +247,12 @@ class Params(Strict):
 
     def _files_differ(self) -> None:
         tables = {f"ablations.{name}": name for name, of in self.ablations.items()}
-        beside = {key for key, name in tables.items() if self.head(self.ablations[name].head).task == "alignment"}
-        results = {f"heads.{name}.result": head.result for name, head in self.heads.items()}
-        results |= {key: name for key, name in tables.items() if key in beside}
-        refuse_clashing_files("results", results)
-        refuse_clashing_files("results/ablations", {key: of for key, of in tables.items() if key not in beside})
+        files = {"results": {f"heads.{name}.result": head.result for name, head in self.heads.items()}}
+        for key, name in tables.items():
+            folder = TASKS[self.head(self.ablations[name].head).task].folder
+            files.setdefault(folder, {})[key] = name
+        for folder, named in files.items():
+            refuse_clashing_files(folder, named)
 
     def changed(self, head: str, changes: Mapping[str, Any]) -> Any:
         """A head's sub-tree with dotted keys replaced, as `override`, which reads what these params declare.
@@ -254,23 +271,7 @@ class Params(Strict):
         for role, read in head.inputs.items():
             _must_exist(f"{key}dataset of {role}", read.dataset, self.datasets, "datasets")
             _must_exist(f"{key}features.{role}", read.feature, self.features, "features")
-        if head.task == "ood":
-            self._sets_differ(key, head)
-
-    def _sets_differ(self, key: str, head: Any) -> None:
-        """Raises ValueError for an OOD set whose folder of pictures is that of the ID pictures, or of another set."""
-        owners: dict[str, str] = {}
-        for place, name in {
-            f"{key}dataset": head.dataset,
-            **{f"{key}ood.{of}": on for of, on in head.ood.items()},
-        }.items():
-            dataset = self.datasets[name]
-            folder = os.path.normpath(os.path.join(dataset.root, dataset.videos or "."))
-            if (owner := owners.setdefault(folder, place)) != place:
-                raise ValueError(
-                    f"{place} names {name!r}, whose pictures are those of {owner}, both in {folder}; name another data "
-                    "set, or remove it"
-                )
+        head.refuse_misfits(key, self.datasets)
 
     def _reading_fits(self, name: str, feature: AnyFeature) -> None:
         if isinstance(feature, I3DFeature) and feature.flow is not None:
@@ -344,7 +345,7 @@ class Params(Strict):
 
     def head(self, name: str) -> Any:
         """The head's sub-tree. Raises KeyError for a head that is not declared."""
-        return dict(self.heads.items())[name]
+        return self.heads[name]
 
     def compared(self, *names: str) -> tuple[Vocabulary, ...]:
         """The texts that the named features, and those that they are made from, are compared with."""
@@ -353,7 +354,7 @@ class Params(Strict):
 
     def replacing(self, head: str, config: Any) -> "Params":
         """These params with another sub-tree for one head."""
-        return self.model_copy(update={"heads": self.heads.model_copy(update={head: config})})
+        return self.model_copy(update={"heads": {**self.heads, head: config}})
 
     def part(self, *, dataset: str | None = None, features: tuple[str, ...] = (), head: str | None = None) -> str:
         """Canonical JSON of the smallest params document that holds the named parts: what one rule may see.

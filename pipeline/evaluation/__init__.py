@@ -10,22 +10,14 @@ import torch
 from pipeline.accelerator import accelerator
 from pipeline.config import Params, evaluation_key
 from pipeline.digests import sha256, write_json
-from pipeline.evaluation import alignment, classification, ood, segmentation
 from pipeline.evaluation.provenance import counted, deterministic, evaluated_digest, opened, provenance
 from pipeline.files import write_bytes
 from pipeline.tables import write_frame
+from pipeline.tasks import TASKS
 from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, only_writer
 from pipeline.training.trainer import say
 
 __all__ = ["evaluate"]
-
-TASKS = {
-    "classification": classification.evaluate,
-    "segmentation": segmentation.evaluate,
-    "zeroshot": segmentation.evaluate,
-    "alignment": alignment.evaluate,
-    "ood": ood.evaluate,
-}
 
 
 def evaluate(
@@ -59,19 +51,15 @@ def evaluate(
     """
     began = time.monotonic()
     config = params.head(head)
-    if config.task == "ood":
-        torch.set_num_threads(params.compute.threads)
-        samples, train, trained, read = ood.open_pictures(params, head, manifest.parents[1], features), {}, {}, {}
-    else:
-        samples, record = opened(params, head, manifest, features, run)
-        train = {"train": record["timings"]}
-        trained = {"trained": {name: record[name] for name in ("device", "versions")}}
-        read = {WEIGHTS: record["weights"]}
+    samples, record = opened(params, head, manifest, features, run)
+    train = {"train": record["timings"]} if record else {}
+    trained = {"trained": {name: record[name] for name in ("device", "versions")}} if record else {}
+    read = {WEIGHTS: record["weights"]} if record else {}
     device = torch.device(accelerator(params.compute))
     place = run / evaluation_key(config)
     with only_writer(place):
         with deterministic():
-            found = TASKS[config.task](params, head, samples, run, device)
+            found = TASKS[config.task].code("evaluate")(params, head, samples, run, device)
         for name, content in found.files.items():
             write_bytes(place / name, content)
         digests = {name: sha256(content) for name, content in found.files.items()}

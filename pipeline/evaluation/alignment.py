@@ -28,7 +28,7 @@ from pipeline.evaluation.retrieval import (
     retrieval,
     strangers,
 )
-from pipeline.heads.clip_align import ClipAlign
+from pipeline.heads.clip_align.model import ClipAlign
 from pipeline.training.clips import Clips, ClipTable
 from pipeline.training.data import OrderedBatches
 

@@ -27,7 +27,7 @@ from pipeline.evaluation.metrics import (
 from pipeline.evaluation.provenance import Evaluated, inference, trained
 from pipeline.training.data import OrderedBatches
 from pipeline.training.dataset import Samples
-from pipeline.training.registry import KINDS, predict
+from pipeline.training.registry import predict
 from pipeline.training.table import Batch
 from pipeline.training.tokens import Tokens
 
@@ -125,11 +125,12 @@ def logits(
     tokens = Tokens(samples, samples.parts["evaluated"], compute.cache_memory_gb * 1e9)
     loader = tokens.loader(OrderedBatches(range(len(tokens)), config.batch_size), compute.decode_workers)
     parts: dict[str, list[np.ndarray]] = {order: [] for order in orders}
+    roles = tuple(samples.streams)
     with inference(config.precision, device):
         for batch in loader:
             there = {key: tensor.to(device) for key, tensor in batch.items()}
             for order in orders:
-                logits_BC = predict(head, model, reorder(there, KINDS[head].roles, order, config.seed))
+                logits_BC = predict(model, reorder(there, roles, order, config.seed), roles)
                 parts[order].append(logits_BC.float().cpu().numpy())
     return {order: np.concatenate(of) for order, of in parts.items()}, time.monotonic() - began
 

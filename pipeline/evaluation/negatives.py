@@ -11,11 +11,12 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.config import NegAlignHead, Params
+from pipeline.config import Params
 from pipeline.datasets.manifest import read_manifest
 from pipeline.datasets.twins import refuse_one_text
 from pipeline.digests import read_json, read_kept, sha256, write_json
 from pipeline.files import write_bytes, write_text
+from pipeline.heads.negalign.config import NegAlignHead
 from pipeline.heads.negalign.words import ROLES, candidate_scores, mine, role_scores, roles, without
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, content_digest, refuse_mixed
@@ -43,7 +44,7 @@ def mine_negatives(params: Params, head: str, root: Path, features: Mapping[str,
         DataError: a head that asks for no words, an ID class without an embedding, or settings that keep no word.
     """
     config = params.head(head)
-    if config.task != "ood":
+    if not hasattr(config, "words"):
         raise DataError(f"{head} compares with no negative words; name a head of the kind negalign")
     stores = {role: FeatureStore(features[role], verify=True) for role in TEXT_ROLES}
     refuse_mixed(params.compute, [*stores.values(), FeatureStore(features["classes"])])

@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.config import NegAlignHead, Params
+from pipeline.config import Params
 from pipeline.datasets.manifest import read_manifest
 from pipeline.digests import json_bytes
 from pipeline.evaluation.negatives import TABLE, embedded, read_negatives, vectors
 from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, lambda_sweep, ood_intervals, ood_metrics
 from pipeline.evaluation.provenance import Evaluated
+from pipeline.heads.negalign.config import NegAlignHead
 from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
 from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabels, predict
 from pipeline.heads.negalign.words import by_role
@@ -62,13 +63,13 @@ class Pictures:
         return {**found, "failed": len(self.failed), "skipped": self.skipped}
 
 
-def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, Path]) -> Pictures:
+def open_pictures(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Pictures:
     """Opens the stores and the manifests of the pictures and joins them.
 
     Args:
         params: holds the head.
         head: its name.
-        root: the features' folder, where the manifests lie.
+        manifest: of the pictures in distribution; those of the OOD sets lie beside its folder.
         features: role -> directory of the store, as the head's `inputs`.
 
     A picture of an OOD set that is byte for byte one in distribution has failed: it cannot be on both sides.
@@ -78,6 +79,7 @@ def open_pictures(params: Params, head: str, root: Path, features: Mapping[str, 
             that are all in distribution.
     """
     config: NegAlignHead = params.head(head)
+    root = manifest.parents[1]
     streams = {role: Stored(FeatureStore(directory, verify=True)) for role, directory in features.items()}
     refuse_mixed(params.compute, (stream.store for stream in streams.values()))
     sets, failed, skipped = {}, {}, 0

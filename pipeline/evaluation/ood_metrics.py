@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
 
 from pipeline.evaluation.segment_metrics import interval
-from pipeline.heads.negalign import combine
+from pipeline.heads.negalign.scores import combine
 
 RECALL = 0.95
 FIGURES = ("auroc", "aupr_in", "aupr_out", "fpr95")

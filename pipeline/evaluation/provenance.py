@@ -16,6 +16,7 @@ from pipeline.config import Params, canonical_json, code_digest, evaluation_key
 from pipeline.digests import Damaged, file_digest, read_json
 from pipeline.store import apart, by_feature
 from pipeline.tables import read_frame
+from pipeline.tasks import TASKS
 from pipeline.training.dataset import SHOWN, Samples, content_digest
 from pipeline.training.registry import build
 from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, RunError, read_run
@@ -41,13 +42,18 @@ class Evaluated(NamedTuple):
 def opened(
     params: Params, head: str, manifest: Path, features: Mapping[str, Path], run: Path
 ) -> tuple[Samples, dict[str, Any]]:
-    """The head's samples and the record of its run, which belong together. Sets the number of threads.
+    """The head's samples and the record of its run, which belong together; {} where nothing is trained.
+
+    Sets the number of threads.
 
     Raises:
         RunError: the run is not complete, or learned from other data.
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
     torch.set_num_threads(params.compute.threads)
+    task = TASKS[params.head(head).task]
+    if not task.trains:
+        return task.code("samples")(params, head, manifest, features), {}
     samples, record = head_samples(params, head, manifest, features), read_run(run)
     if record["data_digest"] != samples.digest:
         raise RunError(

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.config import FactClipHead, Params
+from pipeline.config import Params
 from pipeline.evaluation.provenance import Evaluated, inference, trained
 from pipeline.evaluation.segment_metrics import (
     bootstrap_intervals,
@@ -24,7 +24,8 @@ from pipeline.evaluation.segment_metrics import (
     segment_counts,
 )
 from pipeline.evaluation.zeroshot_metrics import choose_gamma, stacked, zeroshot_intervals, zeroshot_metrics
-from pipeline.heads.fact import predict, score
+from pipeline.heads.fact.clip import score
+from pipeline.heads.fact.prediction import predict
 from pipeline.training.data import OrderedBatches
 from pipeline.training.frames import IGNORE, Rows, Videos
 from pipeline.training.run_folder import read_run
@@ -45,7 +46,7 @@ def evaluate(params: Params, head: str, samples: Videos, run: Path, device: torc
     config = params.head(head)
     background = {"background": samples.background, "with_background": config.with_background}
     found = scored(params, head, samples, run, samples.parts["evaluated"], device)
-    if isinstance(config, FactClipHead):
+    if hasattr(config, "vocabulary"):
         gamma = _gamma(params, head, samples, run, device)
         predictions = [stacked(of, samples.seen, gamma) for of in found.scores]
         headline = zeroshot_metrics(found.scores, found.truths, samples.seen, gamma, **background)

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.datasets import read_manifest
 from pipeline.explanation.finished import Finished
 from pipeline.explanation.pictures import NotShown, Pictures
-from pipeline.heads.gasm_cast import Look, look
+from pipeline.heads.gasm_cast.attention import Look, look
 from pipeline.reports.attention import ClassLooks, WatchedClip
 from pipeline.training.table import Batch
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from pipeline.accelerator import accelerator
 from pipeline.config import Params
-from pipeline.evaluation import ood
 from pipeline.evaluation.provenance import finished, inference, opened, trained
-from pipeline.training.data import OrderedBatches, table
+from pipeline.tasks import TASKS
+from pipeline.training.data import OrderedBatches
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch
 
@@ -38,11 +38,8 @@ class Finished:
         self.params, self.head, self.run = params, head, run
         self.config, self.manifest, self.root = params.head(head), manifest, manifest.parents[1]
         self.result, self.predictions = finished(params, head, run)
-        if self.config.task == "ood":
-            torch.set_num_threads(params.compute.threads)
-            self.samples: Any = ood.open_pictures(params, head, self.root, features)
-        else:
-            self.samples, _ = opened(params, head, manifest, features, run)
+        self.samples, _ = opened(params, head, manifest, features, run)
+        self.task = TASKS[self.config.task]
         self.device = torch.device(accelerator(params.compute))
 
     @cached_property
@@ -52,7 +49,7 @@ class Finished:
 
     def table(self, ids: Sequence[str]) -> Any:
         """The samples by row number, as training and evaluation read them."""
-        return table(self.samples, ids, self.params.compute.cache_memory_gb * 1e9)
+        return self.task.code("table")(self.samples, ids, self.params.compute.cache_memory_gb * 1e9)
 
     def batches(self, rows: Any) -> Iterator[Batch]:
         """All of a table in order, on the head's device."""
@@ -66,6 +63,4 @@ class Finished:
 
     def logits(self, batch: Batch) -> Tensor:
         """(B, C) of a batch, of a classifier or of clip_align under the videos' own maps."""
-        if self.config.task == "alignment":
-            return self.model(batch["tokens"], batch["maps"], batch["has_map"]).logits
-        return predict(self.head, self.model, batch)
+        return predict(self.model, batch, self.samples.streams)

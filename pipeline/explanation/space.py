@@ -55,7 +55,7 @@ class Points(NamedTuple):
 
 def feature_space(finished: Finished) -> dict[str, Any]:
     """What results/<result>_features.json holds; see docs/explain.md. Raises ExplanationError: too few points."""
-    points = POINTS[finished.config.task](finished)
+    points = finished.task.code("points")(finished)
     found = projections(points.values_ND, finished.config.seed, finished.params.compute.threads, finished.head)
     thumbnails, note = _thumbnails(finished, points)
     return {
@@ -129,7 +129,7 @@ def _plane(values_N2: np.ndarray, note: str) -> dict[str, Any]:
 # --- points, by task --------------------------------------------------------------------------------------------------
 
 
-def _of_classifier(finished: Finished) -> Points:
+def of_classifier(finished: Finished) -> Points:
     """The input of the last linear layer."""
     samples, table = finished.samples, finished.predictions
     ids = some(samples.parts["evaluated"], finished.config.seed)
@@ -161,7 +161,7 @@ def inputs_of(module: nn.Module):
         handle.remove()
 
 
-def _of_segments(finished: Finished) -> Points:
+def of_segments(finished: Finished) -> Points:
     """Of each true segment, the mean of its frames' features after the last block."""
     samples, ids = finished.samples, finished.samples.parts["evaluated"]
     rows = finished.predictions.set_index("sample")
@@ -208,7 +208,7 @@ def runs(labels_L: np.ndarray) -> list[tuple[int, int]]:
     return [(start, stop) for label, start, stop in every if label >= 0]
 
 
-def _of_pictures(finished: Finished) -> Points:
+def of_pictures(finished: Finished) -> Points:
     """CLIP's embeddings of pictures in and out of distribution."""
     run = FinishedRun(finished.params, finished.head, finished.run)
     table = run.table[run.table["part"] == "evaluated"].reset_index(drop=True)
@@ -233,15 +233,6 @@ def _of_pictures(finished: Finished) -> Points:
         table["negalign"].to_numpy(),
         [(run.sets[row.set][0], row.sample, None) for row in table.itertuples()],
     )
-
-
-POINTS = {
-    "classification": _of_classifier,
-    "alignment": _of_classifier,
-    "segmentation": _of_segments,
-    "zeroshot": _of_segments,
-    "ood": _of_pictures,
-}
 
 
 def some(names: Iterable[str], seed: int, most: int = MOST) -> list[str]:

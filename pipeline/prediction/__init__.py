@@ -8,22 +8,15 @@ from pathlib import Path
 from pipeline.config import Params
 from pipeline.prediction.answers import Answer, PredictionError, Question
 from pipeline.prediction.overlays import overlays
-from pipeline.prediction.pictures import FinishedRun, Predictor, Scored, score
-from pipeline.prediction.segmentation import segment, strips
-from pipeline.prediction.videos import classify, diagnose
+from pipeline.prediction.pictures import FinishedRun, Predictor, Scored
+from pipeline.prediction.segmentation import strips
+from pipeline.tasks import TASKS
 from pipeline.video import VideoError
 
 __all__ = ["Answer", "FinishedRun", "PredictionError", "Predictor", "Scored", "overlays", "predict", "strips"]
 
 WITHOUT_MAP = "none"
 OUT = Path("predictions")
-TASKS = {
-    "classification": classify,
-    "alignment": diagnose,
-    "segmentation": segment,
-    "zeroshot": segment,
-    "ood": score,
-}
 
 
 def predict(
@@ -60,15 +53,15 @@ def predict(
         PredictionError: an option that the head has no use for or misses; a head that no file can be given to.
         RunError, DataError, BackboneError, ExtractionError: no finished run, or no weights; with the remedy.
     """
-    task = params.head(head).task
-    if (task == "alignment") != (map is not None):
+    task = TASKS[params.head(head).task]
+    if ("map" in task.options) != (map is not None):
         wanted = f"give --map FILE, or --map {WITHOUT_MAP} for its answer without a clinician"
         raise PredictionError(f"{head} {f'looks where a map says: {wanted}' if map is None else 'takes no --map'}")
     if map not in (None, WITHOUT_MAP) and len(files) > 1:
         raise PredictionError(f"--map is of one video, got {len(files)}; name them one by one, or --map {WITHOUT_MAP}")
-    if out is not None and task not in ("segmentation", "zeroshot"):
+    if out is not None and "out" not in task.options:
         raise PredictionError(f"{head} writes no file and takes no --out")
-    scripted = task == "segmentation" and params.head(head).model.transcript
+    scripted = "transcripts" in task.options and params.head(head).model.transcript
     if scripted != (transcripts is not None):
         raise PredictionError(
             f"{head} predicts among the segments of a transcript: give --transcripts FOLDER, which holds that of each "
@@ -83,7 +76,7 @@ def predict(
         raise PredictionError(f"--map {map_file}: there is no such file; correct its name")
     question = Question(params, head, root, features, run, there, map_file, out or OUT, transcripts, progress)
     answers, waiting = dict(absent), deque(str(path) for path in files)
-    for found in chain(TASKS[task](question), [{}]):
+    for found in chain(task.code("predict")(question), [{}]):
         answers |= found
         while waiting and waiting[0] in answers:
             yield answers[waiting.popleft()]

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from pipeline.backbones import load, preprocessor
 from pipeline.backbones.clip import unit
-from pipeline.config import ClipFeature, NegAlignHead, Params
+from pipeline.config import ClipFeature, Params
 from pipeline.evaluation.ood import Scorer, read_texts
 from pipeline.evaluation.provenance import finished
 from pipeline.extraction.cams import Cams
 from pipeline.extraction.device import Device
+from pipeline.heads.negalign.config import NegAlignHead
 from pipeline.heads.negalign.scores import Standard, combine
 from pipeline.prediction.answers import Answered, PredictionError, Question
 from pipeline.reports.ood import threshold
@@ -62,7 +63,7 @@ class FinishedRun:
     def __init__(self, params: Params, head: str, run: Path) -> None:
         """Raises PredictionError: another kind of head, or a result of an older one. RunError: no finished run."""
         self.config: NegAlignHead = params.head(head)
-        if self.config.task != "ood":
+        if not hasattr(self.config, "ood"):
             raise PredictionError(
                 f"{head} tells nothing in- from out-of-distribution; name a head of the kind negalign"
             )

@@ -118,7 +118,7 @@ def _segmented(
 
 def _gamma(question: Question) -> float | None:
     """What the finished run takes from the scores of seen classes; None where there are no others."""
-    if question.config.task != "zeroshot":
+    if not hasattr(question.config, "vocabulary"):
         return None
     result, _ = finished(question.params, question.head, question.run)
     return float(result["gamma"])

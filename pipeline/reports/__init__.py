@@ -4,24 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.reports.ablation import ablation_table
-from pipeline.reports.alignment import publish_alignment
 from pipeline.reports.claims import claims_table
-from pipeline.reports.classification import publish_classification, training_figure
+from pipeline.reports.classification import training_figure
 from pipeline.reports.files import evaluate_again, read_history, read_predictions, read_result, save_figure
 from pipeline.reports.following import refuse_other_figures
-from pipeline.reports.ood import publish_ood
-from pipeline.reports.segmentation import publish_segmentation
+from pipeline.tasks import TASKS
 
 __all__ = ["ablation_table", "claims_table", "publish"]
-
-
-PUBLISHERS = {
-    "classification": publish_classification,
-    "segmentation": publish_segmentation,
-    "zeroshot": publish_segmentation,
-    "alignment": publish_alignment,
-    "ood": publish_ood,
-}
 
 
 def publish(evaluation: Path, out: Path, **shown: Any) -> None:
@@ -41,4 +30,4 @@ def publish(evaluation: Path, out: Path, **shown: Any) -> None:
     history = read_history(evaluation.parent)
     if history is not None:
         save_figure(training_figure(history), out.with_name(f"{out.stem}_training.png"))
-    PUBLISHERS[result["task"]](evaluation, out, **shown)
+    TASKS[result["task"]].code("publish")(evaluation, out, **shown)

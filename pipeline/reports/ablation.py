@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -10,62 +10,12 @@ from pipeline.config import Ablation
 from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.markdown import escaped, table
+from pipeline.plugins import load
 from pipeline.reports.figures import figure_at
 from pipeline.reports.files import read_result, save_figure
-from pipeline.reports.segmentation import seen_unseen_figure
+from pipeline.tasks import TASKS, Column
 
 Result = Mapping[str, Any]
-
-
-class Column(NamedTuple):
-    """A figure of a result by its dotted path, and how it is shown; `best` is None where more is not better."""
-
-    name: str
-    digits: int
-    best: Literal["high", "low"] | None = "high"
-    title: str | None = None
-
-
-COLUMNS = {
-    "classification": (
-        Column("top1", 3),
-        Column("top5", 3),
-        Column("ece", 3, "low"),
-        Column("top1_reversed", 3, None),
-        Column("top1_shuffled", 3, None),
-    ),
-    "segmentation": tuple(Column(name, 1) for name in ("acc", "edit", "f1@10", "f1@25", "f1@50")),
-    "ood": (
-        Column("auroc", 2),
-        Column("fpr95", 2, "low"),
-        Column("aupr_in", 2),
-        Column("aupr_out", 2),
-        Column("lambda", 2, None),
-        Column("auroc_neglabel", 2, None),
-        Column("fpr95_neglabel", 2, None),
-    ),
-    "alignment": (
-        *(Column(name, 1) for name in ("accuracy", "macro_f1", "auroc")),
-        Column("accuracy_without_map", 1, title="without a map"),
-        Column("patient.accuracy", 1, title="of patients"),
-        *(
-            Column(f"retrieval.{form}.{way}.r{k}", 1, best, f"R@{k} {arrow}, {form}")
-            for form, best in (("published", None), ("unguided", "high"), ("shuffled", None))
-            for way, arrow in (("video_to_map", "v→m"), ("map_to_video", "m→v"))
-            for k in (1, 5)
-        ),
-        *(
-            Column(f"agreement.{form}.{figure}", 2, None, f"{figure}, {form}")
-            for form in ("published", "unguided")
-            for figure in ("gap", "point_biserial")
-        ),
-    ),
-    "zeroshot": (
-        *(Column(name, 1) for name in ("seen", "unseen", "harmonic", "ausuc", "seen_restricted", "unseen_restricted")),
-        Column("fraction_unseen", 1, None),
-        *(Column(name, 1) for name in ("acc", "edit", "f1@50")),
-    ),
-}
 
 
 def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], out: Path) -> str:
@@ -86,8 +36,8 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
     """
     each = len(ablation.seeds)
     results = [read_result(run, out.with_name(f"{out.name}.json")) for run in runs]
-    columns = COLUMNS[task]
-    if task == "alignment":
+    columns = TASKS[task].columns
+    if TASKS[task].recalls:
         recalls = {row["class"]: row["recall"] for row in results[0]["per_class"]}
         columns = (*columns, *(Column(f"recall.{name}", 1) for name in recalls))
         results = [
@@ -109,8 +59,8 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
         for name, row in rows.items()
     ]
     markdown = _markdown(rows, columns)
-    if task == "zeroshot":
-        save_figure(seen_unseen_figure(groups), out.with_name(f"{out.name}_seen_unseen.png"))
+    for ending, figure in TASKS[task].compared.items():
+        save_figure(load(figure)(groups), out.with_name(f"{out.name}_{ending}.png"))
     write_text(out.with_name(f"{out.name}.csv"), pd.DataFrame(flat).to_csv(index=False))
     write_text(out.with_name(f"{out.name}.md"), markdown)
     write_json(out.with_name(f"{out.name}.json"), document, ordered=True)

@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-from pipeline.heads.gasm_cast import POOL, Look
+from pipeline.heads.gasm_cast.attention import POOL, Look
 from pipeline.reports.names import shortened
 
 RIGHT, WRONG = "#1b6e3c", "#b00020"

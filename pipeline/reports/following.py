@@ -4,7 +4,7 @@ Digests tell that files are as they were written; this tells that what was writt
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.digests import Damaged
+from pipeline.tasks import TASKS
 
 NEAR = 1e-6  # between two orders of the same sums
 
@@ -25,8 +26,8 @@ def refuse_other_figures(result: Mapping[str, Any], predictions: pd.DataFrame, p
         path: of the result.
         remedy: what to do then, an imperative.
     """
-    name, computed = HEADLINES[result["task"]]
-    told, found = result.get(name), computed(predictions, result)
+    name, found = TASKS[result["task"]].code("follows")(predictions, result)
+    told = result.get(name)
     told = math.nan if told is None else told  # of no frame with a label there is no accuracy
     if not math.isclose(told, found, rel_tol=NEAR, abs_tol=NEAR) and not math.isnan(told) & math.isnan(found):
         raise Damaged(f"{path} says {name} {told:.6g}, and its predictions give {found:.6g}; {remedy}")
@@ -35,8 +36,14 @@ def refuse_other_figures(result: Mapping[str, Any], predictions: pd.DataFrame, p
         raise Damaged(f"{path} has a confusion matrix that is not that of its predictions; {remedy}")
 
 
-def _right(predictions: pd.DataFrame) -> float:
-    return float((predictions["label"] == predictions["prediction"]).mean())
+def top1(predictions: pd.DataFrame, result: Mapping[str, Any]) -> tuple[str, float]:
+    """Of a classifier: the share that is right."""
+    return "top1", float((predictions["label"] == predictions["prediction"]).mean())
+
+
+def accuracy(predictions: pd.DataFrame, result: Mapping[str, Any]) -> tuple[str, float]:
+    """The same in percent."""
+    return "accuracy", 100 * top1(predictions, result)[1]
 
 
 def _counted(confusion: Mapping[str, Any], predictions: pd.DataFrame) -> bool:
@@ -48,14 +55,14 @@ def _counted(confusion: Mapping[str, Any], predictions: pd.DataFrame) -> bool:
     return counts.reindex(index=classes, columns=classes, fill_value=0).to_numpy().tolist() == confusion["matrix"]
 
 
-def _frames(predictions: pd.DataFrame, result: Mapping[str, Any]) -> float:
+def frame_accuracy(predictions: pd.DataFrame, result: Mapping[str, Any]) -> tuple[str, float]:
     """Percent of the labelled frames of all videos together."""
     truth, guess = (np.concatenate(predictions[column].tolist()) for column in ("truth", "prediction"))
     judged = truth >= 0
-    return 100 * float((truth == guess)[judged].mean()) if judged.any() else math.nan
+    return "acc", 100 * float((truth == guess)[judged].mean()) if judged.any() else math.nan
 
 
-def _auroc(predictions: pd.DataFrame, result: Mapping[str, Any]) -> float:
+def auroc(predictions: pd.DataFrame, result: Mapping[str, Any]) -> tuple[str, float]:
     """Percent, the mean over OOD sets: how often a picture of ID has the higher score, equals half (Mann & Whitney)."""
     evaluated = predictions[predictions["part"] == "evaluated"]
     scores = {name: rows["negalign"] for name, rows in evaluated.groupby("set")}
@@ -63,13 +70,4 @@ def _auroc(predictions: pd.DataFrame, result: Mapping[str, Any]) -> float:
     for name in result["sets"]:
         ranks = pd.concat([inside, scores[name]]).rank().to_numpy()[: len(inside)]
         found.append((ranks.mean() - (len(inside) + 1) / 2) / len(scores[name]))
-    return 100 * float(np.mean(found))
-
-
-HEADLINES: dict[str, tuple[str, Callable[[pd.DataFrame, Mapping[str, Any]], float]]] = {
-    "classification": ("top1", lambda predictions, _: _right(predictions)),
-    "alignment": ("accuracy", lambda predictions, _: 100 * _right(predictions)),
-    "segmentation": ("acc", _frames),
-    "zeroshot": ("acc", _frames),
-    "ood": ("auroc", _auroc),
-}
+    return "auroc", 100 * float(np.mean(found))

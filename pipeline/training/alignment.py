@@ -5,13 +5,13 @@ from typing import Any
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from pipeline.heads.clip_align import LossSettings, align_loss
+from pipeline.heads.clip_align.losses import LossSettings, align_loss
 from pipeline.training.clips import Clips
-from pipeline.training.module import TrainedModule, adamw_and_cosine
+from pipeline.training.step import Step, adamw_and_cosine
 from pipeline.training.table import Batch
 
 
-class AlignmentModule(TrainedModule):
+class AlignmentStep(Step):
     """clip_align in training.
 
     Args:

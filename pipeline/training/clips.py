@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.config import Params
 from pipeline.datasets.manifest import NO_MAP, classes, read_manifest
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, Samples, content_digest, shuffled, token_stream, usable
@@ -70,6 +71,23 @@ class Clips(Samples):
         count = torch.bincount(torch.tensor(labels), minlength=len(self.classes)).float()
         present = count > 0
         return torch.where(present, len(labels) / (int(present.sum()) * count.clamp_min(1)), 0.0)
+
+
+def clip_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Clips:
+    """The clips of a head as its params ask for them. Raises as `open_clips`."""
+    config = params.head(head)
+    drawn = config.clinicians
+    return open_clips(
+        manifest,
+        features,
+        train=config.train_split,
+        holdout=config.holdout_split,
+        evaluated=config.eval_split,
+        seed=config.seed,
+        learned_from=drawn and drawn.train,
+        evaluated_with=drawn and drawn.evaluated,
+        fraction=config.fraction,
+    )
 
 
 def open_clips(

@@ -3,23 +3,15 @@
 Shape suffixes: B videos, T steps, N tokens a step, D width.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Sampler
 
-from pipeline.training.clips import Clips, ClipTable
 from pipeline.training.dataset import DataError, Samples
-from pipeline.training.frames import Rows, Videos
-from pipeline.training.tokens import Tokens
-
-
-def table(samples: Samples, ids: Sequence[str], memory: float) -> Tokens | Rows:
-    """The samples by row number: token grids, those with maps, or videos with a row a frame."""
-    kinds = {Videos: Rows, Clips: ClipTable}
-    return kinds.get(type(samples), Tokens)(samples, ids, memory)
+from pipeline.training.table import Table
 
 
 class ShuffledBatches(Sampler[list[int]]):
@@ -87,22 +79,33 @@ class FeatureData(LightningDataModule):
 
     Args:
         samples: the joined samples; the evaluated part is never touched here.
+        table: (samples, ids, bytes) -> these by row number.
         batch_size: samples a step, over all devices.
         seed: decides the order of batches.
         memory: bytes of features that may be held.
         workers: processes that read what is not held.
     """
 
-    def __init__(self, samples: Samples, *, batch_size: int, seed: int, memory: float, workers: int) -> None:
+    def __init__(
+        self,
+        samples: Samples,
+        table: Callable[[Samples, Sequence[str], float], Table],
+        *,
+        batch_size: int,
+        seed: int,
+        memory: float,
+        workers: int,
+    ) -> None:
         super().__init__()
-        self.samples, self.batch_size, self.seed, self.memory, self.workers = samples, batch_size, seed, memory, workers
-        self.table: Tokens | Rows | None = None
+        self.samples, self.make, self.batch_size, self.seed = samples, table, batch_size, seed
+        self.memory, self.workers = memory, workers
+        self.table: Table | None = None
 
     def setup(self, stage: str) -> None:
         """Loads what fits, once a process."""
         if self.table is None:
             ids = self.samples.parts["train"] + self.samples.parts["holdout"]
-            self.table = table(self.samples, ids, self.memory)
+            self.table = self.make(self.samples, ids, self.memory)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches of the training part."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import Compute, canonical_json
+from pipeline.config import Compute, Params, canonical_json
 
 # The manifest's own module, not the package: the package's other half opens videos.
 from pipeline.datasets.manifest import classes, imported_digest_of, map_digest_of, read_manifest
@@ -20,6 +20,7 @@ from pipeline.store import FeatureStore, apart, by_feature
 
 TIME_TOLERANCE = 1e-3  # seconds: far below the 40 ms of a frame
 BOX_TOLERANCE = 0.01  # of the frame's side: a seventh of one patch of 14
+IGNORE = -1  # the label of a row that no loss may see
 SHOWN = 5  # samples named in an error or a report
 
 
@@ -80,6 +81,13 @@ class Samples:
     def learned_from(self) -> dict[str, int]:
         """The counts that do not depend on what is evaluated."""
         return {name: self.counts[name] for name in ("train", "holdout", "failed", "unlabelled")}
+
+
+def labelled_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
+    """The samples of a classifier as its params ask for them. Raises as `join`."""
+    config = params.head(head)
+    wanted = {"train": config.train_split, "evaluated": config.eval_split, "seed": config.seed}
+    return open_samples(manifest, features, **wanted, holdout=config.holdout)
 
 
 def open_samples(

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from pipeline.config import Params
 from pipeline.datasets.manifest import classes, read_manifest
 from pipeline.datasets.segments import frame_labels
 from pipeline.datasets.twins import refuse_one_text
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable, shuffled
+from pipeline.training.dataset import IGNORE, DataError, Samples, carve, content_digest, learnable, shuffled
 from pipeline.training.table import Table
-
-IGNORE = -1  # the label of a row that no loss may see
 
 
 @dataclass(frozen=True)
@@ -92,6 +91,25 @@ class Videos(Samples):
         seen[hidden] = False
         labels = {sample: np.where((of != IGNORE) & seen[of], of, IGNORE) for sample, of in self.labels.items()}
         return replace(self, labels=labels, seen=seen, digest=content_digest([self.digest, hidden]))
+
+
+def frame_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Videos:
+    """The videos of a head as its params ask for them. Raises as `open_videos`."""
+    config = params.head(head)
+    dataset = params.datasets[config.dataset]
+    return open_videos(
+        manifest,
+        features,
+        train=config.train_split,
+        evaluated=config.eval_split,
+        holdout=config.holdout,
+        seed=config.seed,
+        sample_rate=config.sample_rate,
+        tolerance=config.tolerance,
+        label_fps=dataset.label_fps,
+        background=dataset.background,
+        unseen=getattr(config, "unseen", None),
+    )
 
 
 def open_videos(

@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from pipeline.heads.fact import BlockOutput, FactClip, LossSettings, clip_loss, fact_loss, predict, targets_of
+from pipeline.heads.fact.clip import FactClip, clip_loss
+from pipeline.heads.fact.losses import LossSettings, fact_loss, targets_of
+from pipeline.heads.fact.outputs import BlockOutput
+from pipeline.heads.fact.prediction import predict
 from pipeline.training.frames import IGNORE, Videos
-from pipeline.training.module import TrainedModule
 from pipeline.training.registry import HeadError
+from pipeline.training.step import Step
 from pipeline.training.table import Batch
 
 
-class SegmentationModule(TrainedModule):
+class SegmentationStep(Step):
     """FACT or FACT_CLIP in training.
 
     Args:

@@ -20,14 +20,11 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.accelerator import accelerator, arithmetic, made_by
 from pipeline.config import Params, canonical_json
-from pipeline.training.alignment import AlignmentModule
+from pipeline.tasks import TASKS
 from pipeline.training.callbacks import Journal, Logs, MovingAverage
 from pipeline.training.checkpoints import CheckpointByRename, resumable
-from pipeline.training.clips import open_clips
 from pipeline.training.data import FeatureData
-from pipeline.training.dataset import SHOWN, DataError, Samples, open_samples, refuse_mixed
-from pipeline.training.frames import IGNORE, open_videos
-from pipeline.training.module import HeadModule
+from pipeline.training.dataset import IGNORE, SHOWN, DataError, Samples, refuse_mixed
 from pipeline.training.processes import agreed, environment, is_first, meet
 from pipeline.training.registry import HeadError, build, count
 from pipeline.training.run_folder import (
@@ -39,14 +36,8 @@ from pipeline.training.run_folder import (
     only_writer,
     standing,
 )
-from pipeline.training.segmentation import SegmentationModule
+from pipeline.training.step import Step
 
-MODULES = {
-    "classification": HeadModule,
-    "segmentation": SegmentationModule,
-    "zeroshot": SegmentationModule,
-    "alignment": AlignmentModule,
-}
 HOPELESS = 10  # times the loss of chance, at which a training has learned nothing
 STAND_INS = "stand_ins"  # the folder, in a run's, of the training from which γ is chosen
 
@@ -60,10 +51,10 @@ def head_samples(params: Params, head: str, manifest: Path, features: Mapping[st
     """The samples of a head as its params ask for them.
 
     Raises:
-        DataError: as `dataset.join`, `open_clips`, `open_videos` and `refuse_mixed`; or all that can be learned from is
+        DataError: as the samples of its task say, and `refuse_mixed`; or all that can be learned from is
             of one class.
     """
-    samples = _joined(params, head, manifest, features)
+    samples = TASKS[params.head(head).task].code("samples")(params, head, manifest, features)
     refuse_mixed(params.compute, (stream.store for stream in samples.streams.values()))
     learned = {int(label) for sample in samples.parts["train"] for label in np.unique(samples.labels[sample])}
     if len(learned - {IGNORE}) < 2:
@@ -73,36 +64,6 @@ def head_samples(params: Params, head: str, manifest: Path, features: Mapping[st
             f"{samples.classes[:SHOWN]}; correct the labels, or train_split in params{held_out}"
         )
     return samples
-
-
-def _joined(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
-    config = params.head(head)
-    wanted = {"train": config.train_split, "evaluated": config.eval_split, "seed": config.seed}
-    if config.task == "alignment":
-        drawn = config.clinicians
-        return open_clips(
-            manifest,
-            features,
-            **wanted,
-            holdout=config.holdout_split,
-            learned_from=drawn and drawn.train,
-            evaluated_with=drawn and drawn.evaluated,
-            fraction=config.fraction,
-        )
-    wanted["holdout"] = config.holdout
-    if config.task == "classification":
-        return open_samples(manifest, features, **wanted)
-    dataset = params.datasets[config.dataset]
-    return open_videos(
-        manifest,
-        features,
-        **wanted,
-        sample_rate=config.sample_rate,
-        tolerance=config.tolerance,
-        label_fps=dataset.label_fps,
-        background=dataset.background,
-        unseen=getattr(config, "unseen", None),
-    )
 
 
 def train(
@@ -137,7 +98,7 @@ def train(
     Raises:
         DataError, HeadError, RunBusy, RunError, TrainingDiverged: with the remedy.
     """
-    if params.head(head).task not in MODULES:
+    if not TASKS[params.head(head).task].trains:
         raise HeadError(f"{head} trains nothing; `python -m pipeline evaluate {head}` scores it from the caches")
     torch.set_num_threads(params.compute.threads)
     meet(params.compute)
@@ -214,11 +175,12 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
 
 def _fit(
     params: Params, head: str, samples: Samples, run: Path, identity: str, progress: Callable[[str], None]
-) -> tuple[HeadModule, Journal]:
+) -> tuple[Step, Journal]:
     config, compute, first = params.head(head), params.compute, is_first()
     _hush()
     data = FeatureData(
         samples,
+        TASKS[config.task].code("table"),
         batch_size=config.batch_size,
         seed=config.seed,
         memory=compute.cache_memory_gb * 1e9,
@@ -227,7 +189,7 @@ def _fit(
     torch.manual_seed(config.seed)
     model = build(head, config, samples)
     steps = max(len(samples.parts["train"]) // config.batch_size, 1)
-    module = MODULES[config.task](head, model, config, samples, steps)
+    module = TASKS[config.task].code("step")(head, model, config, samples, steps)
     average = MovingAverage(config.ema_decay)
     journal = Journal(run, identity, average, config.patience, compute.threads, progress)
     checkpoint = ModelCheckpoint(

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from benchmarks import _fact_plain as plain
-from pipeline.heads.fact import Fact, predict
 from pipeline.heads.fact.blocks import blocks
 from pipeline.heads.fact.losses import LossSettings, fact_loss, targets_of
+from pipeline.heads.fact.model import Fact
+from pipeline.heads.fact.prediction import predict
 
 CLASSES, TOKENS, FRAMES = 7, 6, 66
 SETTINGS = LossSettings(pc=0.2, a2fc=1.0, sw=5.0, bgw=1.0, nullw=-1.0, match="o2o", avg_segments=4.0)

@@ -16,9 +16,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import plan
 from pipeline.config import ParamsError, load_params, parse_params, read_yaml
 from pipeline.plan import Plan
+from pipeline.tasks import Task
 
 ROOT = Path(__file__).parents[2]
 FEW = settings(
@@ -55,7 +55,7 @@ def project():
     """In the project, whose weights and vocabularies are there; what no document changes is worked out once."""
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(ROOT)
-        patched.setattr(plan, "code_digest", functools.cache(plan.code_digest))
+        patched.setattr(Task, "run_code", functools.cache(Task.run_code))
         yield
 
 

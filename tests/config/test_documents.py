@@ -139,7 +139,7 @@ def test_errors_name_the_file_that_was_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("heads: {nope: {}}", encoding="utf-8")
     Path("other.yaml").write_text("{}", encoding="utf-8")
-    with pytest.raises(ParamsError, match=r"^mine\.yaml cannot be used:\n  heads\.nope: unknown key"):
+    with pytest.raises(ParamsError, match=r"^mine\.yaml cannot be used:\n  heads\.nope: kind is missing"):
         load_params("mine.yaml")
     with pytest.raises(ParamsError, match=r"^other\.yaml with mine\.yaml with --config cannot be used:\n"):
         laid_params([tmp_path / "other.yaml", tmp_path / "mine.yaml"], ["compute={threads: 1}"])

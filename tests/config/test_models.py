@@ -5,10 +5,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.config.heads import ClipAlignModel, FactModel, GasmCastModel
-from pipeline.heads.clip_align import ClipAlign
-from pipeline.heads.fact import Fact, TimeMask, blocks
-from pipeline.heads.gasm_cast import GasmCast
+from pipeline.heads.clip_align.config import ClipAlignModel
+from pipeline.heads.clip_align.model import ClipAlign
+from pipeline.heads.fact.blocks import blocks
+from pipeline.heads.fact.config import FactModel
+from pipeline.heads.fact.model import Fact, TimeMask
+from pipeline.heads.gasm_cast.config import GasmCastModel
+from pipeline.heads.gasm_cast.model import GasmCast
 
 FEW = settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 SHARES = st.sampled_from([0.0, 0.5])

@@ -163,8 +163,8 @@ def _params(changes: dict[str, Any]) -> Params:
             "compute": {"device": "cpu", "threads": 1, "decode_workers": 0},
             "datasets": {"clinic": {"layout": "clinic", "root": "nowhere", "csv": "clinic.csv"}},
             "features": features,
-            "heads": {"clip_align": HEAD},
+            "heads": {"clip_align": {"kind": "clip_align", **HEAD}},
         }
     )
     head = override(params.head("clip_align"), changes)
-    return params.model_copy(update={"heads": params.heads.model_copy(update={"clip_align": head})})
+    return params.replacing("clip_align", head)

@@ -146,7 +146,8 @@ def params() -> Params:
         "backbone": "clip_cam", "source": "tokens", "texts": {"dataset": "classes", "feature": "text"}
     }  # fmt: skip
     compute = {"device": "cpu", "threads": 1, "decode_workers": 0}
-    return parse_params({"compute": compute, "datasets": datasets, "features": features, "heads": {"negalign": HEAD}})
+    heads = {"negalign": {"kind": "negalign", **HEAD}}
+    return parse_params({"compute": compute, "datasets": datasets, "features": features, "heads": heads})
 
 
 def make(root: Path, show: Callable = picture, failed: Sequence[str] = (FAILED,)) -> World:

@@ -370,7 +370,7 @@ def opened_with_copies(world, monkeypatch, copies) -> ood.Pictures:
         return pd.concat([table, *rows], ignore_index=True)
 
     monkeypatch.setattr(ood, "read_manifest", with_copies)
-    return ood.open_pictures(world.params, "negalign", world.root, world.stores)
+    return ood.open_pictures(world.params, "negalign", world.root / "birds" / "manifest.parquet", world.stores)
 
 
 def test_a_picture_that_is_in_distribution_too_is_none_of_an_ood_set_and_counted_with_the_reason(world, monkeypatch):

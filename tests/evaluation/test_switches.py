@@ -56,7 +56,18 @@ SWITCHES = {
     "lam.validation": Flip(0.6, given={"reference_split": None, "score.zscore": True}),
 }
 IDLE = [({}, "score.ambiguous", True), ({}, "lam.values", [0.3])]  # without role_aware; with a fixed λ
-ELSEWHERE = {"dataset", "features", "result", "seed", "classes", "ood", "reference_split", "eval_split", "bootstrap"}
+ELSEWHERE = {
+    "dataset",
+    "features",
+    "kind",
+    "result",
+    "seed",
+    "classes",
+    "ood",
+    "reference_split",
+    "eval_split",
+    "bootstrap",
+}
 READ = {"words.dataset", "words.feature", "words.roles.plain", "words.roles.object", "words.roles.background"}
 SCORES = ["set", "sample", "neglabel", "star", "p_align", "negalign"]
 

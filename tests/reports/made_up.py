@@ -29,8 +29,8 @@ from pipeline.evaluation.segment_metrics import (
 from pipeline.evaluation.zeroshot_metrics import zeroshot_intervals, zeroshot_metrics
 from pipeline.files import write_bytes
 from pipeline.plan import Plan
-from pipeline.reports.ablation import COLUMNS
 from pipeline.store.manifest import encode_manifest
+from pipeline.tasks import TASKS
 from tests.evaluations import leave
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +128,7 @@ class MadeUp:
         """Every ablation's table, and the claims: one holds, one does not."""
         for name, ablation in self.plan.params.ablations.items():
             task = self.plan.params.head(ablation.head).task
-            columns = [column.name for column in COLUMNS[task]]
+            columns = [column.name for column in TASKS[task].columns]
 
             def variant(changes: dict[str, Any], columns: list[str] = columns, n: int = len(ablation.seeds)) -> dict:
                 per_seed = {column: self.random.uniform(10, 90, n).tolist() for column in columns}

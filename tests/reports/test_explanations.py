@@ -5,7 +5,7 @@ import pytest
 from matplotlib import pyplot as plt
 
 from pipeline.digests import write_json
-from pipeline.heads.gasm_cast import POOL, Look
+from pipeline.heads.gasm_cast.attention import POOL, Look
 from pipeline.reports.attention import (
     ClassLooks,
     WatchedClip,

@@ -69,8 +69,7 @@ class Made:
         """Positional arguments of `train`, the head's dotted params changed."""
         changes = {key.replace("__", "."): value for key, value in changes.items()}
         head = override(self.params.head("gasm_cast"), changes)
-        heads = self.params.heads.model_copy(update={"gasm_cast": head})
-        return self.params.model_copy(update={"heads": heads}), "gasm_cast", self.manifest, self.features, run
+        return self.params.replacing("gasm_cast", head), "gasm_cast", self.manifest, self.features, run
 
 
 def made_params(compute: dict[str, Any] | None = None) -> Params:
@@ -85,7 +84,7 @@ def made_params(compute: dict[str, Any] | None = None) -> Params:
             "compute": {"device": "cpu", "threads": 1, **(compute or {})},
             "datasets": {"made": {"layout": "ssv2", "root": "nowhere"}},
             "features": features,
-            "heads": {"gasm_cast": HEAD},
+            "heads": {"gasm_cast": {"kind": "gasm_cast", **HEAD}},
         }
     )
 
@@ -182,17 +181,17 @@ if __name__ == "__main__":
     import sys
 
     from pipeline.training import train
-    from pipeline.training.module import HeadModule
+    from pipeline.training.classification import ClassificationStep
 
     root, run, compute, changes = sys.argv[1:]
     features = {role: Path(root) / f"{FEATURES[role]}-key{role}" for role in FEATURES}
     made = Made(made_params(json.loads(compute)), Path(root) / "manifest.parquet", features)
-    step = HeadModule.training_step
+    step = ClassificationStep.training_step
 
-    def noted(self: HeadModule, batch: dict, number: int) -> Any:
+    def noted(self: ClassificationStep, batch: dict, number: int) -> Any:
         with Path(f"{run}.rows{self.global_rank}").open("a", encoding="utf-8") as rows:
             rows.write(json.dumps([self.current_epoch, number, batch["row"].tolist()]) + "\n")
         return step(self, batch, number)
 
-    HeadModule.training_step = noted
+    ClassificationStep.training_step = noted
     train(*made.arguments(Path(run), **json.loads(changes)))

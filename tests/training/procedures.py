@@ -146,7 +146,10 @@ def params(**changes: Any) -> Params:
                 "i3d_frames": i3d,
                 "clip_text": {"backbone": "clip_text", "weights": {"random": 0}, "prompts": ["{}"]},
             },
-            "heads": {"fact": {**head, "result": "one"}, "fact_clip": {**head, **zero_shot, "result": "two"}},
+            "heads": {
+                "fact": {"kind": "fact", **head, "result": "one"},
+                "fact_clip": {"kind": "fact_clip", **head, **zero_shot, "result": "two"},
+            },
         }
     )
 

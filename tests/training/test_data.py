@@ -102,7 +102,7 @@ def test_too_few_rows_for_the_devices_are_refused():
 
 
 def test_training_and_holdout_are_disjoint_and_the_evaluated_part_is_not_loaded(samples):
-    data = FeatureData(samples, batch_size=16, seed=0, memory=EVERYTHING, workers=0)
+    data = FeatureData(samples, Tokens, batch_size=16, seed=0, memory=EVERYTHING, workers=0)
     data.setup("fit")
     held = {data.table.ids[row] for batch in data.val_dataloader() for row in batch["row"].tolist()}
     trained = {data.table.ids[row] for batch in data.train_dataloader() for row in batch["row"].tolist()}

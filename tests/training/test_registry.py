@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from pipeline.config import override
-from pipeline.config.heads import GasmCastHead
 from pipeline.datasets.manifest import write_manifest
-from pipeline.training.registry import KINDS, HeadError, Kind, TooLarge, build, count, predict
+from pipeline.heads.gasm_cast.config import GasmCastHead
+from pipeline.training.registry import HeadError, TooLarge, build, count, predict
 from pipeline.training.trainer import head_samples
 from tests.training.procedures import CLASSES, params, table, write_rows
 
@@ -23,8 +23,8 @@ def test_the_head_fits_the_stores_and_takes_half_precision_batches(made):
         "motion": torch.randn(3, 4, 4, 8).half(),
         "times": torch.tensor([[0.5, 1.5, 2.5, 3.5]]).expand(3, -1),
     }
-    assert predict(head, module, batch).shape == (3, 4)
-    assert predict(head, module, batch).dtype == torch.float32
+    assert predict(module, batch, samples.streams).shape == (3, 4)
+    assert predict(module, batch, samples.streams).dtype == torch.float32
 
 
 def test_gasm_cast_must_stay_under_20_million_trainable_parameters():
@@ -33,11 +33,12 @@ def test_gasm_cast_must_stay_under_20_million_trainable_parameters():
 
 def test_the_limit_counts_trainable_parameters_only(monkeypatch):
     frozen = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False))
-    monkeypatch.setitem(KINDS, "frozen", Kind(lambda config, samples: frozen))
-    assert build("frozen", SimpleNamespace(max_trainable=12), None) is frozen
+    monkeypatch.setattr(nn.Sequential, "of", staticmethod(lambda config, samples: frozen), raising=False)
+    place = "torch.nn:Sequential"
+    assert build("frozen", SimpleNamespace(max_trainable=12, place=place), None) is frozen
     assert (count(frozen), count(frozen, trainable=True)) == (24, 12)
     with pytest.raises(TooLarge, match="12 trainable parameters, and max_trainable allows 11"):
-        build("frozen", SimpleNamespace(max_trainable=11), None)
+        build("frozen", SimpleNamespace(max_trainable=11, place=place), None)
 
 
 def test_params_that_do_not_fit_each_other_are_an_error_that_names_their_place(made):
@@ -54,9 +55,9 @@ def test_fact_has_a_channel_for_every_verb_and_noun_of_the_vocabularies_whether_
     pairs = [[0, 0], *([1 + number // 3, 1 + number % 3] for number in range(9))]
     frame.attrs["parts"] = {"verbs": ["none", *"abcde"], "nouns": ["none", *"abcdefg"], "pairs": pairs}
     write_manifest(frame, tmp_path / "manifest.parquet")
-    chosen = params(**{"model": params().heads.fact.model.model_dump(mode="json") | {"blocks": "IU"}})
+    chosen = params(**{"model": params().head("fact").model.model_dump(mode="json") | {"blocks": "IU"}})
     stores = {"frames": write_rows(tmp_path / "rows", frame)}
     samples = head_samples(chosen, "fact", tmp_path / "manifest.parquet", stores)
-    module = build("fact", chosen.heads.fact, samples)
+    module = build("fact", chosen.head("fact"), samples)
     assert samples.n_parts == module.n_parts == (6, 8), "the pairs alone would say 4 and 4"
     assert module.classes.channels(null=True) == 6 + 8 + 2 and len(module.pairs_A2) == len(CLASSES)

@@ -19,12 +19,12 @@ from torch import nn
 
 from pipeline.config import Params, ParamsError, override
 from pipeline.evaluation.segmentation import row_scores
-from pipeline.training.alignment import AlignmentModule
+from pipeline.training.alignment import AlignmentStep
+from pipeline.training.classification import ClassificationStep
 from pipeline.training.clips import ClipTable
 from pipeline.training.frames import Rows
-from pipeline.training.module import HeadModule
 from pipeline.training.registry import HeadError, build, predict
-from pipeline.training.segmentation import SegmentationModule
+from pipeline.training.segmentation import SegmentationStep
 from pipeline.training.tokens import Tokens
 from pipeline.training.trainer import head_samples
 from tests.evaluation.clinic import clinic
@@ -145,7 +145,8 @@ IDLE = [
 
 # What is no switch of a head's function.
 ELSEWHERE = {
-    "what is read": {
+    "what is trained, and what is read": {
+        "kind",
         "dataset", "features", "vocabulary", "unseen", "stand_ins", "train_split", "eval_split", "holdout",
         "holdout_split", "tolerance", "clinicians", "fraction",
     },
@@ -222,8 +223,8 @@ def loss_and_prediction(head: str, model: nn.Module, config: Any, samples: Any) 
     ids = samples.parts["train"][:6]
     tables = {"fact": Rows, "fact_clip": Rows, "gasm_cast": Tokens, "clip_align": ClipTable}
     batch = tables[head](samples, ids, 1e9)[list(range(len(ids)))]
-    modules = {"gasm_cast": HeadModule, "clip_align": AlignmentModule}
-    module = modules.get(head, SegmentationModule)(head, model, config, samples, 1)
+    modules = {"gasm_cast": ClassificationStep, "clip_align": AlignmentStep}
+    module = modules.get(head, SegmentationStep)(head, model, config, samples, 1)
     module.log = lambda *_, **__: None
     torch.manual_seed(0)
     module.mixing = np.random.default_rng(0)
@@ -231,7 +232,7 @@ def loss_and_prediction(head: str, model: nn.Module, config: Any, samples: Any) 
     model.eval()
     with torch.inference_mode():
         if head == "gasm_cast":
-            return loss, predict(head, model, batch).softmax(-1).numpy().ravel()
+            return loss, predict(model, batch, ("semantic", "motion")).softmax(-1).numpy().ravel()
         if head == "clip_align":
             own, without = model(batch["tokens"], batch["maps"], batch["has_map"]), model(batch["tokens"])
             found = own.logits.softmax(-1), without.logits.softmax(-1), own.video_embed, own.attn_embed

@@ -5,8 +5,9 @@ channels of a map, F width of a feature.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -144,6 +145,35 @@ class ClipAlign(nn.Module):
         if compat == PUBLISHED and encoder != "3dcnn" and guidance != "none":
             guidance = "summary_gate"
         self.guidance = Guidance(guidance, gate, width, feature_dim)
+
+    @classmethod
+    def of(cls, config: Any, samples: Any) -> "ClipAlign":
+        """The head that a person's choices, and the tokens and maps of samples, make."""
+        tokens, maps, chosen = samples.streams["tokens"], samples.streams["maps"], config.model.model_dump()
+        guided, kind, sigmoid = (chosen.pop(name) for name in ("map_guided", "map_guided_type", "sigmoid_gate"))
+        head = cls(
+            tokens.width,
+            tokens.grid,
+            len(samples.classes),
+            maps.channels,
+            maps.scale,
+            guidance=kind if guided else "none",
+            gate="sigmoid" if sigmoid else "linear",
+            compat=config.compat,
+            **chosen,
+        )
+        head.mean_map_CTHW.copy_(samples.mean_map)
+        # What no loss reaches is not trained: weight decay would change it, and several devices would wait for it.
+        if not config.loss.clip_weight:
+            idle = [head.project_video, head.project_attn, *([head.maps] if head.source == "video" else [])]
+            for module in idle:
+                module.requires_grad_(False)
+            head.log_scale.requires_grad_(False)
+        return head
+
+    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(B, K) of a batch by role, each clip under its own map where it has one."""
+        return self(batch["tokens"], batch["maps"], batch["has_map"]).logits
 
     def forward(
         self, tokens_BTNV: Tensor, map_BCTHW: Tensor | None = None, has_map_B: Tensor | None = None

@@ -4,6 +4,8 @@ Shape suffixes: B videos, T frames, M tokens, N items that are aligned (tokens o
 width of the embedding that texts and items share.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,6 +47,13 @@ class FactClip(nn.Module):
         self.project = nn.Sequential(
             nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, text_dim)
         )
+
+    @classmethod
+    def of(cls, config: Any, samples: Any) -> "FactClip":
+        """The head that a person's choices, the frames of samples and the texts of their classes make."""
+        chosen, (_, text_dim) = config.alignment, samples.text.shape
+        fact = Fact.of(config, samples)
+        return cls(fact, text_dim, chosen.target, chosen.hidden, chosen.dropout, chosen.temperature)
 
     def forward(self, frames_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[list[BlockOutput], Tensor]:
         """The blocks' outputs, and the embeddings of the last: (B, M, E) of tokens or (B, T, E) of frames, unit norm.

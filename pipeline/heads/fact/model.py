@@ -5,12 +5,13 @@ of the frame classifier, K of the token classifier, H width of processed feature
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from . import blocks as chain
 from .blocks import KINDS, BlockSettings, Surroundings
 from .classes import Classes
 from .kernels import sinusoid, time_windows
@@ -98,6 +99,24 @@ class Fact(nn.Module):
             KINDS[block.kind](block, feature_dim if i == 0 else None, last=i == len(blocks) - 1)
             for i, block in enumerate(blocks)
         )
+
+    @classmethod
+    def of(cls, config: Any, samples: Any) -> "Fact":
+        """The head that a person's choices and the frames of samples make."""
+        chosen = config.model
+        head = cls(
+            feature_dim=samples.streams["frames"].width,
+            n_classes=len(samples.classes),
+            tokens=chosen.tokens,
+            blocks=chain.blocks(chosen.blocks, *(getattr(chosen, name).model_dump() for name in ("Bi", "Bu", "BU"))),
+            fpos=chosen.frame_positions,
+            transcript=chosen.transcript,
+            cmr=chosen.channel_dropout,
+            time_mask=None if chosen.time_mask is None else TimeMask(**chosen.time_mask.model_dump()),
+            parts=verbs_and_nouns(samples),
+        )
+        head.seen.copy_(torch.from_numpy(samples.seen))
+        return head
 
     @property
     def classes(self) -> Classes:
@@ -191,6 +210,11 @@ class Fact(nn.Module):
         words = [class_BM] if self.pairs_A2 is None else self.pairs_A2[class_BM].unbind(-1)
         content = torch.cat([embed(word) for embed, word in zip(self.embed, words, strict=True)], dim=-1)
         return content + self.token_position(transcript_BS.shape[1]), None, mask_BM
+
+
+def verbs_and_nouns(samples: Any) -> Parts | None:
+    """How the classes of samples are made of verbs and nouns, if they are."""
+    return None if samples.pairs is None else Parts(*samples.n_parts, torch.from_numpy(samples.pairs))
 
 
 class Position(nn.Module):

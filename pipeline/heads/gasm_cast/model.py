@@ -8,7 +8,8 @@ Shape suffixes: B videos, T steps, N patches or cells of a step, D semantic widt
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +114,24 @@ class GasmCast(nn.Module):
 
         for name, grid in (("spatial", grids[0]), ("motion_space", grids[1]), ("motion_time", (steps, 1))):
             self.register_buffer(f"{name}_distance", grid_offsets(grid)[1], persistent=False)
+
+    @classmethod
+    def of(cls, config: Any, samples: Any) -> "GasmCast":
+        """The head that a person's choices and the streams of samples make."""
+        semantic, motion = samples.streams["semantic"], samples.streams["motion"]
+        return cls(
+            semantic_dim=semantic.width,
+            motion_dim=motion.width,
+            steps=semantic.grid[0],
+            semantic_grid=semantic.grid[1:],
+            motion_grid=motion.grid[1:],
+            n_classes=len(samples.classes),
+            **config.model.model_dump(),
+        )
+
+    def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """(B, C) of a batch by role."""
+        return self(batch["semantic"], batch["motion"], batch["times"])
 
     def forward(self, semantic_BTND: Tensor, motion_BTNE: Tensor, times_BT: Tensor) -> Tensor:
         """Logits (B, C).

@@ -9,15 +9,9 @@ from pipeline.config import canonical_json, flat
 from pipeline.reports.numbers import with_deviation
 from pipeline.reports.page.blocks import Cell, Listing, Note, Section, Table, Tiles, command
 from pipeline.reports.page.gather import Found, Result
+from pipeline.tasks import TASKS
 
 DASH = "–"
-KINDS = {
-    "classification": "action recognition",
-    "segmentation": "action segmentation",
-    "zeroshot": "segmentation with unseen classes",
-    "alignment": "diagnosis, aligned with attention",
-    "ood": "out-of-distribution detection",
-}
 
 
 class Headline(NamedTuple):
@@ -48,34 +42,55 @@ class Headline(NamedTuple):
 
 def headlines(task: str, result: Mapping[str, Any]) -> list[Headline]:
     """The figures that a kind of result is judged by, the first above all. Chance guesses among all classes alike."""
-    chance = 100 / max(len(result.get("per_class", ())), 1)
-    if task == "classification":
-        top1, ece = ([100 * edge for edge in result[key]] for key in ("ci95", "ece_ci95"))
-        found = [Headline("top-1", 100 * result["top1"], top1, chance)]
-        if result["top5"] is not None:
-            found.append(Headline("top-5", 100 * result["top5"], chance=5 * chance))
-        found.append(Headline("calibration error", 100 * result["ece"], ece))
-        orders = {"reversed": "read backwards", "shuffled": "shuffled in time"}
-        said = ((f"top-1, cached tokens {way}", 100 * result[f"top1_{of}"]) for of, way in orders.items())
-        return [*found, *(Headline(name, value, chance=chance) for name, value in said)]
-    if task == "alignment":
-        unguided = result["retrieval"]["unguided"]["video_to_map"]
-        return [
-            Headline("accuracy", result["accuracy"], result["ci95"], chance),
-            Headline("accuracy without a map", result["accuracy_without_map"], chance=chance),
-            Headline("macro F1", result["macro_f1"]),
-            Headline("R@1 of its map, unguided", unguided["r1"], chance=unguided["chance_r1"]),
-        ]
-    if task == "ood":
-        sets = result["sets"].items()
-        return [
-            Headline("AUROC, mean of the sets", result["auroc"], chance=50.0),
-            *(Headline(f"AUROC, {name}", of["negalign"]["auroc"], of["ci95"]["auroc"], 50.0) for name, of in sets),
-            Headline("FPR95, mean of the sets", result["fpr95"], chance=95.0),
-        ]
-    unseen = {"harmonic": "H", "seen": "S, seen classes", "unseen": "U, unseen classes", "ausuc": "AUSUC"}
-    frames = {"acc": "frame accuracy", "edit": "edit score", "f1@10": "F1@10", "f1@25": "F1@25", "f1@50": "F1@50"}
-    names = {**(unseen if task == "zeroshot" else {}), **frames}
+    return TASKS[task].code("headlines")(result, 100 / max(len(result.get("per_class", ())), 1))
+
+
+def classification_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:
+    """Of a classifier; those of tokens in other orders where it reads more than a step."""
+    top1, ece = ([100 * edge for edge in result[key]] for key in ("ci95", "ece_ci95"))
+    found = [Headline("top-1", 100 * result["top1"], top1, chance)]
+    if result["top5"] is not None:
+        found.append(Headline("top-5", 100 * result["top5"], chance=5 * chance))
+    found.append(Headline("calibration error", 100 * result["ece"], ece))
+    orders = {"reversed": "read backwards", "shuffled": "shuffled in time"}
+    said = ((f"top-1, cached tokens {way}", result.get(f"top1_{of}")) for of, way in orders.items())
+    return [*found, *(Headline(name, 100 * value, chance=chance) for name, value in said if value is not None)]
+
+
+def alignment_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:
+    """Of a diagnosis."""
+    unguided = result["retrieval"]["unguided"]["video_to_map"]
+    return [
+        Headline("accuracy", result["accuracy"], result["ci95"], chance),
+        Headline("accuracy without a map", result["accuracy_without_map"], chance=chance),
+        Headline("macro F1", result["macro_f1"]),
+        Headline("R@1 of its map, unguided", unguided["r1"], chance=unguided["chance_r1"]),
+    ]
+
+
+def ood_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:
+    """Of scores in and out of distribution."""
+    sets = result["sets"].items()
+    return [
+        Headline("AUROC, mean of the sets", result["auroc"], chance=50.0),
+        *(Headline(f"AUROC, {name}", of["negalign"]["auroc"], of["ci95"]["auroc"], 50.0) for name, of in sets),
+        Headline("FPR95, mean of the sets", result["fpr95"], chance=95.0),
+    ]
+
+
+def segmentation_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:
+    """Of frames and segments."""
+    names = {"acc": "frame accuracy", "edit": "edit score", "f1@10": "F1@10", "f1@25": "F1@25", "f1@50": "F1@50"}
+    return _of_frames(names, result, chance)
+
+
+def zeroshot_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:
+    """Of seen and unseen classes, and those of frames and segments."""
+    names = {"harmonic": "H", "seen": "S, seen classes", "unseen": "U, unseen classes", "ausuc": "AUSUC"}
+    return [*_of_frames(names, result, chance), *segmentation_headlines(result, chance)]
+
+
+def _of_frames(names: Mapping[str, str], result: Mapping[str, Any], chance: float) -> list[Headline]:
     guessed = {"acc": chance, "seen": chance, "unseen": chance, "harmonic": chance}
     return [Headline(name, result[key], result["ci95"].get(key), guessed.get(key)) for key, name in names.items()]
 

@@ -12,19 +12,12 @@ from pipeline.reports.page import charts
 from pipeline.reports.page.blocks import Cell, Note, Section, Table, command, picture, plot, slug
 from pipeline.reports.page.explained import explained
 from pipeline.reports.page.gather import Result
-from pipeline.reports.page.overview import DASH, KINDS, provenance, tiles
+from pipeline.reports.page.overview import DASH, provenance, tiles
+from pipeline.tasks import TASKS
 
 EXAMPLES = 12  # rows of a table of single samples
 # Stills that are on the page as plots, which say more.
 REDRAWN = {"confusion", "training", "gamma", "retrieval", "scores", "lambda", "features", "importance"}
-# What a kind of result has when all is made.
-EXPECTED = {
-    "classification": ("attention", "class_attention"),
-    "segmentation": ("worst", "best"),
-    "zeroshot": ("worst", "best"),
-    "alignment": ("attention",),
-    "ood": ("overlays",),
-}
 # The end of a still's name -> its alternative text, its caption.
 STILLS = {
     "worst": (
@@ -54,9 +47,9 @@ STILLS = {
 
 def result_section(result: Result, mini: frozenset[str], snakemake: str) -> Section:
     """All that is known of a finished result."""
-    title = f"{result.name}: {KINDS[result.task]}"
+    title = f"{result.name}: {TASKS[result.task].title}"
     parts = [
-        *PARTS[result.task](result, result.document or {}),
+        *TASKS[result.task].code("page")(result, result.document or {}),
         *_training(result),
         *_stills(result, snakemake),
         *explained(result, snakemake),
@@ -72,7 +65,7 @@ def result_section(result: Result, mini: frozenset[str], snakemake: str) -> Sect
 # --- kinds of results -------------------------------------------------------------------------------------------------
 
 
-def _classification(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
+def classification_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     rows = [
         row
         if row["recall"] is None
@@ -110,7 +103,7 @@ def _classification(result: Result, document: Mapping[str, Any]) -> Iterator[Sec
     )
 
 
-def _segmentation(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
+def segmentation_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     if "curve" in document:
         lines, area = charts.gamma(document)
         blocks = [
@@ -146,7 +139,7 @@ def _segmentation(result: Result, document: Mapping[str, Any]) -> Iterator[Secti
     yield _confusions(result, document["classes"], document["confusion"], "frames")
 
 
-def _alignment(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
+def alignment_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     yield _classes(result, document["per_class"], "recall", "recall")
     yield _confusions(result, document["confusion"]["classes"], document["confusion"]["matrix"], "videos")
     blocks = []
@@ -186,7 +179,7 @@ def _alignment(result: Result, document: Mapping[str, Any]) -> Iterator[Section]
     yield Section(f"{result.name}-retrieval", "Retrieval", blocks, contents="retrieval")
 
 
-def _ood(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
+def ood_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     table = result.predictions("set", "part", *SCORES)
     if table is not None:
         evaluated = table[table["part"] == "evaluated"]
@@ -235,15 +228,6 @@ def _ood(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     yield Section(f"{result.name}-over-lambda", "Over λ", blocks, contents="over λ")
 
 
-PARTS = {
-    "classification": _classification,
-    "segmentation": _segmentation,
-    "zeroshot": _segmentation,
-    "alignment": _alignment,
-    "ood": _ood,
-}
-
-
 # --- what several kinds share -----------------------------------------------------------------------------------------
 
 
@@ -257,7 +241,7 @@ def _classes(result: Result, rows: Sequence[Mapping[str, Any]], key: str, name: 
     caption = f"{name.capitalize()} of {some} with its 95 % interval, worst on top{more}."
     bars = plot(f"{result.name}-classes-plot", figure, caption, 120 + 19 * shown, wide=True)
     optional = [column for column in ("precision", "recall", "f1", "f1@10", "f1@25", "f1@50") if column in rows[0]]
-    scale = 100 if result.task == "classification" else 1
+    scale = TASKS[result.task].scale
     table = [
         [
             row["class"],
@@ -327,7 +311,7 @@ def _stills(result: Result, snakemake: str) -> Iterator[Section]:
     order = [*STILLS, *(name for name in result.pictures if name not in STILLS)]
     for name in order:
         path = result.pictures.get(name)
-        if path is None and name in EXPECTED[result.task]:
+        if path is None and name in TASKS[result.task].expected:
             target = f"results/{result.name}_{name}.png"
             blocks.append(Note(f"{target} is not made yet.", command(snakemake, target), "faint"))
         if path is None or name in REDRAWN:

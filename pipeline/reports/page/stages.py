@@ -5,14 +5,14 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.reports.ablation import COLUMNS, Column, best, cell_text
+from pipeline.reports.ablation import best, cell_text
 from pipeline.reports.page import charts
 from pipeline.reports.page.blocks import Cell, Note, Section, Table, picture, plot, slug
 from pipeline.reports.page.gather import Ablated, Found
 from pipeline.reports.page.overview import DASH, duration
+from pipeline.tasks import TASKS, Column
 
 DRAWN = 24  # rows of an ablation: more are a table only
-HEADLINE = {"zeroshot": "harmonic"}  # of a task whose first column is not what it is judged by
 SPLITS = ("train", "val", "validation", "test")
 
 
@@ -28,7 +28,7 @@ def _ablation(table: Ablated, document: Mapping[str, Any]) -> Section:
     variants = document["variants"]
     columns = _columns(table.task, variants)
     seeds = document["seeds"]
-    first = next((of for of in columns if of.name == HEADLINE.get(table.task)), columns[0])
+    first = next((of for of in columns if of.name == TASKS[table.task].headline), columns[0])
     seen = [best(column, [of["mean"][column.name] for of in variants.values()]) for column in columns]
     rows = [
         [name, *(_cell(column, of, top) for column, top in zip(columns, seen, strict=True))]
@@ -66,7 +66,7 @@ def _ablation(table: Ablated, document: Mapping[str, Any]) -> Section:
 def _columns(task: str, variants: Mapping[str, Any]) -> list[Column]:
     """Those of the task that are in the table, and recalls by class, whose names are the data's."""
     there = next(iter(variants.values()))["mean"]
-    known = [column for column in COLUMNS[task] if column.name in there]
+    known = [column for column in TASKS[task].columns if column.name in there]
     return [*known, *(Column(name, 1) for name in there if name.startswith("recall."))]
 
 

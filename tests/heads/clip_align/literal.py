@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from pipeline.heads.clip_align import ClipAlign
+from pipeline.heads.clip_align.model import ClipAlign
 
 GRID = (3, 2, 4)
 SMALL = {

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from pipeline.heads.clip_align import ClipAlign, LossSettings, align_loss
 from pipeline.heads.clip_align.encoders import ENCODERS
 from pipeline.heads.clip_align.guidance import GATES, GUIDANCES, token_map
+from pipeline.heads.clip_align.losses import LossSettings, align_loss
+from pipeline.heads.clip_align.model import ClipAlign
 
 from .literal import GRID, SMALL, batch, small
 

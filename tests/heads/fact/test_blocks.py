@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipeline.heads.fact import BlockSettings, Fact
-from pipeline.heads.fact.blocks import blocks
+from pipeline.heads.fact.blocks import BlockSettings, blocks
+from pipeline.heads.fact.model import Fact
 
 from . import plain
 

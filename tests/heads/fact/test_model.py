@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from pipeline.heads.fact import Fact, predict
 from pipeline.heads.fact.blocks import blocks
+from pipeline.heads.fact.model import Fact
+from pipeline.heads.fact.prediction import predict
 
 from . import plain
 

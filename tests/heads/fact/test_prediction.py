@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from pipeline.heads.fact import BlockOutput, Classes, predict
+from pipeline.heads.fact.classes import Classes
+from pipeline.heads.fact.outputs import BlockOutput
+from pipeline.heads.fact.prediction import predict
 
 from . import plain
 

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from pipeline.heads.fact import Fact, predict
 from pipeline.heads.fact.blocks import blocks
 from pipeline.heads.fact.losses import LossSettings, fact_loss, targets_of, token_loss
 from pipeline.heads.fact.matching import softmaxes
+from pipeline.heads.fact.model import Fact
+from pipeline.heads.fact.prediction import predict
 
 from . import literal, plain
 

@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from pipeline.heads.gasm_cast import POOL, GasmCast, Look, look
-from pipeline.heads.gasm_cast.attention import received, weights
+from pipeline.heads.gasm_cast.attention import POOL, Look, look, received, weights
 from pipeline.heads.gasm_cast.kernels import UNBOUNDED, attend, attention_weights
+from pipeline.heads.gasm_cast.model import GasmCast
 
 from .loops import SMALL, edges_by_loops, stir
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.config import GasmCastModel
-from pipeline.heads.gasm_cast import GasmCast, parameter_table
+from pipeline.heads.gasm_cast.config import GasmCastModel
+from pipeline.heads.gasm_cast.model import GasmCast, parameter_table
 
 from .loops import SMALL, stir
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline.heads.negalign import background_embedding, foreground, p_align
 from pipeline.heads.negalign import masks as masks_module
 from pipeline.heads.negalign import words as words_module
+from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
 
 from . import literal
 from .literal import vectors

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from pipeline.heads.negalign import Standard, Variant, combine, groups, neglabel, neglabels, predict
 from pipeline.heads.negalign import scores as scores_module
 from pipeline.heads.negalign import words as words_module
+from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabel, neglabels, predict
 
 from . import literal
 from .literal import vectors

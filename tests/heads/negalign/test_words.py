@@ -5,9 +5,8 @@ import random
 import pytest
 import torch
 
-from pipeline.heads.negalign import by_role, candidate_scores, mine, role_scores, roles, without
 from pipeline.heads.negalign import words as words_module
-from pipeline.heads.negalign.words import unit_rows
+from pipeline.heads.negalign.words import by_role, candidate_scores, mine, role_scores, roles, unit_rows, without
 
 from . import literal
 from .literal import vectors

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.module import HeadModule, lr_factor, mix, parameter_groups
-from pipeline.training.registry import KINDS, Kind
+from pipeline.training.classification import ClassificationStep, mix
+from pipeline.training.step import lr_factor, parameter_groups
 
 
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine_to_zero_per_step():
@@ -103,8 +103,8 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
     config = made.params.head("gasm_cast")
     logits = torch.randn(5, 7)
     model = nn.Linear(1, 1)
-    monkeypatch.setitem(KINDS, "fixed", Kind(None, ("semantic", "motion"), lambda module, batch: logits))
-    module = HeadModule("fixed", model, config, samples_of(7), 3)
+    model.logits = lambda batch: logits
+    module = ClassificationStep("fixed", model, config, samples_of(7), 3)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
 
     class Fixed:
@@ -121,12 +121,13 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
 
 def samples_of(n_classes: int, train: int = 100) -> SimpleNamespace:
     """What a module asks of samples."""
-    return SimpleNamespace(classes=list(range(n_classes)), parts={"train": ["a sample"] * train})
+    parts, streams = {"train": ["a sample"] * train}, {"semantic": None, "motion": None}
+    return SimpleNamespace(classes=list(range(n_classes)), parts=parts, streams=streams)
 
 
 def test_the_peak_rate_scales_with_the_batch_and_the_first_step_is_warm_up(made):
     config = made.params.head("gasm_cast")
-    module = HeadModule("gasm_cast", nn.Linear(3, 3), config, samples_of(3), 5)
+    module = ClassificationStep("gasm_cast", nn.Linear(3, 3), config, samples_of(3), 5)
     optimizer = module.configure_optimizers()["optimizer"]
     assert optimizer.param_groups[0]["initial_lr"] == pytest.approx(config.lr * config.batch_size / 256)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(config.lr * config.batch_size / 256 / 5)
@@ -135,6 +136,6 @@ def test_the_peak_rate_scales_with_the_batch_and_the_first_step_is_warm_up(made)
 
 def test_the_rate_scales_with_the_batch_that_there_is_not_with_one_that_no_set_can_fill(made):
     config = made.params.head("gasm_cast").model_copy(update={"batch_size": 4096})
-    module = HeadModule("gasm_cast", nn.Linear(3, 3), config, samples_of(3, train=58), 1)
+    module = ClassificationStep("gasm_cast", nn.Linear(3, 3), config, samples_of(3, train=58), 1)
     (group, *_) = module.configure_optimizers()["optimizer"].param_groups
     assert group["initial_lr"] == pytest.approx(config.lr * 58 / 256)

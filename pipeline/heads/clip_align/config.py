@@ -1,0 +1,76 @@
+"""What a person may choose of clip_align."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Name, Positive, Share, Strict
+from pipeline.config.heads import WarmedHead
+
+GROUPS = 8  # of the norms: widths are multiples of it
+
+
+class ClipAlignFeatures(Strict):
+    """The token grid of a clip, and the clinician's attention on that very grid."""
+
+    tokens: Name
+    maps: Name
+
+
+class ClipAlignModel(Strict):
+    """Arguments of heads.clip_align.ClipAlign that do not follow from the data (spec: docs of that class)."""
+
+    encoder: Literal["3dcnn", "2dcnn", "cnn_lstm"]
+    map_guided: bool
+    map_guided_type: Literal["spatiotemporal", "channel", "weighted_pool", "summary_gate"]
+    sigmoid_gate: Annotated[
+        bool, Field(description="of spatiotemporal: a gate learned from the map, not the map itself")
+    ]
+    classifier_source: Literal["video", "attn", "fusion"]
+    map_dropout: Share
+    width: Annotated[Positive, Field(multiple_of=GROUPS)]
+    feature_dim: Positive
+    embed_dim: Annotated[int, Field(ge=2, lt=2**31, description="normalised, so that of one number nothing is left")]
+    map_width: Annotated[Positive, Field(multiple_of=GROUPS)]
+    dropout: Share
+
+
+class ClipAlignLoss(Strict):
+    """Weights of the terms beside the classification, 0 being off, and of the classes."""
+
+    clip_weight: Annotated[float, Field(ge=0)]
+    lambda_token: Annotated[float, Field(ge=0)]
+    class_weights: Annotated[bool, Field(description="each class by the inverse of its share of train")] = False
+
+
+class Clinicians(Strict):
+    """Whose maps are learned from and whose are evaluated with; without them, everybody's."""
+
+    train: Annotated[tuple[str, ...], Field(min_length=1)]
+    evaluated: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class ClipAlignHead(WarmedHead):
+    """The clip_align head: a diagnosis from a video and a clinician's attention, both in one space."""
+
+    task: ClassVar = "alignment"
+    code: ClassVar = "pipeline.heads.clip_align.model:ClipAlign"
+    features: ClipAlignFeatures
+    model: ClipAlignModel
+    loss: ClipAlignLoss
+    compat: Annotated[Literal["published"] | None, Field(description="published: the original formulas")] = None
+    max_trainable: Positive = 20_000_000
+    holdout_split: Annotated[str, Field(description="for early stopping: other patients than those of train")]
+    clinicians: Clinicians | None = None
+    fraction: Annotated[float, Field(gt=0, le=1, description="share of the patients of train that is learned from")] = (
+        1.0
+    )
+
+    @model_validator(mode="after")
+    def _three_sets(self) -> "ClipAlignHead":
+        if len({self.train_split, self.holdout_split, self.eval_split}) < 3:
+            raise ValueError(
+                f"train_split, holdout_split and eval_split are {self.train_split!r}, {self.holdout_split!r} and "
+                f"{self.eval_split!r}; name three splits"
+            )
+        return self

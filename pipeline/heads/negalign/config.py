@@ -1,0 +1,143 @@
+"""What a person may choose of negalign."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.config.base import Fraction, Name, Positive, Strict, Vocabulary
+from pipeline.config.heads import Head, Input
+
+
+class NegAlignFeatures(Strict):
+    """Of every picture: the image's embedding, and the class-activation map with the patches' embeddings.
+
+    `masks`, of the pictures in distribution: how much of each patch the object covers, for the pointing game alone.
+    """
+
+    image: Name
+    cam: Name
+    masks: Name | None = None
+
+
+class WordRoles(Strict):
+    """The text features that tell object words from background words, and where the cut is (spec: docs of `roles`)."""
+
+    plain: Name
+    object: Name
+    background: Name
+    mode: Literal["tau", "percentile"]
+    value: Annotated[float, Field(ge=0, description="tau, or the percent of words at either end")]
+
+    @model_validator(mode="after")
+    def _ends_do_not_meet(self) -> "WordRoles":
+        if self.mode == "percentile" and self.value > 50:
+            raise ValueError(f"value is {self.value:g} percent of the words at either end, expected at most 50")
+        return self
+
+
+class NegativeWords(Strict):
+    """NegMine: word lists, and which of their words are far from every ID class (spec: docs of `mine`)."""
+
+    dataset: Name
+    feature: Name
+    quantile: Fraction
+    top_p: Annotated[float, Field(gt=0, le=1)]
+    roles: WordRoles
+
+
+class NegScore(Strict):
+    """S_NegLabel and its three independent switches: all off is NegLabel's own score."""
+
+    groups: Positive
+    scale: Annotated[float, Field(gt=0, description="CLIP's logit scale")] = 100.0
+    topk: Annotated[Positive | None, Field(description="M1: the largest negatives of a group; null is all")] = None
+    role_aware: Annotated[bool, Field(description="M2: object words alone are negatives")] = False
+    ambiguous: Annotated[bool, Field(description="with M2: ambiguous words, too")] = False
+    zscore: Annotated[bool, Field(description="M3: standardised by ID validation pictures")] = False
+
+
+class Background(Strict):
+    """What of a picture is background, and how many background words explain it."""
+
+    percentile: Annotated[float, Field(ge=0, le=100)] = 80.0
+    dilate: Annotated[int, Field(ge=0)] = 1
+    k_neg: Positive = 5
+
+
+class Weighing(Strict):
+    """λ in S = S_NegLabel* + λ P_align: one of `values`, chosen on validation pictures; or `fixed`."""
+
+    values: Annotated[tuple[float, ...], Field(min_length=1)]
+    choose: Literal["validation", "adaptive", "fixed"] = "validation"
+    fixed: float | None = None
+    validation: Annotated[float, Field(gt=0, lt=1, description="share of each OOD set that is for choosing")] = 0.25
+
+    @model_validator(mode="after")
+    def _fixed_where_fixed(self) -> "Weighing":
+        if (self.choose == "fixed") != (self.fixed is not None):
+            raise ValueError(f"choose {self.choose} {'needs' if self.choose == 'fixed' else 'takes no'} fixed")
+        if len(shown := [f"{value:g}" for value in self.values]) > len(set(shown)):
+            twice = next(value for value in shown if shown.count(value) > 1)
+            raise ValueError(
+                f"values has {twice} twice, to six digits; results are told apart by these: let them differ"
+            )
+        return self
+
+
+class NegAlignHead(Head):
+    """The negalign head: scores pictures, trains nothing. Its data set is in distribution; `ood` names those that are
+    not."""
+
+    task: ClassVar = "ood"
+    code: ClassVar = "pipeline.heads.negalign.scores:neglabels"
+    features: NegAlignFeatures
+    classes: Vocabulary
+    ood: Annotated[dict[Name, Name], Field(min_length=1, description="name -> data set of pictures")]
+    words: NegativeWords
+    score: NegScore
+    background: Background = Background()
+    lam: Weighing
+    # ID pictures for choosing and for M3; null carves them out of eval_split, as of the OOD sets.
+    reference_split: str | None
+    eval_split: str
+    bootstrap: Positive
+
+    @model_validator(mode="after")
+    def _chosen_on_other_pictures(self) -> "NegAlignHead":
+        if self.reference_split == self.eval_split:
+            raise ValueError(
+                f"reference_split and eval_split are both {self.eval_split!r}; set reference_split: null, which carves "
+                "a part of eval_split out for choosing"
+            )
+        for name, whose in (("id", "the pictures in distribution are"), ("mean", "the mean over sets is")):
+            if name in self.ood:
+                raise ValueError(f"ood.{name} is what {whose} called; give the set another name")
+        return self
+
+    def refuse_misfits(self, key: str, datasets: Mapping[str, Any]) -> None:
+        """Raises ValueError for an OOD set whose folder of pictures is that of the ID pictures, or of another set."""
+        owners: dict[str, str] = {}
+        named = {f"{key}dataset": self.dataset, **{f"{key}ood.{of}": on for of, on in self.ood.items()}}
+        for place, name in named.items():
+            dataset = datasets[name]
+            folder = os.path.normpath(os.path.join(dataset.root, dataset.videos or "."))
+            if (owner := owners.setdefault(folder, place)) != place:
+                raise ValueError(
+                    f"{place} names {name!r}, whose pictures are those of {owner}, both in {folder}; name another data "
+                    "set, or remove it"
+                )
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """image and cam of the ID pictures; ood.<name>.image and .cam; classes; words, and words.plain, .object and
+        .background of the texts that tell their roles."""
+        words, found = self.words, dict(super().inputs)
+        for name, dataset in self.ood.items():
+            found |= {f"ood.{name}.{role}": Input(dataset, getattr(self.features, role)) for role in ("image", "cam")}
+        found["classes"] = Input(self.classes.dataset, self.classes.feature)
+        found["words"] = Input(words.dataset, words.feature)
+        for role in ("plain", "object", "background"):
+            found[f"words.{role}"] = Input(words.dataset, getattr(words.roles, role))
+        return found

@@ -1,0 +1,119 @@
+"""What a task is: one record of all that differs between tasks. Knows none, and imports what a record names only when
+it is asked for, so that a plan costs no deep-learning library and a key depends on its own task's code alone.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from pipeline import plugins, sources
+
+# The code that decides what a run holds; what it reads from below is in keys and digests of its own.
+DECIDES = ("pipeline.training", "pipeline.evaluation", "pipeline.accelerator")
+TRAINER = "pipeline.training.trainer"
+HEADS = "pipeline.heads"
+
+
+class Column(NamedTuple):
+    """A figure of a result by its dotted path, and how it is shown; `best` is None where more is not better."""
+
+    name: str
+    digits: int
+    best: Literal["high", "low"] | None = "high"
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task; `package.module:name` names code.
+
+    Attributes:
+        name: of the task, as results have it.
+        title: for people.
+        headline: the figure that its results are judged by, of `columns`.
+        scale: what makes percent of it.
+        samples: (params, head, manifest, features) -> what is learned from and evaluated.
+        table: (samples, ids, bytes) -> those by row number.
+        step: the LightningModule of a training; None where nothing is trained.
+        mines: code that decides what else lies in a run's folder.
+        version, pinned: raised by hand when this code changes what it writes, and the digest of the code of that
+            version. Code of another digest has that for its version.
+        evaluate: (params, head, samples, run, device) -> evaluation.provenance.Evaluated.
+        follows: (predictions, result) -> the headline, computed again.
+        columns: of its ablations' tables.
+        folder: where these lie.
+        publish: (evaluation, out) -> pictures of a result.
+        pictures: of a result, by the ending of their files: what they show.
+        looks: whether they show samples, so that they need params, manifests and what predicts.
+        files: endings of further files and folders of a result.
+        explained: further pictures of `explain`, by ending.
+        expected: pictures that the page misses where they are not there.
+        predict: (question) -> answers for new files.
+        points, streams: what `explain` projects, and what it permutes.
+        page: (result, document) -> its part of the page; headlines: its figures there.
+        recalls: whether these tables have a column a class, too.
+        compared: pictures beside these tables by ending: what draws one of (variant -> results).
+        swept: whether many variants are one job.
+        options: of the verb predict, those that it has a use for.
+    """
+
+    name: str
+    title: str
+    headline: str
+    columns: tuple[Column, ...]
+    evaluate: str
+    follows: str
+    publish: str
+    predict: str
+    points: str
+    streams: str
+    page: str
+    headlines: str
+    samples: str
+    table: str | None = None
+    step: str | None = None
+    mines: tuple[str, ...] = ()
+    version: int = 1
+    pinned: str = ""
+    scale: float = 1.0
+    folder: str = "results/ablations"
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    looks: bool = False
+    files: Mapping[str, str] = field(default_factory=dict)
+    explained: Mapping[str, str] = field(default_factory=dict)
+    expected: tuple[str, ...] = ()
+    recalls: bool = False
+    compared: Mapping[str, str] = field(default_factory=dict)
+    swept: bool = False
+    options: tuple[str, ...] = ()
+
+    def code(self, name: str) -> Any:
+        """What one of its fields names. Raises PluginError."""
+        return plugins.load(getattr(self, name))
+
+    @property
+    def trains(self) -> bool:
+        """Whether its heads have weights to learn."""
+        return self.step is not None
+
+    def decides(self, head: str) -> tuple[list[str], list[str]]:
+        """The modules that decide what a run holds: those of the head and its kind, and those of the task.
+
+        Args:
+            head: the module of the head's class.
+        """
+        named = [place.partition(":")[0] for place in (self.step, self.table, self.samples) if self.step and place]
+        roots = [*([TRAINER] if self.step else []), *named, *self.mines]
+        package = head.partition(".")[0]
+        own = (HEADS, *([] if package == "pipeline" else [package]))
+        found = sources.imported(*roots, head, within=(*DECIDES, *own))
+        # What a person may choose is in the key by its value.
+        found = [module for module in found if not module.startswith(HEADS) or not module.endswith(".config")]
+        others = [module for module in found if module.startswith(DECIDES)]
+        return [module for module in found if module not in others], others
+
+    def run_code(self, head: str) -> dict[str, Any]:
+        """What of the code enters a run's key: the head's own by its digest, the task's by its version."""
+        heads, others = self.decides(head)
+        digest = sources.digest(*others)[:10]
+        return {"head": sources.digest(*heads), "task": self.version if digest == self.pinned else digest}

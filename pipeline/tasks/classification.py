@@ -1,0 +1,32 @@
+"""One label a sample: action recognition."""
+
+from .base import Column, Task
+
+CLASSIFICATION = Task(
+    name="classification",
+    title="action recognition",
+    headline="top1",
+    scale=100.0,
+    columns=(
+        Column("top1", 3),
+        Column("top5", 3),
+        Column("ece", 3, "low"),
+        Column("top1_reversed", 3, None),
+        Column("top1_shuffled", 3, None),
+    ),
+    samples="pipeline.training.dataset:labelled_samples",
+    table="pipeline.training.tokens:Tokens",
+    step="pipeline.training.classification:ClassificationStep",
+    pinned="b559de6c11",
+    evaluate="pipeline.evaluation.classification:evaluate",
+    follows="pipeline.reports.following:top1",
+    publish="pipeline.reports.classification:publish_classification",
+    pictures={"confusion": "confusion matrix", "training": "training curve"},
+    explained={"attention": "attention over frames", "class_attention": "attention by class"},
+    expected=("attention", "class_attention"),
+    predict="pipeline.prediction.videos:classify",
+    points="pipeline.explanation.space:of_classifier",
+    streams="pipeline.explanation.streams:Recognition",
+    page="pipeline.reports.page.results:classification_parts",
+    headlines="pipeline.reports.page.overview:classification_headlines",
+)

@@ -1,0 +1,33 @@
+"""Whether a picture is of the known classes at all: out-of-distribution detection. Trains nothing."""
+
+from .base import Column, Task
+
+OOD = Task(
+    name="ood",
+    title="out-of-distribution detection",
+    headline="auroc",
+    columns=(
+        Column("auroc", 2),
+        Column("fpr95", 2, "low"),
+        Column("aupr_in", 2),
+        Column("aupr_out", 2),
+        Column("lambda", 2, None),
+        Column("auroc_neglabel", 2, None),
+        Column("fpr95_neglabel", 2, None),
+    ),
+    samples="pipeline.evaluation.ood:open_pictures",
+    mines=("pipeline.evaluation.negatives",),
+    pinned="87c48418fc",
+    evaluate="pipeline.evaluation.ood:evaluate",
+    follows="pipeline.reports.following:auroc",
+    publish="pipeline.reports.ood:publish_ood",
+    pictures={"scores": "histograms of scores", "lambda": "figures over λ"},
+    files={"table": "results/{result}.md"},
+    expected=("overlays",),
+    predict="pipeline.prediction.pictures:score",
+    points="pipeline.explanation.space:of_pictures",
+    streams="pipeline.explanation.streams:Detection",
+    page="pipeline.reports.page.results:ood_parts",
+    headlines="pipeline.reports.page.overview:ood_headlines",
+    swept=True,
+)

@@ -1,0 +1,82 @@
+"""What one step of training a classifier does: cross entropy, mixup. Knows no store, no file.
+
+Shape suffixes: B samples, C classes.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from pipeline.training.dataset import Samples
+from pipeline.training.registry import predict
+from pipeline.training.step import Step, adamw_and_cosine
+from pipeline.training.table import Batch
+
+
+class ClassificationStep(Step):
+    """A classifier in training.
+
+    Args:
+        samples: decide the number of classes.
+    """
+
+    def __init__(self, head: str, model: nn.Module, config: Any, samples: Samples, steps: int) -> None:
+        super().__init__(head, model, config, samples, steps)
+        self.roles = tuple(samples.streams)
+        self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro")
+        self.mixing = np.random.default_rng(0)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B, C)."""
+        return predict(self.model, batch, self.roles)
+
+    def on_train_batch_start(self, batch: Batch, step: int) -> None:
+        """The draws of a step, those of mixup among them."""
+        super().on_train_batch_start(batch, step)
+        self.mixing = np.random.default_rng(self.place(step))
+
+    def training_step(self, batch: Batch, _: int) -> Tensor:
+        """Cross entropy with label smoothing, of mixed samples where mixup is on."""
+        smoothing, label = self.config.label_smoothing, batch["label"]
+        if not self.config.mixup:
+            loss = F.cross_entropy(self(batch), label, label_smoothing=smoothing)
+        else:
+            share = self.mixing.beta(self.config.mixup, self.config.mixup)
+            logits_BC = self(mix(batch, self.roles, share))
+            own, other = (F.cross_entropy(logits_BC, y, label_smoothing=smoothing) for y in (label, label.roll(1)))
+            loss = share * own + (1 - share) * other
+        self.log("train_loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=len(label), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """Plain cross entropy and accuracy of the holdout, each sample once over all devices."""
+        logits_BC, label = self(batch), batch["label"]
+        self.accuracy.update(logits_BC, label)
+        loss = F.cross_entropy(logits_BC.float(), label)
+        self.log("holdout_loss", loss, on_epoch=True, logger=False, batch_size=len(label), sync_dist=True)
+        self.log("holdout_accuracy", self.accuracy, on_epoch=True, logger=False, batch_size=len(label))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW and a cosine per optimiser step."""
+        return adamw_and_cosine(self.model, self.config, self.batch, self.steps)
+
+
+def mix(batch: Batch, roles: tuple[str, ...], share: float) -> Batch:
+    """Mixup: every stream, and its times, as `share` of each sample and the rest of its neighbour in the batch.
+
+    Args:
+        batch: streams (B, T, N, D) of any float dtype and times (B, T).
+        roles: the keys of the streams.
+        share: λ, one for all streams, so that they stay pictures of the same mixture.
+
+    Source: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018. A batch is already in random order,
+    so its roll by one is as good a pairing as another shuffle.
+    """
+    mixed = {}
+    for key in (*roles, "times"):
+        own = batch[key].float()
+        mixed[key] = own.roll(1, 0).lerp_(own, share)
+    return {**batch, **mixed}
