@@ -10,24 +10,23 @@ include: "workflow/rules/datasets.smk"
 include: "workflow/rules/features.smk"
 include: "workflow/rules/heads.smk"
 include: "workflow/rules/results.smk"
-include: "workflow/rules/explain.smk"
 
 
 rule all:
     default_target: True
     input:
-        every_result(),
+        JOBS.every_result(),
         PAGE,
     localrule: True
 
 
 rule features:
     input:
-        every_shard,
+        JOBS.every_shard,
     localrule: True
 
 
 rule ablations:
     input:
-        every_ablation(),
+        JOBS.every_ablation(),
     localrule: True

@@ -475,24 +475,10 @@ def sanity(head: str = "negalign", params: ParamsOption = "params.yaml", changes
 
 
 @app.command()
-def overlays(head: str, out: Path, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
-    """Draw the pictures of highest, lowest and borderline scores, with activation maps and backgrounds."""
-    from pipeline.prediction import overlays as chosen_pictures
-    from pipeline.reports.files import save_figure
-    from pipeline.reports.overlays import overlays_figure
-
-    chosen, name, _, features, run = _run_arguments(params, head, changes)
-    finished, groups = chosen_pictures(chosen, name, features, FEATURES, run)
-    save_figure(overlays_figure(groups, finished.lam, finished.threshold), out)
-
-
-@app.command()
 def explain(
     head: str,
-    out: Annotated[
-        Path | None, typer.Option(help="results/NAME, to which _features.json and others are added.")
-    ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="attention, features or importance. Repeats.")] = None,
+    out: Annotated[Path | None, typer.Option(help="results/NAME, in which the folder explanation is made.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="A part: attention, features, importance, overlays.")] = None,
     params: ParamsOption = "params.yaml",
     changes: Overrides = None,
 ) -> None:

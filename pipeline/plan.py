@@ -215,6 +215,11 @@ class Plan:
         runs = any(feature.sources or feature.compares for feature in chosen)
         return int(runs and self.params.compute.device != "cpu")
 
+    def code(self, head: str, *fields: str) -> list[str]:
+        """The sources of what fields of a task's record name, and of all above the store that these import."""
+        files = self.task(head).sources(*fields)
+        return [os.path.relpath(file) for file in files]
+
     # --- features -----------------------------------------------------------------------------------------------------
 
     def features(self, dataset: str) -> tuple[str, ...]:

@@ -45,6 +45,11 @@ def digest(*modules: str) -> str:
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
+def files(*modules: str) -> list[Path]:
+    """The files of modules. Raises ModuleNotFoundError: one of them has no source."""
+    return [_place(module)[0] for module in modules]
+
+
 def _inside(module: str, packages: Iterable[str]) -> bool:
     return any(module == package or module.startswith(f"{package}.") for package in packages)
 

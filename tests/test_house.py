@@ -24,7 +24,7 @@ def test_imports_go_one_way():
 
 
 VERBS = "toyworld pretrain manifest extract derive verify info prune train mine evaluate report ablation claims"
-VERBS += " predict sanity overlays explain page"
+VERBS += " predict sanity explain page"
 
 
 @pytest.mark.parametrize("verb", VERBS.split())

@@ -1,11 +1,10 @@
 """Names that could be taken for each other are refused when params are read, with both keys and the remedy."""
 
-import re
 from pathlib import Path
 
 import pytest
 
-from pipeline.config import ENDINGS, ParamsError, load_params, parse_params
+from pipeline.config import ParamsError, load_params, parse_params
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -32,27 +31,19 @@ def refused(document: dict) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [
-        ("assembly_segmentation", "assembly_segmentation"),
-        ("Assembly_Segmentation", "Assembly_Segmentation"),
-        ("assembly_segmentation_features", "assembly_segmentation_features"),
-        ("ssv2_top1_importance", "ssv2_top1_importance"),
-        ("waterbirds_ood_overlays", "waterbirds_ood_overlays"),
-        ("assembly_segmentation_predictions", "assembly_segmentation_predictions"),
-        ("ssv2_top1_class", "ssv2_top1_class_attention"),
-    ],
-)
-def test_two_heads_whose_results_would_be_one_file_are_refused(document, name, file):
+@pytest.mark.parametrize("name", ["assembly_segmentation", "Assembly_Segmentation"])
+def test_two_heads_whose_results_would_be_one_file_are_refused(document, name):
     document["heads"]["fact_clip"]["result"] = name
     said = refused(document)
-    assert f"heads.fact_clip.result is {name!r}" in said or f"is {name!r}: both would write" in said
-    assert "both would write results/" in said and "give one another name" in said
-    assert file.casefold() in said.casefold()
+    assert f"is {name!r}" in said and "both would write results/" in said and "give one another name" in said
 
 
-@pytest.mark.parametrize("name", ["claims", "report", "Report"])
+def test_a_name_that_begins_like_another_is_its_own(document):
+    document["heads"]["fact_clip"]["result"] = "assembly_segmentation_features"
+    parse_params(document)
+
+
+@pytest.mark.parametrize("name", ["ablations", "claims", "report", "Report"])
 def test_the_names_of_what_is_there_anyway_are_refused(document, name):
     document["heads"]["fact"]["result"] = name
     assert f"heads.fact.result is {name!r}, which in results/ is" in refused(document)
@@ -68,7 +59,7 @@ def test_a_table_that_lies_beside_the_results_shares_their_names(document):
     parse_params(document)
 
 
-@pytest.mark.parametrize(("one", "other"), [("a", "A"), ("a", "a_seen_unseen")])
+@pytest.mark.parametrize(("one", "other"), [("a", "A")])
 def test_two_tables_that_would_be_one_file_are_refused(document, one, other):
     document["ablations"] = {one: table("fact"), other: table("fact_clip")}
     assert "both would write results/ablations/" in refused(document)
@@ -117,9 +108,3 @@ def test_two_lambdas_that_are_written_alike_are_refused(document):
 )
 def test_every_shipped_document_is_accepted(path):
     load_params(ROOT / path)
-
-
-def test_every_ending_that_a_rule_gives_a_result_is_known():
-    text = "".join(file.read_text() for file in (ROOT / "workflow").rglob("*.smk"))
-    found = set(re.findall(r"(?:results|ablations)/\{(?:result|ablation)\}_(\w+)", text))
-    assert found >= {"predictions", "overlays", "seen_unseen"} and found <= set(ENDINGS)

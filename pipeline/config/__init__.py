@@ -41,7 +41,6 @@ from .keys import (
     weights_digest,
     weights_digests,
 )
-from .names import ENDINGS
 from .params import (
     Compute,
     Dataset,
@@ -57,7 +56,6 @@ from .params import (
 from .places import VideoPlace
 
 __all__ = [
-    "ENDINGS",
     "EXTRACTOR_VERSION",
     "LR_BATCH",
     "Ablation",

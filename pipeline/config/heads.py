@@ -43,6 +43,7 @@ class Head(Strict):
 
     task: ClassVar[str]  # of pipeline.tasks
     code: ClassVar[str] = ""  # where its class lies, package.module:Name; of a class of one's own that is `kind`
+    attention: ClassVar[str] = ""  # what `explain` shows of where it looks: (module, batch) -> {Look: (B, T, N)}
     kind: str
     dataset: Name
     features: Any

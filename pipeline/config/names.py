@@ -2,26 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 
-# results/<name>.json, .csv, .md, and results/<name>_<one of these>.
-ENDINGS = (
-    "attention",
-    "best",
-    "class_attention",
-    "confusion",
-    "features",
-    "gamma",
-    "importance",
-    "lambda",
-    "overlays",
-    "predictions",
-    "retrieval",
-    "scores",
-    "seen_unseen",
-    "training",
-    "worst",
-)
 # Of files in results/ that are named after nothing.
-RESERVED = {"claims": "the check of what params claim", "report": "the page of all results"}
+RESERVED = {
+    "ablations": "the folder of their tables",
+    "claims": "the check of what params claim",
+    "report": "the page of all results",
+}
 
 
 def refuse_clashing_files(folder: str, named: Mapping[str, str]) -> None:
@@ -34,7 +20,7 @@ def refuse_clashing_files(folder: str, named: Mapping[str, str]) -> None:
     Raises:
         ValueError: names both keys, the file and the remedy.
 
-    >>> refuse_clashing_files("results", {"heads.a.result": "x", "heads.b.result": "x_y"})
+    >>> refuse_clashing_files("results", {"heads.a.result": "x", "heads.b.result": "y"})
     >>> refuse_clashing_files("results", {"heads.a.result": "x", "heads.b.result": "X"})
     Traceback (most recent call last):
     ValueError: heads.b.result is 'X' and heads.a.result is 'x': both would write results/X; give one another name
@@ -43,12 +29,11 @@ def refuse_clashing_files(folder: str, named: Mapping[str, str]) -> None:
     for key, name in named.items():
         if folder == "results" and (whose := RESERVED.get(name.casefold())):
             raise ValueError(f"{key} is {name!r}, which in {folder}/ is {whose}; give it another name")
-        for file in (name, *(f"{name}_{ending}" for ending in ENDINGS)):
-            if (owner := owners.setdefault(file.casefold(), key)) != key:
-                raise ValueError(
-                    f"{key} is {name!r} and {owner} is {named[owner]!r}: both would write {folder}/{file}; give one "
-                    "another name"
-                )
+        if (owner := owners.setdefault(name.casefold(), key)) != key:
+            raise ValueError(
+                f"{key} is {name!r} and {owner} is {named[owner]!r}: both would write {folder}/{name}; give one "
+                "another name"
+            )
 
 
 def refuse_twins(section: str, names: Iterable[str]) -> None:

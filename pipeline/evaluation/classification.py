@@ -37,17 +37,18 @@ TOP = 5
 
 def evaluate(params: Params, head: str, samples: Samples, run: Path, device: torch.device) -> Evaluated:
     """`evaluation.evaluate` of a classifier: as it is, and with the steps of its tokens in other orders."""
-    by_order, wall = logits(params, head, samples, run, device)
+    steps = {stream.steps for stream in samples.streams.values()}
+    orders = FRAME_ORDERS if min(steps) > 1 else FRAME_ORDERS[:1]  # one step has one order
+    by_order, wall = logits(params, head, samples, run, device, orders)
     labels = np.array([samples.labels[sample] for sample in samples.parts["evaluated"]])
     probabilities = {order: softmax(values) for order, values in by_order.items()}
     scores = summary(labels, probabilities["as_is"], samples.classes, params.head(head))
-    for order in FRAME_ORDERS[1:]:
+    for order in orders[1:]:
         scores[f"top1_{order}"] = top_k_accuracy(ranked(probabilities[order], 1), labels, 1)
     low, high = scores["ci95"]
     top5 = "" if scores["top5"] is None else f"top-5 {scores['top5']:.4f}, "
-    said = (
-        f"top-1 {scores['top1']:.4f} (95 % {low:.4f} to {high:.4f}), {top5}ece {scores['ece']:.4f}; "
-        f"tokens reversed {scores['top1_reversed']:.4f}, shuffled {scores['top1_shuffled']:.4f}"
+    said = f"top-1 {scores['top1']:.4f} (95 % {low:.4f} to {high:.4f}), {top5}ece {scores['ece']:.4f}" + "".join(
+        f", tokens {order} {scores[f'top1_{order}']:.4f}" for order in orders[1:]
     )
     return Evaluated(scores, _predictions(samples, labels, probabilities), said, {"predict_s": wall})
 
@@ -149,7 +150,7 @@ def _predictions(samples: Samples, labels: np.ndarray, probabilities: dict[str, 
             "sample": samples.parts["evaluated"],
             "label": names[labels],
             "prediction": names[best[:, 0]],
-            **{f"prediction_{order}": names[probabilities[order].argmax(axis=1)] for order in FRAME_ORDERS[1:]},
+            **{f"prediction_{order}": names[probabilities[order].argmax(axis=1)] for order in list(probabilities)[1:]},
             "top": names[best].tolist(),
             "probabilities": np.take_along_axis(probabilities["as_is"], best, axis=1).tolist(),
         }

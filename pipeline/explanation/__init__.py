@@ -10,17 +10,20 @@ from pipeline.config import Params
 from pipeline.digests import write_json
 from pipeline.evaluation.provenance import deterministic
 from pipeline.explanation.attention import watched
-from pipeline.explanation.finished import ExplanationError, Finished
+from pipeline.explanation.finished import ExplanationError, Finished, NotOffered
 from pipeline.explanation.importance import importance
 from pipeline.explanation.space import feature_space
 from pipeline.explanation.streams import streams_of
+from pipeline.prediction import overlays
 from pipeline.reports.attention import attention_figure, class_attention_figure
-from pipeline.reports.files import save_figure
+from pipeline.reports.files import beside, save_figure
 from pipeline.reports.importance import importance_figure
 from pipeline.reports.numbers import compact
+from pipeline.reports.overlays import overlays_figure
 from pipeline.reports.space import space_figure
+from pipeline.video import VideoError
 
-__all__ = ["PARTS", "ExplanationError", "Finished", "explain"]
+__all__ = ["PARTS", "ExplanationError", "Finished", "NotOffered", "explain"]
 
 
 def explain(
@@ -33,7 +36,7 @@ def explain(
     parts: Collection[str] = (),
     progress: Callable[[str], None] = print,
 ) -> None:
-    """Writes each part beside `out`, which is a name without a suffix: results/ssv2_top1.
+    """Writes each part into the folder `out`/explanation, where `out` is results/ssv2_top1; says what it leaves out.
 
     Args:
         params: holds the head and `compute`.
@@ -41,21 +44,27 @@ def explain(
         manifest: the data set's Parquet manifest.
         features: role -> directory of the store.
         run: folder of an evaluated run.
-        parts: of PARTS; all that the head has if empty.
+        parts: of PARTS; all that the head offers if empty.
         progress: called with a line a part.
 
     Raises:
-        ExplanationError: a part that the head does not have, or too little to explain.
+        ExplanationError: a part that there is not, or too little to explain.
+        NotOffered: a part that was asked for, of a head that has it not.
         RunError, DataError: no finished run, and as for `evaluation.evaluate`.
     """
     finished = Finished(params, head, manifest, features, run)
-    has = [part for part in PARTS if part != "attention" or finished.config.task == "classification"]
-    if unknown := sorted(set(parts) - set(has)):
-        raise ExplanationError(f"{head} has no {unknown[0]!r} to explain; it has {', '.join(has)}")
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise ExplanationError(f"there is no {unknown[0]!r} to explain; there are {', '.join(PARTS)}")
     with deterministic():
-        for part in has:
-            if not parts or part in parts:
-                progress(f"{out}: {PARTS[part](finished, out)}")
+        for part, made in PARTS.items():
+            if parts and part not in parts:
+                continue
+            try:
+                progress(f"{out}: {made(finished, out)}")
+            except NotOffered as error:
+                if parts:
+                    raise
+                progress(f"{out}: left out {part}: {error}")
 
 
 def _attention(finished: Finished, out: Path) -> str:
@@ -81,8 +90,19 @@ def _importance(finished: Finished, out: Path) -> str:
     return f"{document['metric']} {document['base']:.1f}, permuted less {', '.join(drops)}"
 
 
-def _beside(out: Path, ending: str) -> Path:
-    return out.with_name(f"{out.name}_{ending}")
+def _overlays(finished: Finished, out: Path) -> str:
+    if not hasattr(finished.config, "ood"):
+        raise NotOffered(f"{finished.config.kind} has no maps of what it takes for background")
+    try:
+        run, groups = overlays(finished.params, finished.head, finished.features, finished.root, finished.run)
+    except VideoError as error:
+        raise NotOffered(str(error)) from None
+    save_figure(overlays_figure(groups, run.lam, run.threshold), _beside(out, "overlays.png"))
+    return f"overlays of {sum(map(len, groups.values()))} pictures"
 
 
-PARTS = {"attention": _attention, "features": _features, "importance": _importance}
+def _beside(out: Path, name: str) -> Path:
+    return beside(out, name, "explanation")
+
+
+PARTS = {"attention": _attention, "features": _features, "importance": _importance, "overlays": _overlays}

@@ -1,4 +1,4 @@
-"""What a GASM-CAST attends to in the evaluated videos: in a few of them, and on average in those of each class.
+"""What a head with attention looks at in the evaluated videos: in a few of them, and on average in those of a class.
 
 Shape suffixes: C classes, T steps, R rows and L columns of tokens.
 """
@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from pipeline.datasets import read_manifest
-from pipeline.explanation.finished import Finished
+from pipeline.explanation.finished import Finished, NotOffered
 from pipeline.explanation.pictures import NotShown, Pictures
-from pipeline.heads.gasm_cast.attention import Look, look
+from pipeline.heads.gasm_cast.attention import Look, absent
+from pipeline.plugins import load
 from pipeline.reports.attention import ClassLooks, WatchedClip
 from pipeline.training.table import Batch
 
@@ -25,7 +26,12 @@ def watched(finished: Finished) -> tuple[list[WatchedClip], ClassLooks, list[str
     """The clips of highest probability, right and wrong; the class averages; what this fusion has no attention of.
 
     A video that is not there any more is shown without its frames.
+
+    Raises:
+        NotOffered: the head has no attention to show.
     """
+    if not finished.config.attention:
+        raise NotOffered(f"{finished.config.kind} offers no attention")
     ids = finished.samples.parts["evaluated"]
     labels = torch.tensor([finished.samples.labels[sample] for sample in ids])
     chosen = telling(finished.predictions)
@@ -49,18 +55,19 @@ def watched(finished: Finished) -> tuple[list[WatchedClip], ClassLooks, list[str
     names = [finished.samples.classes[number] for number in common.tolist()]
     averages = ClassLooks(names, counts[common].tolist(), int((counts > 0).sum()), on_grid(finished, means))
     clips = _with_frames(finished, chosen, [on_grid(finished, kept[row]) for row in rows])
-    return clips, averages, absent(finished, totals)
+    return clips, averages, absent(finished.config.model, totals)
 
 
 def look_at(finished: Finished, batch: Batch) -> dict[Look, Tensor]:
     """(B, T, N) on the CPU, of each attention."""
-    inputs = (batch["semantic"].float(), batch["motion"].float(), batch["times"])
-    return {at: found.cpu() for at, found in look(finished.model, *inputs)[1].items()}
+    streams = {role: batch[role].float() for role in finished.samples.streams}
+    found = load(finished.config.attention)(finished.model, {**batch, **streams})
+    return {at: looked.cpu() for at, looked in found.items()}
 
 
 def on_grid(finished: Finished, looks: Mapping[Look, Tensor]) -> dict[Look, np.ndarray]:
     """(..., T, N) as (..., T, R, L)."""
-    grids = {stream: finished.samples.streams[stream].grid[1:] for stream in ("semantic", "motion")}
+    grids = {role: stream.grid[1:] for role, stream in finished.samples.streams.items()}
     return {at: found.unflatten(-1, grids[at.stream]).numpy() for at, found in looks.items()}
 
 
@@ -72,19 +79,10 @@ def telling(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows[right][:SHOWN], rows[~right][:SHOWN]])[["sample", "label", "prediction", "probability"]]
 
 
-def absent(finished: Finished, looks: Mapping[Look, Tensor]) -> list[str]:
-    """What GASM-CAST may have and this one has not, in words."""
-    kinds, model = {at.kind for at in looks}, finished.config.model
-    if model.fusion == "probe":
-        return ["a probe has no graphs and no cross-attention: its tokens attend to all of both streams"]
-    without = [f"fusion {model.fusion} has no cross-attention"] if "cross" not in kinds else []
-    return without + ([f"graph {model.graph} has no graph attention"] if "graph" not in kinds else [])
-
-
 def _with_frames(finished: Finished, chosen: pd.DataFrame, looks: list[dict[Look, np.ndarray]]) -> list[WatchedClip]:
-    config, store = finished.config, finished.samples.streams["semantic"].store
+    config, store = finished.config, next(iter(finished.samples.streams.values())).store
     manifest = read_manifest(finished.manifest)
-    pictures = Pictures(finished.params, config.dataset, config.features.semantic, manifest, chosen["sample"])
+    pictures = Pictures(finished.params, config.dataset, finished.seen_by, manifest, chosen["sample"])
     clips = []
     for row, seen in zip(chosen.itertuples(index=False), looks, strict=True):
         times = store.meta(row.sample)["times"]

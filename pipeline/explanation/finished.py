@@ -22,6 +22,10 @@ class ExplanationError(ValueError):
     """A run that cannot be explained as asked; the message gives the remedy."""
 
 
+class NotOffered(ExplanationError):
+    """What a head has not, so that a part of its explanation is left out."""
+
+
 class Finished:
     """An evaluated run, opened.
 
@@ -35,7 +39,7 @@ class Finished:
 
     def __init__(self, params: Params, head: str, manifest: Path, features: Mapping[str, Path], run: Path) -> None:
         """Raises RunError where the run is not finished; that and DataError as `evaluation.evaluate`."""
-        self.params, self.head, self.run = params, head, run
+        self.params, self.head, self.features, self.run = params, head, features, run
         self.config, self.manifest, self.root = params.head(head), manifest, manifest.parents[1]
         self.result, self.predictions = finished(params, head, run)
         self.samples, _ = opened(params, head, manifest, features, run)
@@ -46,6 +50,11 @@ class Finished:
     def model(self) -> nn.Module:
         """The head with its weights, ready to predict."""
         return trained(self.params, self.head, self.samples, self.run, self.device)
+
+    @property
+    def seen_by(self) -> str:
+        """The feature whose crop pictures are shown in: what its first role reads."""
+        return next(iter(self.config.inputs.values())).feature
 
     def table(self, ids: Sequence[str]) -> Any:
         """The samples by row number, as training and evaluation read them."""

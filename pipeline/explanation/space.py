@@ -19,7 +19,7 @@ from torch import nn
 from pipeline.datasets import read_manifest
 from pipeline.evaluation.negatives import vectors
 from pipeline.evaluation.segment_metrics import segments
-from pipeline.explanation.finished import ExplanationError, Finished
+from pipeline.explanation.finished import ExplanationError, Finished, NotOffered
 from pipeline.explanation.pictures import NotShown, Pictures, thumbnail
 from pipeline.prediction import FinishedRun
 from pipeline.training.dataset import shuffled
@@ -133,14 +133,17 @@ def of_classifier(finished: Finished) -> Points:
     """The input of the last linear layer."""
     samples, table = finished.samples, finished.predictions
     ids = some(samples.parts["evaluated"], finished.config.seed)
-    last = finished.model.classifier if finished.config.task == "alignment" else finished.model.head[-1]
-    with finished.inference(), inputs_of(last) as seen:
+    values = []
+    with finished.inference(), inputs_of_last(finished.model, len(samples.classes)) as seen:
         for batch in finished.batches(finished.table(ids)):
             finished.logits(batch)
+            if not seen:
+                raise NotOffered(f"{finished.config.kind} has no linear layer that gives each class a score")
+            values.append(seen[-1])
     rows = table.set_index("sample").loc[ids]
     return Points(
         f"the features that the last layer of {finished.head} reads, a point a video of {finished.config.eval_split}",
-        np.concatenate(seen),
+        np.concatenate(values),
         ids,
         samples.classes,
         np.array([samples.labels[sample] for sample in ids]),
@@ -151,14 +154,22 @@ def of_classifier(finished: Finished) -> Points:
 
 
 @contextmanager
-def inputs_of(module: nn.Module):
-    """A list that gets, of each call of a module, its first argument as a float32 array."""
+def inputs_of_last(module: nn.Module, n_classes: int):
+    """A list whose last entry is, after each forward, what the last linear layer with a score a class was given.
+
+    Entries are (B, D) float32 arrays.
+    """
     seen: list[np.ndarray] = []
-    handle = module.register_forward_pre_hook(lambda _, given: seen.append(given[0].float().cpu().numpy()))
+    layers = [of for of in module.modules() if isinstance(of, nn.Linear) and of.out_features == n_classes]
+    handles = [
+        layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].float().cpu().numpy()))
+        for layer in layers
+    ]
     try:
         yield seen
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def of_segments(finished: Finished) -> Points:
@@ -263,7 +274,7 @@ def _thumbnails(finished: Finished, points: Points) -> tuple[dict[str, str], str
     """Point -> picture, of as many as there is room for, and in words what is not there."""
     params, chosen = finished.params, worth_showing(points.labels, points.predicted)
     datasets = {points.shown[row][0] for row in chosen}
-    feature = _seen_by(finished)
+    feature = finished.seen_by
     pictures = {}
     for dataset in datasets:
         manifest = read_manifest(finished.root / dataset / "manifest.parquet")
@@ -279,14 +290,6 @@ def _thumbnails(finished: Finished, points: Points) -> tuple[dict[str, str], str
             why = why or str(error)
     note = f"thumbnails of {len(found)} of {len(points.names)}"
     return found, f"{note}; {len(chosen) - len(found)} could not be shown, first: {why}" if why else note
-
-
-def _seen_by(finished: Finished) -> str:
-    """The feature whose crop pictures are shown in."""
-    features = finished.config.features
-    return next(
-        getattr(features, role) for role in ("semantic", "tokens", "frames", "image") if hasattr(features, role)
-    )
 
 
 def worth_showing(labels: np.ndarray, predicted: np.ndarray, most: int = THUMBNAILS) -> list[int]:

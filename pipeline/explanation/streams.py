@@ -48,18 +48,20 @@ class _Task:
 
 
 class Recognition(_Task):
-    """A classifier's streams of tokens, or clip_align's tokens and maps; the answer is (N,) bool, who was right."""
+    """The streams that a classifier reads; the answer is (N,) bool, who was right."""
+
+    metric = "top1"
 
     def __init__(self, finished: Finished) -> None:
         super().__init__(finished)
-        roles = {"tokens": ("tokens",), "maps": ("maps", "has_map")}
-        if finished.config.task == "classification":
-            roles = {name: (name,) for name in finished.model.streams}
-        self.keys = roles
-        self.streams = {name: getattr(finished.config.features, name) for name in roles}
-        self.metric = "accuracy" if finished.config.task == "alignment" else "top1"
+        self.keys = self.roles()
+        self.streams = {name: finished.config.inputs[name].feature for name in self.keys}
         self.rows = finished.table(finished.samples.parts["evaluated"])
         self.strata = np.zeros(len(self.rows), dtype=np.int64)
+
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """Stream -> its keys in a batch: of a head that says so, those that it reads."""
+        return {name: (name,) for name in getattr(self.finished.model, "streams", self.finished.samples.streams)}
 
     def answers(self, changes: Sequence[Change | None]) -> list[np.ndarray]:
         """One pass over the samples for all changes."""
@@ -103,6 +105,16 @@ class Recognition(_Task):
     def score(self, answer: np.ndarray, rows: np.ndarray) -> float:
         """Share that was right."""
         return 100 * float(answer[rows].mean())
+
+
+class Diagnosis(Recognition):
+    """The tokens and the maps of clip_align."""
+
+    metric = "accuracy"
+
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """A map goes with whether there is one."""
+        return {"tokens": ("tokens",), "maps": ("maps", "has_map")}
 
 
 class Segmentation(_Task):

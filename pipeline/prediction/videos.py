@@ -18,7 +18,7 @@ from pipeline.prediction.answers import Answered, Answers, Question
 from pipeline.prediction.files import Extracted, extracted, in_turn
 from pipeline.training.clips import Clips, ClipTable, map_stream
 from pipeline.training.data import OrderedBatches
-from pipeline.training.dataset import Samples, token_stream
+from pipeline.training.dataset import Samples, fixed_stream, token_stream
 from pipeline.training.frames import IGNORE
 from pipeline.training.run_folder import read_run
 
@@ -55,7 +55,7 @@ def _classified(question: Question, record: dict[str, Any], device: torch.device
     with extracted(question, files) as found:
         if not found.files:
             return dict(found.refused)
-        streams = {role: token_stream(role, store) for role, store in found.stores.items()}
+        streams = {role: fixed_stream(role, store) for role, store in found.stores.items()}
         samples = Samples(**_unlabelled(record, found), streams=streams)
         torch.set_num_threads(question.params.compute.threads)
         with deterministic():

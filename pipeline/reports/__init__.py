@@ -6,7 +6,7 @@ from typing import Any
 from pipeline.reports.ablation import ablation_table
 from pipeline.reports.claims import claims_table
 from pipeline.reports.classification import training_figure
-from pipeline.reports.files import evaluate_again, read_history, read_predictions, read_result, save_figure
+from pipeline.reports.files import beside, evaluate_again, read_history, read_predictions, read_result, save_figure
 from pipeline.reports.following import refuse_other_figures
 from pipeline.tasks import TASKS
 
@@ -14,7 +14,7 @@ __all__ = ["ablation_table", "claims_table", "publish"]
 
 
 def publish(evaluation: Path, out: Path, **shown: Any) -> None:
-    """Copies an evaluation's result.json to `out` and draws its pictures beside it, as its task asks for.
+    """Copies an evaluation's result.json to `out`; its pictures, as its task asks for, into results/<name>/report.
 
     Args:
         evaluation: its folder, in that of its run.
@@ -29,5 +29,5 @@ def publish(evaluation: Path, out: Path, **shown: Any) -> None:
     refuse_other_figures(result, read_predictions(evaluation, out, result), evaluation / "result.json", again)
     history = read_history(evaluation.parent)
     if history is not None:
-        save_figure(training_figure(history), out.with_name(f"{out.stem}_training.png"))
+        save_figure(training_figure(history), beside(out, "training.png"))
     TASKS[result["task"]].code("publish")(evaluation, out, **shown)

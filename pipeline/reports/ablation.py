@@ -43,6 +43,9 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
         results = [
             {**result, "recall": {row["class"]: row["recall"] for row in result["per_class"]}} for result in results
         ]
+    columns = [
+        column for column in columns if not column.optional or any(_has(result, column.name) for result in results)
+    ]
     groups = {name: results[i * each : (i + 1) * each] for i, name in enumerate(ablation.rows)}
     rows = {name: _statistics(group, columns) for name, group in groups.items()}
     document = {
@@ -65,6 +68,15 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
     write_text(out.with_name(f"{out.name}.md"), markdown)
     write_json(out.with_name(f"{out.name}.json"), document, ordered=True)
     return markdown
+
+
+def _has(result: Result, figure: str) -> bool:
+    """Whether a result has a figure: of a head of one step there are none of another order."""
+    try:
+        figure_at(result, figure)
+    except KeyError:
+        return False
+    return True
 
 
 def _statistics(results: Sequence[Result], columns: Sequence[Column]) -> dict[str, dict[str, Any]]:

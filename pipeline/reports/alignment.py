@@ -10,7 +10,7 @@ import numpy as np
 
 from pipeline.digests import read_kept, write_json
 from pipeline.reports.classification import confusion_figure
-from pipeline.reports.files import evaluate_again, read_result, save_figure
+from pipeline.reports.files import beside, evaluate_again, read_result, save_figure
 from pipeline.reports.names import shortened
 
 FORMS = {"published": "its own map\n(as published)", "unguided": "a uniform\nmap", "shuffled": "another patient's\nmap"}
@@ -22,7 +22,7 @@ LONGEST = 48  # letters of a sample's or a diagnosis' name
 
 
 def publish_alignment(evaluation: Path, out: Path) -> None:
-    """Copies an evaluation's result.json to `out`; beside it x_confusion.png, x_retrieval.png and x_attention.png.
+    """Copies an evaluation's result.json to `out`; its report has confusion.png, retrieval.png and attention.png.
 
     Args:
         evaluation: folder with result.json and attention.npz, as an evaluation leaves them.
@@ -32,10 +32,10 @@ def publish_alignment(evaluation: Path, out: Path) -> None:
     low, high = result["ci95"]
     title = f"accuracy {result['accuracy']:.1f} % (95 % interval {low:.1f} to {high:.1f}), "
     title += f"n = {result['samples']['evaluated']}"
-    save_figure(confusion_figure(result["confusion"], title), out.with_name(f"{out.stem}_confusion.png"))
-    save_figure(retrieval_figure(result["retrieval"]), out.with_name(f"{out.stem}_retrieval.png"))
+    save_figure(confusion_figure(result["confusion"], title), beside(out, "confusion.png"))
+    save_figure(retrieval_figure(result["retrieval"]), beside(out, "retrieval.png"))
     shown = read_attention(evaluation, out, result)
-    save_figure(attention_figure(shown), out.with_name(f"{out.stem}_attention.png"))
+    save_figure(attention_figure(shown), beside(out, "attention.png"))
     write_json(out, result, ordered=True)
 
 

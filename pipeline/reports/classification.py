@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.digests import write_json
 from pipeline.reports.figures import best_epoch
-from pipeline.reports.files import read_result, save_figure
+from pipeline.reports.files import beside, read_result, save_figure
 from pipeline.reports.names import told_apart
 
 LONGEST = 60  # letters of a class's name
@@ -19,7 +19,7 @@ LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a 
 
 
 def publish_classification(evaluation: Path, out: Path) -> None:
-    """Copies an evaluation's result.json to `out` and draws <out>_confusion.png beside it.
+    """Copies an evaluation's result.json to `out` and draws confusion.png into the folder of its report.
 
     Args:
         evaluation: folder with result.json.
@@ -28,7 +28,7 @@ def publish_classification(evaluation: Path, out: Path) -> None:
     result = read_result(evaluation, out)
     low, high = result["ci95"]
     title = f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"
-    save_figure(confusion_figure(result["confusion"], title), out.with_name(f"{out.stem}_confusion.png"))
+    save_figure(confusion_figure(result["confusion"], title), beside(out, "confusion.png"))
     write_json(out, result, ordered=True)
 
 

@@ -70,6 +70,20 @@ def read_history(run: Path) -> pd.DataFrame | None:
     return pd.read_csv(io.BytesIO(read_kept(path, digest, remedy)))
 
 
+def beside(out: Path, name: str, folder: str = "report") -> Path:
+    """What lies with results/<name>.json in a folder of results/<name>/: the report's, or that of `explain`.
+
+    Pictures have a folder of their own below it, which `dvc plots` is shown as a whole.
+
+    >>> str(beside(Path("results/ssv2_top1.json"), "confusion.png"))
+    'results/ssv2_top1/report/pictures/confusion.png'
+    >>> str(beside(Path("results/waterbirds_ood.json"), "table.md"))
+    'results/waterbirds_ood/report/table.md'
+    """
+    place = out.with_suffix("") / folder
+    return place / "pictures" / name if name.endswith(".png") else place / name
+
+
 def save_figure(figure: plt.Figure, path: Path) -> None:
     """A picture by rename, closed then; no software version in the file: equal results give equal pictures."""
     with whole(path) as scratch:

@@ -11,7 +11,7 @@ import pandas as pd
 from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.markdown import escaped, table
-from pipeline.reports.files import read_predictions, read_result, save_figure
+from pipeline.reports.files import beside, read_predictions, read_result, save_figure
 
 BINS = 40
 SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLabel* + λ P_align"}
@@ -19,7 +19,7 @@ FIGURES = {"auroc": "AUROC", "fpr95": "FPR95", "aupr_in": "AUPR in", "aupr_out":
 
 
 def publish_ood(evaluation: Path, out: Path) -> None:
-    """Copies an evaluation's result.json to `out` and makes beside it x_scores.png, x_lambda.png and x.md.
+    """Copies an evaluation's result.json to `out` and makes scores.png, lambda.png and table.md of its report.
 
     Args:
         evaluation: folder with result.json and predictions.parquet, a row a picture: set, part, and its scores.
@@ -28,9 +28,9 @@ def publish_ood(evaluation: Path, out: Path) -> None:
     result = read_result(evaluation, out)
     table = read_predictions(evaluation, out, result)
     evaluated = table[table["part"] == "evaluated"]
-    save_figure(scores_figure(evaluated, result), out.with_name(f"{out.stem}_scores.png"))
-    save_figure(lambda_figure(result), out.with_name(f"{out.stem}_lambda.png"))
-    write_text(out.with_suffix(".md"), ood_markdown(result))
+    save_figure(scores_figure(evaluated, result), beside(out, "scores.png"))
+    save_figure(lambda_figure(result), beside(out, "lambda.png"))
+    write_text(beside(out, "table.md"), ood_markdown(result))
     write_json(out, result, ordered=True)
 
 

@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from pipeline.digests import write_json
 from pipeline.files import whole_folder
-from pipeline.reports.files import ReportError, read_predictions, read_result, save_figure
+from pipeline.reports.files import ReportError, beside, read_predictions, read_result, save_figure
 from pipeline.reports.names import shortened, told_apart, words
 
 SHOWN = 4  # videos of a picture of the worst or the best
@@ -277,9 +277,9 @@ def seen_unseen_figure(variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> p
 
 
 def publish_segmentation(evaluation: Path, out: Path, strips: Mapping[str, np.ndarray | str] = NO_STRIPS) -> None:
-    """Copies an evaluation's result.json to `out`; beside it timelines, the γ curve, if there is one, and texts.
+    """Copies an evaluation's result.json to `out`; its report has timelines, the γ curve, if there is one, and texts.
 
-    Beside results/x.json: x_worst.png, x_best.png, x_gamma.png, x_predictions/<video>.
+    In results/x/report: worst.png, best.png, gamma.png, predictions/<video>.
 
     Args:
         evaluation: a folder with result.json, which holds classes (names by index), background (indices), and of a
@@ -296,11 +296,11 @@ def publish_segmentation(evaluation: Path, out: Path, strips: Mapping[str, np.nd
             title = f"{name} videos by F1@50, {len(chosen)} of {len(videos)}"
             chosen = [replace(video, strip=strips.get(video.name, "")) for video in chosen]
             figure = timelines_figure(chosen, result["classes"], result["background"], unseen, title)
-            save_figure(figure, out.with_name(f"{out.stem}_{name}.png"))
+            save_figure(figure, beside(out, f"{name}.png"))
     if "curve" in result:
-        save_figure(gamma_figure(result), out.with_name(f"{out.stem}_gamma.png"))
+        save_figure(gamma_figure(result), beside(out, "gamma.png"))
     predictions = {timeline.name: timeline.prediction for timeline in videos}
-    write_predictions(predictions, result["classes"], out.with_name(f"{out.stem}_predictions"))
+    write_predictions(predictions, result["classes"], beside(out, "predictions"))
     write_json(out, result, ordered=True)
 
 

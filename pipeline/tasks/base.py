@@ -4,6 +4,7 @@ it is asked for, so that a plan costs no deep-learning library and a key depends
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipeline import plugins, sources
@@ -12,15 +13,21 @@ from pipeline import plugins, sources
 DECIDES = ("pipeline.training", "pipeline.evaluation", "pipeline.accelerator")
 TRAINER = "pipeline.training.trainer"
 HEADS = "pipeline.heads"
+# The code that asks what a run holds, and draws what it answers.
+ASKS = ("pipeline.evaluation", "pipeline.reports", "pipeline.prediction", "pipeline.explanation", HEADS)
 
 
 class Column(NamedTuple):
-    """A figure of a result by its dotted path, and how it is shown; `best` is None where more is not better."""
+    """A figure of a result by its dotted path, and how it is shown; `best` is None where more is not better.
+
+    What is `optional` has no column where no result has it.
+    """
 
     name: str
     digits: int
     best: Literal["high", "low"] | None = "high"
     title: str | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,11 +50,8 @@ class Task:
         columns: of its ablations' tables.
         folder: where these lie.
         publish: (evaluation, out) -> pictures of a result.
-        pictures: of a result, by the ending of their files: what they show.
-        looks: whether they show samples, so that they need params, manifests and what predicts.
-        files: endings of further files and folders of a result.
-        explained: further pictures of `explain`, by ending.
-        expected: pictures that the page misses where they are not there.
+        looks: whether these show samples, so that they need params and a manifest.
+        expected: pictures that the page misses where they are not there: in which folder of the result they lie.
         predict: (question) -> answers for new files.
         points, streams: what `explain` projects, and what it permutes.
         page: (result, document) -> its part of the page; headlines: its figures there.
@@ -77,11 +81,8 @@ class Task:
     pinned: str = ""
     scale: float = 1.0
     folder: str = "results/ablations"
-    pictures: Mapping[str, str] = field(default_factory=dict)
     looks: bool = False
-    files: Mapping[str, str] = field(default_factory=dict)
-    explained: Mapping[str, str] = field(default_factory=dict)
-    expected: tuple[str, ...] = ()
+    expected: Mapping[str, str] = field(default_factory=dict)
     recalls: bool = False
     compared: Mapping[str, str] = field(default_factory=dict)
     swept: bool = False
@@ -90,6 +91,14 @@ class Task:
     def code(self, name: str) -> Any:
         """What one of its fields names. Raises PluginError."""
         return plugins.load(getattr(self, name))
+
+    def sources(self, *fields: str) -> list[Path]:
+        """The files of the code that fields name, and of all that it imports of the floors that ask and answer."""
+        modules = [getattr(self, name).partition(":")[0] for name in fields]
+        # What calls them, in the same folder: reports/__init__.py.
+        roots = {*modules, *(module.rpartition(".")[0] for module in modules)}
+        roots = {root for root in roots if root.count(".") == 1 or root in modules}
+        return sources.files(*sources.imported(*sorted(roots), within=ASKS))
 
     @property
     def trains(self) -> bool:

@@ -2,12 +2,11 @@
 
 from .base import Column, Task
 
-TIMELINES = {"worst": "worst videos", "best": "best videos", "training": "training curve"}
 CODE = {
     "samples": "pipeline.training.frames:frame_samples",
     "table": "pipeline.training.frames:Rows",
     "step": "pipeline.training.segmentation:SegmentationStep",
-    "pinned": "99b9db870e",
+    "pinned": "5732112d82",
     "evaluate": "pipeline.evaluation.segmentation:evaluate",
     "follows": "pipeline.reports.following:frame_accuracy",
     "publish": "pipeline.reports.segmentation:publish_segmentation",
@@ -16,8 +15,7 @@ CODE = {
     "streams": "pipeline.explanation.streams:Segmentation",
     "page": "pipeline.reports.page.results:segmentation_parts",
     "looks": True,
-    "files": {"predictions": "results/{result}_predictions"},
-    "expected": ("worst", "best"),
+    "expected": {"worst": "report", "best": "report"},
 }
 
 SEGMENTATION = Task(
@@ -25,7 +23,6 @@ SEGMENTATION = Task(
     title="action segmentation",
     headline="acc",
     columns=tuple(Column(name, 1) for name in ("acc", "edit", "f1@10", "f1@25", "f1@50")),
-    pictures=TIMELINES,
     options=("out", "transcripts"),
     headlines="pipeline.reports.page.overview:segmentation_headlines",
     **CODE,
@@ -42,7 +39,6 @@ ZEROSHOT = Task(
     ),
     options=("out",),
     compared={"seen_unseen": "pipeline.reports.segmentation:seen_unseen_figure"},
-    pictures={"gamma": "seen and unseen accuracy over γ", **TIMELINES},
     headlines="pipeline.reports.page.overview:zeroshot_headlines",
     **CODE,
 )

@@ -4,6 +4,7 @@ Shape suffixes: B videos, T steps, N tokens a step, D width.
 """
 
 import hashlib
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,17 +31,26 @@ class DataError(ValueError):
 
 @dataclass(frozen=True)
 class Stream:
-    """One feature as a head reads it: T steps of rows x columns tokens of `width` channels, stored in `name`."""
+    """One feature as a head reads it, stored in `name`, of `width` channels.
+
+    Attributes:
+        grid: (T, rows, columns) of T steps of tokens; (T,) of T vectors; () of one vector a sample.
+    """
 
     store: FeatureStore
     name: str
-    grid: tuple[int, int, int]
+    grid: tuple[int, ...]
     width: int
 
     @property
-    def sample_shape(self) -> tuple[int, int, int]:
-        """(T, N, D)."""
-        return self.grid[0], self.grid[1] * self.grid[2], self.width
+    def sample_shape(self) -> tuple[int, ...]:
+        """(T, N, D), (T, D) or (D,)."""
+        return (*self.grid[:1], *([math.prod(self.grid[1:])] if len(self.grid) > 1 else []), self.width)
+
+    @property
+    def steps(self) -> int:
+        """T; 1 where a sample has no steps."""
+        return self.grid[0] if self.grid else 1
 
 
 @dataclass(frozen=True)
@@ -116,7 +126,7 @@ def join(
         DataError: a store made from other content than the manifest's, a sample that a store has not seen, streams
             whose times or crops differ, or nothing to train on.
     """
-    streams = {role: token_stream(role, store) for role, store in stores.items()}
+    streams = {role: fixed_stream(role, store) for role, store in stores.items()}
     _same_box(streams)
     names = classes(frame)
     index = {name: i for i, name in enumerate(names)}
@@ -303,6 +313,24 @@ def shuffled(names: Iterable[str], seed: int) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
 
 
+def fixed_stream(role: str, store: FeatureStore) -> Stream:
+    """What a store holds of each sample, in a shape that is the same for all: tokens, or else the only field.
+
+    Raises:
+        DataError: several fields of which none, or more than one, is of tokens; rows whose number differs.
+    """
+    shapes = {name: shape for name, (shape, _) in store.fields.items()}
+    if len(shapes) > 1 or any(len(shape) == 3 for shape in shapes.values()):
+        return token_stream(role, store)
+    ((name, shape),) = shapes.items()
+    if None in shape or not shape:
+        raise DataError(
+            f"{role}: {name} has another number of rows in each sample, and a classifier reads what has one shape; "
+            "name a feature of a fixed number of steps in params"
+        )
+    return Stream(store, name, tuple(shape[:-1]), shape[-1])
+
+
 def token_stream(role: str, store: FeatureStore) -> Stream:
     """The token field of a store: the one whose samples have three axes, steps x tokens x width."""
     fields = {name: shape for name, (shape, _) in store.fields.items() if len(shape) == 3}
@@ -319,7 +347,9 @@ def token_stream(role: str, store: FeatureStore) -> Stream:
 
 
 def _same_box(streams: Mapping[str, Stream]) -> None:
-    boxes = {role: _seen(stream.store.provenance) for role, stream in streams.items()}
+    boxes = {role: _seen(stream.store.provenance) for role, stream in streams.items() if len(stream.grid) == 3}
+    if len(boxes) < 2:
+        return
     kind, first = next(iter(boxes.values()))
     if any(k != kind or not np.allclose(box, first, rtol=0, atol=BOX_TOLERANCE) for k, box in boxes.values()):
         said = "; ".join(f"{role} {box} ({kind})" for role, (kind, box) in boxes.items())
@@ -339,7 +369,10 @@ def _seen(provenance: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
 
 
 def _same_times(streams: Mapping[str, Stream], samples: Mapping[str, int]) -> None:
-    (first, reference), *others = streams.items()
+    stepped = [(role, stream) for role, stream in streams.items() if stream.steps > 1]
+    if len(stepped) < 2:
+        return
+    (first, reference), *others = stepped
     for sample in samples:
         wanted = reference.store.meta(sample)["times"]
         for role, stream in others:

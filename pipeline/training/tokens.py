@@ -1,4 +1,4 @@
-"""Batches of cached token grids, in memory or straight from the stores. Knows no head, no loss and no order.
+"""Batches of cached tokens and vectors, in memory or straight from the stores. Knows no head, no loss and no order.
 
 Shape suffixes: B videos, T steps, N tokens a step, D width.
 """
@@ -11,6 +11,8 @@ from torch import Tensor
 
 from pipeline.training.dataset import Samples, Stream
 from pipeline.training.table import Batch, Table
+
+UNTIMED = [0.0]  # of what was computed elsewhere, from nobody knows which moment
 
 
 class Tokens(Table):
@@ -32,7 +34,7 @@ class Tokens(Table):
         self.streams = {role: samples.streams[role] for role in (samples.streams if roles is None else roles)}
         self.labels = torch.tensor([samples.labels[sample] for sample in ids])
         first = next(iter(self.streams.values())).store
-        self.times = torch.tensor([first.meta(sample)["times"] for sample in ids], dtype=torch.float32)
+        self.times = torch.tensor([first.meta(sample).get("times", UNTIMED) for sample in ids], dtype=torch.float32)
         self.held: dict[str, Tensor] = {}
         sizes = {role: len(self.ids) * _sample_bytes(stream) for role, stream in self.streams.items()}
         for role in sorted(sizes, key=lambda role: sizes[role]):
@@ -46,7 +48,8 @@ class Tokens(Table):
         return len(self.ids)
 
     def __getitem__(self, rows: Sequence[int]) -> Batch:
-        """A batch: role -> (B, T, N, D) as stored; times (B, T) float32 in seconds; label and row (B,) int64."""
+        """A batch: role -> (B, T, N, D), (B, T, D) or (B, D) as stored; times (B, T) float32 in seconds; label and row
+        (B,) int64."""
         index = torch.as_tensor(rows, dtype=torch.int64)
         batch = {"times": self.times[index], "label": self.labels[index], "row": index}
         for role, stream in self.streams.items():

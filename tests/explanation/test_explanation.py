@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.explanation import ExplanationError, Finished, explain
 from pipeline.explanation.streams import Recognition
+from pipeline.reports.files import beside
 from pipeline.training import RunError
 
 PARTS = ["attention.png", "class_attention.png"]
@@ -18,11 +19,11 @@ def quiet(line: str) -> None:
 
 
 def test_every_part_is_beside_the_result(explained):
-    assert sorted(path.name for path in explained.parent.iterdir()) == [f"{explained.name}_{part}" for part in PARTS]
+    assert sorted(path.name for path in (explained / "explanation").rglob("*.*")) == PARTS
 
 
 def test_points_are_the_evaluated_samples_with_their_classes_and_predictions(run, explained):
-    document = json.loads(explained.with_name(f"{explained.name}_features.json").read_text())
+    document = json.loads((explained / "explanation/features.json").read_text())
     table = Finished(*run).predictions
     classes = document["classes"]
     assert document["samples"] == table["sample"].tolist()
@@ -34,7 +35,7 @@ def test_points_are_the_evaluated_samples_with_their_classes_and_predictions(run
 
 
 def test_without_videos_there_are_no_thumbnails_and_the_document_says_so(explained):
-    document = json.loads(explained.with_name(f"{explained.name}_features.json").read_text())
+    document = json.loads((explained / "explanation/features.json").read_text())
     assert document["thumbnails"] == {}
     assert document["thumbnails_note"].startswith("thumbnails of 0 of 20; 20 could not be shown, first: nowhere/")
     assert document["thumbnails_note"].endswith("is not there")
@@ -44,12 +45,12 @@ def test_an_explanation_is_the_same_to_the_byte_whenever_it_is_made(run, explain
     again = explained.parent.parent / "again" / explained.name
     explain(*run, again, progress=quiet)
     for part in PARTS:
-        name = f"{explained.name}_{part}"
-        assert explained.with_name(name).read_bytes() == again.with_name(name).read_bytes(), part
+        own, other = (beside(of, part, "explanation") for of in (explained, again))
+        assert own.read_bytes() == other.read_bytes(), part
 
 
 def test_the_base_of_importance_is_the_result_and_each_stream_has_both_measures(run, explained):
-    document = json.loads(explained.with_name(f"{explained.name}_importance.json").read_text())
+    document = json.loads((explained / "explanation/importance.json").read_text())
     assert document["base"] == pytest.approx(100 * Finished(*run).result["top1"], rel=1e-3)
     assert list(document["streams"]) == ["motion", "semantic"]
     for of in document["streams"].values():
@@ -70,14 +71,14 @@ def test_a_head_that_is_not_finished_is_named_with_the_remedy(run, tmp_path):
 
 
 def test_a_part_that_a_head_has_not_is_refused(run, tmp_path):
-    with pytest.raises(ExplanationError, match="no 'dreams' to explain; it has attention, features, importance"):
+    with pytest.raises(ExplanationError, match="no 'dreams' to explain; there are attention, features"):
         explain(*run, tmp_path / "x", ["dreams"])
 
 
 def test_an_explanation_that_is_cut_short_leaves_what_was_there_before(run, explained, tmp_path, monkeypatch):
     out = tmp_path / "x"
     explain(*run, out, ["importance"], quiet)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
 
     def cut(scratch, path):
         raise KeyboardInterrupt
@@ -85,7 +86,7 @@ def test_an_explanation_that_is_cut_short_leaves_what_was_there_before(run, expl
     monkeypatch.setattr("os.replace", cut)
     with pytest.raises(KeyboardInterrupt):
         explain(*run, out, ["importance"], quiet)
-    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert {path: path.read_bytes() for path in before} == before
 
 
 def test_ablation_is_the_mean_of_the_set_and_permutation_the_stream_of_another_by_loops(run):

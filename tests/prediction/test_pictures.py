@@ -252,8 +252,8 @@ def test_overlays_show_the_extremes_and_the_pictures_nearest_to_the_threshold(ar
     for one in (overlay for shown in groups.values() for overlay in shown):
         assert one.picture_HWC.shape == (128, 128, 3) and one.picture_HWC.dtype == np.uint8
         assert one.map_RC.shape == one.background_RC.shape and (~one.background_RC).sum() > 0
-    verb("overlays", "negalign", tmp_path / "overlays.png")
-    assert (tmp_path / "overlays.png").stat().st_size > 10_000
+    verb("explain", "negalign", "--out", tmp_path / "x", "--only", "overlays")
+    assert (tmp_path / "x/explanation/pictures/overlays.png").stat().st_size > 10_000
 
 
 def test_an_overlay_of_a_replaced_picture_or_a_damaged_map_is_refused(arguments):

@@ -13,6 +13,7 @@ from pipeline.datasets.labels import read_label_file
 from pipeline.datasets.segments import frame_labels
 from pipeline.plan import Plan
 from pipeline.prediction import strips
+from pipeline.reports.files import beside
 from pipeline.training.frames import transcript
 from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, run_of, verb
 
@@ -121,10 +122,10 @@ def test_results_show_frames_of_their_videos_and_the_same_ones_again(tmp_path):
     for number in range(2):
         out = tmp_path / str(number) / "x.json"
         verb("report", evaluation_of("fact"), out, "--params", "params.yaml")
-        pictures.append({path.name: path.read_bytes() for path in out.parent.glob("*.png")})
+        pictures.append({path.name: path.read_bytes() for path in beside(out, "").rglob("*.png")})
     assert pictures[0] == pictures[1]
     verb("report", evaluation_of("fact"), tmp_path / "bare/x.json")
-    tall, low = (imread(tmp_path / name / "x_worst.png").shape[0] for name in ("0", "bare"))
+    tall, low = (imread(tmp_path / name / "x/report/pictures/worst.png").shape[0] for name in ("0", "bare"))
     assert tall > low + 50
 
 

@@ -111,12 +111,12 @@ class MadeUp:
             for stream in ("semantic", "motion")
         }
         importance = {"metric": "top1", "base": 90.0, "samples": n, "streams": streams}
-        self.write(f"results/{name}_features.json", space)
-        self.write(f"results/{name}_importance.json", importance)
+        self.write(f"results/{name}/explanation/features.json", space)
+        self.write(f"results/{name}/explanation/importance.json", importance)
         return self
 
     def draw(self, *names: str) -> "MadeUp":
-        """Stills, results/<name>.png."""
+        """Stills, results/<name>.png: of a result in a folder of it."""
         for name in names:
             pixels = self.random.integers(0, 255, (12, 20, 3), dtype=np.uint8)
             path = self.root / "results" / f"{name}.png"

@@ -15,6 +15,7 @@ from pipeline.reports.alignment import (
     publish_alignment,
     retrieval_figure,
 )
+from pipeline.reports.files import beside
 from tests.evaluations import leave
 
 STEPS = 4
@@ -131,11 +132,11 @@ def test_publishing_copies_the_result_and_draws_its_three_pictures_the_same_twic
     leave(run, result)
     publish_alignment(run, out)
     assert out.read_text() == (run / "result.json").read_text()
-    pictures = [out.with_name(f"x_{name}.png") for name in ("confusion", "retrieval", "attention")]
+    pictures = [beside(out, f"{name}.png") for name in ("confusion", "retrieval", "attention")]
     for picture in pictures:
         pixels = imread(picture)
         assert pixels.shape[0] > 300 and pixels.std() > 0.01
     before = [picture.read_bytes() for picture in pictures]
     publish_alignment(run, out)
     assert [picture.read_bytes() for picture in pictures] == before
-    assert {path.name for path in out.parent.iterdir()} == {"x.json", *(picture.name for picture in pictures)}
+    assert {path.name for path in beside(out, "").rglob("*.*")} == {picture.name for picture in pictures}

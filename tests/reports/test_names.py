@@ -76,7 +76,7 @@ def test_pictures_of_a_result_are_drawn_whatever_its_classes_are_called(project,
         np.savez(run / "attention.npz", sample=names, label=names, prediction=names[::-1], token_map=cube, energy=cube)
         leave(run, read_json(run / "result.json", ""))
     publish(run, tmp_path / f"{result}.json")
-    with Image.open(tmp_path / f"{result}_confusion.png") as image:
+    with Image.open(tmp_path / result / "report/pictures/confusion.png") as image:
         assert image.convert("L").getextrema()[0] < 50 and image.width < 4000
 
 
@@ -85,7 +85,7 @@ def test_timelines_and_feature_spaces_are_drawn_with_such_names(project):
     timeline = Timeline("$a_$b" + "v" * 300, labels, labels[::-1].copy(), np.ones(len(labels)), {"acc": 1.0})
     for figure in (
         timelines_figure([timeline], HOSTILE, title="$x_$y"),
-        space_figure(read_json(project.root / "results/ssv2_top1_features.json", "")),
+        space_figure(read_json(project.root / "results/ssv2_top1/explanation/features.json", "")),
     ):
         figure.savefig(io.BytesIO(), format="png")
 

@@ -10,6 +10,7 @@ from matplotlib.image import imread
 
 from pipeline.evaluation.ood_metrics import lambda_sweep, ood_intervals, ood_metrics
 from pipeline.reports import publish
+from pipeline.reports.files import beside
 from pipeline.reports.ood import FIGURES, SCORES, lambda_figure, ood_markdown, scores_figure
 from tests.evaluations import leave
 
@@ -102,11 +103,12 @@ def test_publishing_copies_the_result_and_puts_pictures_and_table_beside_it(made
     leave(run, {"task": "ood", **result["average"]["negalign"], **result}, table)
     publish(run, out)
     assert out.read_text() == (run / "result.json").read_text()
-    assert out.with_suffix(".md").read_text() == ood_markdown(result)
+    assert beside(out, "table.md").read_text() == ood_markdown(result)
     for name in ("scores", "lambda"):
-        picture = imread(out.with_name(f"x_{name}.png"))
+        picture = imread(beside(out, f"{name}.png"))
         assert picture.shape[0] > 300 and picture.std() > 0.01
-    before = out.with_name("x_scores.png").read_bytes()
+    before = beside(out, "scores.png").read_bytes()
     publish(run, out)
-    assert out.with_name("x_scores.png").read_bytes() == before
-    assert {path.name for path in out.parent.iterdir()} == {"x.json", "x.md", "x_scores.png", "x_lambda.png"}
+    assert beside(out, "scores.png").read_bytes() == before
+    assert {path.name for path in out.parent.iterdir()} == {"x.json", "x"}
+    assert {path.name for path in beside(out, "").rglob("*.*")} == {"table.md", "scores.png", "lambda.png"}

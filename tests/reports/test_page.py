@@ -56,7 +56,11 @@ def page(project: MadeUp, **options) -> str:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory) -> tuple[MadeUp, str]:
     project = MadeUp(tmp_path_factory.mktemp("everything")).finish(*HEADS).explain("ssv2_top1").study().log()
-    project.draw("ssv2_top1_attention", "waterbirds_ood_overlays", "assembly_segmentation_worst")
+    project.draw(
+        "ssv2_top1/explanation/pictures/attention",
+        "waterbirds_ood/explanation/pictures/overlays",
+        "assembly_segmentation/report/pictures/worst",
+    )
     return project, page(project)
 
 
@@ -192,7 +196,7 @@ def test_with_one_head_the_others_are_missing_with_the_command_that_makes_them(t
     said = Outline(text).text
     assert "1 of 5 results are finished" in said
     wanted = "results/ssv2_top1.json", "results/ablations/fact_clip_targets.json", "results/claims.json"
-    for target in (*wanted, "results/clinic_clip_align_ablations.json", "results/assembly_segmentation_features.json"):
+    for target in (*wanted, "results/clinic_clip_align_ablations.json", "results/assembly_segmentation/explanation"):
         assert f"snakemake {target} --cores 4 --configfile configs/x.yaml" in said, target
 
 

@@ -12,6 +12,7 @@ from pipeline.config import Ablation
 from pipeline.digests import Damaged
 from pipeline.evaluation.zeroshot_metrics import zeroshot_metrics
 from pipeline.reports import ablation_table, publish
+from pipeline.reports.files import beside
 from pipeline.reports.following import refuse_other_figures
 from tests.evaluations import leave
 
@@ -188,11 +189,11 @@ def test_publishing_copies_the_result_and_draws_its_pictures_at_any_number_of_cl
     publish(run, out)
     assert out.read_text() == (run / "result.json").read_text()
     for name in ("confusion", "training"):
-        picture = imread(out.with_name(f"x_{name}.png"))
+        picture = imread(beside(out, f"{name}.png"))
         assert picture.shape[0] > 300 and picture.std() > 0.01
-    before = out.with_name("x_confusion.png").read_bytes()
+    before = beside(out, "confusion.png").read_bytes()
     publish(run, out)
-    assert out.with_name("x_confusion.png").read_bytes() == before
+    assert beside(out, "confusion.png").read_bytes() == before
     (tmp_path / "run/history.csv").unlink()
     with pytest.raises(Damaged, match=r"history\.csv is not there; restore it, or delete .*run\.json and train"):
         publish(run, out)

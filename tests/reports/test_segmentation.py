@@ -10,7 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.image import imread
 
 from pipeline.evaluation.zeroshot_metrics import zeroshot_metrics
-from pipeline.reports.files import save_figure
+from pipeline.reports.files import beside, save_figure
 from pipeline.reports.segmentation import (
     BACKGROUND,
     Timeline,
@@ -202,11 +202,11 @@ def test_publishing_copies_the_result_and_draws_and_writes_the_same_bytes_again(
     ]
     leave(run, {**result, **(zeroshot() if zero_shot else {})}, pd.DataFrame(rows))
     publish_segmentation(run, out)
-    names = {"x.json", "x_worst.png", "x_best.png", "x_predictions"} | ({"x_gamma.png"} if zero_shot else set())
-    assert {path.name for path in out.parent.iterdir()} == names
+    names = {"worst.png", "best.png"} | ({"gamma.png"} if zero_shot else set())
+    assert {path.name for path in beside(out, "").rglob("*.png")} == names
     assert out.read_text() == (run / "result.json").read_text()
     labels = [f"class_{label}" for label in videos[1].prediction]
-    assert read_as_ms_tcn_does(out.with_name("x_predictions") / "video1") == labels
-    before = {path.name: path.read_bytes() for path in out.parent.glob("*.png")}
+    assert read_as_ms_tcn_does(beside(out, "predictions") / "video1") == labels
+    before = {path.name: path.read_bytes() for path in beside(out, "").rglob("*.png")}
     publish_segmentation(run, out)
-    assert {path.name: path.read_bytes() for path in out.parent.glob("*.png")} == before
+    assert {path.name: path.read_bytes() for path in beside(out, "").rglob("*.png")} == before

@@ -11,6 +11,7 @@ from pipeline import cli, files
 from pipeline.evaluation import evaluate
 from pipeline.reports import files as pictures
 from pipeline.reports import publish
+from pipeline.reports.files import beside
 from pipeline.training import checkpoints, train
 from tests.evaluations import evaluation_of
 from tests.training.learnable import EPOCHS
@@ -102,14 +103,15 @@ def test_evaluating_on_a_full_disk_is_one_line_and_the_earlier_result_stays(
     evaluate(*begin, progress=lambda line: None)
 
 
-@pytest.mark.parametrize("name", ["x_training.png", "x_confusion.png", "x.json"])
+@pytest.mark.parametrize("name", ["training.png", "confusion.png", "x.json"])
 def test_reporting_on_a_full_disk_is_one_line_and_a_half_picture_is_nowhere(
     evaluated, full, tmp_path, monkeypatch, capsys, name
 ):
     out = tmp_path / "results" / "x.json"
+    place = out if name == "x.json" else beside(out, name)
     full(name)
     said = refused(lambda: publish(evaluated, out), monkeypatch, capsys)
-    assert said == f"error: {out.with_name(name)}: No space left on device; free some space, and run again"
-    assert not out.with_name(name).exists() and not list(out.parent.glob(".*"))
+    assert said == f"error: {place}: No space left on device; free some space, and run again"
+    assert not place.exists() and not list(out.parent.rglob(".*"))
     publish(evaluated, out)
-    assert out.exists() and out.with_name(name).exists()
+    assert out.exists() and place.exists()

@@ -39,13 +39,14 @@ def test_the_study_of_clip_align_extracts_once_and_trains_each_row_from_caches(p
     result = json.loads((project.root / "results/clinic_clip_align.json").read_text())
     assert set(result["by_clinician"]) == {"c3"} and set(result["retrieval"]) == {"published", "unguided", "shuffled"}
     for name in ("confusion", "attention", "retrieval", "training"):
-        assert (project.root / f"results/clinic_clip_align_{name}.png").read_bytes().startswith(b"\x89PNG")
+        picture = project.root / f"results/clinic_clip_align/report/pictures/{name}.png"
+        assert picture.read_bytes().startswith(b"\x89PNG")
     line = "snakemake --cores 2 results/clinic_clip_align_ablations.json"
     # B3 with seed 0 is the result's own run: nothing of it is made again.
-    assert project.jobs(line) == {"train": 3, "evaluate": 3, "alignment_ablation": 1}
+    assert project.jobs(line) == {"train": 3, "evaluate": 3, "ablation_alignment": 1}
     project.run(line)
     with (project.root / "results/clinic_clip_align_ablations.csv").open() as stream:
         assert [row["variant"] for row in csv.DictReader(stream)] == ["B3", "B0"]  # the head as it is on top
     shutil.rmtree(project.root / "results")
-    assert set(project.jobs(line)) == {"alignment_ablation"}
+    assert set(project.jobs(line)) == {"ablation_alignment"}
     (project.root / "params.yaml").write_text(before)

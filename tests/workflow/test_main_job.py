@@ -31,7 +31,7 @@ def test_the_literal_line_ends_in_a_result_with_pictures(finished):
     low, high = result["ci95"]
     assert 0 <= low <= result["top1"] <= high <= 1
     for name in ("confusion", "training"):
-        assert (finished.root / f"results/ssv2_top1_{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert (finished.root / f"results/ssv2_top1/report/pictures/{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_provenance_names_what_the_number_rests_on(finished):

@@ -30,7 +30,7 @@ def test_plain_snakemake_writes_it_after_every_result(project):
 
 def test_asked_for_with_a_result_it_waits_for_that_one_alone(project):
     jobs = project.jobs("snakemake --cores 1 results/ssv2_top1.json results/report.html")
-    assert jobs["page"] == jobs["train"] == 1 and "overlays" not in jobs
+    assert jobs["page"] == jobs["train"] == 1 and "explain" not in jobs
 
 
 def test_it_is_made_of_what_is_there_and_again_when_that_changed_only(project):

@@ -34,7 +34,6 @@ def test_the_picture_in_the_readme_draws_the_rules_of_plain_snakemake():
         for name in re.findall(r"^(?:rule|checkpoint|use rule \w+ as) (\w+)", file.read_text(), re.MULTILINE)
     }
     asked_for_by_name = {"features", "claims", "pretrain_mini", "ablations"}
-    asked_for_by_name |= {"ablation", "alignment_ablation", "zeroshot_ablation"}
     assert drawn == rules - asked_for_by_name
 
 
@@ -115,7 +114,7 @@ def test_an_ablation_over_what_training_does_not_see_trains_once_and_evaluates_e
     table = {"head": "gasm_cast", "seeds": [0], "variants": variants}
     planned.change(lambda document: document["ablations"].update(judged=table))
     jobs = planned.jobs("snakemake --cores 8 results/ssv2_top1.json results/ablations/judged.json")
-    assert (jobs["train"], jobs["evaluate"], jobs["result"], jobs["ablation"]) == (1, 3, 1, 1)
+    assert (jobs["train"], jobs["evaluate"], jobs["result"], jobs["ablation_classification"]) == (1, 3, 1, 1)
 
 
 def test_a_data_set_may_ask_for_features_that_no_head_reads(planned):

@@ -3,7 +3,7 @@
 
 checkpoint toyworld:
     input:
-        edited_params,
+        JOBS.edited_params,
     # What else lies there depends on the layout; annotations come last, and this after them.
     output:
         "data/{dataset}/.rendered",
@@ -12,20 +12,20 @@ checkpoint toyworld:
     benchmark:
         "logs/toyworld/{dataset}.tsv"
     wildcard_constraints:
-        dataset=rendered_datasets(),
+        dataset=JOBS.rendered_datasets(),
     conda:
         "../../environment.yml"
     threads: 2
     params:
-        part=part("dataset"),
+        part=JOBS.part("dataset"),
     shell:
         "python -m pipeline toyworld {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"
 
 
 checkpoint manifest:
     input:
-        annotations,
-        stamp=stamp,
+        JOBS.annotations,
+        stamp=JOBS.stamp,
     output:
         table=update("features/{dataset}/manifest.parquet"),
         quality="features/{dataset}/quality.json",
@@ -42,9 +42,9 @@ checkpoint manifest:
         "../../environment.yml"
     threads: 2
     params:
-        part=manifest_part,
-        imported=imported,
-        afresh=afresh,
+        part=JOBS.manifest_part,
+        imported=JOBS.imported,
+        afresh=JOBS.afresh,
     shell:
         "python -m pipeline manifest {wildcards.dataset} {params.imported} {params.afresh} --params {params.part} 2>&1 | tee {log}"
 

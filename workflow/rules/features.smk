@@ -4,8 +4,8 @@ It is updated, never removed first: another Snakemake may be reading the store."
 
 rule extract:
     input:
-        manifest=shard_source(),
-        reads=feature_reads,
+        manifest=JOBS.shard_source(),
+        reads=JOBS.feature_reads,
     output:
         update("features/{dataset}/{feature}-{key}/shard-{shard}.json"),
     log:
@@ -13,15 +13,15 @@ rule extract:
     benchmark:
         "logs/extract/{dataset}/{feature}-{key}/shard-{shard}.tsv"
     wildcard_constraints:
-        feature=extracted_alone(),
+        feature=JOBS.extracted_alone(),
     conda:
         "../../environment.yml"
     threads: PLAN.params.compute.extract_threads
     resources:
-        gpu=feature_gpus,
+        gpu=JOBS.feature_gpus,
     params:
-        part=part("dataset", "feature"),
-        samples=shard_digest(),
+        part=JOBS.part("dataset", "feature"),
+        samples=JOBS.shard_digest(),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline extract {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
@@ -34,7 +34,7 @@ for group in PLAN.params.fused:
         name:
             f"extract_{'_and_'.join(group)}"
         input:
-            manifest=shard_source(*group),
+            manifest=JOBS.shard_source(*group),
         output:
             [
                 update(PLAN.shard_path("{dataset}", feature, "{shard}"))
@@ -50,8 +50,8 @@ for group in PLAN.params.fused:
         resources:
             gpu=PLAN.extraction_gpus(*group),
         params:
-            part=part("dataset", features=group),
-            samples=shard_digest(*group),
+            part=JOBS.part("dataset", features=group),
+            samples=JOBS.shard_digest(*group),
             features=" ".join(group),
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
@@ -61,8 +61,8 @@ for group in PLAN.params.fused:
 
 rule derive:
     input:
-        manifest=shard_source(),
-        reads=feature_reads,
+        manifest=JOBS.shard_source(),
+        reads=JOBS.feature_reads,
     output:
         update("features/{dataset}/{feature}-{key}/shard-{shard}.json"),
     log:
@@ -70,15 +70,15 @@ rule derive:
     benchmark:
         "logs/derive/{dataset}/{feature}-{key}/shard-{shard}.tsv"
     wildcard_constraints:
-        feature=derived(),
+        feature=JOBS.derived(),
     conda:
         "../../environment.yml"
     threads: PLAN.params.compute.extract_threads
     resources:
-        gpu=feature_gpus,
+        gpu=JOBS.feature_gpus,
     params:
-        part=part("dataset", "feature"),
-        samples=shard_digest(),
+        part=JOBS.part("dataset", "feature"),
+        samples=JOBS.shard_digest(),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline derive {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"

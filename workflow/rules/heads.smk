@@ -4,8 +4,8 @@ Below it each evaluation has one: a training serves many."""
 
 rule train:
     input:
-        manifest=run_manifest,
-        shards=run_shards,
+        manifest=JOBS.run_manifest,
+        shards=JOBS.run_shards,
     output:
         "runs/{head}/{key}/run.json",
     log:
@@ -13,14 +13,14 @@ rule train:
     benchmark:
         "logs/train/{head}-{key}.tsv"
     wildcard_constraints:
-        head=trained_heads(),
+        head=JOBS.heads(trained=True),
     conda:
         "../../environment.yml"
     threads: PLAN.params.compute.threads
     resources:
         gpu=PLAN.gpus,
     params:
-        part=part("head", "key"),
+        part=JOBS.part("head", "key"),
         launcher=PLAN.launcher,
     shell:
         "{params.launcher}python -m pipeline.gpu --n {resources.gpu} --"
@@ -29,10 +29,10 @@ rule train:
 
 rule evaluate:
     input:
-        run="runs/{head}/{key}/run.json",
-        manifest=run_manifest,
-        shards=run_shards,
-        code=EVALUATION_CODE,
+        run=JOBS.made,
+        manifests=JOBS.every_manifest,
+        shards=JOBS.run_shards,
+        code=JOBS.evaluation_code,
     output:
         "runs/{head}/{key}/{evaluation}/result.json",
     log:
@@ -40,14 +40,14 @@ rule evaluate:
     benchmark:
         "logs/evaluate/{head}-{key}-{evaluation}.tsv"
     wildcard_constraints:
-        head=trained_heads(),
+        key=JOBS.scored_alone(),
     conda:
         "../../environment.yml"
     threads: PLAN.params.compute.threads
     resources:
         gpu=PLAN.evaluation_gpus,
     params:
-        part=part("head", "key", "evaluation"),
+        part=JOBS.part("head", "key", "evaluation"),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline evaluate {wildcards.head} --params {params.part} 2>&1 | tee {log}"
@@ -55,9 +55,9 @@ rule evaluate:
 
 rule mine:
     input:
-        manifests=text_manifests,
-        shards=text_shards,
-        code=EVALUATION_CODE,
+        manifests=JOBS.text_manifests,
+        shards=JOBS.text_shards,
+        code=JOBS.evaluation_code,
     output:
         table="runs/{head}/{key}/negatives.csv",
         roles=expand(
@@ -69,25 +69,14 @@ rule mine:
     benchmark:
         "logs/mine/{head}-{key}.tsv"
     wildcard_constraints:
-        head=heads_of("ood"),
-        key=scored_alone(),
+        head=JOBS.heads(trained=False),
+        key=JOBS.scored_alone(),
     conda:
         "../../environment.yml"
     params:
-        part=part("head", "key"),
+        part=JOBS.part("head", "key"),
     shell:
         "python -m pipeline mine {wildcards.head} --params {params.part} 2>&1 | tee {log}"
-
-
-use rule evaluate as score with:
-    input:
-        words="runs/{head}/{key}/negatives.csv",
-        manifests=every_manifest,
-        shards=run_shards,
-        code=EVALUATION_CODE,
-    wildcard_constraints:
-        head=heads_of("ood"),
-        key=scored_alone(),
 
 
 # What is arithmetic on caches does not pay for a process a variant.
@@ -97,9 +86,9 @@ for name, runs in PLAN.swept.items():
         name:
             f"sweep_{name}"
         input:
-            manifests=of_sweep(manifests_of, name),
-            shards=of_sweep(shards_of, name),
-            code=EVALUATION_CODE,
+            manifests=JOBS.of_sweep(JOBS.manifests_of, name),
+            shards=JOBS.of_sweep(JOBS.shards_of, name),
+            code=PLAN.code(PLAN.params.ablations[name].head, "evaluate"),
         output:
             [run.result for run in runs],
         log:

@@ -3,148 +3,107 @@
 
 rule result:
     input:
-        result=result_file,
-        params=params_for("results/{result}.json"),
-        code=REPORT_CODE,
+        result=JOBS.result_file,
+        manifests=JOBS.shown_manifests,
+        params=JOBS.params_for("results/{result}.json"),
+        code=JOBS.report_code,
     output:
-        **published(confusion="confusion matrix", training="training curve"),
+        json=report(
+            "results/{result}.json",
+            category="Results",
+            labels={"result": "{result}", "kind": "numbers"},
+        ),
+        # What is in it is the task's matter.
+        report=report(
+            directory("results/{result}/report"),
+            patterns=["pictures/{picture}.png"],
+            category="Results",
+            labels={"result": "{result}", "kind": "{picture}"},
+        ),
     log:
         "logs/result/{result}.log",
     benchmark:
         "logs/result/{result}.tsv"
-    wildcard_constraints:
-        result=results_of("classification"),
     conda:
         "../../environment.yml"
     params:
         evaluation=subpath(input.result, parent=True),
-        looking="",
+        looking=JOBS.looking,
     shell:
         "python -m pipeline report {params.evaluation} {output.json} {params.looking} 2>&1 | tee {log}"
 
 
-# Timelines stand beside frames, where there are videos.
-use rule result as segmentation_result with:
+# Why a result is what it is: opens stores and videos.
+rule explain:
     input:
-        result=result_file,
-        manifest=of_result(run_manifest),
-        params=params_for("results/{result}.json"),
-        code=[*REPORT_CODE, *PREDICTION_CODE],
-    output:
-        **published(**TIMELINES),
-        predictions=directory("results/{result}_predictions"),
-    wildcard_constraints:
-        result=results_of("segmentation"),
-    params:
-        evaluation=subpath(input.result, parent=True),
-        looking=of_result(looking_at_videos),
-
-
-use rule segmentation_result as zeroshot_result with:
-    output:
-        **published(gamma="seen and unseen accuracy over γ", **TIMELINES),
-        predictions=directory("results/{result}_predictions"),
-    wildcard_constraints:
-        result=results_of("zeroshot"),
-
-
-use rule result as alignment_result with:
-    output:
-        **published(
-            confusion="confusion matrix",
-            attention="maps, gates and where tokens have their energy",
-            retrieval="retrieval",
-            training="training curve",
-        ),
-    wildcard_constraints:
-        result=results_of("alignment"),
-
-
-use rule result as ood_result with:
-    output:
-        **published(scores="histograms of scores", **{"lambda": "figures over λ"}),
-        table="results/{result}.md",
-    wildcard_constraints:
-        result=results_of("ood"),
-
-
-rule overlays:
-    input:
-        result=result_file,
-        manifests=of_result(every_manifest),
-        shards=of_result(run_shards),
-        code=[*REPORT_CODE, *PREDICTION_CODE],
+        result=JOBS.result_file,
+        manifests=JOBS.of_result(JOBS.every_manifest),
+        shards=JOBS.of_result(JOBS.run_shards),
+        code=JOBS.explanation_code,
     output:
         report(
-            "results/{result}_overlays.png",
-            category="Results",
-            labels={"result": "{result}", "kind": "what is seen in pictures"},
+            directory("results/{result}/explanation"),
+            patterns=["pictures/{picture}.png"],
+            category="Explanation",
+            labels={"result": "{result}", "kind": "{picture}"},
         ),
     log:
-        "logs/overlays/{result}.log",
+        "logs/explain/{result}.log",
     benchmark:
-        "logs/overlays/{result}.tsv"
-    wildcard_constraints:
-        result=results_of("ood"),
+        "logs/explain/{result}.tsv"
     conda:
         "../../environment.yml"
+    threads: PLAN.params.compute.threads
     resources:
         gpu=PLAN.evaluation_gpus,
     params:
         head=lambda wildcards: PLAN.results[wildcards.result].head,
-        part=of_result(part("head", "key", "evaluation")),
+        part=JOBS.of_result(JOBS.part("head", "key", "evaluation")),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
-        " python -m pipeline overlays {params.head} {output} --params {params.part} 2>&1 | tee {log}"
+        " python -m pipeline explain {params.head} --out results/{wildcards.result} --params {params.part} 2>&1 | tee {log}"
 
 
-rule ablation:
-    input:
-        results=ablation_results,
-        params=params_for(ablation_table),
-        code=REPORT_CODE,
-    output:
-        multiext("results/ablations/{ablation}", json=".json", csv=".csv", md=".md"),
-    log:
-        "logs/ablation/{ablation}.log",
-    benchmark:
-        "logs/ablation/{ablation}.tsv"
-    wildcard_constraints:
-        ablation=ablations_of("classification", "segmentation", "ood"),
-    conda:
-        "../../environment.yml"
-    params:
-        part=part("ablation"),
-        out=subpath(output.json, parent=True),
-    shell:
-        "python -m pipeline ablation {wildcards.ablation} --params {params.part} --out {params.out} 2>&1 | tee {log}"
+# A task says where its tables lie, and what is drawn beside them.
+for task in TASKS.values():
 
-
-use rule ablation as zeroshot_ablation with:
-    output:
-        multiext("results/ablations/{ablation}", json=".json", csv=".csv", md=".md"),
-        curves=report(
-            "results/ablations/{ablation}_seen_unseen.png",
-            category="Ablations",
-            labels={"ablation": "{ablation}", "kind": "seen over unseen accuracy"},
-        ),
-    wildcard_constraints:
-        ablation=ablations_of("zeroshot"),
-
-
-# Where the head's specification wants it.
-use rule ablation as alignment_ablation with:
-    output:
-        multiext("results/{ablation}", json=".json", csv=".csv", md=".md"),
-    wildcard_constraints:
-        ablation=ablations_of("alignment"),
+    rule:
+        name:
+            f"ablation_{task.name}"
+        input:
+            results=JOBS.ablation_results,
+            params=JOBS.params_for(f"{task.folder}/{{ablation}}.json"),
+            code=plan.sources("reports/ablation.py"),
+        output:
+            multiext(f"{task.folder}/{{ablation}}", json=".json", csv=".csv", md=".md"),
+            pictures=[
+                report(
+                    f"{task.folder}/{{ablation}}_{ending}.png",
+                    category="Ablations",
+                    labels={"ablation": "{ablation}", "kind": ending},
+                )
+                for ending in task.compared
+            ],
+        log:
+            f"logs/ablation/{{ablation}}.log",
+        benchmark:
+            f"logs/ablation/{{ablation}}.tsv"
+        wildcard_constraints:
+            ablation=JOBS.ablations(task),
+        conda:
+            "../../environment.yml"
+        params:
+            part=JOBS.part("ablation"),
+            out=task.folder,
+        shell:
+            "python -m pipeline ablation {wildcards.ablation} --params {params.part} --out {params.out} 2>&1 | tee {log}"
 
 
 rule claims:
     input:
-        results=claimed_results,
-        params=params_for("results/claims.json"),
-        code=REPORT_CODE,
+        results=JOBS.claimed_results,
+        params=JOBS.params_for("results/claims.json"),
+        code=plan.sources("reports/claims.py"),
     output:
         json="results/claims.json",
         md=report("results/claims.md", category="Claims"),
@@ -163,9 +122,9 @@ rule claims:
 # Reads small files alone; which of them is known where Snakemake was called, so there it runs.
 rule page:
     input:
-        results=page_results,
-        params=params_for(PAGE),
-        code=PAGE_CODE,
+        results=JOBS.page_results,
+        params=JOBS.params_for(PAGE),
+        code=[*plan.sources("reports"), *plan.page_files()],
     output:
         report(PAGE, category="Report"),
     log:
@@ -177,6 +136,6 @@ rule page:
         "../../environment.yml"
     params:
         document=shlex.quote(PLAN.document),
-        snakemake=shlex.quote(snakemake_command()),
+        snakemake=shlex.quote(JOBS.snakemake_command()),
     shell:
         "python -m pipeline page --params {params.document} --out {output} --snakemake {params.snakemake} 2>&1 | tee {log}"

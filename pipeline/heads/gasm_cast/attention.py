@@ -6,8 +6,8 @@ Shape suffixes as in kernels: B videos, T steps, N tokens of a step, G groups, H
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -107,3 +107,22 @@ def _rolled(model: GasmCast, path: str, received_GK: Tensor, videos: int) -> Ite
         stream = "motion" if name[2].startswith("motion") else "semantic"
         over_time = name[2] in ("tube", "motion_time")
         yield Look(layer, "time" if over_time else "graph", stream), (by_place if over_time else by_step)(stream)
+
+
+def looks(model: GasmCast, batch: Mapping[str, Tensor]) -> dict[Look, Tensor]:
+    """Of a batch by role, how much each token was looked at by each attention: (B, T, N) float32, see `look`."""
+    return look(model, batch["semantic"], batch["motion"], batch["times"])[1]
+
+
+def absent(chosen: Any, looks: Collection[Look]) -> list[str]:
+    """What GASM-CAST may look with, and one with these choices does not, in words.
+
+    Args:
+        chosen: the model's part of params.
+        looks: that it has.
+    """
+    kinds = {at.kind for at in looks}
+    if chosen.fusion == "probe":
+        return ["a probe has no graphs and no cross-attention: its tokens attend to all of both streams"]
+    without = [f"fusion {chosen.fusion} has no cross-attention"] if "cross" not in kinds else []
+    return without + ([f"graph {chosen.graph} has no graph attention"] if "graph" not in kinds else [])

@@ -50,6 +50,7 @@ class GasmCastFeatures(Strict):
 class GasmCastHead(ClassifierHead):
     """The gasm_cast head: what it reads, its model, its training, its result file."""
 
+    attention: ClassVar = "pipeline.heads.gasm_cast.attention:looks"
     code: ClassVar = "pipeline.heads.gasm_cast.model:GasmCast"
     features: GasmCastFeatures
     model: GasmCastModel

@@ -22,7 +22,9 @@ def explained(result: Result, snakemake: str) -> Iterator[Section]:
         "importance": ("Importance", _importance),
     }.items():
         document = result.explained.get(kind)
-        target = f"results/{result.name}_{kind}.json"
+        if document is None and "explanation" in result.made:
+            continue
+        target = f"results/{result.name}/explanation"
         blocks = (
             [Note("Not made yet.", command(snakemake, target), "faint")] if document is None else draw(result, document)
         )

@@ -10,10 +10,10 @@ import pandas as pd
 from pipeline.config import Weights, weights_digest
 from pipeline.digests import read_json
 from pipeline.plan import Plan, Run
-from pipeline.reports.files import PREDICTIONS, read_history, read_predictions
+from pipeline.reports.files import PREDICTIONS, beside, read_history, read_predictions
 from pipeline.store.manifest import read_manifest
 
-EXPLAINED = ("features", "importance")  # results/<name>_<this>.json
+EXPLAINED = ("features", "importance")  # results/<name>/explanation/<this>.json
 # A log of the page's own would never let two pages be the same.
 OWN_LOG = "page"
 
@@ -33,6 +33,7 @@ class Result:
         evaluation: the folder that it was published from, in that of its run; None where it is gone.
         pictures: what they show, the end of their names -> file.
         explained: "features" and "importance" -> what explains it, of those that exist.
+        made: the folders of its report and its explanation that are there: what they lack the head does not have.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Result:
     evaluation: Path | None
     pictures: dict[str, Path]
     explained: dict[str, dict[str, Any]]
+    made: frozenset[str]
 
     @property
     def history(self) -> pd.DataFrame | None:
@@ -119,10 +121,9 @@ def gather(plan: Plan, root: Path) -> Found:
         picture = path.with_name(f"{name}_seen_unseen.png")
         task = plan.params.head(ablation.head).task
         ablations.append(Ablated(name, ablation.head, task, path, _json(path), picture if picture.exists() else None))
-    taken = {table.name for table in ablations} | set(plan.results)
     jobs = _jobs(root / "logs")
     return Found(
-        [_result(name, run, root, taken) for name, run in plan.results.items()],
+        [_result(name, run, root) for name, run in plan.results.items()],
         ablations,
         _json(results / "claims.json") if plan.params.claims else {},
         {name: _json(root / "features" / name / "quality.json") for name in plan.params.datasets},
@@ -132,15 +133,10 @@ def gather(plan: Plan, root: Path) -> Found:
     )
 
 
-def _result(name: str, run: Run, root: Path, taken: set[str]) -> Result:
+def _result(name: str, run: Run, root: Path) -> Result:
     path = root / "results" / f"{name}.json"
-    longer = [other for other in taken if other.startswith(f"{name}_")]
-    pictures = {
-        picture.stem.removeprefix(f"{name}_"): picture
-        for picture in sorted(path.parent.glob(f"{name}_*.png"))
-        if not any(picture.stem == other or picture.stem.startswith(f"{other}_") for other in longer)
-    }
-    explained = {kind: _json(path.with_name(f"{name}_{kind}.json")) for kind in EXPLAINED}
+    pictures = {picture.stem: picture for picture in sorted(path.with_suffix("").glob("*/pictures/*.png"))}
+    explained = {kind: _json(beside(path, f"{kind}.json", "explanation")) for kind in EXPLAINED}
     return Result(
         name,
         run.head,
@@ -150,6 +146,7 @@ def _result(name: str, run: Run, root: Path, taken: set[str]) -> Result:
         _published_from(path, root / run.evaluation_folder),
         pictures,
         {kind: document for kind, document in explained.items() if document is not None},
+        frozenset(folder.name for folder in path.with_suffix("").glob("*") if (folder / "pictures").is_dir()),
     )
 
 

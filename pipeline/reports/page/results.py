@@ -311,9 +311,10 @@ def _stills(result: Result, snakemake: str) -> Iterator[Section]:
     order = [*STILLS, *(name for name in result.pictures if name not in STILLS)]
     for name in order:
         path = result.pictures.get(name)
-        if path is None and name in TASKS[result.task].expected:
-            target = f"results/{result.name}_{name}.png"
-            blocks.append(Note(f"{target} is not made yet.", command(snakemake, target), "faint"))
+        folder = TASKS[result.task].expected.get(name)
+        if path is None and folder is not None and folder not in result.made:
+            target = f"results/{result.name}/{folder}"
+            blocks.append(Note(f"{target}/{name}.png is not made yet.", command(snakemake, target), "faint"))
         if path is None or name in REDRAWN:
             continue
         alt, caption = STILLS.get(name, (f"{name.replace('_', ' ')} of {result.name}", f"{name.replace('_', ' ')}."))

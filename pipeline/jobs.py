@@ -1,0 +1,354 @@
+"""What the rules of the workflow ask: which files a job waits for, what of params it sees. Knows Snakemake.
+
+Its methods take wildcards where a rule hands them over as they are, so that a rule reads as a sentence.
+"""
+
+import glob
+import os
+import shlex
+import sys
+
+from snakemake.io import IOFile, ancient
+from snakemake.settings.types import RerunTrigger
+
+from pipeline.plan import Plan
+from pipeline.replaced import STAMPS
+
+PAGE = "results/report.html"
+RESULTS = ("results/*.json", "results/ablations/*.json", "results/*/explanation/*.json")
+
+
+def one_of(names):
+    """A regular expression of these names, of nothing when there are none."""
+    return "|".join(names) or "(?!)"
+
+
+class Jobs:
+    """The jobs of a plan, as a workflow runs them.
+
+    Args:
+        plan: of the params.
+        workflow: Snakemake's.
+        checkpoints: the workflow's, by name.
+        params_files: whose params the plan is of.
+    """
+
+    def __init__(self, plan: Plan, workflow, checkpoints, params_files: list[str]) -> None:
+        self.plan, self.workflow, self.checkpoints, self.params_files = plan, workflow, checkpoints, params_files
+
+    # --- what there is to make --------------------------------------------------------------------------------------
+
+    def every_result(self):
+        """The files of all results, and what explains them."""
+        results = self.plan.results
+        return [*(f"results/{name}.json" for name in results), *(f"results/{name}/explanation" for name in results)]
+
+    def every_ablation(self):
+        """The tables of all ablations."""
+        return [self.table(name) for name in self.plan.params.ablations]
+
+    def table(self, ablation):
+        """An ablation's table."""
+        return f"{self.plan.ablation_folder(ablation)}/{ablation}.json"
+
+    def heads(self, trained):
+        """A regular expression of the heads that train, or of those that do not."""
+        return one_of([name for name in self.plan.params.heads if self.plan.task(name).trains == trained])
+
+    def results(self):
+        """A regular expression of the results."""
+        return one_of(self.plan.results)
+
+    def ablations(self, task):
+        """A regular expression of the ablations of heads of a task."""
+        chosen = self.plan.params.ablations.items()
+        return one_of([name for name, of in chosen if self.plan.task(of.head) is task])
+
+    def snakemake_command(self):
+        """How this workflow is called with these params: what the page says of what is missing."""
+        chosen = " ".join(os.path.relpath(path) for path in self.workflow.overwrite_configfiles)
+        return "snakemake --cores all" + (f" --configfile {chosen}" if chosen else "")
+
+    # --- code -------------------------------------------------------------------------------------------------------
+
+    def evaluation_code(self, wildcards):
+        """What an evaluation is made again for: the code of its task's."""
+        return self.plan.code(wildcards.head, "evaluate")
+
+    def report_code(self, wildcards):
+        """What a result's report is made again for."""
+        return self.plan.code(self.plan.results[wildcards.result].head, "publish", "follows")
+
+    def explanation_code(self, wildcards):
+        """What a result's explanation is made again for."""
+        return self.plan.code(self.plan.results[wildcards.result].head, "points", "streams")
+
+    # --- runs, results, ablations -----------------------------------------------------------------------------------
+
+    def made(self, wildcards):
+        """What says that the run of an evaluation is complete: weights, or what is mined."""
+        run = self.plan.runs[wildcards.head, wildcards.key]
+        return f"{run.folder}/{'run.json' if self.plan.task(run.head).trains else 'negatives.csv'}"
+
+    def shown_manifests(self, wildcards):
+        """The manifests of the samples that a report shows, if it shows any."""
+        run = self.plan.results[wildcards.result]
+        return [self.manifest_of(run.dataset)] if self.plan.task(run.head).looks else []
+
+    def looking(self, wildcards):
+        """What lets a report show samples: the params of a run, which say where they are."""
+        run = self.plan.results[wildcards.result]
+        looks = self.plan.task(run.head).looks
+        return f"--params {self.part('head', 'key', 'evaluation')(run)}" if looks else ""
+
+    def result_file(self, wildcards):
+        """The result of the evaluation that a head's result file shows."""
+        return self.plan.results[wildcards.result].result
+
+    def claimed_results(self, wildcards):
+        """The results of every run that a claim is about."""
+        return [run.result for runs in self.plan.claimed.values() for run in runs]
+
+    def of_result(self, function):
+        """A function of the run behind a result, as one of the result."""
+        return lambda wildcards: function(self.plan.results[wildcards.result])
+
+    def ablation_results(self, wildcards):
+        """The results of an ablation's runs: variants times seeds."""
+        return [run.result for run in self.plan.ablation_runs(wildcards.ablation)]
+
+    # --- inputs -----------------------------------------------------------------------------------------------------
+
+    def page_results(self, wildcards):
+        """What the page waits for, and what it is made again for: what this call was asked for, and all that is there.
+
+        The first by their own names, so that they are made before. The others by absolute paths, which nothing makes:
+        a page of what is finished never starts a training.
+        """
+        groups = {
+            "all": self.every_result(),
+            "ablations": self.every_ablation(),
+            "claims": ["results/claims.json"],
+        }
+        targets = self.workflow.dag_settings.targets or ["all"]
+        asked = [path for target in targets for path in groups.get(target, [target])]
+        awaited = {path for path in asked if path.startswith("results/")} - {PAGE}
+        there = {path for kind in RESULTS for path in glob.glob(kind)}
+        return sorted(awaited) + [os.path.abspath(path) for path in sorted(there - awaited)]
+
+    def rendered_datasets(self):
+        """A regular expression of the data sets that toyworld may write: never a real one, wherever that lies."""
+        return one_of(self.plan.rendered)
+
+    def as_found(self, path):
+        """A file as an input; where it was pulled, not made by this project, its time is chance and says nothing."""
+        if os.path.exists(path) and not self.workflow.persistence.metadata(IOFile(path)):
+            return ancient(path)
+        return path
+
+    def see_every_edit(self):
+        """Adds the triggers that numbers rest on to those of a command line or profile that leaves some of them out.
+
+        Called where the first manifest is asked for: of every plan, before it is decided what runs; when rules are read
+        the settings are not known yet.
+        """
+        chosen = set(self.workflow.dag_settings.rerun_triggers)
+        unseen = {RerunTrigger.MTIME, RerunTrigger.PARAMS, RerunTrigger.INPUT} - chosen
+        if unseen:
+            self.workflow.dag_settings.rerun_triggers = frozenset(chosen | unseen)
+            names = ", ".join(sorted(trigger.item_to_choice() for trigger in unseen))
+            print(
+                f"rerun-triggers: {names} added; without them an edit would leave old numbers",
+                file=sys.stderr,
+            )
+
+    def standing(self, dataset):
+        """How a data set's manifest stands to its files."""
+        self.see_every_edit()
+        executes = self.workflow.executor_plugin is not None and not self.workflow.dryrun
+        return self.plan.standing(dataset, executes)
+
+    def manifest_of(self, dataset):
+        """The manifest table of a data set as an input; where it was pulled, its time says nothing."""
+        path = f"features/{dataset}/manifest.parquet"
+        if not self.workflow.is_main_process:
+            return path
+        found = self.standing(dataset)
+        return self.as_found(path) if found.pulled and not found.stale else path
+
+    def stamp(self, wildcards):
+        """What is newer than a manifest where a file that it was made from was replaced; a job finds it as it is."""
+        if self.workflow.is_main_process:
+            return str(self.standing(wildcards.dataset).stamp)
+        return str(STAMPS / wildcards.dataset)
+
+    def edited_params(self, wildcards):
+        """The params; their time matters where they ask for another rendering than was pulled: nothing else tells."""
+        stale = self.plan.rendered_otherwise(wildcards.dataset)
+        return self.params_files if stale else [ancient(path) for path in self.params_files]
+
+    def params_for(self, output):
+        """A function of the params files; their time matters where it is unknown what made an output: it was pulled."""
+
+        def files(wildcards):
+            made = output(wildcards) if callable(output) else output.format_map(dict(wildcards))
+            known = self.workflow.persistence.metadata(IOFile(made))
+            return [ancient(path) for path in self.params_files] if known else self.params_files
+
+        return files
+
+    def annotations(self, wildcards):
+        """The annotation files of a data set; those that toyworld renders exist only once its checkpoint has run."""
+        if rendered := self.plan.rendered_with(wildcards.dataset):
+            return self.as_found(self.checkpoints.toyworld.get(dataset=rendered).output[0])
+        return [
+            *self.plan.annotation_files(wildcards.dataset),
+            *self.plan.label_files(wildcards.dataset),
+        ]
+
+    def manifest_part(self, wildcards):
+        """The part of params that a manifest is made from, quoted for the shell."""
+        imported = self.plan.imported(wildcards.dataset)
+        return shlex.quote(self.plan.part(dataset=wildcards.dataset, features=imported))
+
+    def afresh(self, wildcards, output):
+        """A forced manifest trusts no size and no time. With the output, so that Snakemake does not remember it."""
+        settings = self.workflow.dag_settings
+        forced = settings.forceall or "manifest" in settings.forcerun
+        return "--afresh" if forced or output.table in settings.forcerun else ""
+
+    def imported(self, wildcards):
+        return " ".join(self.plan.imported(wildcards.dataset))
+
+    def look_at(self, dataset):
+        """Has what decides a data set's shards made first: the rendered annotations, and a stale manifest.
+
+        The extraction itself waits for a manifest that is not there yet: shards follow from the annotation files.
+        """
+        if rendered := self.plan.rendered_with(dataset):
+            self.checkpoints.toyworld.get(dataset=rendered)
+        if os.path.exists(f"features/{dataset}/manifest.parquet"):
+            self.checkpoints.manifest.get(dataset=dataset)
+
+    def run_shards(self, wildcards):
+        """The shard manifests that a run reads: every shard of every feature of its head."""
+        return self.shards_of(self.inputs_of(self.plan.runs[wildcards.head, wildcards.key]))
+
+    def every_shard(self, wildcards):
+        """The shard manifests of every feature that a head or a data set asks for."""
+        datasets = self.plan.params.datasets
+        return self.shards_of([(name, feature) for name in datasets for feature in self.plan.features(name)])
+
+    def feature_reads(self, wildcards):
+        """The shard manifests of the features that a feature is made from."""
+        return self.as_made(self.plan.read_by(wildcards.dataset, wildcards.feature, int(wildcards.shard)))
+
+    def feature_gpus(self, wildcards):
+        return self.plan.extraction_gpus(wildcards.feature)
+
+    def scored_alone(self):
+        """A regular expression of the keys of runs that are no part of a sweep."""
+        swept = "|".join(run.key for runs in self.plan.swept.values() for run in runs)
+        return f"(?!{swept})[0-9a-f]{{10}}" if swept else "[0-9a-f]{10}"
+
+    def extracted_alone(self):
+        """The features that have a job of their own: neither derived, nor extracted together with others."""
+        apart = {*self.plan.derived, *self.plan.fused}
+        return one_of([name for name in self.plan.params.features if name not in apart])
+
+    def derived(self):
+        return one_of(self.plan.derived)
+
+    def run_manifest(self, wildcards):
+        """The manifest table of the data set that a run reads."""
+        return self.manifest_of(self.plan.runs[wildcards.head, wildcards.key].dataset)
+
+    def every_manifest(self, wildcards):
+        """The manifest tables of all data sets that a run reads."""
+        return self.manifests_of(self.inputs_of(self.plan.runs[wildcards.head, wildcards.key]))
+
+    def inputs_of(self, *runs):
+        """What runs read, as (data set, feature), each once."""
+        return list(dict.fromkeys(read for run in runs for read in run.config.inputs.values()))
+
+    def manifests_of(self, reads):
+        """The manifest tables of the data sets of what is read."""
+        return [self.manifest_of(dataset) for dataset in dict.fromkeys(dataset for dataset, _ in reads)]
+
+    def shards_of(self, reads):
+        """The shard manifests of what is read."""
+        for dataset in dict.fromkeys(dataset for dataset, _ in reads):
+            self.look_at(dataset)
+        return self.as_made(self.plan.shard_manifests(reads))
+
+    def as_made(self, shards):
+        """Shard manifests as inputs: when they were made says nothing, unless they will be made anew, of others.
+
+        Snakemake does not ask a job for reasons of its own once it waits for one that runs; were all of them ancient,
+        it would be left out of that call.
+        """
+        if not self.workflow.is_main_process:
+            return shards
+        return [path if self.plan.misfits(path) else ancient(path) for path in shards]
+
+    def text_inputs(self, wildcards):
+        """What a run reads of data sets of texts."""
+        inputs = self.inputs_of(self.plan.runs[wildcards.head, wildcards.key])
+        return [read for read in inputs if self.plan.params.datasets[read.dataset].kind == "text"]
+
+    def text_manifests(self, wildcards):
+        return self.manifests_of(self.text_inputs(wildcards))
+
+    def text_shards(self, wildcards):
+        """The shard manifests of every feature of texts that a run reads."""
+        return self.shards_of(self.text_inputs(wildcards))
+
+    def of_sweep(self, function, ablation):
+        """A function of what the runs of a sweep read, as one of the sweep."""
+        return lambda wildcards: function(self.inputs_of(*self.plan.swept[ablation]))
+
+    def part(self, *names, features=()):
+        """The canonical JSON of the part of params that a rule may see, quoted for the shell."""
+
+        def quoted(wildcards):
+            chosen = {name: getattr(wildcards, name) for name in names}
+            feature = chosen.pop("feature", None)
+            return shlex.quote(self.plan.part(features=(feature,) if feature else features, **chosen))
+
+        return quoted
+
+    def shard_source(self, *features):
+        """A function of the manifest that a shard of features is made from: those named, or the wildcard's.
+
+        Its time says nothing, its samples' digests do (`shard_digest`). Only where it is out of date is it awaited, and
+        the shard looked at again; and where it is not known what a shard was made with, its own digests are asked.
+        """
+
+        def manifest(wildcards):
+            dataset, shard = wildcards.dataset, int(wildcards.shard)
+            path = f"features/{dataset}/manifest.parquet"
+            if not self.workflow.is_main_process:
+                return path
+            if self.standing(dataset).stale:
+                self.checkpoints.manifest.get(dataset=dataset)
+            made = [self.plan.shard_path(dataset, feature, shard) for feature in features or [wildcards.feature]]
+            forgotten = [of for of in made if not self.workflow.persistence.metadata(IOFile(of))]
+            return path if any(map(self.plan.misfits, forgotten)) else ancient(path)
+
+        return manifest
+
+    def shard_digest(self, *features):
+        """A function that changes when a sample of a shard of features is added, removed or replaced.
+
+        Unknown until the manifest is there. It takes wildcards alone: what also takes the input Snakemake calls derived
+        from it, and never compares.
+        """
+
+        def digest(wildcards):
+            path = f"features/{wildcards.dataset}/manifest.parquet"
+            return [
+                self.plan.shard_digest(path, feature, int(wildcards.shard))
+                for feature in features or [wildcards.feature]
+            ]
+
+        return digest
