@@ -10,7 +10,7 @@ from snakemake.io import IOFile
 from snakemake.settings.types import RerunTrigger
 
 from pipeline import plan
-from pipeline.config import ENDINGS, ParamsError, laid_params
+from pipeline.config import ENDINGS, ParamsError, parse_written, read_documents
 from pipeline.replaced import STAMPS
 from pipeline.unlock import unlock_after_a_kill
 
@@ -23,7 +23,11 @@ PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
 workflow.configfiles = [str(path) for path in PARAMS_FILES]
 
 try:
-    PLAN = plan.Plan(laid_params(PARAMS_FILES, workflow.config_settings.config_args))
+    WRITTEN = read_documents(
+        [os.path.relpath(path) for path in PARAMS_FILES],
+        workflow.config_settings.config_args,
+    )
+    PLAN = plan.Plan(parse_written(WRITTEN))
     PLAN.runs  # computes every key now, so that weights that are absent are told before any job
 except ParamsError as error:
     raise WorkflowError(str(error))
@@ -149,19 +153,31 @@ def edited_params(wildcards):
     return PARAMS_FILES if stale else [ancient(path) for path in PARAMS_FILES]
 
 
-def params_for(output):
+def params_for(output, files=lambda wildcards: PARAMS_FILES):
     """A function of the params files; their time matters where it is not known what an output was made with: pulled."""
 
-    def files(wildcards):
+    def inputs(wildcards):
         made = (
             output(wildcards)
             if callable(output)
             else output.format_map(dict(wildcards))
         )
         known = workflow.persistence.metadata(IOFile(made))
-        return [ancient(path) for path in PARAMS_FILES] if known else PARAMS_FILES
+        read = files(wildcards)
+        return [ancient(path) for path in read] if known else read
 
-    return files
+    return inputs
+
+
+def study_of(wildcards):
+    """The params files, and the study that an ablation stands in where that is a file of its own."""
+    file = WRITTEN.origins.get(f"ablations.{wildcards.ablation}")
+    return [*PARAMS_FILES, *([file] if file else [])]
+
+
+def every_study(wildcards):
+    """The params files and all their studies."""
+    return WRITTEN.files
 
 
 def ablation_table(wildcards):

@@ -101,7 +101,7 @@ rule overlays:
 rule ablation:
     input:
         results=ablation_results,
-        params=params_for(ablation_table),
+        params=params_for(ablation_table, study_of),
         code=REPORT_CODE,
     output:
         multiext("results/ablations/{ablation}", json=".json", csv=".csv", md=".md"),
@@ -143,7 +143,7 @@ use rule ablation as alignment_ablation with:
 rule claims:
     input:
         results=claimed_results,
-        params=params_for("results/claims.json"),
+        params=params_for("results/claims.json", every_study),
         code=REPORT_CODE,
     output:
         json="results/claims.json",
@@ -164,7 +164,7 @@ rule claims:
 rule page:
     input:
         results=page_results,
-        params=params_for(PAGE),
+        params=params_for(PAGE, every_study),
         code=PAGE_CODE,
     output:
         report(PAGE, category="Report"),
