@@ -1,6 +1,7 @@
 """Studies: ablations and claims in files of their own belong to the params that name their folder, and to no others."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,10 @@ def test_it_is_known_which_files_were_read_and_where_a_study_stands(project):
     assert written.files == ("params.yaml", "studies/a.yaml", "studies/b.yml")
     assert written.origins == {"ablations.one": "studies/a.yaml", "claims.c": "studies/b.yml"}
     assert parse_written(written) == load_params("params.yaml")
+
+
+def test_the_study_that_the_readme_shows_can_be_read(project):
+    shown = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    Path("studies/shown.yaml").write_text(shown, encoding="utf-8")
+    params = load_params("params.yaml")
+    assert list(params.ablations) == ["my_ablation"] and list(params.claims) == ["two_layers_help"]
