@@ -275,7 +275,7 @@ def prune(
     params: Annotated[
         list[str] | None,
         typer.Option(
-            help="Parameter files; what any of them refers to is kept. Repeatable; by default params.yaml and all of configs/."
+            help="Parameter files; what any refers to is kept. Repeatable; by default params.yaml and all of configs/."
         ),
     ] = None,
     root: Path = FEATURES,
