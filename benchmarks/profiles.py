@@ -2,8 +2,8 @@
 
     python -m benchmarks.profiles --json FILE
 
-Runs the ablation `gasm_cast_storage` of params.yaml (about an hour on two cores when nothing is cached, seconds when
-everything is), then compares the stores that it made with the fp16 one.
+Runs the ablation `gasm_cast_storage` of studies/gasm_cast.yaml (about an hour on two cores when nothing is cached,
+seconds when everything is), then compares the stores that it made with the fp16 one.
 """
 
 import json

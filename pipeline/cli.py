@@ -1,6 +1,6 @@
-"""The command line: one verb a concept, the same verbs that the rules call. Holds no logic of its own.
+"""The command line: the commands that the rules call, one for each step. Holds no logic of its own.
 
-Imports happen inside the verbs: a plan should not pay for a deep-learning library.
+Imports happen inside the commands: a plan should not pay for a deep-learning library.
 """
 
 import errno
@@ -23,7 +23,11 @@ from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.plan import RENDERED, Plan, Run, imported_stores
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+HELP = """Extract features once, train heads on them as often as you like.
+
+The Snakemake workflow calls these commands. By hand you will mostly want predict, explain, info, verify and prune.
+"""
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=HELP)
 # A pipe has no width of its own: in a log a table should not be folded at 80 columns.
 # Files and classes are called as users please: "cam[red]1.webm" is a name, no markup.
 console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
@@ -41,10 +45,10 @@ SECONDS_BETWEEN_LINES = 5.0
 LISTED = 20  # files without an answer
 WIDE = ("file", "class", "predicted")  # columns of names
 SECONDS_BETWEEN_TRIES = 5.0
-ParamsOption = Annotated[str, typer.Option("--params", help="A YAML file, or a literal JSON document.")]
-ShardOption = Annotated[int | None, typer.Option(help="Only this shard; all of them otherwise.")]
+ParamsOption = Annotated[str, typer.Option("--params", help="Parameters: a YAML file, or a literal JSON document.")]
+ShardOption = Annotated[int | None, typer.Option(help="Only this shard; by default all.")]
 Overrides = Annotated[
-    list[str] | None, typer.Option("--set", help="Override of the head: model.fusion=concat. Repeats.")
+    list[str] | None, typer.Option("--set", help="Override a parameter of the head: model.fusion=concat. Repeatable.")
 ]
 
 
@@ -66,7 +70,7 @@ class _Lines:
 
 
 def main() -> None:
-    """Runs a verb; an error that a user can mend is one message without a traceback."""
+    """Runs a command; an error that the user can correct is one message without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A log or a pipe is UTF-8 whatever the locale; a terminal shows what it can. No name of a user's ends a verb.
         stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
@@ -83,7 +87,7 @@ def main() -> None:
 
 
 def _of_the_machine(error: Exception) -> str | None:
-    """What to say where memory, the disk or a right is lacking; None where that is not what went wrong."""
+    """The message for lack of memory, disk space or permission; None for any other error."""
     if isinstance(error, OSError) and error.errno in LACKING:
         return f"{error.filename or 'a file'}: {os.strerror(error.errno)}; {LACKING[error.errno]}, and run again"
     # Torch's: of a GPU by its class, whose import would cost a second; of the CPU by its allocator.
@@ -95,7 +99,7 @@ def _of_the_machine(error: Exception) -> str | None:
 
 @app.command()
 def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
-    """Render a data set of the embedded toy world: real encoded videos in the real layout."""
+    """Render a dataset of the toy world: real encoded videos or pictures, in the layout of the real dataset."""
     from pipeline.toyworld import WRITERS
 
     chosen = load_params(params, datasets=dataset)
@@ -108,31 +112,21 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
 
 
 @app.command()
-def pretrain(
-    out: Path = Path("weights"),
-    seed: int = 2026,
-    only: Annotated[list[str] | None, typer.Option(help="mini-dinov3, -r3d18, -i3d or -clip. Repeats.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps, each recipe's own by default.")] = None,
-) -> None:
-    """Train the mini backbones again, from renderings, and measure them for their model card."""
-    from pipeline.toyworld.pretraining import BACKBONES
-    from pipeline.toyworld.pretraining import pretrain as run
-
-    run(out, seed, only or BACKBONES, steps)
-
-
-@app.command()
 def manifest(
     dataset: str,
     imported: Annotated[
         list[str] | None,
-        typer.Argument(help="Imported features (backbone: npy) whose files' digests are kept: all that are read."),
+        typer.Argument(
+            help="Imported features (backbone: npy) whose files are indexed too; by default all that a head reads."
+        ),
     ] = None,
-    afresh: Annotated[bool, typer.Option("--afresh", help="Hash every file, whatever its size and time say.")] = False,
+    afresh: Annotated[
+        bool, typer.Option("--afresh", help="Hash every file, even if its size and time are unchanged.")
+    ] = False,
     params: ParamsOption = "params.yaml",
     root: Path = FEATURES,
 ) -> None:
-    """Look at every sample of a data set once: digests, facts of the files, and a data-quality report."""
+    """Read every sample of a dataset once; write its index (digests, facts of the files) and a data-quality report."""
     from pipeline.datasets import build_manifest, quality_markdown, read_manifest, write_manifest
 
     chosen = load_params(params, datasets=dataset, features=imported or [])
@@ -158,7 +152,7 @@ def extract(
     params: ParamsOption = "params.yaml",
     root: Path = FEATURES,
 ) -> None:
-    """Run frozen backbones over a data set into their stores. A killed extraction goes on where it was."""
+    """Run frozen backbones over a dataset into feature stores. A killed extraction resumes where it was."""
     from pipeline.extraction import extract as run
 
     chosen = load_params(params, datasets=dataset, features=features)
@@ -174,7 +168,7 @@ def derive(
     params: ParamsOption = "params.yaml",
     root: Path = FEATURES,
 ) -> None:
-    """Make a feature from another feature's store: no backbone runs."""
+    """Compute a feature from another feature's store; no backbone runs."""
     from pipeline.extraction import derive as run
 
     chosen = load_params(params, datasets=dataset, features=feature)
@@ -183,7 +177,7 @@ def derive(
 
 
 def _once_free(run: Callable[..., Any], *arguments: Any) -> None:
-    """Runs an extraction. Who finds another process at a shard waits, locking none, and then finds it done."""
+    """Runs an extraction. A job that finds its shard locked waits until it is finished, holding no lock itself."""
     from pipeline.store import StoreBusy
 
     told = False
@@ -200,9 +194,9 @@ def _once_free(run: Callable[..., Any], *arguments: Any) -> None:
 
 @app.command()
 def verify(
-    stores: Annotated[list[Path], typer.Argument(help="Stores, or folders of them: features, features/DATASET.")],
+    stores: Annotated[list[Path], typer.Argument(help="Stores, or folders of stores: features, features/DATASET.")],
 ) -> None:
-    """Read every checksum of stores again: data, index, journal, manifest; tell what is gone, and what is foreign."""
+    """Check every checksum of stores: data, index, journal, manifest. Reports missing and foreign files."""
     from pipeline.store import StoreError, stores_below
 
     wrong = 0
@@ -217,7 +211,7 @@ def verify(
 
 
 def _verified(store: Path) -> int:
-    """Verifies a store; returns the number of findings."""
+    """Verifies a store. Returns the number of findings."""
     from pipeline.datasets import DatasetError, read_shards
     from pipeline.store import StoreMissing
     from pipeline.store import verify as run
@@ -241,7 +235,7 @@ def _verified(store: Path) -> int:
 
 @app.command()
 def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
-    """What the stores hold, from what, how much, and which head uses it."""
+    """List the stores: what they hold, what it was computed from, how large it is, and which heads read it."""
     from pipeline.store import StoreError, describe
 
     chosen = load_params(params)
@@ -280,15 +274,17 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
 def prune(
     params: Annotated[
         list[str] | None,
-        typer.Option(help="Repeats: what any of them refers to is kept. By default params.yaml and all of configs/."),
+        typer.Option(
+            help="Parameter files; what any refers to is kept. Repeatable; by default params.yaml and all of configs/."
+        ),
     ] = None,
     root: Path = FEATURES,
     runs: Path = RUNS,
-    delete: Annotated[bool, typer.Option("--delete", help="Remove them; otherwise they are only listed.")] = False,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove them; by default they are only listed.")] = False,
 ) -> None:
-    """List the stores, runs and evaluations that no params refer to, and with --delete remove them.
+    """List the stores, runs and evaluations that no parameter file refers to; with --delete, remove them.
 
-    What DVC tracks stays in its cache, and can be pulled or checked out again, until `dvc gc`.
+    What DVC tracks stays in its cache, from which it can be checked out again, until `dvc gc`.
     """
     from pipeline.store import StoreBusy, leftovers, remove
     from pipeline.training.run_folder import RESULT
@@ -356,7 +352,7 @@ def _users(params: Params, root: Path) -> dict[Path, list[str]]:
 
 @app.command()
 def train(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
-    """Train a head from the caches. A killed training goes on where it was."""
+    """Train a head from the feature stores. A killed training resumes from its last checkpoint."""
     from pipeline.training import train as run
 
     run(*_run_arguments(params, head, changes))
@@ -364,7 +360,7 @@ def train(head: str, params: ParamsOption = "params.yaml", changes: Overrides = 
 
 @app.command()
 def mine(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
-    """NegMine: the negative words of a head and their roles, as a table and a text file a role."""
+    """Mine the negative words of a head and their roles (NegMine): a table, and a text file for each role."""
     from pipeline.evaluation.negatives import mine_negatives
 
     chosen, name, _, features, run = _run_arguments(params, head, changes)
@@ -376,10 +372,10 @@ def mine(head: str, params: ParamsOption = "params.yaml", changes: Overrides = N
 @app.command()
 def sweep(
     name: str,
-    keys: Annotated[list[str], typer.Argument(help="RUN/EVALUATION of those to make.")],
+    keys: Annotated[list[str], typer.Argument(help="RUN/EVALUATION of the rows to compute.")],
     params: ParamsOption = "params.yaml",
 ) -> None:
-    """Mine and score the variants of an ablation, many in one process: arithmetic on caches, a second each."""
+    """Score many variants of an ablation in one process, for a head that trains nothing: about a second each."""
     from pipeline.evaluation import evaluate as score
     from pipeline.evaluation.negatives import mine_negatives
     from pipeline.training.dataset import DataError
@@ -402,7 +398,7 @@ def sweep(
 
 @app.command()
 def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
-    """Evaluate a trained head on its evaluation split: result.json and predictions below the run."""
+    """Evaluate a trained head on its evaluation split; writes result.json and predictions into the run's folder."""
     from pipeline.evaluation import evaluate as run
 
     run(*_run_arguments(params, head, changes))
@@ -410,18 +406,21 @@ def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Videos, or pictures for a head of pictures.")],
-    head: Annotated[str, typer.Option()],
-    as_json: Annotated[bool, typer.Option("--json", help="An object a file and line, instead of a table.")] = False,
-    map: Annotated[str | None, typer.Option(help="A clinician's map of the one video, or none: without one.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for label files and timelines: predictions.")] = None,
+    files: Annotated[list[Path], typer.Argument(help="Videos, or pictures for a head that reads pictures.")],
+    head: Annotated[str, typer.Option(help="Name of the head in the parameters.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file instead of a table.")] = False,
+    map: Annotated[str | None, typer.Option(help="clip_align: the attention map of the video, or `none`.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for label files and timelines; by default predictions.")
+    ] = None,
     transcripts: Annotated[
-        Path | None, typer.Option(help="Folder of the videos' transcripts, <video>.txt: a class a line, in order.")
+        Path | None,
+        typer.Option(help="Folder with a transcript <video>.txt for each video: its classes in order, one a line."),
     ] = None,
     params: ParamsOption = "params.yaml",
     changes: Overrides = None,
 ) -> None:
-    """What a head's finished run says of new files, as it would have said it of its own data set."""
+    """Apply the finished run of a head to new files, with exactly the extraction that its dataset went through."""
     from pipeline.prediction import predict as run
 
     chosen, name, _, features, folder = _run_arguments(params, head, changes)
@@ -460,7 +459,7 @@ def _answer_table(answer: Any, title: str | None) -> Table:
 
 @app.command()
 def sanity(head: str = "negalign", params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
-    """Check what a trustworthy NegAlign must hold on the head's finished run."""
+    """Check properties that a sound NegAlign must have, on the finished run of a head."""
     from pipeline.sanity import sanity as checks
 
     chosen, name, _, features, run = _run_arguments(params, head, changes)
@@ -482,7 +481,7 @@ def explain(
     params: ParamsOption = "params.yaml",
     changes: Overrides = None,
 ) -> None:
-    """What a head's finished run looks at, where it sees the samples, and how much it owes to each input."""
+    """Explain the finished run of a head: its attention, its feature space, and the importance of each input."""
     from pipeline.explanation import explain as run
 
     chosen, name, *arguments = _run_arguments(params, head, changes)
@@ -490,7 +489,7 @@ def explain(
 
 
 def _run_arguments(params: str, head: str, changes: list[str] | None):
-    """What train and evaluate take: params with the overrides applied, the head, its inputs and its folder."""
+    """The arguments of train and evaluate: params with the overrides applied, the head, its inputs and its folder."""
     plan = Plan(load_params(params, heads=head))
     return _arguments(plan, plan.run(head, dict(assigned(change, "--set") for change in changes or ())))
 
@@ -505,9 +504,11 @@ def _arguments(plan: Plan, run: Run):
 def report(
     evaluation: Path,
     out: Path,
-    params: Annotated[str | None, typer.Option(help="With them, timelines show frames of the videos.")] = None,
+    params: Annotated[
+        str | None, typer.Option(help="Parameters; with them, timelines show frames of the videos.")
+    ] = None,
 ) -> None:
-    """Publish the result in runs/HEAD/KEY/EVALUATION with its pictures: OUT is results/<name>.json."""
+    """Publish the result in runs/HEAD/KEY/EVALUATION, with its pictures, as OUT: results/<name>.json."""
     from pipeline.reports import publish
 
     shown = {}
@@ -523,7 +524,7 @@ def report(
 
 @app.command()
 def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("results/ablations")) -> None:
-    """The table of an ablation, from the results of its runs: JSON, CSV and Markdown."""
+    """Write the table of an ablation from the results of its runs, as JSON, CSV and Markdown."""
     from pipeline.reports import ablation_table
 
     plan = Plan(load_params(params, ablations=name))
@@ -533,7 +534,7 @@ def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("
 
 @app.command()
 def claims(params: ParamsOption = "params.yaml", out: Path = Path("results/claims.json")) -> None:
-    """What params claim of their ablations, checked: JSON, and a table in Markdown."""
+    """Check the claims about ablations, and write the outcome as JSON and as a Markdown table."""
     from pipeline.reports import claims_table
 
     plan = Plan(load_params(params))
@@ -545,9 +546,11 @@ def claims(params: ParamsOption = "params.yaml", out: Path = Path("results/claim
 def page(
     params: ParamsOption = "params.yaml",
     out: Path = Path("results/report.html"),
-    snakemake: Annotated[str, typer.Option(help="The command that makes what is missing.")] = "snakemake --cores all",
+    snakemake: Annotated[
+        str, typer.Option(help="The command shown for results that are missing.")
+    ] = "snakemake --cores all",
 ) -> None:
-    """All that is finished on one self-contained HTML page, and the commands for what is not."""
+    """Write one self-contained HTML page with every finished result, and the commands for those that are missing."""
     from pipeline.reports.page import write_page
 
     write_page(Plan(load_params(params)), out, snakemake=snakemake)

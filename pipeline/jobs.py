@@ -11,6 +11,7 @@ import sys
 from snakemake.io import IOFile, ancient
 from snakemake.settings.types import RerunTrigger
 
+from pipeline.config.documents import Written
 from pipeline.plan import Plan
 from pipeline.replaced import STAMPS
 
@@ -31,10 +32,12 @@ class Jobs:
         workflow: Snakemake's.
         checkpoints: the workflow's, by name.
         params_files: whose params the plan is of.
+        written: what these, and the studies that they name, hold.
     """
 
-    def __init__(self, plan: Plan, workflow, checkpoints, params_files: list[str]) -> None:
-        self.plan, self.workflow, self.checkpoints, self.params_files = plan, workflow, checkpoints, params_files
+    def __init__(self, plan: Plan, workflow, checkpoints, params_files: list[str], written: Written) -> None:
+        self.plan, self.workflow, self.checkpoints = plan, workflow, checkpoints
+        self.params_files, self.written = params_files, written
 
     # --- what there is to make --------------------------------------------------------------------------------------
 
@@ -187,15 +190,30 @@ class Jobs:
         stale = self.plan.rendered_otherwise(wildcards.dataset)
         return self.params_files if stale else [ancient(path) for path in self.params_files]
 
-    def params_for(self, output):
-        """A function of the params files; their time matters where it is unknown what made an output: it was pulled."""
+    def params_for(self, output, files=None):
+        """A function of the params files; their time matters where it is unknown what made an output: it was pulled.
 
-        def files(wildcards):
+        Args:
+            output: the file, or a function of wildcards that gives it.
+            files: a function of wildcards that gives these files; those of params alone if None.
+        """
+
+        def inputs(wildcards):
             made = output(wildcards) if callable(output) else output.format_map(dict(wildcards))
             known = self.workflow.persistence.metadata(IOFile(made))
-            return [ancient(path) for path in self.params_files] if known else self.params_files
+            read = files(wildcards) if files else self.params_files
+            return [ancient(path) for path in read] if known else read
 
-        return files
+        return inputs
+
+    def study_of(self, wildcards):
+        """The params files, and the study that an ablation stands in where that is a file of its own."""
+        file = self.written.origins.get(f"ablations.{wildcards.ablation}")
+        return [*self.params_files, *([file] if file else [])]
+
+    def every_study(self, wildcards):
+        """The params files and all their studies."""
+        return self.written.files
 
     def annotations(self, wildcards):
         """The annotation files of a data set; those that toyworld renders exist only once its checkpoint has run."""

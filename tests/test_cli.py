@@ -109,10 +109,6 @@ UNEVALUATED = (
     [
         ("train negalign", "negalign trains nothing; `python -m pipeline evaluate negalign` scores it from the caches"),
         ("mine gasm_cast", "gasm_cast compares with no negative words; name a head of the kind negalign"),
-        (
-            "pretrain --only nope",
-            "unknown mini backbone 'nope'; known are mini-dinov3, mini-r3d18, mini-i3d, mini-clip",
-        ),
         ("train gasm_cast", "manifest.parquet is not there: `python -m pipeline manifest toy-ssv2` makes it"),
         ("mine negalign", "manifest.parquet is not there: `python -m pipeline manifest toy-waterbirds-words` makes it"),
         ("evaluate negalign", "manifest.parquet is not there: `python -m pipeline manifest toy-waterbirds` makes it"),
@@ -130,7 +126,7 @@ UNEVALUATED = (
 def test_a_verb_that_does_not_fit_or_comes_too_early_says_what_to_do_and_leaves_nothing(
     line, message, tmp_path, monkeypatch, capsys
 ):
-    there = {"params.yaml", "weights", "configs"}
+    there = {"params.yaml", "studies", "weights", "configs"}
     for name in there:
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
@@ -298,7 +294,7 @@ def test_prune_lists_what_no_params_refer_to_and_removes_it_only_when_told(proje
 
 
 def test_prune_lists_an_evaluation_that_no_params_refer_to_and_keeps_its_run(tmp_path, monkeypatch):
-    for name in ("params.yaml", "weights", "configs"):
+    for name in ("params.yaml", "studies", "weights", "configs"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     wanted = Plan(load_params("params.yaml")).run("gasm_cast")

@@ -8,17 +8,16 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 
 from pipeline import config
-from pipeline.config import Ablation, ParamsError, keys, load_params, override, parse_params
+from pipeline.config import Ablation, ParamsError, keys, load_params, override, parse_params, read_documents
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
 def document() -> dict:
-    return yaml.safe_load((ROOT / "params.yaml").read_text())
+    return read_documents([ROOT / "params.yaml"]).document
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """params.yaml as validated models, and the content keys that follow from it. Knows no torch, no store and no head."""
 
 from .base import ParamsError, Vocabulary, canonical_json, flat
-from .documents import assigned, read_yaml
+from .documents import assigned, read_documents, read_yaml
 from .features import (
     AnyFeature,
     BackboneFeature,
@@ -24,9 +24,6 @@ from .features import (
 )
 from .heads import (
     LR_BATCH,
-    Ablation,
-    Claim,
-    Figure,
     Head,
     Input,
 )
@@ -52,8 +49,10 @@ from .params import (
     load_params,
     override,
     parse_params,
+    parse_written,
 )
 from .places import VideoPlace
+from .studies import Ablation, Claim, Figure
 
 __all__ = [
     "EXTRACTOR_VERSION",
@@ -103,6 +102,8 @@ __all__ = [
     "load_params",
     "override",
     "parse_params",
+    "parse_written",
+    "read_documents",
     "read_yaml",
     "weights_digest",
     "weights_digests",

@@ -5,10 +5,11 @@ Numbers and words are those of YAML 1.2's core schema: 1e-3 is a number, 010 is 
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,6 +19,9 @@ from .base import ParamsError, shown
 LARGEST = 1_000_000
 # Digits of a number: more than any that a person means, and fewer than Python refuses to read.
 LONGEST = 400
+
+# What a study holds.
+STUDY = ("ablations", "claims")
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
@@ -276,7 +280,68 @@ def merged(*documents: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def read_documents(paths: Sequence[str | Path], entries: Sequence[str] = ()) -> dict[str, Any]:
-    """The files in turn, each laid over those before it, and then the entries of `--config`, `key=value`."""
-    written = (dict([assigned(entry, "--config")]) for entry in entries)
-    return merged(*(read_document(path, "--configfile") for path in paths), *written)
+class Written(NamedTuple):
+    """A params document as people wrote it.
+
+    Args:
+        document: of all files, with their studies.
+        origin: what it is called in errors.
+        files: that were read, studies among them.
+        origins: of an ablation or claim that stands in a study, "ablations.NAME" or "claims.NAME": the file.
+    """
+
+    document: dict[str, Any]
+    origin: str
+    files: tuple[str, ...] = ()
+    origins: Mapping[str, str] = {}
+
+
+def read_documents(paths: Sequence[str | Path], entries: Sequence[str] = (), option: str = "--configfile") -> Written:
+    """Each file with its studies, laid over those before it, and then the entries of `--config`, key=value.
+
+    Raises:
+        ParamsError: as `read_document`; a study that holds anything else than ablations and claims; a name that stands
+            in two files of one set; a folder of studies that is not there.
+    """
+    found = [_with_studies(str(path), option) for path in paths]
+    changes = (dict([assigned(entry, "--config")]) for entry in entries)
+    return Written(
+        merged(*(written.document for written in found), *changes),
+        " with ".join([*map(str, paths), *(["--config"] if entries else [])]),
+        tuple(file for written in found for file in written.files),
+        {key: file for written in found for key, file in written.origins.items()},
+    )
+
+
+def _with_studies(path: str, option: str) -> Written:
+    """A params file and each study in the folder that its key `studies` names, which lies beside it."""
+    document = read_document(path, option)
+    if "studies" not in document:
+        return Written(document, path, (path,))
+    named = document.pop("studies")
+    if not isinstance(named, str):
+        raise ParamsError(f"{path}: studies must be the path of a folder, got {shown(repr(named))}")
+    folder = os.path.normpath(os.path.join(os.path.dirname(path), named))
+    if not os.path.isdir(folder):
+        raise ParamsError(
+            f"{path}: studies names the folder {folder}, which does not exist; make it, or remove the line"
+        )
+    files = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith((".yaml", ".yml")))
+    origins = {f"{section}.{name}": path for section in STUDY for name in _section(document, section, path)}
+    parts = []
+    for file in files:
+        parts.append(read_document(file, option))
+        if unknown := [key for key in parts[-1] if key not in STUDY]:
+            raise ParamsError(f"{file}: unknown key {shown(unknown[0])}; a study holds {' and '.join(STUDY)}")
+        for key in (f"{section}.{name}" for section in STUDY for name in _section(parts[-1], section, file)):
+            if (other := origins.setdefault(key, file)) != file:
+                raise ParamsError(f"{shown(key)} is in {other} and in {file}; rename one")
+    in_studies = {key: file for key, file in origins.items() if file != path}
+    return Written(merged(document, *parts), path, (path, *files), in_studies)
+
+
+def _section(document: Mapping[str, Any], section: str, file: str) -> Mapping[str, Any]:
+    found = document.get(section, {})
+    if not isinstance(found, Mapping):
+        raise ParamsError(f"{file}: {section} must be a mapping, got {type(found).__name__}")
+    return found

@@ -6,9 +6,11 @@ key's dotted name before any job starts.
 
 import json
 import os
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -16,7 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipeline.tasks import TASKS
 
 from .base import Extension, Name, ParamsError, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
-from .documents import read_document, read_documents, read_json
+from .documents import Written, read_documents, read_json
 from .features import (
     AnyFeature,
     BackboneFeature,
@@ -29,9 +31,10 @@ from .features import (
     MapsFeature,
     PixelFeature,
 )
-from .heads import KINDS, Ablation, AnyHead, Claim
+from .heads import KINDS, AnyHead
 from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
+from .studies import Ablation, Claim
 
 Threads = Annotated[int, Field(gt=0, le=4096)]
 
@@ -398,12 +401,15 @@ def _must_exist(key: str, name: str, known: Mapping[str, Any], section: str) -> 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def parse_params(document: Mapping[str, Any], origin: str = "params.yaml") -> Params:
+def parse_params(
+    document: Mapping[str, Any], origin: str = "params.yaml", origins: Mapping[str, str] | None = None
+) -> Params:
     """Validates a params document.
 
     Args:
         document: what the YAML or JSON file holds.
         origin: named in errors.
+        origins: "ablations.NAME" or "claims.NAME" -> the file that it stands in, named in its errors.
 
     Raises:
         ParamsError: one line a mistake, each with the dotted key, what was found and what is wanted.
@@ -412,12 +418,21 @@ def parse_params(document: Mapping[str, Any], origin: str = "params.yaml") -> Pa
         # JSON mode, so that YAML's lists become the tuples that strict mode would refuse as Python objects.
         return Params.model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise ParamsError(f"{origin} cannot be used:\n" + "\n".join(map(_sentence, error.errors()))) from None
+        raise ParamsError(
+            f"{origin} cannot be used:\n"
+            + "\n".join(f"  {_sentence(item, origins=origins or {})}" for item in error.errors())
+        ) from None
     except TypeError as error:
         raise ParamsError(f"{origin} holds something that JSON cannot: {error}") from None
 
 
-def _sentence(error: Any, whole: str = "(whole document)") -> str:
+def parse_written(written: Written) -> Params:
+    """Validates what `read_documents` gives. Raises as `parse_params`."""
+    return parse_params(written.document, written.origin, written.origins)
+
+
+def _sentence(error: Any, whole: str = "(whole document)", origins: Mapping[str, str] = MappingProxyType({})) -> str:
+    """What is wrong, behind its dotted key, and behind the file of a study; `whole` stands for no key."""
     place = [str(part) for part in error["loc"]]
     if error["type"].startswith("union_tag"):  # which kind of feature it is
         place.append(error["ctx"]["discriminator"].strip("'"))
@@ -432,7 +447,11 @@ def _sentence(error: Any, whole: str = "(whole document)") -> str:
         what = f"expected one of {error['ctx']['expected_tags']}, got {shown(repr(error['ctx']['tag']))}"
     else:
         what = f"{error['msg']}, got {shown(repr(error['input']))}"
-    return f"  {key}: {what}" if key else what
+    # What a model of the whole refuses begins with the key that it is about.
+    subject = re.match(r"\w+\.[\w-]+", what if not error["loc"] else ".".join(map(str, error["loc"][:2])))
+    if subject and (file := origins.get(subject[0])):
+        key = f"{file}: {key}" if error["loc"] else file
+    return f"{key}: {what}" if key else what
 
 
 def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
@@ -450,7 +469,7 @@ def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
         origin = "the params document on the command line"
         params = parse_params(read_json(text, origin), origin)
     else:
-        params = parse_params(read_document(source), origin)
+        params = parse_written(read_documents([source], option="--params"))
     for section, names in needed.items():
         known = dict(getattr(params, section).items())
         for name in [names] if isinstance(names, str) else names:
@@ -472,8 +491,7 @@ def laid_params(files: Sequence[str | Path], entries: Sequence[str] = ()) -> Par
     Raises:
         ParamsError: as `load_params`.
     """
-    origin = " with ".join([*(os.path.relpath(file) for file in files), *(["--config"] if entries else [])])
-    return parse_params(read_documents([os.path.relpath(file) for file in files], entries), origin)
+    return parse_written(read_documents([os.path.relpath(file) for file in files], entries))
 
 
 def override(head: Any, changes: Mapping[str, Any]) -> Any:
@@ -494,4 +512,4 @@ def override(head: Any, changes: Mapping[str, Any]) -> Any:
     try:
         return type(head).model_validate_json(json.dumps(document))
     except ValidationError as error:
-        raise ParamsError("; ".join(_sentence(item, whole="").strip() for item in error.errors())) from None
+        raise ParamsError("; ".join(_sentence(item, whole="") for item in error.errors())) from None

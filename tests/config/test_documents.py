@@ -114,7 +114,7 @@ def test_json_that_cannot_be_read_is_one_line(text):
 
 
 def test_what_the_shipped_sets_say_is_what_every_reader_of_yaml_finds_in_them():
-    for path in [ROOT / "params.yaml", *(ROOT / "configs").glob("*.yaml")]:
+    for path in [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml"), *(ROOT / "configs").glob("*.yaml")]:
         assert read_document(path) == yaml.safe_load(path.read_text(encoding="utf-8"))
 
 

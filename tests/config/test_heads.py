@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import ParamsError, load_params, override, parse_params
-from pipeline.config.documents import merged, read_document
+from pipeline.config.documents import merged, read_documents
 
 ROOT = Path(__file__).parents[2]
 
@@ -186,7 +186,7 @@ def test_what_cannot_learn_is_refused_when_params_are_read(params, head, changes
 )
 def test_what_a_machine_cannot_do_is_refused_with_its_key(change, message):
     with pytest.raises(ParamsError, match=message):
-        parse_params(merged(read_document(ROOT / "params.yaml"), change))
+        parse_params(merged(read_documents([ROOT / "params.yaml"]).document, change))
 
 
 def test_the_longest_warm_up_and_the_rates_in_use_are_accepted(params):

@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pipeline.config import read_documents
+
 ROOT = Path(__file__).parents[2]
-FILES = ("Snakefile", "workflow", "profiles", "environment.yml", "params.yaml", "configs", "weights")
+FILES = ("Snakefile", "workflow", "profiles", "environment.yml", "params.yaml", "studies", "configs", "weights")
 
 
 class Project:
@@ -26,9 +28,9 @@ class Project:
         self.environment = os.environ | {"PATH": path}
 
     def change(self, edit: Callable[[dict], None]) -> None:
-        """Edits params.yaml."""
+        """Edits params.yaml, in which the studies stand from then on."""
         path = self.root / "params.yaml"
-        document = yaml.safe_load(path.read_text())
+        document = read_documents([path]).document
         edit(document)
         path.write_text(yaml.safe_dump(document, sort_keys=False))
 

@@ -4,6 +4,7 @@ import re
 import sys
 
 import pytest
+import yaml
 
 from pipeline.config import load_params
 from pipeline.plan import Plan
@@ -33,7 +34,7 @@ def test_the_picture_in_the_readme_draws_the_rules_of_plain_snakemake():
         for file in files
         for name in re.findall(r"^(?:rule|checkpoint|use rule \w+ as) (\w+)", file.read_text(), re.MULTILINE)
     }
-    asked_for_by_name = {"features", "claims", "pretrain_mini", "ablations"}
+    asked_for_by_name = {"features", "claims", "ablations"}
     assert drawn == rules - asked_for_by_name
 
 
@@ -115,6 +116,22 @@ def test_an_ablation_over_what_training_does_not_see_trains_once_and_evaluates_e
     planned.change(lambda document: document["ablations"].update(judged=table))
     jobs = planned.jobs("snakemake --cores 8 results/ssv2_top1.json results/ablations/judged.json")
     assert (jobs["train"], jobs["evaluate"], jobs["result"], jobs["ablation_classification"]) == (1, 3, 1, 1)
+
+
+def test_an_edit_of_a_study_is_an_edit_of_the_params(planned):
+    study = planned.root / "studies/mine.yaml"
+    variants = {"reference": {}, "wide": {"model.width": 96}}
+    table = {"head": "gasm_cast", "seeds": [0], "variants": variants}
+    planned.change(lambda document: document.update(studies="studies", ablations={}))
+    for other in study.parent.iterdir():
+        other.unlink()
+    study.write_text(yaml.safe_dump({"ablations": {"mine": table}}), encoding="utf-8")
+    out = planned.run("snakemake -n --cores 8 results/ablations/mine.json").stdout
+    assert re.search(r"^rule ablation:\n    input: .*, params\.yaml, studies/mine\.yaml,", out, re.MULTILINE)
+    assert len(re.findall(r"^rule train:", out, re.MULTILINE)) == 2
+    study.write_text(yaml.safe_dump({"ablations": {"mine": table | {"seeds": [0.5]}}}), encoding="utf-8")
+    done = planned.run("snakemake -n --cores 8 results/ablations/mine.json", check=False)
+    assert done.returncode and "studies/mine.yaml: ablations.mine.seeds.0: " in done.stdout
 
 
 def test_a_data_set_may_ask_for_features_that_no_head_reads(planned):

@@ -72,7 +72,7 @@ for task in TASKS.values():
             f"ablation_{task.name}"
         input:
             results=JOBS.ablation_results,
-            params=JOBS.params_for(f"{task.folder}/{{ablation}}.json"),
+            params=JOBS.params_for(f"{task.folder}/{{ablation}}.json", JOBS.study_of),
             code=plan.sources("reports/ablation.py"),
         output:
             multiext(f"{task.folder}/{{ablation}}", json=".json", csv=".csv", md=".md"),
@@ -102,7 +102,7 @@ for task in TASKS.values():
 rule claims:
     input:
         results=JOBS.claimed_results,
-        params=JOBS.params_for("results/claims.json"),
+        params=JOBS.params_for("results/claims.json", JOBS.every_study),
         code=plan.sources("reports/claims.py"),
     output:
         json="results/claims.json",
@@ -123,7 +123,7 @@ rule claims:
 rule page:
     input:
         results=JOBS.page_results,
-        params=JOBS.params_for(PAGE),
+        params=JOBS.params_for(PAGE, JOBS.every_study),
         code=[*plan.sources("reports"), *plan.page_files()],
     output:
         report(PAGE, category="Report"),

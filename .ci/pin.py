@@ -1,6 +1,6 @@
 """Writes the pins: uv.lock -> requirements.lock (hashed), pyproject.toml's constraints, environment.yml.
 
-    uv lock --upgrade && uv run python tools/pin.py
+    uv lock --upgrade && uv run python .ci/pin.py
 
 requirements.lock serves plain pip, the constraints serve uv, environment.yml serves conda; tests/test_pins.py checks
 that the three agree.

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.toyworld.pretraining import mini, tokens
-from pipeline.toyworld.pretraining.card import write_card
-from pipeline.toyworld.pretraining.probes import measure, probe_dinov3, probe_r3d18, write_random
-from pipeline.toyworld.pretraining.recipe import write_notes
+from weights.recipe import PretrainingError, mini, pretrain, tokens
+from weights.recipe.card import write_card
+from weights.recipe.probes import measure, probe_dinov3, probe_r3d18, write_random
+from weights.recipe.training import write_notes
 
-WEIGHTS = Path(__file__).parents[3] / "weights"
+pytestmark = pytest.mark.weights
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 def test_what_is_shipped_is_under_fifteen_megabytes():
@@ -46,6 +48,12 @@ def test_pixels_are_normalised_as_the_backbones_do_it():
     np.testing.assert_allclose(mini.dinov3_pixels(frames), wanted.transpose(0, 3, 1, 2), atol=1e-5)
     wanted = (frames / 255 - np.float64((0.43216, 0.394666, 0.37645))) / (0.22803, 0.22145, 0.216989)
     np.testing.assert_allclose(mini.r3d18_pixels(frames[None])[0], wanted.transpose(3, 0, 1, 2), atol=1e-5)
+
+
+def test_an_unknown_backbone_is_refused_before_anything_is_trained(tmp_path):
+    with pytest.raises(PretrainingError, match="unknown mini backbone 'nope'; known are mini-dinov3, mini-r3d18"):
+        pretrain(tmp_path, 0, only=["mini-r3d18", "nope"])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
