@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 FEW = settings(
     max_examples=200, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-MANY = settings(FEW, max_examples=10_000)
+SOME, MANY = settings(FEW, max_examples=1_000), settings(FEW, max_examples=10_000)
 HEADS = ("gasm_cast", "fact", "fact_clip", "clip_align", "negalign")
 NUMBERS = [0, 1, -1, 2, 5, 48, 2**31, 2**63, 2**64, 10**300, 0.5, 1.0, 1e-3, 1e308, float("inf"), float("nan")]
 TEXTS = [
@@ -157,13 +157,27 @@ test_any_text_is_planned_or_refused_by_its_line_or_key = settings(FEW, max_examp
 
 
 @pytest.mark.slow
+@SOME
+@given(documents())
+def test_a_thousand_documents_are_planned_or_refused_by_their_keys(document):
+    check_document(document)
+
+
+@pytest.mark.slow
+@SOME
+@given(texts())
+def test_a_thousand_texts_are_planned_or_refused_by_their_lines_or_keys(text):
+    check_text(text)
+
+
+@pytest.mark.proof
 @MANY
 @given(documents())
 def test_ten_thousand_documents_are_planned_or_refused_by_their_keys(document):
     check_document(document)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @MANY
 @given(texts())
 def test_ten_thousand_texts_are_planned_or_refused_by_their_lines_or_keys(text):

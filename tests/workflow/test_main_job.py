@@ -7,27 +7,28 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.workflow.states import committed_samples, stores, without_timings
+from tests.workflow.conftest import LINE, Project
+from tests.workflow.states import committed_samples, stores
 
 pytestmark = pytest.mark.slow
 
-LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
 KEYS = {"top1", "top5", "ece", "per_class", "confusion", "ci95", "samples", "provenance"}
 
 
 @pytest.fixture(scope="module")
-def finished(project):
-    project.run(LINE)
-    return project
+def finished(finished: Path, tmp_path_factory) -> Project:
+    """A copy of what the literal line made, whose shared original nobody writes into."""
+    return Project(tmp_path_factory.mktemp("main") / "job", of=finished)
 
 
 def test_the_literal_line_ends_in_a_result_with_pictures(finished):
     result = json.loads((finished.root / "results/ssv2_top1.json").read_text())
     assert set(result) >= KEYS
-    assert result["samples"]["evaluated"] == 32 and len(result["per_class"]) == 16
+    assert result["samples"]["evaluated"] == 16 and len(result["per_class"]) == 16
     low, high = result["ci95"]
     assert 0 <= low <= result["top1"] <= high <= 1
     for name in ("confusion", "training"):
@@ -52,20 +53,8 @@ def test_the_stores_are_intact_and_info_says_who_uses_them(finished):
 
 
 def test_another_learning_rate_trains_that_head_only(finished):
-    before = (finished.root / "params.yaml").read_text()
-    finished.change(lambda document: document["heads"]["gasm_cast"].update(lr=1.0e-4))
-    assert finished.jobs(LINE) == {"train": 1, "evaluate": 1, "result": 1}
-    (finished.root / "params.yaml").write_text(before)
-
-
-def test_trained_again_from_nothing_the_result_is_byte_for_byte_the_same(finished):
-    first = without_timings(finished.root / "results/ssv2_top1.json")
-    before = json.loads((finished.root / "results/ssv2_top1.json").read_text())["provenance"]["timings"]
-    for name in ("runs", "results"):
-        shutil.rmtree(finished.root / name)
-    finished.run(LINE)
-    assert without_timings(finished.root / "results/ssv2_top1.json") == first
-    assert json.loads((finished.root / "results/ssv2_top1.json").read_text())["provenance"]["timings"] != before
+    with finished.edited(lambda document: document["heads"]["gasm_cast"].update(lr=1.0e-4)):
+        assert finished.jobs(LINE) == {"train": 1, "evaluate": 1, "result": 1}
 
 
 def test_a_deleted_shard_manifest_costs_nothing_to_make_again(finished):
