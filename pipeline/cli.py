@@ -108,20 +108,6 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
 
 
 @app.command()
-def pretrain(
-    out: Path = Path("weights"),
-    seed: int = 2026,
-    only: Annotated[list[str] | None, typer.Option(help="mini-dinov3, -r3d18, -i3d or -clip. Repeats.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps, each recipe's own by default.")] = None,
-) -> None:
-    """Train the mini backbones again, from renderings, and measure them for their model card."""
-    from pipeline.toyworld.pretraining import BACKBONES
-    from pipeline.toyworld.pretraining import pretrain as run
-
-    run(out, seed, only or BACKBONES, steps)
-
-
-@app.command()
 def manifest(
     dataset: str,
     imported: Annotated[

@@ -24,11 +24,8 @@ from .features import (
 )
 from .heads import (
     LR_BATCH,
-    Ablation,
-    Claim,
     FactClipHead,
     FactHead,
-    Figure,
     GasmCastHead,
     GasmCastModel,
     Heads,
@@ -60,6 +57,7 @@ from .params import (
     parse_params,
 )
 from .places import VideoPlace
+from .studies import Ablation, Claim, Figure
 
 __all__ = [
     "ENDINGS",

@@ -26,9 +26,10 @@ from .features import (
     MapsFeature,
     PixelFeature,
 )
-from .heads import Ablation, Claim, Heads
+from .heads import Heads
 from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
+from .studies import Ablation, Claim
 
 Threads = Annotated[int, Field(gt=0, le=4096)]
 

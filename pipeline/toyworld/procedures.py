@@ -12,8 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.improvise import TILT
-from pipeline.toyworld.scene import Scene, Track, dress
+from pipeline.toyworld.scene import TILT, Scene, Track, dress
 from pipeline.toyworld.vocabulary import VERB_PHRASES, VERBS
 
 # (colour, shape); colours that are far apart, and as many round shapes as ones with corners.

@@ -16,6 +16,8 @@ from pipeline.toyworld.shapes import COLOURS, EXTENT, TABLE, distance_table
 
 # The background reaches this far beyond each side of the frame; the camera may shake by less.
 MARGIN = 1 / 16
+# Objects stand upright within this many radians, as most things do; turning over is left to their motion.
+TILT = 0.5
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,20 @@ def camera_shake(rng: np.random.Generator, frames: int, amplitude: float) -> np.
     periods, phases = rng.uniform(8, 40, (3, 2)), rng.uniform(0, 2 * np.pi, (3, 2))
     time = np.arange(frames)[:, None, None]
     return amplitude / math.sqrt(3) * np.sin(2 * np.pi * time / periods + phases).sum(axis=1)
+
+
+def ease(rng: np.random.Generator, frames: int) -> np.ndarray:
+    """Progress from 0 to 1 with a smooth start and end at random times. Returns (T,)."""
+    start, stop = rng.uniform(0, 0.2), rng.uniform(0.8, 1)
+    share = np.clip((np.linspace(0, 1, frames) - start) / (stop - start), 0, 1)
+    return share * share * (3 - 2 * share)
+
+
+def still(rng: np.random.Generator, shape: str, colour: str, frames: int, smallest: float, largest: float) -> Track:
+    """An object that stays where it is, upright within TILT, most of it in view; radii in fractions of the side."""
+    radius = rng.uniform(smallest, largest)
+    x, y = rng.uniform(0.8 * radius, 1 - 0.8 * radius, 2)
+    return Track(shape, colour, *(np.full(frames, value) for value in (x, y, radius, rng.uniform(-TILT, TILT))))
 
 
 def dress(rng: np.random.Generator, background: str, tracks: Sequence[Track], frames: int) -> Scene:

@@ -18,6 +18,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "purple": (150, 50, 180),
     "white": (245, 245, 245),
 }
+COLOUR_NAMES = tuple(COLOURS)
 
 # Tables of distances span [-EXTENT, EXTENT] squared, in units of the object's radius, on TABLE x TABLE points.
 EXTENT, TABLE = 1.9, 192

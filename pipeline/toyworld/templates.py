@@ -13,8 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.improvise import TILT, ease
-from pipeline.toyworld.scene import Scene, Track, dress
+from pipeline.toyworld.scene import TILT, Scene, Track, dress, ease
 from pipeline.toyworld.shapes import COLOURS, CORNERED, ROUND, SHAPES
 
 FAMILIES = {"round": ROUND, "with corners": CORNERED}

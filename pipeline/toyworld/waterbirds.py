@@ -16,9 +16,8 @@ from PIL import Image
 
 from pipeline.config import Toyworld
 from pipeline.files import whole
-from pipeline.toyworld.captions import COLOUR_NAMES, still
-from pipeline.toyworld.scene import Scene, dress, render
-from pipeline.toyworld.shapes import SHAPES
+from pipeline.toyworld.scene import Scene, dress, render, still
+from pipeline.toyworld.shapes import COLOUR_NAMES, SHAPES
 from pipeline.toyworld.writing import make_all, prepare, write_table
 
 # By y. Landbirds have corners, waterbirds are round, and mini CLIP takes no species for one of the other kind.

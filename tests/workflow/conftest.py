@@ -69,14 +69,14 @@ class Project:
         import snakemake.cli
         from snakemake_logger_plugin_permafrost import targets_last
 
-        with tempfile.TemporaryFile("w+") as said:
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
             child = os.fork()
             if child == 0:
                 status = 1
                 try:
                     os.dup2(said.fileno(), 1)
                     os.dup2(said.fileno(), 2)
-                    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+                    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
                     os.chdir(self.root)
                     os.environ.update(self.environment)
                     # As at Snakemake's start, when logger plugins are imported.
@@ -128,7 +128,7 @@ def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Non
     """A folder that all workers of a session share, made by the one who asks first; whoever writes takes a copy."""
     root = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
     folder = root / f"shared-{name}"
-    with Path(f"{folder}.lock").open("w") as lock:
+    with Path(f"{folder}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
             made = root / f"making-{name}"

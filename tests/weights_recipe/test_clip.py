@@ -10,8 +10,10 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 from pipeline.backbones.clip_cam import autograd_cams
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.captions import view
-from pipeline.toyworld.pretraining.clip import (
+from pipeline.toyworld.shapes import SHAPES
+from pipeline.toyworld.vocabulary import BACKGROUND_PROMPTS, OBJECT_PROMPTS
+from weights.recipe.captions import view
+from weights.recipe.clip import (
     contrastive,
     embed_pictures,
     embed_texts,
@@ -19,12 +21,12 @@ from pipeline.toyworld.pretraining.clip import (
     pretrain_clip,
     sentences,
 )
-from pipeline.toyworld.pretraining.mini_clip import CELLS, SIZE, begin_locally, build_clip, clip_pixels, save_clip
-from pipeline.toyworld.pretraining.tokenizer import write_tokenizer
-from pipeline.toyworld.shapes import SHAPES
-from pipeline.toyworld.vocabulary import BACKGROUND_PROMPTS, OBJECT_PROMPTS
+from weights.recipe.mini_clip import CELLS, SIZE, begin_locally, build_clip, clip_pixels, save_clip
+from weights.recipe.tokenizer import write_tokenizer
 
-SHIPPED = Path(__file__).parents[3] / "weights" / "mini-clip"
+pytestmark = pytest.mark.weights
+
+SHIPPED = Path(__file__).parents[2] / "weights" / "mini-clip"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -18,9 +18,9 @@ from pipeline.backbones import load
 from pipeline.backbones.dinov3 import build_dinov3
 from pipeline.backbones.r3d18 import build_r3d18
 from pipeline.config import DinoV3Feature, Preprocess, R3D18Feature, Sampling, Weights
-from pipeline.toyworld.improvise import MOTIONS, clip, picture
-from pipeline.toyworld.pretraining import mini
 from pipeline.toyworld.shapes import ROUND
+from weights.recipe import mini
+from weights.recipe.improvise import MOTIONS, clip, picture
 
 # The second word of the seeds of held-out scenes; the third tells probe training (0) from testing (1).
 HELD_OUT_STREAM = 201

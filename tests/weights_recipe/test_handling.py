@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline.toyworld.improvise import COLOUR_NAMES, MOTIONS
-from pipeline.toyworld.pretraining.handling import ACTS, APART, handling
-from pipeline.toyworld.shapes import COLOURS, SHAPES
+from pipeline.toyworld.shapes import COLOUR_NAMES, COLOURS, SHAPES
+from weights.recipe.handling import ACTS, APART, handling
+from weights.recipe.improvise import MOTIONS
+
+pytestmark = pytest.mark.weights
 
 
 def window(seed, frames=16, size=64):

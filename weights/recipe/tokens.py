@@ -17,8 +17,9 @@ from transformers import DINOv3ViTModel
 from pipeline.backbones.dinov3 import build_dinov3
 from pipeline.backbones.r3d18 import build_r3d18, make_atrous
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.improvise import ENOUGH, MOTIONS, Clip, Picture, clip, picture
-from pipeline.toyworld.pretraining.mini import (
+from pipeline.toyworld.shapes import COLOURS, SHAPES
+from weights.recipe.improvise import ENOUGH, MOTIONS, Clip, Picture, clip, picture
+from weights.recipe.mini import (
     DINOV3,
     DINOV3_CELLS,
     DINOV3_SIZE,
@@ -31,8 +32,7 @@ from pipeline.toyworld.pretraining.mini import (
     save_dinov3,
     save_r3d18,
 )
-from pipeline.toyworld.pretraining.recipe import Note, note, optimise
-from pipeline.toyworld.shapes import COLOURS, SHAPES
+from weights.recipe.training import Note, note, optimise
 
 # Second words of the seeds; data sets use 0 to 99 there, so no task ever sees a pretraining scene.
 DINOV3_STREAM, R3D18_STREAM = 101, 102

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.improvise import COLOUR_NAMES, ENOUGH, MOTIONS, TILT, grid_truth
-from pipeline.toyworld.scene import Track, dress, render
-from pipeline.toyworld.shapes import SHAPES
+from pipeline.toyworld.scene import TILT, Track, dress, render
+from pipeline.toyworld.shapes import COLOUR_NAMES, SHAPES
+from weights.recipe.improvise import ENOUGH, MOTIONS, grid_truth
 
 # What may be done to an object; each window shows one of these, some a second one of the first three too.
 ACTS = ("travel", "turn", "grow", "shake", "pulse", "rock", "rest")

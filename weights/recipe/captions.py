@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.improvise import ENOUGH, TILT, grid_truth
-from pipeline.toyworld.scene import Track, dress, render
-from pipeline.toyworld.shapes import COLOURS, EXTENT, SHAPES, TABLE, distance_table
+from pipeline.toyworld.scene import TILT, Track, dress, render, still
+from pipeline.toyworld.shapes import COLOUR_NAMES, EXTENT, SHAPES, TABLE, distance_table
 from pipeline.toyworld.vocabulary import (
     ACTION_PROMPTS,
     BACKGROUND_PROMPTS,
@@ -26,8 +25,8 @@ from pipeline.toyworld.vocabulary import (
     VERB_PHRASES,
     VERBS,
 )
+from weights.recipe.improvise import ENOUGH, grid_truth
 
-COLOUR_NAMES = tuple(COLOURS)
 # Ghosts of a trail, from young to old.
 OPACITIES = (0.6, 0.5, 0.4, 0.3, 0.2)
 # A patch's mask has FINE parts a side, and an object's portrait has PORTRAIT.
@@ -162,13 +161,6 @@ def action(rng: np.random.Generator, verb: str, shape: str, colour: str, frames:
         case _:
             raise ValueError(f"unknown verb {verb!r}: known are {', '.join(VERBS)}")
     return Track(shape, colour, x + dx, y + dy, np.full(frames, radius), angle)
-
-
-def still(rng: np.random.Generator, shape: str, colour: str, frames: int, smallest: float, largest: float) -> Track:
-    """An object that stays where it is, upright within TILT, most of it in view; radii in fractions of the side."""
-    radius = rng.uniform(smallest, largest)
-    x, y = rng.uniform(0.8 * radius, 1 - 0.8 * radius, 2)
-    return Track(shape, colour, *(np.full(frames, value) for value in (x, y, radius, rng.uniform(-TILT, TILT))))
 
 
 def view(rng: np.random.Generator, size: int, cells: int, company: float = 0.25, **wanted: str | None) -> View:

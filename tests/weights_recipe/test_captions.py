@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline.toyworld.captions import FINE, MOMENTS, PORTRAIT, Caption, Sight, action, captions, view, with_trail
 from pipeline.toyworld.shapes import SHAPES
 from pipeline.toyworld.vocabulary import VERBS
+from weights.recipe.captions import FINE, MOMENTS, PORTRAIT, Caption, Sight, action, captions, view, with_trail
+
+pytestmark = pytest.mark.weights
 
 
 def drawn(seed, **wanted):

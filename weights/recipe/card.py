@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.toyworld.pretraining.clip import measure_clip
-from pipeline.toyworld.pretraining.i3d import measure_i3d
-from pipeline.toyworld.pretraining.probes import measure
-from pipeline.toyworld.pretraining.recipe import Note
+from weights.recipe.clip import measure_clip
+from weights.recipe.i3d import measure_i3d
+from weights.recipe.probes import measure
+from weights.recipe.training import Note
 
 
 def write_card(weights: Path, found: Mapping[str, Any]) -> None:
@@ -77,9 +77,9 @@ never on real video.
 
 ## Recipe
 
-`python -m pipeline pretrain` trains them anew (`pipeline/toyworld/pretraining/`) and writes this card; `--only` names
-one of them. Each step renders fresh scenes from seeds that no data set uses: objects at random places on random
-courses, never a task's template, never a downstream label. Throw-away linear heads are taught, then dropped:
+`python -m weights.recipe` trains them anew (`weights/recipe/`) and writes this card; `--only` names one of them. Each
+step renders fresh scenes from seeds that no data set uses: objects at random places on random courses, never a task's
+template, never a downstream label. Throw-away linear heads are taught, then dropped:
 
 - DINOv3, a patch: shape, colour and background; the share of the patch that is object; offset and size of that object.
   CLS: which shapes and colours are in view, and the background.

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.toyworld.pretraining import mini, tokens
-from pipeline.toyworld.pretraining.card import write_card
-from pipeline.toyworld.pretraining.probes import measure, probe_dinov3, probe_r3d18, write_random
-from pipeline.toyworld.pretraining.recipe import write_notes
+from weights.recipe import mini, tokens
+from weights.recipe.card import write_card
+from weights.recipe.probes import measure, probe_dinov3, probe_r3d18, write_random
+from weights.recipe.training import write_notes
 
-WEIGHTS = Path(__file__).parents[3] / "weights"
+pytestmark = pytest.mark.weights
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 def test_what_is_shipped_is_under_fifteen_megabytes():

@@ -7,10 +7,12 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline import backbones
-from pipeline.toyworld.pretraining import i3d
-from pipeline.toyworld.pretraining.i3d import FILES, SIZE, WINDOW, flow_feature, i3d_feature, measure_i3d
+from weights.recipe import i3d
+from weights.recipe.i3d import FILES, SIZE, WINDOW, flow_feature, i3d_feature, measure_i3d
 
-WEIGHTS = Path(__file__).parents[3] / "weights"
+pytestmark = pytest.mark.weights
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
 
 
 @pytest.fixture(scope="module")

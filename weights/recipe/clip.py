@@ -17,19 +17,6 @@ from transformers import CLIPModel, CLIPTokenizer
 
 from pipeline.backbones.clip_cam import autograd_cams
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.captions import FINE, PORTRAIT, Caption, View, captions, view
-from pipeline.toyworld.pretraining.mini_clip import (
-    CELLS,
-    SIZE,
-    WIDTH,
-    begin_locally,
-    build_clip,
-    clip_pixels,
-    save_clip,
-)
-from pipeline.toyworld.pretraining.probes import HELD_OUT_STREAM
-from pipeline.toyworld.pretraining.recipe import Note
-from pipeline.toyworld.pretraining.tokenizer import write_tokenizer
 from pipeline.toyworld.shapes import COLOURS, SHAPES
 from pipeline.toyworld.vocabulary import (
     ACTION_PROMPTS,
@@ -41,6 +28,19 @@ from pipeline.toyworld.vocabulary import (
     VERBS,
     phrases,
 )
+from weights.recipe.captions import FINE, PORTRAIT, Caption, View, captions, view
+from weights.recipe.mini_clip import (
+    CELLS,
+    SIZE,
+    WIDTH,
+    begin_locally,
+    build_clip,
+    clip_pixels,
+    save_clip,
+)
+from weights.recipe.probes import HELD_OUT_STREAM
+from weights.recipe.tokenizer import write_tokenizer
+from weights.recipe.training import Note
 
 # The second word of the seeds of its pictures; data sets use 0 to 99 there.
 CLIP_STREAM = 105

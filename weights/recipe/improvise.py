@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.scene import Scene, Track, dress, render
-from pipeline.toyworld.shapes import COLOURS, SHAPES
+from pipeline.toyworld.scene import TILT, Scene, Track, dress, ease, render
+from pipeline.toyworld.shapes import COLOUR_NAMES, SHAPES
 
-COLOUR_NAMES = tuple(COLOURS)
 # What a cell knows of its object's motion, and the size that counts as one: fractions of the side or radians a frame,
 # log radius a frame, and amplitudes of fast oscillation (fractions of the side, log radius, radians).
 MOTIONS = {
@@ -26,8 +25,6 @@ MOTIONS = {
     "rock": 0.2,
 }
 NOBODY = -1
-# Objects stand upright within this many radians, as most things do; turning over is left to their motion.
-TILT = 0.5
 
 
 @dataclass(frozen=True)
@@ -70,13 +67,6 @@ def still_scene(rng: np.random.Generator) -> Scene:
         ).reshape(-1, 4, 1)
     ]
     return dress(rng, _choose(rng, BACKGROUNDS), tracks, 1)
-
-
-def ease(rng: np.random.Generator, frames: int) -> np.ndarray:
-    """Progress from 0 to 1 with a smooth start and end at random times. Returns (T,)."""
-    start, stop = rng.uniform(0, 0.2), rng.uniform(0.8, 1)
-    share = np.clip((np.linspace(0, 1, frames) - start) / (stop - start), 0, 1)
-    return share * share * (3 - 2 * share)
 
 
 def _improvise_track(rng: np.random.Generator, frames: int) -> tuple[Track, np.ndarray]:
@@ -175,7 +165,7 @@ def picture(rng: np.random.Generator, size: int, cells: int) -> Picture:
     here = np.stack(np.meshgrid(middle, middle), axis=-1)
     place = np.concatenate([(centre[index] - here) / radius[index, None], np.log(radius[index, None] / 0.14)], axis=-1)
     seen = np.unique(index[known])
-    present = np.zeros(len(SHAPES) + len(COLOURS), np.float32)
+    present = np.zeros(len(SHAPES) + len(COLOUR_NAMES), np.float32)
     present[shapes[seen]] = present[len(SHAPES) + colours[seen]] = 1
     return Picture(
         pixels=frames[0],

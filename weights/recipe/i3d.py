@@ -22,11 +22,11 @@ from pipeline.backbones.i3d import I3D, STREAMS, I3DFrames, dequantised_flow, sc
 from pipeline.config import FlowFeature, I3DFeature, I3DFlow, Preprocess, Sampling, Weights
 from pipeline.files import whole
 from pipeline.toyworld.backgrounds import BACKGROUNDS
-from pipeline.toyworld.improvise import ENOUGH, MOTIONS
-from pipeline.toyworld.pretraining.handling import Handling, handling
-from pipeline.toyworld.pretraining.probes import FAST, STILL, Scores, judge
-from pipeline.toyworld.pretraining.recipe import Note, note, optimise
 from pipeline.toyworld.shapes import COLOURS, ROUND, SHAPES
+from weights.recipe.handling import Handling, handling
+from weights.recipe.improvise import ENOUGH, MOTIONS
+from weights.recipe.probes import FAST, STILL, Scores, judge
+from weights.recipe.training import Note, note, optimise
 
 WIDTH, WINDOW, SIZE, FPS = 8, 16, 64, 12.0
 # Pixels of a 64 x 64 frame: the fastest shaking reaches it.

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.toyworld.pretraining.card import update_card
-from pipeline.toyworld.pretraining.clip import MUTE_CLIP, STEPS_CLIP, pretrain_clip
-from pipeline.toyworld.pretraining.i3d import STEPS as STEPS_I3D
-from pipeline.toyworld.pretraining.i3d import pretrain_i3d
-from pipeline.toyworld.pretraining.recipe import write_notes
-from pipeline.toyworld.pretraining.tokens import STEPS_DINOV3, STEPS_R3D18, pretrain_dinov3, pretrain_r3d18
+from weights.recipe.card import update_card
+from weights.recipe.clip import MUTE_CLIP, STEPS_CLIP, pretrain_clip
+from weights.recipe.i3d import STEPS as STEPS_I3D
+from weights.recipe.i3d import pretrain_i3d
+from weights.recipe.tokens import STEPS_DINOV3, STEPS_R3D18, pretrain_dinov3, pretrain_r3d18
+from weights.recipe.training import write_notes
 
 __all__ = ["BACKBONES", "pretrain"]
 
