@@ -37,11 +37,20 @@ LONGEST = [
 
 def pytest_configure(config):
     config.pluginmanager.register(FailuresAtOnce(config), "failures-at-once")
+    config.pluginmanager.register(ExamplesAlone(), "examples-alone")
 
 
 def pytest_collection_modifyitems(items):
     order = {f"{ROOT}/tests/{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(str(item.path), len(order)))
+
+
+class ExamplesAlone:
+    """Of the package, only files with examples are read for them: to import the others all at once takes seconds."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        of_package = collection_path.suffix == ".py" and collection_path.is_relative_to(ROOT / "pipeline")
+        return True if of_package and ">>>" not in collection_path.read_text(encoding="utf-8") else None
 
 
 class FailuresAtOnce:
