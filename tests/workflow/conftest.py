@@ -20,20 +20,22 @@ LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
 
 
 class Project:
-    """A copy of the workflow, or of another project with all that it made, in a directory of its own.
+    """A copy of the workflow in a directory of its own; the code is the installed one."""
 
-    The code is the installed one.
-    """
-
-    def __init__(self, root: Path, of: Path | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        if of:
-            shutil.copytree(of, root, symlinks=True, dirs_exist_ok=True)
-        for name in FILES if not of else ():
+        for name in FILES if not (root / "Snakefile").exists() else ():
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = os.environ | {"PATH": path}
+
+    @classmethod
+    def copied(cls, whole: Path) -> "Project":
+        """A copy of a project with all that it made, beside it: Snakemake remembers code by its path from here."""
+        root = Path(tempfile.mkdtemp(prefix="copy-", dir=whole.parent))
+        shutil.copytree(whole, root, symlinks=True, dirs_exist_ok=True)
+        return cls(root)
 
     def change(self, edit: Callable[[dict], None]) -> None:
         """Edits params.yaml."""
@@ -125,17 +127,14 @@ def project(tmp_path_factory) -> Project:
     return project
 
 
-def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Project]) -> Path:
     """A folder that all workers of a session share, made by the one who asks first; whoever writes takes a copy."""
     root = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
     folder = root / f"shared-{name}"
     with Path(f"{folder}.lock").open("w", encoding="utf-8") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not folder.exists():
-            made = root / f"making-{name}"
-            shutil.rmtree(made, ignore_errors=True)
-            make(made)
-            made.rename(folder)
+            make(root).root.rename(folder)
     return folder
 
 
@@ -143,11 +142,11 @@ def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Non
 def rendered(tmp_path_factory) -> Path:
     """A small project whose videos are rendered and in the manifest, by the workflow."""
 
-    def make(root: Path) -> None:
-        root.mkdir()
-        project = Project(root)
+    def make(root: Path) -> Project:
+        project = Project(Path(tempfile.mkdtemp(dir=root)))
         project.change(small)
         project.run("snakemake --cores 2 features/toy-ssv2/manifest.parquet")
+        return project
 
     return _once(tmp_path_factory, "rendered", make)
 
@@ -155,4 +154,10 @@ def rendered(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def finished(rendered, tmp_path_factory) -> Path:
     """The same with its result, by the README's line."""
-    return _once(tmp_path_factory, "finished", lambda root: Project(root, of=rendered).run(LINE) and None)
+
+    def make(root: Path) -> Project:
+        project = Project.copied(rendered)
+        project.run(LINE)
+        return project
+
+    return _once(tmp_path_factory, "finished", make)

@@ -20,9 +20,9 @@ KEYS = {"top1", "top5", "ece", "per_class", "confusion", "ci95", "samples", "pro
 
 
 @pytest.fixture(scope="module")
-def finished(finished: Path, tmp_path_factory) -> Project:
+def finished(finished: Path) -> Project:
     """A copy of what the literal line made, whose shared original nobody writes into."""
-    return Project(tmp_path_factory.mktemp("main") / "job", of=finished)
+    return Project.copied(finished)
 
 
 def test_the_literal_line_ends_in_a_result_with_pictures(finished):

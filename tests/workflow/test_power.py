@@ -54,8 +54,8 @@ def committed(project: Project) -> dict[Path, int]:
     return {path: committed_samples(path) for path in journals if not path.with_suffix(".json").exists()}
 
 
-def test_after_a_power_cut_the_same_line_goes_on_where_each_job_was(rendered, finished, tmp_path):
-    project = Project(tmp_path / "cut", of=rendered)
+def test_after_a_power_cut_the_same_line_goes_on_where_each_job_was(rendered, finished):
+    project = Project.copied(rendered)
     run_until(project, lambda: sum(committed(project).values()) >= 16)
     in_store = committed(project)
     assert list((project.root / ".snakemake/locks").iterdir()), "this is what would ask for --unlock"
@@ -77,7 +77,7 @@ def test_after_a_power_cut_the_same_line_goes_on_where_each_job_was(rendered, fi
     assert project.run(f"python -m pipeline verify {folders}").stdout.count("intact") == 2
 
     # As if nothing had happened: what was made from nothing in one piece is the same to the byte, but for its timings.
-    undisturbed = Project(tmp_path / "undisturbed", of=finished)
+    undisturbed = Project(finished)
     assert extracted == stores(undisturbed)
     assert without_timings(project.root / TARGET) == without_timings(undisturbed.root / TARGET)
     assert timings(project.root / TARGET) != timings(undisturbed.root / TARGET)

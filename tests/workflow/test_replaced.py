@@ -100,8 +100,8 @@ def test_a_forced_extraction_says_that_it_is_complete_and_how_to_compute_it_agai
 
 
 @pytest.mark.slow
-def test_a_replaced_video_is_followed_to_the_result_and_nothing_else_runs(finished, tmp_path):
-    project = Project(tmp_path / "project", of=finished)
+def test_a_replaced_video_is_followed_to_the_result_and_nothing_else_runs(finished):
+    project = Project.copied(finished)
     videos = sorted((project.root / "data/toy-ssv2").glob("*.webm"))
     shutil.copy(videos[5], videos[40])
     computed = {"dinov3_patches": 1, "r3d18_clips": 1}

@@ -37,8 +37,8 @@ def when(condition: Callable[[], Found], job: subprocess.Popen, seconds: float =
 
 
 def test_cancelled_and_killed_in_the_middle_it_ends_as_if_nothing_had_happened(rendered, finished, tmp_path):
-    undisturbed = Project(tmp_path / "undisturbed", of=finished)
-    project = Project(tmp_path / "disturbed", of=rendered)
+    undisturbed = Project(finished)
+    project = Project.copied(rendered)
     # Asks for GPUs where there are none.
     project.change(lambda document: document["compute"].update(device="auto"))
     (tmp_path / "slurm").mkdir()

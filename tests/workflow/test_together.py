@@ -21,7 +21,7 @@ def two(rendered, tmp_path) -> tuple[Project, Project]:
     """Two working directories with one folder of data and one of features, whose heads differ."""
     projects = []
     for number, fusion in enumerate(FUSION):
-        projects.append(project := Project(tmp_path / f"project{number}", of=rendered))
+        projects.append(project := Project.copied(rendered))
 
         def ours(document: dict, fusion: str = fusion) -> None:
             document["compute"]["device"] = "auto"  # asks for GPUs where there are none
@@ -40,7 +40,7 @@ def two(rendered, tmp_path) -> tuple[Project, Project]:
 
 
 def test_each_store_is_written_by_one_of_them_and_no_gpu_has_two_jobs(two, tmp_path):
-    with watched(tmp_path) as seen:
+    with watched(*(project.root for project in two)) as seen:
         running = [
             subprocess.Popen(
                 LINE.split(),
