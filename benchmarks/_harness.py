@@ -1,21 +1,27 @@
 """What every benchmark shares: interleaved timing, a table on the screen, JSON with the machine. Knows no subject."""
 
 import argparse
+import inspect
 import json
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import yaml
 from rich.console import Console
 from rich.table import Table
+
+ROOT = Path(__file__).parents[1]
+WORKFLOW = ("Snakefile", "workflow", "profiles", "environment.yml", "configs", "weights")
 
 
 def interleaved(
@@ -68,6 +74,32 @@ def scratch(folder: str) -> Iterator[Path]:
         yield Path(name)
 
 
+def copy_workflow(target: Path) -> None:
+    """A project without params, whose code is the installed one."""
+    for name in WORKFLOW:
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, target / name)
+
+
+@contextmanager
+def project(full: bool, small: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """Works where params.yaml and its features are: here if `full`, else in a small project, removed afterwards.
+
+    Args:
+        small: makes the document of params.yaml that of the small one.
+    """
+    if full:
+        yield
+        return
+    with scratch("") as folder:
+        copy_workflow(folder)
+        document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        small(document)
+        (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+        with chdir(folder):
+            yield
+
+
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Prints rows under the names of the first one's columns; floats get three figures, None a dash."""
     drawn = Table(title=title, title_justify="left")
@@ -106,23 +138,31 @@ def machine() -> dict[str, Any]:
     }
 
 
-def main(run: Callable[..., dict[str, Any]], **options: Any) -> dict[str, Any]:
+def main(run: Callable[..., dict[str, Any]], full: Mapping[str, Any], **options: Any) -> dict[str, Any]:
     """Parses the command line, runs, and writes {**result, "machine": {...}} to --json FILE.
 
     Args:
         run: returns what --json holds; gets the options as keyword arguments.
-        options: name -> default; each becomes --name with the type of its default (a bool becomes a flag).
+        full: what --full, the sizes of the tables in benchmarks/README.md, makes of options that are not given.
+        options: name -> default, which answers in minutes; each becomes --name with the type of its default (a bool
+            becomes a flag).
     """
     parser = argparse.ArgumentParser(description=(sys.modules["__main__"].__doc__ or "").split("\n\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
+    sizes = ", ".join(f"--{name} {value}" for name, value in full.items() if value is not True)
+    parser.add_argument("--full", action="store_true", help=f"as in the tables: {sizes or 'the toy world whole'}")
     for name, default in options.items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(default, bool):
             parser.add_argument(flag, action="store_true", default=default)
         else:
             parser.add_argument(flag, type=type(default), default=default, help=f"default {default}")
+    if parser.parse_known_args()[0].full:
+        parser.set_defaults(**full)
     given = vars(parser.parse_args())
     target = given.pop("json")
+    if "full" not in inspect.signature(run).parameters:
+        del given["full"]
     result = {**run(**given), "machine": machine()}
     if target is not None:
         target.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

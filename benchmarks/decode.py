@@ -207,4 +207,4 @@ def run(rounds: int, minutes: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(run, rounds=15, minutes=10)
+    main(run, {"rounds": 15, "minutes": 10}, rounds=3, minutes=3)

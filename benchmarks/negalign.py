@@ -217,4 +217,4 @@ def _status(key: str) -> int:
 
 
 if __name__ == "__main__":
-    main(run, rounds=3, images=4, cached=256, threads=2)
+    main(run, {"rounds": 3, "images": 4}, rounds=1, images=2, cached=256, threads=2)

@@ -9,7 +9,6 @@ Annotation files are made up, and videos are not there: planning opens none.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +17,8 @@ from typing import Any
 
 import yaml
 
-from benchmarks._harness import interleaved, main, scratch, table
+from benchmarks._harness import ROOT, copy_workflow, interleaved, main, scratch, table
 
-ROOT = Path(__file__).parents[1]
-FILES = ("Snakefile", "workflow", "profiles", "environment.yml", "configs", "weights")
 PUBLISHED = {"train": 168_913, "validation": 24_777, "test": 27_157}
 CLASSES = 174
 DATASET = "ssv2"
@@ -48,9 +45,7 @@ def _write(project: Path, count: int) -> None:
     """A project with so many made-up samples in the shape of the published set."""
     annotations = project / "data" / DATASET
     annotations.mkdir(parents=True)
-    for name in FILES:
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, project / name)
+    copy_workflow(project)
     templates = [f"Doing [something] in way {number}" for number in range(CLASSES)]
     labels = {template.translate(str.maketrans("", "", "[]")): str(k) for k, template in enumerate(templates)}
     (annotations / "labels.json").write_text(json.dumps(labels), encoding="utf-8")
@@ -92,4 +87,4 @@ def _jobs(project: Path) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    main(run, samples=sum(PUBLISHED.values()), rounds=3, folder="")
+    main(run, {"rounds": 3}, samples=sum(PUBLISHED.values()), rounds=1, folder="")

@@ -224,4 +224,4 @@ def ragged(place: Path, samples: int = 128) -> tuple[dict[str, Case], dict[str, 
 
 
 if __name__ == "__main__":
-    main(run, rounds=9, folder="")
+    main(run, {"rounds": 9}, rounds=3, folder="")

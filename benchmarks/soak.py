@@ -177,5 +177,5 @@ def killed(job: Job, after: float) -> bool:
 
 
 if __name__ == "__main__":
-    found = main(run, kills=100, seed=0, folder="")
+    found = main(run, {"kills": 100}, kills=30, seed=0, folder="")
     sys.exit(any(found[what] for what in ("torn", "lost", "duplicates")))

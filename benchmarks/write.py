@@ -72,4 +72,4 @@ def plain(target: Path, data: np.ndarray) -> None:
 
 
 if __name__ == "__main__":
-    main(run, rounds=7, folder="")
+    main(run, {"rounds": 7}, rounds=3, folder="")

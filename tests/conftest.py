@@ -10,10 +10,47 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
+# Files of minutes, the longest first: two workers that take files in this order end together. The first one makes what
+# other tests of the workflow share, the second needs none of it.
+LONGEST = [
+    "workflow/test_main_job",
+    "workflow/test_dvc",
+    "workflow/test_power",
+    "workflow/test_caches",
+    "workflow/test_slurm",
+    "workflow/test_together",
+    "store/test_kill",
+    "training/test_processes",
+    "workflow/test_replaced",
+    "prediction/test_videos",
+    "evaluation/test_segmentation",
+    "config/test_any_params",
+    "training/test_trainer",
+    "store/test_soak",
+    "prediction/test_segmentation",
+    "prediction/test_diagnoses",
+    "reports/test_page_browser",
+    "workflow/test_plan",
+    "workflow/test_page",
+]
 
 
 def pytest_configure(config):
     config.pluginmanager.register(FailuresAtOnce(config), "failures-at-once")
+    config.pluginmanager.register(ExamplesAlone(), "examples-alone")
+
+
+def pytest_collection_modifyitems(items):
+    order = {f"{ROOT}/tests/{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(str(item.path), len(order)))
+
+
+class ExamplesAlone:
+    """Of the package, only files with examples are read for them: to import the others all at once takes seconds."""
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        of_package = collection_path.suffix == ".py" and collection_path.is_relative_to(ROOT / "pipeline")
+        return True if of_package and ">>>" not in collection_path.read_text(encoding="utf-8") else None
 
 
 class FailuresAtOnce:

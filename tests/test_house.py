@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
@@ -29,7 +32,12 @@ VERBS += " predict sanity explain page"
 
 @pytest.mark.parametrize("verb", VERBS.split())
 def test_every_verb_explains_itself(verb):
-    assert f"pipeline {verb}" in run(sys.executable, "-m", "pipeline", verb, "--help")
+    said = CliRunner().invoke(app, [verb, "--help"], prog_name="python -m pipeline")
+    assert said.exit_code == 0 and f"pipeline {verb}" in said.output
+
+
+def test_the_package_is_started_as_a_program():
+    assert "pipeline [OPTIONS] COMMAND" in run(sys.executable, "-m", "pipeline", "--help")
 
 
 def test_planning_loads_no_deep_learning_library():

@@ -6,6 +6,7 @@ people get wrong is nearly right.
 
 import copy
 import functools
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from pipeline.config import ParamsError, load_params, parse_params, read_yaml
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 FEW = settings(
     max_examples=200, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-MANY = settings(FEW, max_examples=10_000)
+SOME, MANY = settings(FEW, max_examples=3_000), settings(FEW, max_examples=10_000)
 HEADS = ("gasm_cast", "fact", "fact_clip", "clip_align", "negalign")
 NUMBERS = [0, 1, -1, 2, 5, 48, 2**31, 2**63, 2**64, 10**300, 0.5, 1.0, 1e-3, 1e308, float("inf"), float("nan")]
 TEXTS = [
@@ -156,14 +157,35 @@ test_any_document_is_planned_or_refused_by_its_key = FEW(given(documents())(chec
 test_any_text_is_planned_or_refused_by_its_line_or_key = settings(FEW, max_examples=50)(given(texts())(check_text))
 
 
+# Other ones with every edit of the code that reads them; of one code always the same.
+READER = b"".join(path.read_bytes() for path in sorted((ROOT / "pipeline/config").glob("*.py")))
+edited = seed(hashlib.sha256(READER).hexdigest())
+
+
 @pytest.mark.slow
+@edited
+@SOME
+@given(documents())
+def test_three_thousand_documents_are_planned_or_refused_by_their_keys(document):
+    check_document(document)
+
+
+@pytest.mark.slow
+@edited
+@SOME
+@given(texts())
+def test_three_thousand_texts_are_planned_or_refused_by_their_lines_or_keys(text):
+    check_text(text)
+
+
+@pytest.mark.proof
 @MANY
 @given(documents())
 def test_ten_thousand_documents_are_planned_or_refused_by_their_keys(document):
     check_document(document)
 
 
-@pytest.mark.slow
+@pytest.mark.proof
 @MANY
 @given(texts())
 def test_ten_thousand_texts_are_planned_or_refused_by_their_lines_or_keys(text):

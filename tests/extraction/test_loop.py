@@ -208,9 +208,9 @@ def test_one_sample_that_does_not_fit_the_memory_ends_the_job_with_the_remedy(sm
         run(params_for(small_ssv2), tmp_path)
 
 
-def test_an_extraction_killed_at_random_moments_ends_byte_for_byte_equal(finished, tmp_path):
+def test_an_extraction_killed_at_ten_random_moments_ends_byte_for_byte_equal(finished, tmp_path):
     params, features, _ = finished
     workers = with_workers(params, 1)
     make_manifest(workers, tmp_path)
-    kill_until_done(workers, tmp_path, ["dino"], kills=4)
+    kill_until_done(workers, tmp_path, ["dino"], kills=10)
     assert contents(tmp_path / "small") == contents(features / "small")

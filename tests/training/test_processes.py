@@ -109,11 +109,18 @@ def together(request, made, tmp_path_factory) -> tuple[dict, Path, list[str]]:
     return request.param, run, Training(made, run, request.param, PLAIN).end()
 
 
+@pytest.fixture(scope="module")
+def alone(made, tmp_path_factory) -> Path:
+    """The same training in one process."""
+    run = tmp_path_factory.mktemp("alone") / "one"
+    Training(made, run, {}, PLAIN).end()
+    return run
+
+
 @pytest.mark.slow
-def test_two_processes_learn_from_disjoint_halves_of_the_batches_of_one(made, together, tmp_path):
+def test_two_processes_learn_from_disjoint_halves_of_the_batches_of_one(together, alone):
     _, run, _ = together
-    Training(made, tmp_path / "one", {}, PLAIN).end()
-    halves = zip(rows_of(run, 0), rows_of(run, 1), rows_of(tmp_path / "one", 0), strict=True)
+    halves = zip(rows_of(run, 0), rows_of(run, 1), rows_of(alone, 0), strict=True)
     for (*place, first), (*other_place, second), (*wanted_place, whole) in halves:
         assert place == other_place == wanted_place
         assert len(first) == len(second) == len(whole) // 2
@@ -121,16 +128,15 @@ def test_two_processes_learn_from_disjoint_halves_of_the_batches_of_one(made, to
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_and_leave_one_result(made, together, tmp_path):
+def test_two_processes_train_as_one_and_leave_one_result(together, alone):
     _, run, said = together
-    train(*made.arguments(tmp_path / "one", **PLAIN), progress=lambda line: None)
-    one, two = (pd.read_csv(folder / "history.csv") for folder in (tmp_path / "one", run))
+    one, two = (pd.read_csv(folder / "history.csv") for folder in (alone, run))
     # 16 holdout samples, each validated once: accuracy in sixteenths. All else is equal but for the order of sums.
     pd.testing.assert_frame_equal(one, two, rtol=1e-4)
-    first, second = (load_file(folder / "weights.safetensors") for folder in (tmp_path / "one", run))
+    first, second = (load_file(folder / "weights.safetensors") for folder in (alone, run))
     for name, weight in first.items():
         torch.testing.assert_close(second[name], weight, rtol=1e-3, atol=1e-4)
-    assert {path.name for path in run.iterdir()} == {path.name for path in (tmp_path / "one").iterdir()}
+    assert {path.name for path in run.iterdir()} == {path.name for path in alone.iterdir()}
     assert [line.split()[1] for line in said if line.startswith("epoch ")] == [f"{i}/{EPOCHS}" for i in (1, 2, 3, 4)]
 
 

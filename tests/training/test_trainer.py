@@ -1,10 +1,13 @@
 """Training as the command line runs it: whole, resumed, refused, shared by two processes."""
 
 import json
+import multiprocessing
+import os
 import random
 import subprocess
 import sys
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pandas as pd
@@ -18,22 +21,38 @@ from pipeline.training import DataError, RunBusy, train
 from pipeline.training.callbacks import TrainingDiverged
 from pipeline.training.registry import TooLarge
 from pipeline.training.run_folder import only_writer
-from tests.training.learnable import EPOCHS, FEATURES, make
-
-ROOT = Path(__file__).parents[2]
+from tests.training.learnable import EPOCHS, FEATURES, Made, made_params, make
 
 
-def start(made, run: Path, compute: dict | None = None, **changes) -> subprocess.Popen:
-    """A training in a process of its own; its lines come through stderr."""
-    command = [sys.executable, "-m", "tests.training.learnable", made.manifest.parent, run]
-    command += [json.dumps(compute or {}), json.dumps(changes)]
-    return subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+class Started:
+    """A training in a process of its own, forked from a server that has imported what it needs."""
+
+    def __init__(self, made: Made, run: Path, compute: dict | None = None, **changes) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["tests.training.learnable", "pipeline.training"])
+        reader, writer = context.Pipe(duplex=False)
+        words = (made.manifest.parent, run, compute or {}, changes, writer)
+        self.process = context.Process(target=_train, args=words)
+        self.process.start()
+        writer.close()
+        self.lines = os.fdopen(os.dup(reader.fileno()), encoding="utf-8")
+
+    def finish(self) -> list[str]:
+        """Waits for its end; what it said."""
+        lines = self.lines.read().splitlines()
+        self.process.join(300)
+        assert self.process.exitcode == 0, "\n".join(lines)
+        return lines
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join()
 
 
-def finish(process: subprocess.Popen) -> list[str]:
-    lines = process.communicate(timeout=300)[1].splitlines()
-    assert process.returncode == 0, "\n".join(lines)
-    return lines
+def _train(root: Path, run: Path, compute: dict, changes: dict, said: Connection) -> None:
+    os.dup2(said.fileno(), sys.stderr.fileno())
+    features = {role: root / f"{FEATURES[role]}-key{role}" for role in FEATURES}
+    train(*Made(made_params(compute), root / "manifest.parquet", features).arguments(run, **changes))
 
 
 def test_a_run_leaves_weights_history_and_its_record(made, run):
@@ -179,15 +198,14 @@ def test_a_manifest_newer_than_its_stores_is_refused(tmp_path):
 def test_a_killed_and_resumed_training_ends_bitwise_equal_to_one_that_was_not(made, run, tmp_path, memory):
     folder, rng, resumed = tmp_path / "killed", random.Random(5), 0
     for kill in range(4):
-        process = start(made, folder, {"cache_memory_gb": memory}, epochs=EPOCHS)
-        for line in process.stderr:
+        process = Started(made, folder, {"cache_memory_gb": memory}, epochs=EPOCHS)
+        for line in process.lines:
             resumed += line.startswith("resumed")
             if line.startswith("epoch   ") and int(line[5:9]) > kill:
                 break
         time.sleep(rng.uniform(0, 0.3))
         process.kill()
-        process.wait()
-    lines = finish(start(made, folder, {"cache_memory_gb": memory}, epochs=EPOCHS))
+    lines = Started(made, folder, {"cache_memory_gb": memory}, epochs=EPOCHS).finish()
     assert resumed + any(line.startswith("resumed") for line in lines) >= 1
     for name in ("weights.safetensors", "history.csv"):
         assert (folder / name).read_bytes() == (run / name).read_bytes()

@@ -1,10 +1,13 @@
-"""A project of its own for each module: the workflow as a user has it, with small sizes."""
+"""The workflow as a user has it, with small sizes: a project for a module, or what all share, made once a session."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,8 @@ from pipeline.config import read_documents
 
 ROOT = Path(__file__).parents[2]
 FILES = ("Snakefile", "workflow", "profiles", "environment.yml", "params.yaml", "studies", "configs", "weights")
+# The README's line, literally.
+LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
 
 
 class Project:
@@ -21,11 +26,18 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in FILES:
+        for name in FILES if not (root / "Snakefile").exists() else ():
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         self.environment = os.environ | {"PATH": path}
+
+    @classmethod
+    def copied(cls, whole: Path) -> "Project":
+        """A copy of a project with all that it made, beside it: Snakemake remembers code by its path from here."""
+        root = Path(tempfile.mkdtemp(prefix="copy-", dir=whole.parent))
+        shutil.copytree(whole, root, symlinks=True, dirs_exist_ok=True)
+        return cls(root)
 
     def change(self, edit: Callable[[dict], None]) -> None:
         """Edits params.yaml, in which the studies stand from then on."""
@@ -33,6 +45,15 @@ class Project:
         document = read_documents([path]).document
         edit(document)
         path.write_text(yaml.safe_dump(document, sort_keys=False))
+
+    @contextmanager
+    def edited(self, edit: Callable[[dict], None]) -> Iterator[None]:
+        """Edits params.yaml, and gives it back as it was."""
+        path = self.root / "params.yaml"
+        before = path.read_text()
+        self.change(edit)
+        yield
+        path.write_text(before)
 
     def run(self, line: str, check: bool = True) -> subprocess.CompletedProcess:
         """Runs a command line in the project and returns it with all its output in stdout."""
@@ -47,9 +68,39 @@ class Project:
         assert not check or done.returncode == 0, done.stdout
         return done
 
+    def plan(self, line: str, check: bool = True) -> subprocess.CompletedProcess:
+        """A dry run of a Snakemake's command line, by a call: in a fork, whose libraries this process has read."""
+        import snakemake.cli
+        from snakemake_logger_plugin_permafrost import targets_last
+
+        with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
+            child = os.fork()
+            if child == 0:
+                status = 1
+                try:
+                    os.dup2(said.fileno(), 1)
+                    os.dup2(said.fileno(), 2)
+                    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
+                    os.chdir(self.root)
+                    os.environ.update(self.environment)
+                    # As at Snakemake's start, when logger plugins are imported.
+                    sys.argv = targets_last([*line.split(), "-n"])
+                    snakemake.cli.main()
+                except SystemExit as ended:
+                    status = int(bool(ended.code))
+                finally:
+                    sys.stdout.flush()
+                    sys.stderr.flush()
+                    os._exit(status)
+            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            said.seek(0)
+            done = subprocess.CompletedProcess(line.split(), code, said.read())
+        assert not check or done.returncode == 0, done.stdout
+        return done
+
     def jobs(self, line: str) -> dict[str, int]:
         """How many jobs of each rule a command line would run."""
-        out = self.run(f"{line} -n").stdout
+        out = self.plan(line).stdout
         if "Nothing to be done" in out:
             return {}
         table = out.split("Job stats:", 1)[1].split("total", 1)[0].splitlines()[3:]
@@ -57,12 +108,14 @@ class Project:
 
 
 def small(document: dict) -> None:
-    """Sizes that end in a minute: 16 templates x (4 + 2 + 1) videos, two epochs."""
-    document["toyworld"]["ssv2"] |= {"train": 4, "validation": 2, "test": 1}
+    """Sizes that end in a minute: 16 templates x (2 + 1 + 1) videos, some epochs, and commits every other sample."""
+    document["toyworld"]["ssv2"] |= {"train": 2, "validation": 1, "test": 1, "size": 64}
     document["toyworld"]["waterbirds"] |= {"train": 12, "val": 12, "test": 12, "ood": 12, "size": 64}
     document["toyworld"]["clinic"] |= {"train": 8, "val": 4, "test": 12, "size": 64, "frames": [34, 34]}
-    document["datasets"]["toy-ssv2"]["shard_size"] = 64
-    document["heads"]["gasm_cast"] |= {"epochs": 2, "warmup_epochs": 1, "holdout": 0.25, "batch_size": 16}
+    document["datasets"]["toy-ssv2"] |= {"shard_size": 64, "features": []}
+    for name in ("dinov3_patches", "r3d18_clips"):
+        document["features"][name]["batch"] = 2
+    document["heads"]["gasm_cast"] |= {"epochs": 6, "patience": 6, "warmup_epochs": 1, "holdout": 0.5, "batch_size": 16}
     document["heads"]["clip_align"] |= {"epochs": 2, "warmup_epochs": 1, "batch_size": 8}
     document["compute"] |= {"device": "cpu"}
 
@@ -73,3 +126,39 @@ def project(tmp_path_factory) -> Project:
     project = Project(tmp_path_factory.mktemp("project"))
     project.change(small)
     return project
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Project]) -> Path:
+    """A folder that all workers of a session share, made by the one who asks first; whoever writes takes a copy."""
+    root = factory.getbasetemp().parent if "PYTEST_XDIST_WORKER" in os.environ else factory.getbasetemp()
+    folder = root / f"shared-{name}"
+    with Path(f"{folder}.lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            make(root).root.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rendered(tmp_path_factory) -> Path:
+    """A small project whose videos are rendered and in the manifest, by the workflow."""
+
+    def make(root: Path) -> Project:
+        project = Project(Path(tempfile.mkdtemp(dir=root)))
+        project.change(small)
+        project.run("snakemake --cores 2 features/toy-ssv2/manifest.parquet")
+        return project
+
+    return _once(tmp_path_factory, "rendered", make)
+
+
+@pytest.fixture(scope="session")
+def finished(rendered, tmp_path_factory) -> Path:
+    """The same with its result, by the README's line."""
+
+    def make(root: Path) -> Project:
+        project = Project.copied(rendered)
+        project.run(LINE)
+        return project
+
+    return _once(tmp_path_factory, "finished", make)

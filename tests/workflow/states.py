@@ -10,6 +10,10 @@ def without_timings(path: Path) -> str:
     return json.dumps(document, sort_keys=True)
 
 
+def timings(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))["provenance"]["timings"]
+
+
 def stores(project) -> dict[str, bytes]:
     """Every file of every store but the locks."""
     root = project.root / "features"

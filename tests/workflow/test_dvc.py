@@ -243,7 +243,8 @@ def test_a_clone_sees_that_the_toy_world_was_edited_for_one_data_set_only(clone)
 @pytest.mark.slow
 def test_an_experiment_extracts_nothing_and_its_metrics_are_compared(clone):
     before = {path: path.stat().st_mtime_ns for path in clone.root.glob("features/**/shard-*")}
-    out = clone.run("dvc exp run -S heads.gasm_cast.lr=0.004").stdout
+    heads = " ".join(f"head@{head}" for head in HEADS)
+    out = clone.run(f"dvc exp run -S heads.gasm_cast.lr=0.004 {heads}").stdout
     assert "rule train" in out and "rule extract" not in out and "localcheckpoint" not in out
     assert "Stage 'head@clip_align' didn't change, skipping" in out
     assert {path: path.stat().st_mtime_ns for path in clone.root.glob("features/**/shard-*")} == before

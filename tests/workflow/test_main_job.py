@@ -7,27 +7,28 @@ import shutil
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
-from tests.workflow.states import committed_samples, stores, without_timings
+from tests.workflow.conftest import LINE, Project
+from tests.workflow.states import committed_samples, stores
 
 pytestmark = pytest.mark.slow
 
-LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
 KEYS = {"top1", "top5", "ece", "per_class", "confusion", "ci95", "samples", "provenance"}
 
 
 @pytest.fixture(scope="module")
-def finished(project):
-    project.run(LINE)
-    return project
+def finished(finished: Path) -> Project:
+    """A copy of what the literal line made, whose shared original nobody writes into."""
+    return Project.copied(finished)
 
 
 def test_the_literal_line_ends_in_a_result_with_pictures(finished):
     result = json.loads((finished.root / "results/ssv2_top1.json").read_text())
     assert set(result) >= KEYS
-    assert result["samples"]["evaluated"] == 32 and len(result["per_class"]) == 16
+    assert result["samples"]["evaluated"] == 16 and len(result["per_class"]) == 16
     low, high = result["ci95"]
     assert 0 <= low <= result["top1"] <= high <= 1
     for name in ("confusion", "training"):
@@ -52,20 +53,8 @@ def test_the_stores_are_intact_and_info_says_who_uses_them(finished):
 
 
 def test_another_learning_rate_trains_that_head_only(finished):
-    before = (finished.root / "params.yaml").read_text()
-    finished.change(lambda document: document["heads"]["gasm_cast"].update(lr=1.0e-4))
-    assert finished.jobs(LINE) == {"train": 1, "evaluate": 1, "result": 1}
-    (finished.root / "params.yaml").write_text(before)
-
-
-def test_trained_again_from_nothing_the_result_is_byte_for_byte_the_same(finished):
-    first = without_timings(finished.root / "results/ssv2_top1.json")
-    before = json.loads((finished.root / "results/ssv2_top1.json").read_text())["provenance"]["timings"]
-    for name in ("runs", "results"):
-        shutil.rmtree(finished.root / name)
-    finished.run(LINE)
-    assert without_timings(finished.root / "results/ssv2_top1.json") == first
-    assert json.loads((finished.root / "results/ssv2_top1.json").read_text())["provenance"]["timings"] != before
+    with finished.edited(lambda document: document["heads"]["gasm_cast"].update(lr=1.0e-4)):
+        assert finished.jobs(LINE) == {"train": 1, "evaluate": 1, "result": 1}
 
 
 def test_a_deleted_shard_manifest_costs_nothing_to_make_again(finished):
@@ -76,8 +65,11 @@ def test_a_deleted_shard_manifest_costs_nothing_to_make_again(finished):
     assert stores(finished) == before
 
 
-def test_extraction_killed_at_ten_random_moments_ends_byte_for_byte_equal(finished):
-    """Kill -9 of the whole process group; nothing that was committed is ever computed again."""
+def test_the_command_killed_at_random_moments_ends_byte_for_byte_equal(finished):
+    """Kill -9 of the whole process group; nothing that was committed is ever computed again.
+
+    Three times, since each is a start of Python and its libraries; tests/extraction/test_loop.py has ten.
+    """
     wanted = stores(finished)
     folder = next(finished.root.glob("features/*/r3d18*"))
     shutil.rmtree(folder)
@@ -85,7 +77,7 @@ def test_extraction_killed_at_ten_random_moments_ends_byte_for_byte_equal(finish
     rng = random.Random(0)
     kills = 0
     committed = 0
-    while kills < 10:
+    while kills < 3:
         job = subprocess.Popen(
             command,
             cwd=finished.root,
@@ -99,7 +91,7 @@ def test_extraction_killed_at_ten_random_moments_ends_byte_for_byte_equal(finish
         time.sleep(rng.uniform(0, 1.0))
         os.killpg(job.pid, signal.SIGKILL)
         if job.wait() == 0:
-            # Finished before it could be killed: begin again, for ten kills are ten kills.
+            # Finished before it could be killed: begin again, for three kills are three kills.
             shutil.rmtree(folder)
             committed = 0
             continue

@@ -21,7 +21,7 @@ def test_the_page_alone_starts_nothing_else(project):
 
 
 def test_plain_snakemake_writes_it_after_every_result(project):
-    out = project.run("snakemake --cores 1 -n").stdout
+    out = project.plan("snakemake --cores 1").stdout
     assert {"train", "page"} <= set(project.jobs("snakemake --cores 1"))
     inputs = next(line for line in out.split("rule page:")[1].splitlines() if "input:" in line)
     for name in Plan(load_params(str(project.root / "params.yaml"))).results:
@@ -49,7 +49,7 @@ def test_it_is_made_of_what_is_there_and_again_when_that_changed_only(project):
 
 
 def test_commands_on_the_page_name_the_params_that_it_is_of(project):
-    out = project.run("snakemake -n -p --cores 1 --configfile params.yaml -- results/report.html").stdout
+    out = project.plan("snakemake -p --cores 1 --configfile params.yaml results/report.html").stdout
     assert "--snakemake 'snakemake --cores all --configfile params.yaml'" in out
 
 

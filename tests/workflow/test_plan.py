@@ -49,7 +49,7 @@ def test_an_unknown_key_stops_the_workflow_before_any_job_and_is_named(project, 
 
 
 def test_nested_values_of_config_reach_params_as_numbers(project, monkeypatch):
-    done = project.run('snakemake -n --cores 1 results/ssv2_top1.json --config heads={"gasm_cast":{"lr":1e-3}}')
+    done = project.plan('snakemake --cores 1 results/ssv2_top1.json --config heads={"gasm_cast":{"lr":1e-3}}')
     monkeypatch.chdir(project.root)
     assert Plan(load_params("params.yaml")).run("gasm_cast", {"lr": 0.001}).folder in done.stdout
 
@@ -57,7 +57,7 @@ def test_nested_values_of_config_reach_params_as_numbers(project, monkeypatch):
 def test_absent_weights_stop_the_workflow_before_any_job_with_the_remedy(project, tmp_path):
     broken = tmp_path / "broken.yaml"
     broken.write_text((project.root / "params.yaml").read_text().replace("weights/mini-dinov3", "weights/absent"))
-    done = project.run(f"snakemake --configfile {broken} --cores 1", check=False)
+    done = project.plan(f"snakemake --configfile {broken} --cores 1", check=False)
     assert done.returncode != 0 and "weights/absent do not exist" in done.stdout
 
 
@@ -65,12 +65,12 @@ def test_toyworld_never_writes_where_a_real_data_set_lies(project):
     real = project.root / "data/ssv2"
     real.mkdir(parents=True)
     (real / "labels.json").write_text("{}")
-    done = project.run("snakemake --configfile configs/ssv2.yaml -n --cores 1 --forcerun toyworld", check=False)
+    done = project.plan("snakemake --configfile configs/ssv2.yaml --cores 1 --forcerun toyworld", check=False)
     assert "rule toyworld" not in done.stdout
 
 
 def test_a_real_data_set_that_is_not_there_is_one_error_with_the_remedy_and_nothing_is_made(project):
-    done = project.run("snakemake --configfile configs/breakfast.yaml -n --cores 1", check=False)
+    done = project.plan("snakemake --configfile configs/breakfast.yaml --cores 1", check=False)
     told = "DatasetError: no list of videos (*.bundle) in data/breakfast/splits; put the data set's files there"
     assert done.returncode != 0 and done.stdout.count(told) == done.stdout.count("Error: ") == 1
     assert not (project.root / "data/breakfast").exists()

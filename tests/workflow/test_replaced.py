@@ -12,7 +12,7 @@ from pipeline.cli import manifest
 from pipeline.config import load_params
 from pipeline.extraction import derive, extract
 from tests.datasets.made_up import picture, write_images, write_labelled
-from tests.workflow.conftest import Project, small
+from tests.workflow.conftest import Project
 
 LINE = "snakemake --cores 2 features"
 LISTS = {"splits/train.split1.bundle": ["v1.txt", "v2.txt"], "splits/test.split1.bundle": ["v3.txt"]}
@@ -100,25 +100,13 @@ def test_a_forced_extraction_says_that_it_is_complete_and_how_to_compute_it_agai
 
 
 @pytest.mark.slow
-def test_a_replaced_video_is_followed_to_the_result_and_nothing_else_runs(tmp_path):
-    project = Project(tmp_path)
-    project.change(small)
-
-    def one_head(document: dict) -> None:
-        document["toyworld"] = {name: document["toyworld"][name] for name in ("seed", "ssv2")}
-        document["toyworld"]["ssv2"] |= {"train": 2, "validation": 1, "size": 64}
-        document["datasets"] = {"toy-ssv2": document["datasets"]["toy-ssv2"] | {"features": [], "shard_size": 32}}
-        document["features"] = {name: document["features"][name] for name in ("dinov3_patches", "r3d18_clips")}
-        document["heads"] = {"gasm_cast": document["heads"]["gasm_cast"] | {"holdout": 0.5}}
-        document["ablations"], document["claims"] = {}, {}
-
-    project.change(one_head)
-    line = "snakemake --cores 2 results/ssv2_top1.json"
-    project.run(line)
+def test_a_replaced_video_is_followed_to_the_result_and_nothing_else_runs(finished):
+    project = Project.copied(finished)
     videos = sorted((project.root / "data/toy-ssv2").glob("*.webm"))
     shutil.copy(videos[5], videos[40])
     computed = {"dinov3_patches": 1, "r3d18_clips": 1}
     downstream = {"train": 1, "evaluate": 1, "result": 1}
+    line = "snakemake --cores 2 results/ssv2_top1.json"
     assert ran(project.run(line).stdout) == {"manifest": 1, "extract": 2} | downstream | computed
     assert project.jobs(line) == {}
     out = project.run(f"{line} --forcerun train").stdout

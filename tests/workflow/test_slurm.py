@@ -13,7 +13,7 @@ from typing import TypeVar
 import pytest
 
 from tests.workflow import slurm
-from tests.workflow.conftest import Project, small
+from tests.workflow.conftest import Project
 from tests.workflow.states import committed_samples, stores, without_timings
 from tests.workflow.watch import Job, jobs_below, watched
 
@@ -26,26 +26,6 @@ Found = TypeVar("Found")
 SUBMITTED = re.compile(r"^Job (\d+) has been submitted", re.MULTILINE)
 
 
-def small_steps(document: dict) -> None:
-    """Small, with jobs that commit often enough to be met in the middle. `auto` asks for GPUs where there are none."""
-    small(document)
-    document["compute"]["device"] = "auto"
-    document["datasets"]["toy-ssv2"]["features"] = []
-    for name in ("dinov3_patches", "r3d18_clips"):
-        document["features"][name]["batch"] = 2
-    document["heads"]["gasm_cast"] |= {"epochs": 6, "patience": 6}
-    document["ablations"] = document["claims"] = {}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> Project:
-    """The same workflow without Slurm."""
-    project = Project(tmp_path_factory.mktemp("undisturbed"))
-    project.change(small_steps)
-    project.run(f"snakemake --cores 2 {TARGET}")
-    return project
-
-
 def when(condition: Callable[[], Found], job: subprocess.Popen, seconds: float = 300) -> Found:
     """What the condition gives as soon as that is true."""
     deadline = time.monotonic() + seconds
@@ -56,10 +36,11 @@ def when(condition: Callable[[], Found], job: subprocess.Popen, seconds: float =
     return found
 
 
-def test_cancelled_and_killed_in_the_middle_it_ends_as_if_nothing_had_happened(undisturbed, tmp_path):
-    (tmp_path / "disturbed").mkdir()
-    project = Project(tmp_path / "disturbed")
-    project.change(small_steps)
+def test_cancelled_and_killed_in_the_middle_it_ends_as_if_nothing_had_happened(rendered, finished, tmp_path):
+    undisturbed = Project(finished)
+    project = Project.copied(rendered)
+    # Asks for GPUs where there are none.
+    project.change(lambda document: document["compute"].update(device="auto"))
     (tmp_path / "slurm").mkdir()
     told = tmp_path / "snakemake.out"
     one_node = slurm.one_node(tmp_path / "slurm", project.environment)

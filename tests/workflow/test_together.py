@@ -1,11 +1,12 @@
 """Two Snakemakes at once on one machine: what they share is made once, and no GPU has two jobs."""
 
 import re
+import shutil
 import subprocess
 
 import pytest
 
-from tests.workflow.conftest import Project, small
+from tests.workflow.conftest import Project
 from tests.workflow.states import stores
 from tests.workflow.watch import watched
 
@@ -16,31 +17,30 @@ LINE = "snakemake --cores 2 results/ssv2_top1.json"
 
 
 @pytest.fixture
-def two(tmp_path) -> tuple[Project, Project]:
+def two(rendered, tmp_path) -> tuple[Project, Project]:
     """Two working directories with one folder of data and one of features, whose heads differ."""
     projects = []
     for number, fusion in enumerate(FUSION):
-        (tmp_path / f"project{number}").mkdir()
-        projects.append(project := Project(tmp_path / f"project{number}"))
-        project.change(small)
+        projects.append(project := Project.copied(rendered))
 
         def ours(document: dict, fusion: str = fusion) -> None:
             document["compute"]["device"] = "auto"  # asks for GPUs where there are none
-            document["datasets"]["toy-ssv2"] |= {"features": [], "shard_size": 128}
             document["heads"]["gasm_cast"]["model"]["fusion"] = fusion
-            document["ablations"] = document["claims"] = {}
 
         project.change(ours)
         project.environment |= {"CUDA_VISIBLE_DEVICES": "toy0,toy1", "PERMAFROST_LEASES": str(tmp_path / "leases")}
         for name in ("data", "features"):
-            (tmp_path / name).mkdir(exist_ok=True)
-            (project.root / name).symlink_to(tmp_path / name)
-    projects[0].run("snakemake --cores 2 features/toy-ssv2/manifest.parquet")
+            folder = project.root / name
+            if number == 0:
+                folder.rename(tmp_path / name)
+            else:
+                shutil.rmtree(folder)
+            folder.symlink_to(tmp_path / name)
     return tuple(projects)
 
 
 def test_each_store_is_written_by_one_of_them_and_no_gpu_has_two_jobs(two, tmp_path):
-    with watched(tmp_path) as seen:
+    with watched(*(project.root for project in two)) as seen:
         running = [
             subprocess.Popen(
                 LINE.split(),
@@ -55,10 +55,10 @@ def test_each_store_is_written_by_one_of_them_and_no_gpu_has_two_jobs(two, tmp_p
     said = [(tmp_path / f"{project.root.name}.out").read_text() for project in two]
     assert codes == [0, 0], "\n".join(said)
 
-    # Two features of 112 videos: together they computed each once.
+    # Two features of 64 videos: together they computed each once.
     logs = [log.read_text() for project in two for log in project.root.glob("logs/extract/**/*.log")]
     computed = [int(count) for log in logs for count in re.findall(r": computed (\d+) of", log)]
-    assert sum(computed) == 2 * 112, computed
+    assert sum(computed) == 2 * 64, computed
     assert stores(two[0]) == stores(two[1]) != {}
     assert set(seen.users) == {"toy0", "toy1"} and seen.shared == []
     results = [(project.root / "results/ssv2_top1.json").read_text() for project in two]

@@ -35,8 +35,8 @@ class Seen:
     most: int = 0  # jobs with a GPU at once
 
 
-def jobs_below(root: Path) -> list[Job]:
-    """The running `python -m pipeline VERB` of the directories below root, workers that they forked among them."""
+def jobs_below(*roots: Path) -> list[Job]:
+    """The running `python -m pipeline VERB` of the directories below these, workers that they forked among them."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -47,7 +47,7 @@ def jobs_below(root: Path) -> list[Job]:
             lines = (process / "environ").read_bytes().decode().split("\0")
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended while it was looked at
-        if place.is_relative_to(root):
+        if any(place.is_relative_to(root) for root in roots):
             environment = dict(line.split("=", 1) for line in lines if "=" in line)
             gpus = environment.get("CUDA_VISIBLE_DEVICES", "").split(",")
             number = environment.get("SLURM_JOB_ID", "")
@@ -56,14 +56,14 @@ def jobs_below(root: Path) -> list[Job]:
 
 
 @contextmanager
-def watched(root: Path) -> Iterator[Seen]:
-    """Looks at the jobs below root until the end of the block."""
+def watched(*roots: Path) -> Iterator[Seen]:
+    """Looks at the jobs below these directories until the end of the block."""
     seen, ended = Seen(), threading.Event()
 
     def look() -> None:
         while not ended.wait(SECONDS_BETWEEN_LOOKS):
             holders: dict[str, set] = {}
-            for job in jobs_below(root):
+            for job in jobs_below(*roots):
                 for gpu in job.gpus:
                     holders.setdefault(gpu, set()).add(job.name)
             seen.shared += [(gpu, names) for gpu, names in holders.items() if len(names) > 1]
