@@ -11,9 +11,9 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from pipeline.backbones.base import BackboneError, arithmetic, seeded
+from pipeline.backbones.base import BackboneError, arithmetic, seeded, unit
 from pipeline.backbones.checkpoints import Checkpoint, open_checkpoint
-from pipeline.backbones.clip import build_clip, unit
+from pipeline.backbones.towers import build_clip
 from pipeline.config import ClipTextFeature, Weights
 
 SEQUENCES = 256  # a forward: bounds memory, whatever the number of prompts

@@ -6,7 +6,6 @@ Shape suffixes: N pairs, T frames, H Y rows and columns; the 2 of a flow are the
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +16,7 @@ from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weigh
 
 from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, seeded
 from pipeline.backbones.i3d import STEPS, STILL, resized
-from pipeline.backbones.states import download_state, read_state
+from pipeline.backbones.states import open_state
 from pipeline.config import FlowFeature, Weights
 
 RAFT_HUB = {f"torchvision/{known}": known for weights in (Raft_Large_Weights, Raft_Small_Weights) for known in weights}
@@ -106,6 +105,10 @@ class Flow:
         self.fields = {"flow": ((None, 2, *self.size), "uint8")}
         self.runs_in_worker = feature.weights is None
         self.raft = None if feature.weights is None else Raft(feature.weights, device)
+
+    @staticmethod
+    def preprocessor(feature: FlowFeature) -> FlowPixels:
+        return FlowPixels(feature.preprocess.resize)
 
     def rows(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One row a frame but the last.
@@ -200,12 +203,7 @@ def _load_raft(weights: Weights) -> nn.Module:
     if weights.random is not None:
         with seeded(weights.random):
             return raft_large()
-    if weights.hub is not None:
-        origin = f"{weights.hub}@{weights.revision}"
-        state = download_state(RAFT_HUB, weights.hub, str(weights.revision))
-    else:
-        origin = str(weights.path)
-        state = read_state(Path(origin), RAFT_PUBLIC)
+    state, origin = open_state(weights, RAFT_HUB, RAFT_PUBLIC)
     stem = state.get("feature_encoder.convnormrelu.0.weight")
     builders = {64: raft_large, 32: raft_small}
     if stem is None or stem.shape[0] not in builders:

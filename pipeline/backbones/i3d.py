@@ -189,6 +189,10 @@ class I3DFrames:
         outputs = sum(model.outputs for model in self.models.values())
         self.fields = {"frames": ((None, outputs), "float16")}
 
+    @staticmethod
+    def preprocessor(feature: I3DFeature) -> I3DPixels:
+        return I3DPixels(feature.preprocess.resize, feature.preprocess.crop)
+
     def rows(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One row a frame.
 

@@ -13,11 +13,27 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from pipeline.backbones.base import BackboneError
+from pipeline.config import Weights
 
 UNREADABLE = (
     *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile),
     *(RuntimeError, EOFError, OSError, ValueError),
 )
+
+
+def open_state(weights: Weights, known: Mapping[str, WeightsEnum], what: str) -> tuple[Mapping[str, Tensor], str]:
+    """A state dict from a file, or one of torchvision's own, and where it is from, for messages.
+
+    Args:
+        weights: a path, or hub + revision.
+        known, what: as for `download_state` and `read_state`.
+
+    Raises:
+        BackboneError: as these two.
+    """
+    if weights.hub is not None:
+        return download_state(known, weights.hub, str(weights.revision)), f"{weights.hub}@{weights.revision}"
+    return read_state(Path(str(weights.path)), what), str(weights.path)
 
 
 def read_state(file: Path, what: str) -> Mapping[str, Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.backbones.clip_cam import LastBlocks
+from pipeline.backbones.clip_cam_blocks import LastBlocks
 from pipeline.config import Params, feature_dir
 from pipeline.datasets import read_manifest
 from pipeline.datasets.twins import refuse_one_text

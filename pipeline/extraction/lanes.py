@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backbones import BackboneError
+from pipeline.backbones import BackboneError, expect_declared
 from pipeline.config import AnyFeature
 from pipeline.datasets import ShardSample
 from pipeline.extraction.clips import Clip, Clips
@@ -89,6 +89,9 @@ class ClipLane(_Lane):
     def _write(self, clips: Sequence[Clip], computed: Callable[[], Fields]) -> tuple[int, int]:
         """Puts one batch into the store and commits it."""
         fields = computed()
+        if fields:
+            count = sum(not clip.reason for clip in clips)
+            expect_declared(fields, self.backbone.fields, count, type(self.backbone).__name__)
         rows = iter(range(len(clips)))
         settled = failed = 0
         for clip in clips:
@@ -173,7 +176,9 @@ class RowLane(_Lane):
             self.writer.fail(piece.sample, piece.reason)
             return self._count(1)
         arrays = {name: np.asarray(field) for name, field in rows.items()}
-        stop = piece.start + len(next(iter(arrays.values())))
+        count = len(next(iter(arrays.values()))) if piece.rows is None else len(piece.rows)
+        expect_declared(arrays, self.backbone.fields, count, type(self.backbone).__name__)
+        stop = piece.start + count
         if stop - piece.start == piece.total:
             self._held = arrays
         else:

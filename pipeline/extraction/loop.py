@@ -15,11 +15,11 @@ import torch
 from pipeline import backbones
 from pipeline.config import (
     AnyFeature,
-    ClipTextFeature,
     I3DFeature,
     NpyFeature,
     Params,
     PixelFeature,
+    TextFeature,
     feature_dir,
 )
 from pipeline.datasets import ShardSample, read_manifest, shard_samples, video_folder
@@ -91,7 +91,7 @@ def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None
     for name, feature in chosen.items():
         if feature.derived:
             raise ExtractionError(f"{name} is derived from {feature.source}: run `derive {dataset} {name}` instead")
-        if isinstance(feature, ClipTextFeature) != text and not isinstance(feature, NpyFeature):
+        if isinstance(feature, TextFeature) != text and not isinstance(feature, NpyFeature):
             holds, reads = ("texts", "pictures") if text else ("no texts", "texts")
             raise ExtractionError(f"{dataset} holds {holds}, and {name} reads {reads}; name another data set")
     if len(chosen) < len(names) or not names:
@@ -138,7 +138,7 @@ def _lane(
     shared = name, feature, backbone, writer, rows
     if feature.ragged:
         return RowLane(*shared)
-    return (TextLane if isinstance(feature, ClipTextFeature) else ClipLane)(device, *shared)
+    return (TextLane if isinstance(feature, TextFeature) else ClipLane)(device, *shared)
 
 
 def _read(params: Params, dataset: str, name: str, shard: int, root: Path) -> FeatureStore:
@@ -152,7 +152,7 @@ def _source(
     first = lanes[0].feature
     if isinstance(first, NpyFeature):
         return NpySource(feature_dir(params, dataset, lanes[0].name, root).name, first, rows)
-    if isinstance(first, ClipTextFeature):
+    if isinstance(first, TextFeature):
         return TextSource(rows)
     folder = video_folder(params.datasets[dataset])
     if not first.ragged:

@@ -10,7 +10,7 @@ import av
 import torch
 
 from pipeline.backbones import Fields
-from pipeline.config import Compute, Params, PixelFeature, feature_key, weights_digests
+from pipeline.config import Compute, Params, PixelFeature, feature_key, foreign_code, weights_digests
 from pipeline.extraction.progress import ExtractionError
 from pipeline.store import Environment, ShardWriter, apart, listed
 from pipeline.store.manifest import read_manifest, shard_bases
@@ -84,6 +84,7 @@ def provenance(
     """
     chosen = params.features[feature]
     box = chosen.preprocess.box if isinstance(chosen, PixelFeature) else None
+    code = foreign_code(chosen)
     return {
         "key": feature_key(params, feature),
         "feature": feature,
@@ -92,6 +93,7 @@ def provenance(
         "reads": {name: dict(source) for name, source in reads.items()},
         "grid": None if grid is None else list(grid),
         "box": None if box is None else list(box),
+        **({} if code is None else {"code": code}),
     }
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from pipeline.backbones.clip_cam import autograd_cams
+from pipeline.backbones.clip_cam_blocks import autograd_cams
 from pipeline.toyworld.backgrounds import BACKGROUNDS
 from pipeline.toyworld.captions import view
 from pipeline.toyworld.pretraining.clip import (
