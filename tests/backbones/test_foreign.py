@@ -5,17 +5,19 @@ import json
 import re
 import sys
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pipeline import backbones, plugins
+from pipeline import backbones, cli, plugins
 from pipeline.backbones import BackboneError
 from pipeline.backbones.towers import Pixels
 from pipeline.config import ParamsError, backbone_class, feature_dir, feature_key, load_params, parse_params
 from pipeline.config.backbones import BACKBONES
 from pipeline.store import FeatureStore, describe, verify
+from pipeline.training.dataset import token_stream
 from pipeline.video import read_frames, segment_centres
 from tests.conftest import ROOT, write_ssv2
 from tests.extraction.small import DINO, contents, params_of, run, with_workers
@@ -181,6 +183,13 @@ def test_info_says_what_it_is_and_what_code_made_it(package, few, tmp_path):
     assert found["fields"]["colours"]["shape"] == [4, 4, 3]
 
 
+def test_a_head_reads_its_tokens(package, few, tmp_path):
+    params = params_of(few, {"colours": FEATURE})
+    run(params, tmp_path, names="colours")
+    stream = token_stream("motion", FeatureStore(feature_dir(params, "small", "colours", tmp_path)))
+    assert (stream.name, stream.grid, stream.width) == ("colours", (4, 2, 2), 3)
+
+
 def test_one_of_rows_extracts_videos_of_any_length(package, few, tmp_path):
     package.write("module", ROWS)
     rows = FEATURE | {"backbone": "my_colours.module:Motion", "sampling": {"fps": 6}}
@@ -285,6 +294,16 @@ def test_ours_offer_what_is_asked_of_others(name):
     methods = {"clip_text": ["__call__"], "flow": ["rows", "preprocessor"], "i3d": ["rows", "preprocessor"]}
     for method in methods.get(name, ["__call__", "preprocessor", "token_times"]):
         assert callable(getattr(found, method))
+
+
+def test_a_package_beside_params_is_found_by_the_installed_command_too(package, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place not in ("", str(package.folder.parent))])
+    monkeypatch.chdir(package.folder.parent)
+    Path("params.yaml").write_text(json.dumps({"features": {"colours": FEATURE}}), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["permafrost", "info"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0, capsys.readouterr().err
 
 
 # --- what is refused when params are read -----------------------------------------------------------------------------
