@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class BackboneError(ValueError):
-    """A backbone that cannot be loaded or cannot take these pixels; the message gives the remedy."""
+    """A backbone cannot be loaded, or cannot take its input; the message gives the remedy."""
 
 
 class Backbone(Protocol):
@@ -140,7 +140,7 @@ def expect_declared(features: Mapping[str, Any], fields: Fields, count: int, of:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Everything drawn inside follows from `seed`; the caller's random state is untouched."""
+    """Seeds everything drawn inside; the caller's random state is untouched."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -148,10 +148,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
-    """Inference in the asked precision, repeatable.
+    """Deterministic inference in the given precision.
 
-    bf16 and fp16 autocast: weights and the residual stream stay in fp32. fp32 is really fp32: cuDNN's convolutions
-    would otherwise round their inputs to TF32's 10 bits of mantissa.
+    bf16 and fp16 are autocast: weights and the residual stream stay in fp32. fp32 is exact: cuDNN's convolutions would
+    otherwise round their inputs to TF32's 10 bits of mantissa.
     """
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     with (
@@ -168,7 +168,7 @@ def per_colour(values: Sequence[float], device: torch.device) -> Tensor:
 
 
 def centre_crop(pixels_XHW: Tensor, crop: tuple[int, int] | None) -> Tensor:
-    """(..., H, W) -> (..., *crop), a view; None leaves it whole. Where what is cut off is odd, less of it is in front.
+    """(..., H, W) -> (..., *crop), a view; None crops nothing. Of an odd difference the smaller half is cut in front.
 
     Rounded down, as transformers does: torchvision's own centre crop rounds halves to even, so that of 59 pixels it
     cuts 30 in front and of 57, 28. One rule for all, so that streams of one geometry see the same pixels.
@@ -199,7 +199,7 @@ def unit(vectors: Tensor) -> Tensor:
 
 
 def check_pixels(pixels_BTCHW: Tensor, frames: int, size: tuple[int, int], dtype: torch.dtype) -> None:
-    """Raises BackboneError where the batch is not what the backbone's own preprocessor makes."""
+    """Raises BackboneError for a batch that the backbone's own preprocessor would not make."""
     wanted = (frames, 3, *size)
     if pixels_BTCHW.ndim != 5 or tuple(pixels_BTCHW.shape[1:]) != wanted or pixels_BTCHW.dtype != dtype:
         raise BackboneError(

@@ -29,7 +29,7 @@ ClipTower = CLIPModel | CLIPVisionModelWithProjection
 
 
 class _Cls(NamedTuple):
-    """What CLS sees on its way through the block; p is the query in the terms of u: score of token i = p . u_i + const.
+    """CLS on its way through the block. p is the query in the terms of u: score of token i = p . u_i + const.
 
     Neither keys nor values of the patches are ever made: that is most of what the block costs.
     """
@@ -47,7 +47,7 @@ class _Cls(NamedTuple):
 class LastBlock:
     """The end of a frozen CLIP picture tower: last block, last norm, projection; a function of `Clip`'s cam_tokens.
 
-    The arithmetic is that of one dtype, whatever the tokens come in: float32 for features, float64 for proofs.
+    It computes in one dtype, whatever that of the tokens: float32 for features, float64 for tests of the formulas.
 
     Attributes:
         shape: (T, D) of the tokens of an image.
@@ -276,7 +276,7 @@ _SLOPES: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": _quick_gelu_slop
 
 
 def check_site(site: str) -> None:
-    """Raises BackboneError for a place where no map is taken."""
+    """Raises BackboneError for a site at which no map is defined."""
     if site not in get_args(Site):
         raise BackboneError(
             f"got the site {site!r}, expected {' or '.join(map(repr, get_args(Site)))}; at the last block's output "

@@ -1,6 +1,6 @@
 """Class-activation maps of any of CLIP's last blocks, from the tokens entering one. Knows no store, no video.
 
-What the last block alone is asked for comes in closed form, from `clip_cam`; deeper maps are differentiated.
+Maps of the last block alone come in closed form, from `clip_cam`; deeper ones by automatic differentiation.
 
 Shape suffixes: B images, T tokens (CLS, then N patches), N patches, D width, E embedding width.
 """
@@ -50,7 +50,7 @@ class LastBlocks:
         return tokens_BTD
 
     def cam(self, tokens_BTD: Tensor, target_BE: Tensor, blocks: Sequence[int], site: Site) -> Tensor:
-        """(B, N), signed: in closed form where the last block alone is asked for, else as `autograd_cams`."""
+        """(B, N), signed: in closed form for the last block alone, otherwise by `autograd_cams`."""
         if tuple(blocks) == (-1,):
             return self.last.cam(self.before_last(tokens_BTD), target_BE, site)
         return autograd_cams(self.model, tokens_BTD, target_BE, blocks, site, self.first)
@@ -64,7 +64,7 @@ def autograd_cams(
     site: Site = "layer_norm1",
     first: int | None = None,
 ) -> Tensor:
-    """Maps of any blocks by automatic differentiation: what the closed form is measured against, and deeper maps.
+    """Maps of any blocks by automatic differentiation: the reference for the closed form, and the way to deeper maps.
 
     Args:
         model: a CLIP with a picture tower. Its weights' gradients are neither read nor written.

@@ -21,7 +21,7 @@ from pipeline.config import FlowFeature, Weights
 
 RAFT_HUB = {f"torchvision/{known}": known for weights in (Raft_Large_Weights, Raft_Small_Weights) for known in weights}
 RAFT_PUBLIC = "RAFT, large or small, with torchvision's key names"
-# RAFT halves a picture three times, and then wants 16 cells a side for its pyramid of correlations.
+# RAFT halves a picture three times, and then needs 16 cells a side for its correlation pyramid.
 RAFT_MULTIPLE, RAFT_LEAST = 8, 128
 
 # (H, W) uint8 grey before and after -> (H, W, 2) float32 pixels.
@@ -33,7 +33,7 @@ GreyFlow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class FlowPixels:
-    """I3D's resize without its crop: motion across the crop's border is seen, and cropped only as flow."""
+    """I3D's resize without its crop: flow is computed on the whole frame, so that motion across the border is seen."""
 
     resize: tuple[int, int] | int
 

@@ -75,7 +75,7 @@ class Unit(nn.Module):
 
 
 class SamePool(nn.Module):
-    """Maximum over what lies inside. Zeros do for padding, since all that comes here has passed a ReLU."""
+    """Max pooling with SAME padding. Zeros will do, since every input has passed a ReLU."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]):
         super().__init__()

@@ -11,12 +11,12 @@ from pipeline.store.shard import Shard
 
 
 class OneShard(FeatureStore):
-    """The samples of one shard: of the others, which other jobs may be making, nothing is asked.
+    """The samples of one shard of a store. The others are not opened: other jobs may be writing them.
 
     Args:
         directory: of the store.
-        shard: which one.
-        verify: check the crc32c of each sample that is read, for which all of the sample is read.
+        shard: its number.
+        verify: check the crc32c of each sample that is read; a partial read then reads all of it.
     """
 
     def __init__(self, directory: Path, shard: int, verify: bool = False) -> None:
