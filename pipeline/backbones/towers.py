@@ -244,7 +244,7 @@ class Tower:
         # Where pixels come as grey levels, they are normalised as such, as transformers' processors do.
         white = 1 if self.kind.fractions else 255
         self.mean_C11, self.std_C11 = per_colour(mean, device) * white, per_colour(std, device) * white
-        self.fields, self.grid = self._keep(model.requires_grad_(False).eval(), feature)
+        self.fields, self.grid = self.keep(model.requires_grad_(False).eval(), feature)
 
     @classmethod
     def preprocessor(cls, feature: BackboneFeature) -> Pixels:
@@ -268,13 +268,13 @@ class Tower:
         """
         check_pixels(pixels_BTCHW, self.frames, self.size, torch.float32 if self.kind.fractions else torch.uint8)
         with arithmetic(self.device, self.precision):
-            return self._run((pixels_BTCHW.to(self.device).float() - self.mean_C11) / self.std_C11)
+            return self.run((pixels_BTCHW.to(self.device).float() - self.mean_C11) / self.std_C11)
 
-    def _keep(self, model: PreTrainedModel, feature: Any) -> tuple[Fields, Grid | None]:
+    def keep(self, model: PreTrainedModel, feature: Any) -> tuple[Fields, Grid | None]:
         """Checks the geometry, moves what is needed of the network to the device; returns the fields and the grid."""
         raise NotImplementedError
 
-    def _run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
+    def run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """The fields of a batch of normalised pixels."""
         raise NotImplementedError
 
@@ -284,7 +284,7 @@ class DinoV3(Tower):
 
     kind = DINOV3
 
-    def _keep(self, model: DINOv3ViTModel, feature: DinoV3Feature) -> tuple[Fields, Grid]:
+    def keep(self, model: DINOv3ViTModel, feature: DinoV3Feature) -> tuple[Fields, Grid]:
         config, self.pool = model.config, feature.pool
         self.model, self.prefix = model.to(self.device), 1 + config.num_register_tokens
         step = config.patch_size * self.pool
@@ -299,7 +299,7 @@ class DinoV3(Tower):
             "cls": ((self.frames, config.hidden_size), "float16"),
         }, grid
 
-    def _run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
+    def run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """patch_tokens (B, T, N, D) and cls (B, T, D)."""
         tokens = self.model(pixels_BTCHW.flatten(0, 1)).last_hidden_state.float()
         patches = _pool(tokens[:, self.prefix :], self.grid[1:], self.pool)
@@ -324,7 +324,7 @@ class VJepa2(Tower):
 
     kind = VJEPA2
 
-    def _keep(self, model: VJEPA2Model, feature: VJepa2Feature) -> tuple[Fields, Grid]:
+    def keep(self, model: VJEPA2Model, feature: VJepa2Feature) -> tuple[Fields, Grid]:
         config, self.windows = model.config, feature.sampling.windows or 1
         side = config.crop_size
         # Its rotary positions come from the token's number and this side: at another they would be wrong, silently.
@@ -341,7 +341,7 @@ class VJepa2(Tower):
         grid = (self.frames // self.span, cells, cells)
         return {"clip_tokens": ((grid[0], cells * cells, config.hidden_size), "float16")}, grid
 
-    def _run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
+    def run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """clip_tokens (B, P, N, D), P over all windows."""
         clips = pixels_BTCHW.unflatten(1, (self.windows, -1)).flatten(0, 1)
         tokens = self.encoder(pixel_values_videos=clips).last_hidden_state.float()
@@ -357,7 +357,7 @@ class Clip(Tower):
 
     kind = CLIP
 
-    def _keep(self, model: Any, feature: ClipFeature) -> tuple[Fields, Grid | None]:
+    def keep(self, model: Any, feature: ClipFeature) -> tuple[Fields, Grid | None]:
         self.output, self.tower = feature.output, model.vision_model
         config, side = self.tower.config, self.tower.config.image_size
         self.kind.refuse_another_side(self.size, side, f"preprocess.crop (or resize) [{side}, {side}]")
@@ -372,7 +372,7 @@ class Clip(Tower):
         self.tower, self.projection = self.tower.to(self.device), model.visual_projection.to(self.device)
         return {self.output: ((self.frames, *shape) if self.frames > 1 else shape, "float16")}, grid
 
-    def _run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
+    def run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """image_embed (B, T, E), unit vectors, or cam_tokens (B, T, N + 1, D); one frame has no T."""
         states = self.tower(pixels_BTCHW.flatten(0, 1))
         if self.output == "cam_tokens":

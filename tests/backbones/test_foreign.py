@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from pipeline import backbones, cli, plugins
 from pipeline.backbones import BackboneError
+from pipeline.backbones.base import seeded
 from pipeline.backbones.towers import Pixels
 from pipeline.config import ParamsError, backbone_class, feature_dir, feature_key, load_params, parse_params
 from pipeline.config.backbones import BACKBONES
@@ -75,6 +77,7 @@ class Motion:
 TEXTS = """
 import torch
 from pipeline.backbones import BackboneError
+from pipeline.backbones.base import seeded
 from pipeline.config import TextFeature
 
 class Letters:
@@ -88,6 +91,27 @@ class Letters:
         if wrong := [text for text in texts if "z" in text]:
             raise BackboneError(f"{wrong[0]!r} has a z; remove it")
         return {"letters": torch.tensor([[len(text), text.count("a")] for text in texts]).float()}
+"""
+TOWER = """
+from transformers import ViTConfig, ViTModel
+from pipeline.backbones.towers import Kind, Tower
+from pipeline.config import BackboneFeature
+
+class Vit(Tower):
+    class Config(BackboneFeature):
+        pass
+
+    kind = Kind("ViT", {"vit": ViTModel}, lambda: ViTModel(ViTConfig()))
+
+    def keep(self, model, feature):
+        side = model.config.image_size
+        self.kind.refuse_another_side(self.size, side, f"preprocess.crop [{side}, {side}]")
+        self.model = model.to(self.device)
+        return {"cls": ((self.frames, model.config.hidden_size), "float16")}, None
+
+    def run(self, pixels_BTCHW):
+        tokens = self.model(pixels_BTCHW.flatten(0, 1)).last_hidden_state.float()
+        return {"cls": tokens[:, 0].unflatten(0, (-1, self.frames))}
 """
 FEATURE = {
     "backbone": "my_colours.module:Colours",
@@ -212,6 +236,24 @@ def test_one_of_texts_embeds_texts_and_refuses_some_by_name(package, tmp_path):
     assert store.failed == {"zebra": "'zebra' has a z; remove it"}
 
 
+def test_a_vision_tower_of_transformers_is_a_kind_and_two_methods(package, tmp_path):
+    package.write("module", TOWER)
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    with seeded(1):
+        ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    feature = of(backbone="my_colours.module:Vit", weights={"path": str(tmp_path)}).features["colours"]
+    clip = np.random.default_rng(0).integers(0, 256, (4, 40, 60, 3), dtype=np.uint8)
+    ours = backbones.load(feature)(torch.from_numpy(backbones.preprocessor(feature)(clip))[None])["cls"][0]
+    pixels = ViTImageProcessor.from_pretrained(tmp_path)(list(clip), return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        wanted = ViTModel.from_pretrained(tmp_path).eval()(pixels).last_hidden_state[:, 0]
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(BackboneError, match="holds no readable ViT weights"):
+        backbones.load(feature)
+
+
 # --- its key ----------------------------------------------------------------------------------------------------------
 
 
@@ -281,6 +323,16 @@ def installed(package):
 def test_an_installed_packages_entry_point_is_a_name_of_the_same_key(installed):
     assert key(backbone="colours") == key()
     assert type(backbones.load(of(backbone="colours").features["colours"])).__name__ == "Colours"
+
+
+def test_a_module_of_its_own_needs_no_package(package, monkeypatch):
+    alone = package.folder.parent / "my_colours_alone.py"
+    alone.write_text(COLOURS.replace("from my_colours.scale import scaled", SCALE), encoding="utf-8")
+    before = key(backbone="my_colours_alone:Colours")
+    assert before != key()
+    alone.write_text(alone.read_text(encoding="utf-8").replace("/ 255", "/ 256.0"), encoding="utf-8")
+    assert key(backbone="my_colours_alone:Colours") != before
+    monkeypatch.delitem(sys.modules, "my_colours_alone")
 
 
 def test_a_line_in_our_table_names_one_of_ours_whose_model_lies_beside_it(package, monkeypatch):
