@@ -13,7 +13,7 @@ from pipeline.extraction.made import Made, Maker
 from pipeline.extraction.maps import Maps
 from pipeline.extraction.progress import ExtractionError, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import Grid, environment, provenance, refuse_mixing, stored_fields
-from pipeline.extraction.shards import OneShard, refuse_stale
+from pipeline.extraction.shards import refuse_stale
 from pipeline.store import FeatureStore, ShardWriter, StoreError
 
 
@@ -43,7 +43,7 @@ def derive(
     if not chosen.derived:
         raise ExtractionError(f"{feature} is computed by {chosen.backbone}: run `extract {dataset} {feature}` instead")
     rows = shard_samples(read_manifest(root / dataset / "manifest.parquet"), shard)
-    source = OneShard(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
+    source = FeatureStore(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
     refuse_stale(source, rows, f"{dataset}/{chosen.source}")
     make = _maker(params, dataset, feature, root, source, rows)
     made = source.provenance

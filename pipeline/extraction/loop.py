@@ -30,7 +30,7 @@ from pipeline.extraction.npy import NpyFrames, NpySource, with_file_digests
 from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import environment, provenance, refuse_mixing, stored_fields
 from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
-from pipeline.extraction.shards import OneShard, refuse_stale
+from pipeline.extraction.shards import refuse_stale
 from pipeline.extraction.stream import Source, Stream
 from pipeline.store import FeatureStore, ShardWriter
 
@@ -142,7 +142,7 @@ def _lane(
 
 
 def _read(params: Params, dataset: str, name: str, shard: int, root: Path) -> FeatureStore:
-    return OneShard(feature_dir(params, dataset, name, root), shard, verify=True)
+    return FeatureStore(feature_dir(params, dataset, name, root), shard, verify=True)
 
 
 def _source(
