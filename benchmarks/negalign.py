@@ -33,9 +33,9 @@ from torch import Tensor
 
 from benchmarks import _negalign_plain as plain
 from benchmarks._harness import interleaved, main, ratio, table
-from pipeline.backbones.base import seeded
-from pipeline.backbones.clip import Clip, build_clip, unit
+from pipeline.backbones.base import seeded, unit
 from pipeline.backbones.clip_cam import LastBlock
+from pipeline.backbones.towers import Clip, build_clip
 from pipeline.config import ClipFeature
 from pipeline.evaluation.ood_metrics import lambda_sweep
 from pipeline.heads.negalign.masks import background_embedding, foreground, p_align

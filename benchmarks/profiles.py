@@ -2,9 +2,9 @@
 
     python -m benchmarks.profiles [--full] [--json FILE]
 
-Runs the ablation `gasm_cast_storage` of studies/gasm_cast.yaml, then compares the stores that it made with the fp16 one:
-with --full here, as the study has it (about an hour on two cores when nothing is cached, seconds when everything is); else
-over a tenth of the toy world, for one seed and two epochs, where bytes and errors are real and accuracies mean nothing.
+Runs the ablation `gasm_cast_storage` of studies/gasm_cast.yaml, then compares the stores that it made with the fp16
+one: with --full here, as the study has it (about an hour on two cores when nothing is cached, seconds when everything
+is); else over a tenth of the toy world, for one seed and two epochs: bytes and errors are real, accuracies mean nothing.
 """
 
 import json

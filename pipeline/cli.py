@@ -74,6 +74,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A log or a pipe is UTF-8 whatever the locale; a terminal shows what it can. No name of a user's ends a verb.
         stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
+    # Another package's backbone or head may lie beside params.yaml: `python -m pipeline` finds it there by itself.
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
     try:
         app()
     except (ValueError, RuntimeError, OSError, MemoryError) as error:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.backbones.clip import unit
+from pipeline.backbones.base import unit
 from pipeline.backbones.clip_cam import LastBlock
 from pipeline.config import Params
 from pipeline.datasets import read_manifest, samples_by_name, unchanged, video_folder

@@ -1,4 +1,4 @@
-"""The one way to open a checkpoint in transformers' format. Knows no architecture, no store and no video."""
+"""Opens checkpoints in transformers' format. Knows no architecture, no store and no video."""
 
 import json
 import math
@@ -27,7 +27,7 @@ from pipeline.config import Weights
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder of config.json, weights and what prepares their inputs, whose architecture is one that was asked for.
+    """A folder with config.json, weights and preprocessor files, of one of the architectures that were asked for.
 
     Attributes:
         folder: as save_pretrained or a hub download makes it.
@@ -40,9 +40,9 @@ class Checkpoint:
     architecture: type[PreTrainedModel]
 
     def model(self) -> PreTrainedModel:
-        """The network in float32, every weight taken from the files and every weight of the files taken.
+        """The network in float32: each of its weights is in the files, and each weight of the files is used.
 
-        Reads safetensors, or else pytorch_model.bin without running any code that it may hold.
+        Reads safetensors, or else pytorch_model.bin, whose pickled code is never run.
 
         Raises:
             BackboneError: weights that are absent, unreadable, incomplete or of other shapes, by name.
@@ -71,9 +71,9 @@ class Checkpoint:
         """The checkpoint's own mean and standard deviation of each colour, on [0, 1].
 
         Args:
-            published: the arithmetic that the caller implements: key of the file -> its value. An absent key is
-                transformers' default, so it counts as equal.
-            name: the file.
+            published: key of the file -> the only value that the caller implements. An absent key counts as equal: it
+                is transformers' default.
+            name: of the file.
 
         Raises:
             BackboneError: no such file, or one that asks for other arithmetic.
@@ -91,7 +91,7 @@ class Checkpoint:
 
 
 def open_checkpoint(weights: Weights, family: str, architectures: Mapping[str, type[PreTrainedModel]]) -> Checkpoint:
-    """Finds a checkpoint, on this machine or on the hub, and what it is; its weights are not read yet.
+    """Finds a checkpoint on this machine or on the hub and reads its architecture; its weights are not read yet.
 
     Args:
         weights: a local folder, or hub id + revision.
@@ -137,7 +137,7 @@ def _first_few(wrong: Mapping[str, Sequence[str]]) -> str:
 
 @contextmanager
 def _without_bar() -> Iterator[None]:
-    """No progress bar of a second's reading between the lines that verbs print; a download has its own."""
+    """Hides transformers' progress bar, which would stand between the lines of a command; downloads keep theirs."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -148,7 +148,7 @@ def _without_bar() -> Iterator[None]:
 
 
 def _download(repository: str, revision: str) -> Path:
-    """The local folder of a hub checkpoint, fetched if need be: safetensors, or pytorch_model.bin where it has none."""
+    """The local folder of a hub checkpoint, downloaded if needed: safetensors, or else pytorch_model.bin."""
     name = f"{repository}@{revision}"
     try:
         folder = Path(

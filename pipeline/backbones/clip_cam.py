@@ -11,27 +11,25 @@ sign, and `map.relu()` is the picture.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
-from pipeline.backbones.base import BackboneError, seeded
-from pipeline.backbones.checkpoints import open_checkpoint
-from pipeline.backbones.clip import build_clip, unit
+from pipeline.backbones.base import BackboneError, unit
+from pipeline.backbones.towers import CLIP
 from pipeline.config import Weights
 
 Site = Literal["layer_norm1", "block_input"]
-Tower = CLIPModel | CLIPVisionModelWithProjection
+ClipTower = CLIPModel | CLIPVisionModelWithProjection
 
 
 class _Cls(NamedTuple):
-    """What CLS sees on its way through the block; p is the query in the terms of u: score of token i = p . u_i + const.
+    """CLS on its way through the block. p is the query in the terms of u: score of token i = p . u_i + const.
 
     Neither keys nor values of the patches are ever made: that is most of what the block costs.
     """
@@ -49,7 +47,7 @@ class _Cls(NamedTuple):
 class LastBlock:
     """The end of a frozen CLIP picture tower: last block, last norm, projection; a function of `Clip`'s cam_tokens.
 
-    The arithmetic is that of one dtype, whatever the tokens come in: float32 for features, float64 for proofs.
+    It computes in one dtype, whatever that of the tokens: float32 for features, float64 for tests of the formulas.
 
     Attributes:
         shape: (T, D) of the tokens of an image.
@@ -58,7 +56,7 @@ class LastBlock:
     """
 
     def __init__(
-        self, weights: Weights | Tower, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+        self, weights: Weights | ClipTower, device: torch.device | None = None, dtype: torch.dtype = torch.float32
     ):
         """
         Args:
@@ -69,7 +67,7 @@ class LastBlock:
         Raises:
             BackboneError: weights that cannot be loaded, or an activation that is not CLIP's.
         """
-        model = _load(weights) if isinstance(weights, Weights) else weights
+        model = CLIP.model(weights) if isinstance(weights, Weights) else weights
         parts = (model.vision_model.encoder.layers[-1], model.vision_model.post_layernorm, model.visual_projection)
         parts = deepcopy(nn.ModuleList(parts)).requires_grad_(False).eval().to(device or "cpu", dtype)
         self.block, self.post_norm, self.projection = parts
@@ -161,7 +159,7 @@ class LastBlock:
 
     def _maps(self, tokens_BTD: Tensor, targets_BKE: Tensor, site: Site) -> Tensor:
         """(B, K, N) maps of K targets an image."""
-        _check_site(site)
+        check_site(site)
         x_BTD = self._checked(tokens_BTD)
         cls = self._read(x_BTD)
         pull_BKHV = self._pull(cls, targets_BKE.to(self.device, self.dtype)).unflatten(-1, self.heads)
@@ -250,124 +248,6 @@ class LastBlock:
         return tokens_BTD
 
 
-class LastBlocks:
-    """The last blocks of a frozen CLIP picture tower, for maps of more than the very last one.
-
-    Attributes:
-        last: the very last block.
-    """
-
-    def __init__(self, weights: Weights, first: int, device: torch.device | None = None):
-        """
-        Args:
-            weights: as a feature names them.
-            first: the block that the tokens enter, counted from the end: -1 is the last.
-            device: where to compute; the CPU by default.
-
-        Raises:
-            BackboneError: weights that cannot be loaded, or fewer blocks than that.
-        """
-        model = _load(weights)
-        layers = model.vision_model.encoder.layers
-        if -first > len(layers):
-            raise BackboneError(f"tokens that enter block {first} of a tower of {len(layers)}; choose a later block")
-        self.last, self.first = LastBlock(model, device), first
-        self.model = model.requires_grad_(False).eval().to(device or "cpu", torch.float32)
-
-    @torch.inference_mode()
-    def before_last(self, tokens_BTD: Tensor) -> Tensor:
-        """(B, T, D): what enters the very last block."""
-        for layer in self.model.vision_model.encoder.layers[self.first : -1]:
-            tokens_BTD = layer(tokens_BTD, None)
-        return tokens_BTD
-
-    def cam(self, tokens_BTD: Tensor, target_BE: Tensor, blocks: Sequence[int], site: Site) -> Tensor:
-        """(B, N), signed: in closed form where the last block alone is asked for, else as `autograd_cams`."""
-        if tuple(blocks) == (-1,):
-            return self.last.cam(self.before_last(tokens_BTD), target_BE, site)
-        return autograd_cams(self.model, tokens_BTD, target_BE, blocks, site, self.first)
-
-
-def autograd_cams(
-    model: Tower,
-    inputs: Tensor,
-    target_BE: Tensor,
-    blocks: Sequence[int] = (-1,),
-    site: Site = "layer_norm1",
-    first: int | None = None,
-) -> Tensor:
-    """Maps of any blocks by automatic differentiation: what the closed form is measured against, and deeper maps.
-
-    Args:
-        model: a CLIP with a picture tower. Its weights' gradients are neither read nor written.
-        inputs: pixels (B, 3, H, W) as the model itself takes them; with `first`, the tokens (B, T, D) that enter that
-            block.
-        target_BE: a vector an image, as for LastBlock.cam.
-        blocks: which ones; -1 is the last.
-        site: where in each block.
-        first: a block, counted from the end.
-
-    Returns:
-        (B, N), signed: the one block's map as it stands, or the mean of several, each scaled to [0, 1] by `minmax`
-        first, since the gradients of blocks differ by magnitudes.
-
-    Raises:
-        BackboneError: no block, one that the tower lacks, or another site.
-    """
-    _check_site(site)
-    layers = model.vision_model.encoder.layers
-    if not blocks or not all(-len(layers) <= block < len(layers) for block in blocks):
-        raise BackboneError(f"got blocks {list(blocks)}, expected one or more of the tower's, 0 to {len(layers) - 1}")
-    if first is not None and min(block % len(layers) for block in blocks) < first % len(layers):
-        raise BackboneError(f"got blocks {list(blocks)} of tokens that enter block {first}; take those from there on")
-    sites: dict[int, Tensor] = {}
-
-    def record(number: int, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | None = None) -> Any:
-        """A hook before a block or after its first norm. Frozen weights record nothing before the first site."""
-        site_BTD = inputs[0] if output is None else output
-        site_BTD = sites[number] = site_BTD if site_BTD.requires_grad else site_BTD.detach().requires_grad_()
-        return (site_BTD, *inputs[1:]) if output is None else site_BTD
-
-    numbers, hooks = [block % len(layers) for block in blocks], []
-    with torch.inference_mode(False), torch.enable_grad():
-        try:
-            for number in numbers:
-                hook = partial(record, number)
-                if site == "block_input":
-                    hooks.append(layers[number].register_forward_pre_hook(hook))
-                else:
-                    hooks.append(layers[number].layer_norm1.register_forward_hook(hook))
-            # Clones, since what was made in inference mode cannot be recorded.
-            inputs = inputs.clone()
-            if first is None:
-                pooled_BD = model.vision_model(inputs).pooler_output
-            else:
-                for layer in layers[first:]:
-                    inputs = layer(inputs, None)
-                pooled_BD = model.vision_model.post_layernorm(inputs[:, 0])
-            embed_BE = model.visual_projection(pooled_BD)
-        finally:
-            for hook in hooks:
-                hook.remove()
-        slopes = torch.autograd.grad((unit(embed_BE) * target_BE.clone()).sum(), [sites[n] for n in numbers])
-    maps = [
-        torch.einsum("bnd,bd->bn", sites[number].detach()[:, 1:], slope_BTD[:, 1:].mean(dim=1))
-        for number, slope_BTD in zip(numbers, slopes, strict=True)
-    ]
-    return maps[0] if len(maps) == 1 else torch.stack([minmax(map_BN) for map_BN in maps]).mean(dim=0)
-
-
-def minmax(map_BN: Tensor) -> Tensor:
-    """Each image's map scaled to [0, 1]; a constant one is 0.
-
-    >>> minmax(torch.tensor([[-1.0, 1.0, 0.0], [3.0, 3.0, 3.0]])).tolist()
-    [[0.0, 1.0, 0.5], [0.0, 0.0, 0.0]]
-    """
-    low_B1, high_B1 = map_BN.amin(dim=-1, keepdim=True), map_BN.amax(dim=-1, keepdim=True)
-    span_B1 = high_B1 - low_B1
-    return (map_BN - low_B1) / torch.where(span_B1 > 0, span_B1, 1)
-
-
 # --- pieces -----------------------------------------------------------------------------------------------------------
 
 
@@ -395,19 +275,10 @@ def _gelu_slope(h: Tensor) -> Tensor:
 _SLOPES: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": _quick_gelu_slope, "gelu": _gelu_slope}
 
 
-def _check_site(site: str) -> None:
+def check_site(site: str) -> None:
+    """Raises BackboneError for a site at which no map is defined."""
     if site not in get_args(Site):
         raise BackboneError(
             f"got the site {site!r}, expected {' or '.join(map(repr, get_args(Site)))}; at the last block's output "
             "every patch has the gradient 0"
         )
-
-
-def _load(weights: Weights) -> Tower:
-    """The model of any of the three kinds of weights; random ones are those that `Clip` draws from the same seed."""
-    if weights.random is not None:
-        with seeded(weights.random):
-            return build_clip()
-    return open_checkpoint(
-        weights, "CLIP", {"clip": CLIPModel, "clip_vision_model": CLIPVisionModelWithProjection}
-    ).model()

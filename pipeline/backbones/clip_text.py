@@ -1,4 +1,4 @@
-"""CLIP's text tower over texts x prompts, one unit vector a text. Knows no store and no data set.
+"""CLIP's text tower over texts x prompts, one unit vector a text. Knows no store and no dataset.
 
 Shape suffixes: B texts, P prompts, S sequences (B * P), L tokens of a sequence, D width, E embedding width.
 """
@@ -11,19 +11,19 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from pipeline.backbones.base import BackboneError, arithmetic, seeded
+from pipeline.backbones.base import BackboneError, arithmetic, seeded, unit
 from pipeline.backbones.checkpoints import Checkpoint, open_checkpoint
-from pipeline.backbones.clip import build_clip, unit
+from pipeline.backbones.towers import build_clip
 from pipeline.config import ClipTextFeature, Weights
 
-SEQUENCES = 256  # a forward: bounds memory, whatever the number of prompts
+SEQUENCES = 256  # in a forward pass: bounds memory, whatever the number of prompts
 
 
 class ClipText:
     """Frozen CLIP text tower.
 
-    A text fills each prompt as it stands (`_` and capitals are the word list's business; CLIP's tokenizer lowers case).
-    Sequences of one length share a forward, so nothing is ever padded, nor cut.
+    Texts are put into the prompts unchanged (`_` is for the word list to remove; CLIP's tokenizer lowers case).
+    Sequences of equal length share a forward pass, so none is padded or truncated.
     """
 
     grid = None
@@ -40,8 +40,8 @@ class ClipText:
     def __call__(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """Unit vectors of a batch of texts.
 
-        With `normalise_first` the mean over the prompts is one of unit vectors, else of embeddings as they are
-        (NegLabel's way); either mean is then made a unit vector.
+        With `normalise_first` the mean over the prompts is of unit vectors, otherwise of embeddings of any length, as
+        NegLabel does; either mean is then normalised.
 
         Args:
             texts: B of them.
@@ -50,8 +50,8 @@ class ClipText:
             text_embed (B, E), float32.
 
         Raises:
-            BackboneError: a text that, in one of the prompts, is longer than the tower's positions or has characters
-                that the tokenizer does not know.
+            BackboneError: in one of the prompts a text has more tokens than the tower reads, or characters that the
+                tokenizer does not know.
         """
         with arithmetic(self.device, self.precision):
             embeds_BPE = self._embed(self._tokenise(texts)).unflatten(0, (-1, len(self.prompts)))
@@ -103,12 +103,12 @@ def _load(weights: Weights) -> tuple[CLIPModel | CLIPTextModelWithProjection, CL
     checkpoint = open_checkpoint(weights, "CLIP", {"clip": CLIPModel, "clip_text_model": CLIPTextModelWithProjection})
     tokenizer = _read_tokenizer(checkpoint)
     model = checkpoint.model()
-    _refuse_strangers(checkpoint, model, tokenizer)
+    _refuse_another_tokenizer(checkpoint, model, tokenizer)
     return model, tokenizer
 
 
 def bytes_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer without merges, a token a byte: what random weights read, since nobody trained them on words."""
+    """CLIP's tokenizer without merges, a token a byte, for random weights: those were trained on no words."""
     letters = sorted(ByteLevel.alphabet())
     vocabulary = {token: row for row, token in enumerate([*letters, *(f"{letter}</w>" for letter in letters)])}
     return CLIPTokenizer(vocab={**vocabulary, "<|startoftext|>": 49406, "<|endoftext|>": 49407}, merges=[])
@@ -128,8 +128,8 @@ def _read_tokenizer(checkpoint: Checkpoint) -> CLIPTokenizer:
         raise BackboneError(f"{folder} holds no readable CLIP tokenizer ({error}); {remedy}") from error
 
 
-def _refuse_strangers(checkpoint: Checkpoint, model: torch.nn.Module, tokenizer: CLIPTokenizer) -> None:
-    """A tokenizer of another model gives vectors too, of something else."""
+def _refuse_another_tokenizer(checkpoint: Checkpoint, model: torch.nn.Module, tokenizer: CLIPTokenizer) -> None:
+    """Raises BackboneError for the tokenizer of another model: its ids would embed other words, without an error."""
     config = model.text_model.config
     highest = max(tokenizer.get_vocab().values())
     # eos_token_id 2 stands in the files of 2021; transformers then pools at the highest id of a sequence.

@@ -6,7 +6,6 @@ Shape suffixes: N pairs, T frames, H Y rows and columns; the 2 of a flow are the
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,12 +16,12 @@ from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weigh
 
 from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, seeded
 from pipeline.backbones.i3d import STEPS, STILL, resized
-from pipeline.backbones.states import download_state, read_state
+from pipeline.backbones.states import open_state
 from pipeline.config import FlowFeature, Weights
 
 RAFT_HUB = {f"torchvision/{known}": known for weights in (Raft_Large_Weights, Raft_Small_Weights) for known in weights}
 RAFT_PUBLIC = "RAFT, large or small, with torchvision's key names"
-# RAFT halves a picture three times, and then wants 16 cells a side for its pyramid of correlations.
+# RAFT halves a picture three times, and then needs 16 cells a side for its correlation pyramid.
 RAFT_MULTIPLE, RAFT_LEAST = 8, 128
 
 # (H, W) uint8 grey before and after -> (H, W, 2) float32 pixels.
@@ -34,7 +33,7 @@ GreyFlow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class FlowPixels:
-    """I3D's resize without its crop: motion across the crop's border is seen, and cropped only as flow."""
+    """I3D's resize without its crop: flow is computed on the whole frame, so that motion across the border is seen."""
 
     resize: tuple[int, int] | int
 
@@ -106,6 +105,10 @@ class Flow:
         self.fields = {"flow": ((None, 2, *self.size), "uint8")}
         self.runs_in_worker = feature.weights is None
         self.raft = None if feature.weights is None else Raft(feature.weights, device)
+
+    @staticmethod
+    def preprocessor(feature: FlowFeature) -> FlowPixels:
+        return FlowPixels(feature.preprocess.resize)
 
     def rows(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One row a frame but the last.
@@ -200,12 +203,7 @@ def _load_raft(weights: Weights) -> nn.Module:
     if weights.random is not None:
         with seeded(weights.random):
             return raft_large()
-    if weights.hub is not None:
-        origin = f"{weights.hub}@{weights.revision}"
-        state = download_state(RAFT_HUB, weights.hub, str(weights.revision))
-    else:
-        origin = str(weights.path)
-        state = read_state(Path(origin), RAFT_PUBLIC)
+    state, origin = open_state(weights, RAFT_HUB, RAFT_PUBLIC)
     stem = state.get("feature_encoder.convnormrelu.0.weight")
     builders = {64: raft_large, 32: raft_small}
     if stem is None or stem.shape[0] not in builders:

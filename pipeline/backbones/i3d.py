@@ -75,7 +75,7 @@ class Unit(nn.Module):
 
 
 class SamePool(nn.Module):
-    """Maximum over what lies inside. Zeros do for padding, since all that comes here has passed a ReLU."""
+    """Max pooling with SAME padding. Zeros will do, since every input has passed a ReLU."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]):
         super().__init__()
@@ -188,6 +188,10 @@ class I3DFrames:
         self.stream_sizes = {name: (STREAMS[name], *feature.preprocess.size) for name in self.models}
         outputs = sum(model.outputs for model in self.models.values())
         self.fields = {"frames": ((None, outputs), "float16")}
+
+    @staticmethod
+    def preprocessor(feature: I3DFeature) -> I3DPixels:
+        return I3DPixels(feature.preprocess.resize, feature.preprocess.crop)
 
     def rows(self, streams: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One row a frame.

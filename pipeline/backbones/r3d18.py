@@ -5,8 +5,6 @@ Shape suffixes: B videos, T frames, C channels (colours first), H W pixels, P st
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from urllib.error import URLError
 
 import numpy as np
 import torch
@@ -15,13 +13,21 @@ from torchvision.models.video import R3D_18_Weights
 from torchvision.models.video.resnet import BasicBlock, Conv3DSimple, VideoResNet
 from torchvision.transforms import functional as pixelwise
 
-from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, check_pixels, per_colour, seeded
-from pipeline.backbones.states import read_state
+from pipeline.backbones.base import (
+    BackboneError,
+    arithmetic,
+    centre_crop,
+    check_pixels,
+    per_colour,
+    seeded,
+    step_times,
+)
+from pipeline.backbones.states import open_state, revision_of
 from pipeline.config import R3D18Feature, Weights
 
 KINETICS = R3D_18_Weights.KINETICS400_V1
 KINETICS_HUB = f"torchvision/{KINETICS}"
-KINETICS_REVISION = KINETICS.url.rpartition("-")[2].removesuffix(".pth")
+KINETICS_REVISION = revision_of(KINETICS)
 KINETICS_MEAN = (0.43216, 0.394666, 0.37645)
 KINETICS_STD = (0.22803, 0.22145, 0.216989)
 
@@ -127,13 +133,13 @@ class R3D18:
             self.grid = (steps, rows, columns)
             self.fields = {"clip_tokens": ((steps, rows * columns, channels), "float16")}
 
+    @staticmethod
+    def preprocessor(feature: R3D18Feature) -> R3D18Pixels:
+        return R3D18Pixels(feature.preprocess.resize, feature.preprocess.crop)
+
     def token_times(self, times: Sequence[float]) -> list[float]:
         """The mean time of each step's frames: 8 of them, 4 with `atrous` or layer 3, a whole window if `pooled`."""
-        if len(times) != self.windows * self.frames:
-            raise BackboneError(
-                f"got {len(times)} times, expected {self.windows * self.frames}, one a sampled frame of each window"
-            )
-        return np.asarray(times, dtype=np.float64).reshape(-1, self.span).mean(axis=1).tolist()
+        return step_times(times, self.windows * self.frames, self.span)
 
     def __call__(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """Motion tokens, or one vector a window.
@@ -167,13 +173,7 @@ def _load(weights: Weights) -> R3D18Layers:
     if weights.random is not None:
         with seeded(weights.random):
             return build_r3d18()
-    if weights.hub is not None:
-        origin = f"{weights.hub}@{weights.revision}"
-        state = _download(weights.hub, str(weights.revision))
-    else:
-        origin = str(weights.path)
-        state = read_state(Path(origin), "R3D-18 with torchvision's key names")
-    return _fill(state, origin)
+    return _fill(*open_state(weights, {KINETICS_HUB: KINETICS}, "R3D-18 with torchvision's key names"))
 
 
 def _fill(state: Mapping[str, Tensor], origin: str) -> R3D18Layers:
@@ -191,19 +191,3 @@ def _fill(state: Mapping[str, Tensor], origin: str) -> R3D18Layers:
     except RuntimeError as error:
         raise BackboneError(f"{origin} does not fit R3D-18 of width {stem.shape[0]}: {error}; save it again") from None
     return model
-
-
-def _download(hub: str, revision: str) -> Mapping[str, Tensor]:
-    """torchvision's own file, kept in torch's cache; its sha256 prefix is checked against the file's name."""
-    if (hub, revision) != (KINETICS_HUB, KINETICS_REVISION):
-        raise BackboneError(
-            f"R3D-18 weights {hub}@{revision} are unknown; the installed torchvision offers {KINETICS_HUB}, revision "
-            f"{KINETICS_REVISION}; other weights: download the state dict and give its path as weights.path"
-        )
-    try:
-        return torch.hub.load_state_dict_from_url(KINETICS.url, map_location="cpu", check_hash=True, weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
-        raise BackboneError(
-            f"{KINETICS.url} could not be had ({error}); go online once, or download that file elsewhere and give its "
-            "path as weights.path"
-        ) from error

@@ -1,4 +1,4 @@
-"""Reads PyTorch state dicts, from files or torchvision's server, running no code in them. Knows no architecture."""
+"""Reads PyTorch state dicts from files or torchvision's server, and runs no code in them. Knows no architecture."""
 
 import pickle
 import zipfile
@@ -13,11 +13,27 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 
 from pipeline.backbones.base import BackboneError
+from pipeline.config import Weights
 
 UNREADABLE = (
     *(SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile),
     *(RuntimeError, EOFError, OSError, ValueError),
 )
+
+
+def open_state(weights: Weights, known: Mapping[str, WeightsEnum], what: str) -> tuple[Mapping[str, Tensor], str]:
+    """A state dict from a file, or one of torchvision's own, and where it is from, for messages.
+
+    Args:
+        weights: a path, or hub + revision.
+        known, what: as for `download_state` and `read_state`.
+
+    Raises:
+        BackboneError: as these two.
+    """
+    if weights.hub is not None:
+        return download_state(known, weights.hub, str(weights.revision)), f"{weights.hub}@{weights.revision}"
+    return read_state(Path(str(weights.path)), what), str(weights.path)
 
 
 def read_state(file: Path, what: str) -> Mapping[str, Tensor]:
@@ -31,12 +47,12 @@ def read_state(file: Path, what: str) -> Mapping[str, Tensor]:
         Names to tensors, on the CPU, in the dtypes of the file.
 
     Raises:
-        BackboneError: no such file, an unreadable one, or one that holds anything but tensors; with the remedy.
+        BackboneError: the file is absent, unreadable, or holds anything but tensors; with the remedy.
     """
     if not file.is_file():
         raise BackboneError(f"{file} is not a file; give a .safetensors or .pth state dict: {what}")
     try:
-        _refuse_packed(file)
+        _refuse_compressed(file)
         state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, "cpu", weights_only=True)
     except UNREADABLE as error:
         cause = (str(error) or type(error).__name__).splitlines()[0]
@@ -51,8 +67,8 @@ def read_state(file: Path, what: str) -> Mapping[str, Tensor]:
     return state
 
 
-def _refuse_packed(file: Path) -> None:
-    """Raises ValueError for torch's format with packed members: it has none, and they unpack to any size."""
+def _refuse_compressed(file: Path) -> None:
+    """Raises ValueError for compressed members: torch.save writes none, and they may unpack to any size."""
     if file.suffix != ".safetensors" and zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
@@ -68,7 +84,7 @@ def download_state(known: Mapping[str, WeightsEnum], hub: str, revision: str) ->
         revision: the hash in the file's name, as `revision_of` reads it.
 
     Raises:
-        BackboneError: another hub or revision, or a file that could not be had; with the remedy.
+        BackboneError: another hub or revision, or the download failed; with the remedy.
     """
     entry = known.get(hub)
     if entry is None or revision != revision_of(entry):
@@ -81,8 +97,8 @@ def download_state(known: Mapping[str, WeightsEnum], hub: str, revision: str) ->
         return torch.hub.load_state_dict_from_url(entry.url, map_location="cpu", check_hash=True, weights_only=True)
     except (URLError, OSError, RuntimeError) as error:
         raise BackboneError(
-            f"{entry.url} could not be had ({error}); go online once, or download that file elsewhere and give its "
-            "path as weights.path"
+            f"{entry.url} could not be downloaded ({error}); go online once, or download that file elsewhere and give "
+            "its path as weights.path"
         ) from error
 
 

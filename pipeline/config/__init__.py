@@ -1,10 +1,11 @@
 """params.yaml as validated models, and the content keys that follow from it. Knows no torch, no store and no head."""
 
+from .backbones import AnyFeature, backbone_class, foreign_code
 from .base import ParamsError, Vocabulary, canonical_json, flat
 from .documents import assigned, read_documents, read_yaml
 from .features import (
-    AnyFeature,
     BackboneFeature,
+    BaseFeature,
     ClipCamFeature,
     ClipFeature,
     ClipTextFeature,
@@ -18,7 +19,9 @@ from .features import (
     PixelFeature,
     Preprocess,
     R3D18Feature,
+    RowsFeature,
     Sampling,
+    TextFeature,
     VJepa2Feature,
     Weights,
 )
@@ -60,6 +63,7 @@ __all__ = [
     "Ablation",
     "AnyFeature",
     "BackboneFeature",
+    "BaseFeature",
     "Claim",
     "ClipCamFeature",
     "ClipFeature",
@@ -81,7 +85,9 @@ __all__ = [
     "PixelFeature",
     "Preprocess",
     "R3D18Feature",
+    "RowsFeature",
     "Sampling",
+    "TextFeature",
     "ToyAssembly",
     "ToySSv2",
     "Toyworld",
@@ -90,6 +96,7 @@ __all__ = [
     "Vocabulary",
     "Weights",
     "assigned",
+    "backbone_class",
     "canonical_json",
     "code_digest",
     "content_key",
@@ -98,6 +105,7 @@ __all__ = [
     "feature_key",
     "file_digest",
     "flat",
+    "foreign_code",
     "laid_params",
     "load_params",
     "override",

@@ -1,10 +1,10 @@
-"""What stage 1 may be asked for: features, and how each looks at its samples. Knows no backbone's code.
+"""What stage 1 may be asked for: features, and how each reads its samples. Knows no backbone's code.
 
 A feature is told apart by its `backbone`; its fields, apart from where things lie on this machine, determine the bytes.
 """
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -114,6 +114,7 @@ class Preprocess(Strict):
 class BaseFeature(Strict):
     """What every feature declares, and what can be asked of it without knowing its kind."""
 
+    backbone: str
     max_failed: Fraction = 0.01
     # Fields that decide no byte: no tolerance for failures, no decoder, since all of them give the same frames.
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"max_failed", "decoder"})
@@ -121,8 +122,8 @@ class BaseFeature(Strict):
 
     @property
     def sources(self) -> dict[str, Weights]:
-        """The weights that it needs, by role."""
-        return {}
+        """The weights that it needs, by role: those of its fields that are weights."""
+        return {name: weights for name in self._weights() if (weights := getattr(self, name)) is not None}
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -142,7 +143,13 @@ class BaseFeature(Strict):
     @property
     def keyed(self) -> dict[str, Any]:
         """The fields that determine the bytes: none of `UNKEYED`, no place, no name of another feature."""
-        return self.model_dump(mode="json", exclude=set(self.UNKEYED))
+        return self.model_dump(mode="json", exclude={*self._weights(), *self.UNKEYED})
+
+    @classmethod
+    def _weights(cls) -> list[str]:
+        """Fields that are Weights, or may be: their digests determine the bytes, wherever they lie."""
+        fields = cls.model_fields.items()
+        return [name for name, field in fields if Weights in (field.annotation, *get_args(field.annotation))]
 
 
 class PixelFeature(BaseFeature):
@@ -174,13 +181,21 @@ class BackboneFeature(PixelFeature):
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     storage: Literal["float16", "int8"] = "float16"
 
-    @property
-    def sources(self) -> dict[str, Weights]:
-        return {"weights": self.weights}
+
+class RowsFeature(PixelFeature):
+    """A row a sampled frame, as many as the video is long: `sampling: {fps: ...}`."""
 
     @property
-    def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"weights", *self.UNKEYED})
+    def ragged(self) -> bool:
+        return True
+
+
+class TextFeature(BaseFeature):
+    """One network over texts: its dataset is a list of them."""
+
+    weights: Weights
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    batch: Positive = 256
 
 
 class DinoV3Feature(BackboneFeature):
@@ -235,18 +250,15 @@ class ClipFeature(BackboneFeature):
         return self
 
 
-class ClipTextFeature(BaseFeature):
+class ClipTextFeature(TextFeature):
     """CLIP's text tower over texts x prompts, one unit vector a text.
 
     `normalise_first` decides whether the prompts' embeddings become unit vectors before their mean or only after it.
     """
 
     backbone: Literal["clip_text"]
-    weights: Weights
     prompts: Annotated[tuple[str, ...], Field(min_length=1)]
     normalise_first: bool = False
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    batch: Positive = 256
 
     @model_validator(mode="after")
     def _prompts_have_a_place(self) -> "ClipTextFeature":
@@ -254,16 +266,8 @@ class ClipTextFeature(BaseFeature):
             raise ValueError(f"each prompt needs one {{}} where the text goes, {wrong[0]!r} does not")
         return self
 
-    @property
-    def sources(self) -> dict[str, Weights]:
-        return {"weights": self.weights}
 
-    @property
-    def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"weights", *self.UNKEYED})
-
-
-class FlowFeature(PixelFeature):
+class FlowFeature(RowsFeature):
     """Optical flow from each sampled frame to the next, in pixels of the resized frame, clipped to +-`bound`.
 
     Kept as uint8: 128 is exactly zero, 127 steps to either side.
@@ -280,18 +284,6 @@ class FlowFeature(PixelFeature):
             raise ValueError(f"method {self.method} {'needs' if self.method == 'raft' else 'takes no'} weights")
         return self
 
-    @property
-    def ragged(self) -> bool:
-        return True
-
-    @property
-    def sources(self) -> dict[str, Weights]:
-        return {} if self.weights is None else {"weights": self.weights}
-
-    @property
-    def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"weights", *self.UNKEYED})
-
 
 class I3DFlow(Strict):
     """I3D's flow stream: which flow feature it reads, with which weights."""
@@ -300,7 +292,7 @@ class I3DFlow(Strict):
     weights: Weights
 
 
-class I3DFeature(PixelFeature):
+class I3DFeature(RowsFeature):
     """I3D frame features: a row a sampled frame, from the `window` frames around it, rgb and flow side by side.
 
     `pooling` of what the last module gives: its mean, or the `published` average pool of 2 x 7 x 7 and then the mean,
@@ -329,10 +321,6 @@ class I3DFeature(PixelFeature):
                 "(published: 16 and 224), or pooling: mean"
             )
         return self
-
-    @property
-    def ragged(self) -> bool:
-        return True
 
     @property
     def sources(self) -> dict[str, Weights]:
@@ -427,7 +415,8 @@ class MapsFeature(FeatureOfFeature):
     channels: Positive = 1
 
 
-AnyFeature = Annotated[
+# Features whose model is one of the above; `backbones` adds those of other packages.
+OwnFeature = Annotated[
     DinoV3Feature
     | R3D18Feature
     | VJepa2Feature

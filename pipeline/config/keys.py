@@ -11,8 +11,9 @@ from typing import Any
 from pipeline.digests import file_digest
 from pipeline.files import write_text
 
+from .backbones import AnyFeature, foreign_code
 from .base import ParamsError, canonical_json
-from .features import AnyFeature, Weights
+from .features import Weights
 from .params import Params
 
 # Bumped by hand when the extraction code changes what it writes; tests/test_config.py pins it to the source.
@@ -130,19 +131,21 @@ def weights_digests(feature: AnyFeature) -> dict[str, str]:
 def feature_key(params: Params, name: str) -> str:
     """The key of a feature: backbone, weights, preprocessing, sampling, batch, code version, what it reads.
 
+    Of another package's backbone the code itself enters the key, and its fields are kept apart from ours.
+
     Raises:
-        ParamsError: weights or texts that it depends on are not there.
+        ParamsError: weights or texts that it depends on are not there, or the source of another package's backbone.
     """
     feature = params.features[name]
     try:
-        weights = weights_digests(feature)
+        weights, code = weights_digests(feature), foreign_code(feature)
     except ParamsError as error:
         raise ParamsError(f"features.{name}: {error}") from None
     content = {
         "extractor": EXTRACTOR_VERSION,
         "weights": weights,
         "reads": [feature_key(params, other) for other in feature.reads],
-        **feature.keyed,
+        **(feature.keyed if code is None else {"foreign": code | {"fields": feature.keyed | {"backbone": ""}}}),
     }
     if (texts := feature.compares) is not None:
         content["texts"] = [feature_key(params, texts.feature), _texts_digest(params, texts.dataset)]

@@ -17,19 +17,19 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from pipeline.tasks import TASKS
 
+from .backbones import AnyFeature
 from .base import Extension, Name, ParamsError, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
 from .documents import Written, read_documents, read_json
 from .features import (
-    AnyFeature,
     BackboneFeature,
     ClipCamFeature,
     ClipFeature,
-    ClipTextFeature,
     DerivedFeature,
     FlowFeature,
     I3DFeature,
     MapsFeature,
     PixelFeature,
+    TextFeature,
 )
 from .heads import KINDS, AnyHead
 from .names import refuse_clashing_files, refuse_twins
@@ -232,7 +232,7 @@ class Params(Strict):
                 _must_exist(f"datasets.{name}.within", dataset.within, self.datasets, "datasets")
             for feature in dataset.features:
                 _must_exist(f"datasets.{name}.features", feature, self.features, "features")
-                if dataset.kind == "text" and not isinstance(self.features[feature], ClipTextFeature):
+                if dataset.kind == "text" and not isinstance(self.features[feature], TextFeature):
                     raise ValueError(f"datasets.{name} holds texts, but features.{feature} looks at pictures")
             if dataset.made_by == "toyworld":
                 section = Toyworld.SECTIONS.get(dataset.layout)
@@ -310,7 +310,7 @@ class Params(Strict):
         _must_exist(f"{key}.feature", texts.feature, self.features, "features")
         if self.datasets[texts.dataset].kind != "text":
             raise ValueError(f"{key}.dataset names {texts.dataset!r}, which holds no texts")
-        if not isinstance(self.features[texts.feature], ClipTextFeature):
+        if not isinstance(self.features[texts.feature], TextFeature):
             raise ValueError(f"{key}.feature names {texts.feature!r}, which embeds no texts")
 
     def _claiming_fits(self, key: str, claim: Claim) -> None:
@@ -444,7 +444,8 @@ def _sentence(error: Any, whole: str = "(whole document)", origins: Mapping[str,
     elif error["type"] == "value_error":
         what = str(error["ctx"]["error"])
     elif error["type"] == "union_tag_invalid":
-        what = f"expected one of {error['ctx']['expected_tags']}, got {shown(repr(error['ctx']['tag']))}"
+        others = ", or a class of yours, my_package.module:MyClass" if place[-1] == "backbone" else ""
+        what = f"expected one of {error['ctx']['expected_tags']}{others}, got {shown(repr(error['ctx']['tag']))}"
     else:
         what = f"{error['msg']}, got {shown(repr(error['input']))}"
     # What a model of the whole refuses begins with the key that it is about.

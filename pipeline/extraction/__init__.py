@@ -1,4 +1,4 @@
-"""Shards of a manifest through frozen backbones into stores, stores into smaller ones. Knows no label and no head."""
+"""Runs frozen backbones over the shards of a manifest into stores; derives stores from stores. Knows no head."""
 
 from pipeline.extraction.derivation import derive
 from pipeline.extraction.loop import extract

@@ -1,4 +1,4 @@
-"""Class-activation maps and patch embeddings, from the tokens that enter one of CLIP's last blocks. Knows no picture.
+"""Class-activation maps and patch embeddings, from the tokens that enter one of CLIP's last blocks. Reads no picture.
 
 Shape suffixes: B samples, T tokens (CLS, then N patches), N patches, D width, E embedding width, C texts.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pipeline.backbones.clip_cam import LastBlocks
+from pipeline.backbones.clip_cam_blocks import LastBlocks
 from pipeline.config import Params, feature_dir
 from pipeline.datasets import read_manifest
 from pipeline.datasets.twins import refuse_one_text
@@ -22,18 +22,18 @@ LOGIT_SCALE = 100.0  # of every published CLIP
 
 
 class Cams:
-    """Of each picture the map of its best text, before the ReLU, and its patches' projected embeddings.
+    """The map of each picture's best text, before the ReLU, and the projected embeddings of its patches.
 
-    A map's ranks are what is used of it, so it is divided by its largest magnitude: float16 holds it then, whatever
-    the size of its gradients.
+    Only a map's ranks are used, so it is divided by its largest magnitude: float16 then holds it, whatever the size of
+    its gradients.
 
     Attributes:
-        grid, fields: of what is made: `map` (N,) in [-1, 1], `patch_embed` (N, E), both float16.
-        device: on which it is made.
-        reads: name -> provenance of what it rests on beside its source.
+        grid, fields: of the derived feature: `map` (N,) in [-1, 1], `patch_embed` (N, E), both float16.
+        device: on which it is computed.
+        reads: name -> provenance of what it is made from beside its source.
 
     Raises:
-        ExtractionError: the texts' store holds other vectors than this CLIP's, or a text failed there.
+        ExtractionError: the texts' vectors are not of this CLIP's width, or a text failed.
         StoreMissing: a text of the manifest is not in the store.
         DatasetError: two texts have one embedding.
     """
@@ -79,7 +79,7 @@ class Cams:
         ]
 
     def of(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (B, N) in [-1, 1] and patch embeddings (B, N, E), float32 on the device that computes."""
+        """Maps (B, N) in [-1, 1] and patch embeddings (B, N, E), float32 on this device."""
         tokens_BTD = tokens_BTD.to(self.classes_CE.device, torch.float32)
         last_BTD = self.blocks.before_last(tokens_BTD)
         maps_BN = self.blocks.cam(tokens_BTD, self.targets(last_BTD), self.chosen.cam_blocks, self.chosen.site)

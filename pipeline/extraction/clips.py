@@ -1,6 +1,6 @@
 """Samples of a fixed number of frames, and texts, as a backbone takes them: runs in decode processes. Knows no weights.
 
-One decode serves several features: each gets the frames of its own times through its own preprocessor.
+One decode serves several features; each gets the frames at its own times, through its own preprocessor.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ from pipeline.datasets import ShardSample, unchanged
 from pipeline.video import VideoError, VideoFacts, blaming, read_frames, sampling_times
 
 MESSAGE_BYTES = 16 << 20
-MOST_SAMPLES = 32  # of a message: so that small pictures come early, too
+MOST_SAMPLES = 32  # in a message: a batch of small pictures should not wait for a message of thousands
 
 
 @dataclass(frozen=True)
 class Clip:
-    """One sample of one feature: the times of its frames, or the reason why it has none."""
+    """One sample of one feature: the times of its frames, or the reason why it failed."""
 
     sample: str
     times: tuple[float, ...] = ()
@@ -34,7 +34,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Clips:
-    """Consecutive samples of the feature with number `lane`, and the inputs of those that have no reason, in order."""
+    """Consecutive samples of feature number `lane`, and the inputs of those that did not fail, in order."""
 
     lane: int
     clips: tuple[Clip, ...]
@@ -43,7 +43,7 @@ class Clips:
 
 @dataclass(frozen=True)
 class View:
-    """How one feature looks at a video, and which samples it has yet to see."""
+    """How one feature samples and preprocesses a video, and which samples it still needs."""
 
     feature: PixelFeature
     preprocess: Preprocessor
@@ -51,7 +51,7 @@ class View:
 
     @property
     def sample_bytes(self) -> int:
-        """The most that its pixels of a sample may take: float32."""
+        """The most bytes that a sample's pixels can take: float32."""
         return 4 * 3 * prod(self.feature.preprocess.size) * (self.feature.sampling.count or 0)
 
     def times(self, facts: VideoFacts) -> np.ndarray:
@@ -59,11 +59,11 @@ class View:
 
 
 class ClipSource:
-    """Decodes runs of consecutive samples. All features have one decoder.
+    """Decodes runs of consecutive samples. All features use the same decoder.
 
     Args:
         folder: of the videos or pictures.
-        samples: the shard's, those that no feature wants left out.
+        samples: those of the shard that any feature needs.
         views: one a feature.
     """
 
@@ -84,7 +84,7 @@ class ClipSource:
         return f"one of the samples {self.jobs[job][0].sample} to {self.jobs[job][-1].sample}"
 
     def messages(self, job: int) -> Iterator[Clips]:
-        """One message a feature that wants any of the job's samples."""
+        """One message for each feature that needs any of the job's samples."""
         decoded = [self._sample(row) for row in self.jobs[job]]
         for lane in range(len(self.views)):
             own = [clips[lane] for clips in decoded if lane in clips]
@@ -95,7 +95,7 @@ class ClipSource:
                 yield Clips(lane, tuple(clip for clip, _ in own), inputs)
 
     def _sample(self, row: ShardSample) -> dict[int, tuple[Clip, Tensor | None]]:
-        """By lane, for each feature that wants the sample: what it sees."""
+        """By lane, for each feature that needs the sample: its clip and its pixels."""
         lanes = {lane: view for lane, view in enumerate(self.views) if row.sample in view.wanted}
         if row.facts is None:
             return {lane: (Clip(row.sample, reason=row.status), None) for lane in lanes}
@@ -104,7 +104,7 @@ class ClipSource:
             return self._decoded(row, facts, lanes)
         except VideoError as error:
             if len(lanes) > 1:
-                # A video may break after the last frame that one of them looks at: each as if it were alone.
+                # A video may break after the last frame that one of them needs: decode for each alone.
                 alone = [self._sample_alone(row, facts, lane) for lane in lanes]
                 return dict(zip(lanes, alone, strict=True))
             return {lane: (_failed(row, error), None) for lane in lanes}
@@ -118,7 +118,7 @@ class ClipSource:
     def _decoded(
         self, row: ShardSample, facts: VideoFacts, lanes: Mapping[int, View]
     ) -> dict[int, tuple[Clip, Tensor | None]]:
-        """One decode for all of `lanes`."""
+        """Decodes once for all of `lanes`."""
         path = unchanged(self.folder, row)
         with blaming(path):
             times = {lane: view.times(facts) for lane, view in lanes.items()}

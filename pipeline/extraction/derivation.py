@@ -1,5 +1,5 @@
-"""Features from features: tokens pooled over their grid, kept as float16 or int8, and what a last block makes of its
-input; maps on a feature's tokens. Runs no backbone."""
+"""Derives features from features: tokens pooled over their grid or kept as int8, class-activation maps, and maps on the
+grid of a feature's tokens. Runs no backbone."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,23 +13,23 @@ from pipeline.extraction.made import Made, Maker
 from pipeline.extraction.maps import Maps
 from pipeline.extraction.progress import ExtractionError, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import Grid, environment, provenance, refuse_mixing, stored_fields
-from pipeline.extraction.shards import OneShard, refuse_stale
+from pipeline.extraction.shards import refuse_stale
 from pipeline.store import FeatureStore, ShardWriter, StoreError
 
 
 def derive(
     params: Params, dataset: str, feature: str, shard: int, root: Path, progress: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Brings one shard of a derived feature to its end, from the same shard of the feature that it is made from.
+    """Derives one shard of a feature from the same shard of its source.
 
-    A sample that failed there fails here, for the same reason; that does not count towards `max_failed` a second time.
-    Nor does a sample without a map.
+    A sample that failed in the source fails here for the same reason, and does not count towards `max_failed` again. A
+    sample without a map does not count either.
 
     Args:
-        params: holds the data set, the feature and its source.
+        params: declare the dataset, the feature and its source.
         dataset, feature: their names.
-        shard: which one.
-        root: the features' folder, where the manifest of the data set lies too.
+        shard: its number.
+        root: the features' folder, which also holds the dataset's manifest.
         progress: called with one line, every few seconds and at the end.
 
     Returns:
@@ -37,13 +37,13 @@ def derive(
 
     Raises:
         ExtractionError: not a derived feature, or its source has no token grid that `pool` divides.
-        StoreMissing: the source's shard is not there. StoreError: it is stale. DatasetError: as ever.
+        StoreMissing: the source's shard is not there. StoreError: it is stale. DatasetError: no manifest.
     """
     chosen = params.features[feature]
     if not chosen.derived:
         raise ExtractionError(f"{feature} is computed by {chosen.backbone}: run `extract {dataset} {feature}` instead")
     rows = shard_samples(read_manifest(root / dataset / "manifest.parquet"), shard)
-    source = OneShard(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
+    source = FeatureStore(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
     refuse_stale(source, rows, f"{dataset}/{chosen.source}")
     make = _maker(params, dataset, feature, root, source, rows)
     made = source.provenance
@@ -83,7 +83,7 @@ def _maker(
 
 
 def _own_failures(failed: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:
-    """Those that are neither the source's nor no failure at all."""
+    """Failures of this derivation: neither the source's, nor samples without a map."""
     return {sample: reason for sample, reason in failed.items() if sample not in before and reason != NO_MAP}
 
 
@@ -91,9 +91,9 @@ class Pooling:
     """Every field of a store, token grids with means over `pool` x `pool` neighbours.
 
     Attributes:
-        grid, fields: of what is made.
-        device: on which it is made.
-        reads: name -> provenance of what it rests on beside its source.
+        grid, fields: of the derived feature.
+        device: on which it is computed.
+        reads: name -> provenance of what it is made from beside its source.
 
     Raises:
         ExtractionError: the source has no token grid that `pool` divides.
@@ -116,7 +116,7 @@ class Pooling:
         self.fields = stored_fields(fields, self.grid, chosen.storage)
 
     def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterator[Made]:
-        """The fields of each sample, one at a time: whole token grids are large."""
+        """The fields of each sample, one at a time, since whole token grids are large."""
         for sample in samples:
             fields = {name: source.read([sample], name)[0] for name in source.fields}
             yield Made({name: pool_tokens(field, self.whole, self.pool) for name, field in fields.items()})

@@ -1,4 +1,4 @@
-"""Batches to a device and results back, both beside its arithmetic; halves what does not fit. Knows no backbone."""
+"""Copies batches to a device and results back while it computes; halves what does not fit. Knows no backbone."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -18,10 +18,10 @@ class Device:
     """Where backbones run.
 
     On CUDA, copies have streams of their own and pinned memory: the next batch arrives, and the last one leaves, while
-    the device computes. Nothing here waits for the device but what `download` returns.
+    the device computes. Only the function that `download` returns waits for the device.
 
     Raises:
-        ParamsError: the device that is asked for is not there.
+        ParamsError: the device that params ask for is not there.
     """
 
     def __init__(self, compute: Compute) -> None:
@@ -45,7 +45,7 @@ class Device:
         return batch
 
     def download(self, fields: Mapping[str, Tensor]) -> Callable[[], Fields]:
-        """A function that waits for the fields and gives them as arrays; callable from another thread."""
+        """A function that waits for the fields and returns them as arrays; callable from another thread."""
         plain = {name: field.float() if field.is_floating_point() else field for name, field in fields.items()}
         if self.type != "cuda":
             return lambda: {name: field.cpu().numpy() for name, field in plain.items()}
@@ -66,7 +66,7 @@ class Device:
 
 
 def halving(compute: Callable[[Any], dict[str, Tensor]], batch: Any) -> dict[str, Tensor]:
-    """compute(batch); where the device's memory does not suffice, of its halves.
+    """compute(batch), or that of its halves where the device's memory does not suffice.
 
     Args:
         compute: a batch -> {field: (len(batch), ...)}.

@@ -1,7 +1,7 @@
-"""One feature's way through a pass: messages in, batches computed, samples committed. Knows no decoder.
+"""One feature's part of a pass: takes messages, computes batches, commits samples. Knows no decoder.
 
-Which samples share a batch and a commit follows from the manifest alone, so a killed and resumed shard is byte for byte
-the one that was never killed. A lane gives tasks; the loop runs them, in order, in its writer thread.
+Which samples share a batch and a commit follows from the manifest alone, so a shard that was killed and resumed is byte
+for byte one that was never killed. A lane yields tasks; the loop runs them, in order, in its writer thread.
 """
 
 import tempfile
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.backbones import BackboneError
+from pipeline.backbones import BackboneError, expect_declared
 from pipeline.config import AnyFeature
 from pipeline.datasets import ShardSample
 from pipeline.extraction.clips import Clip, Clips
@@ -24,15 +24,16 @@ from pipeline.store import ShardWriter, StoreError
 # Rows of one sample beyond this grow in a file: ten minutes of flow at 25 fps and 224 x 224 are 1.5 GB.
 ROWS_IN_MEMORY = 256 << 20
 
-# What is to be done in the writer thread; returns how many samples are in the store since, and how many of them failed.
+# Runs in the writer thread; returns how many samples it settled in the store, and how many of them failed.
 Task = Callable[[], tuple[int, int]]
 
 
 class _Lane:
-    """What both kinds share: the batches that hold pending samples.
+    """The batches that hold pending samples.
 
     Attributes:
-        name: of the feature. wanted: the samples whose messages it needs.
+        name: of the feature.
+        wanted: the samples whose messages it needs.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class _Lane:
         self.batches = [batch for batch in batches if self.pending.intersection(batch)]
 
     def _settle(self, sample: str, put: Callable[[], None]) -> int:
-        """Puts a sample; returns 1 if it fails. A value that the store cannot hold is its fault, not the store's."""
+        """Puts a sample; returns 1 if it failed. A value that the store cannot hold fails the sample."""
         try:
             put()
         except StoreError:
@@ -57,8 +58,8 @@ class _Lane:
 
 
 class ClipLane(_Lane):
-    """Samples of one shape, batched across videos. A batch with a pending sample is computed whole, so that each value
-    comes out as it would have the first time."""
+    """Samples of one shape, batched across videos. A batch with any pending sample is computed as a whole, so that its
+    values are those of a run that was never interrupted."""
 
     def __init__(self, device: Device, *shared: Any) -> None:
         super().__init__(*shared)
@@ -89,6 +90,9 @@ class ClipLane(_Lane):
     def _write(self, clips: Sequence[Clip], computed: Callable[[], Fields]) -> tuple[int, int]:
         """Puts one batch into the store and commits it."""
         fields = computed()
+        if fields:
+            count = sum(not clip.reason for clip in clips)
+            expect_declared(fields, self.backbone.fields, count, type(self.backbone).__name__)
         rows = iter(range(len(clips)))
         settled = failed = 0
         for clip in clips:
@@ -108,7 +112,7 @@ class ClipLane(_Lane):
 
 
 class TextLane(ClipLane):
-    """Texts, of which the backbone may refuse some: they fail, by name, and the others of their batch do not."""
+    """Texts. Those that the backbone refuses fail, each with its reason; the others of their batch do not."""
 
     def _computed(self, inputs: Sequence[str]) -> Callable[[], Fields]:
         return self.device.download(halving(self.backbone, inputs))
@@ -122,7 +126,7 @@ class TextLane(ClipLane):
         return super()._batch(told, [text for text in inputs if text not in refused])
 
     def _refusals(self, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
-        """(text, why) of each text that cannot be taken: a batch only says that there is one."""
+        """(text, reason) of each text that is refused, found by halving: a batch only says that there is one."""
         try:
             self._computed(texts)
         except BackboneError as error:
@@ -135,13 +139,13 @@ class TextLane(ClipLane):
 
 
 class RowLane(_Lane):
-    """Samples of any length, computed piece by piece. A batch is what one commit holds: values know nothing of it."""
+    """Samples of any length, computed piece by piece. A batch is what one commit holds; values do not depend on it."""
 
     def __init__(self, *shared: Any) -> None:
         super().__init__(*shared)
         self.wanted = self.pending
         self._left = [len(self.pending.intersection(batch)) for batch in self.batches]
-        self._given_up = ""  # the sample whose further pieces are of no use
+        self._given_up = ""  # the sample that failed, whose further pieces are skipped
         self._held: Fields = {}
         sizes = getattr(self.backbone, "stream_sizes", {})
         self._varying = any(None in size for size in sizes.values())
@@ -154,7 +158,7 @@ class RowLane(_Lane):
         except Exception as error:
             if not self._varying:
                 raise
-            # The video's own shape decides what is computed: it is this sample that does not fit.
+            # What is computed depends on the video's own shape, so the failure is this sample's.
             self._given_up, rows = piece.sample, {}
             piece = Piece(piece.lane, piece.sample, reason=f"{type(error).__name__}: {error}")
         yield partial(self._write, piece, rows)
@@ -167,20 +171,22 @@ class RowLane(_Lane):
         return {name: field.cpu() for name, field in rows.items()}
 
     def _write(self, piece: Piece, rows: Mapping[str, Any]) -> tuple[int, int]:
-        """Keeps one piece; with the sample's last one puts the sample, with the batch's last sample commits it."""
+        """Keeps one piece; puts the sample with its last piece, and commits the batch with its last sample."""
         if piece.reason:
             self._held = {}
             self.writer.fail(piece.sample, piece.reason)
             return self._count(1)
         arrays = {name: np.asarray(field) for name, field in rows.items()}
-        stop = piece.start + len(next(iter(arrays.values())))
+        count = len(next(iter(arrays.values()))) if piece.rows is None else len(piece.rows)
+        expect_declared(arrays, self.backbone.fields, count, type(self.backbone).__name__)
+        stop = piece.start + count
         if stop - piece.start == piece.total:
             self._held = arrays
         else:
             if piece.start == 0:
                 self._held = {name: self._room(name, piece.total) for name in arrays}
             for name, array in arrays.items():
-                with np.errstate(over="ignore"):  # an infinity in its place is refused with the sample
+                with np.errstate(over="ignore"):  # it becomes an infinity, which fails the sample
                     np.copyto(self._held[name][piece.start : stop], array, casting="same_kind")
             if stop < piece.total:
                 return 0, 0
@@ -191,7 +197,7 @@ class RowLane(_Lane):
         (_, *shape), dtype = self.backbone.fields[name]
         if total * prod(shape) * np.dtype(dtype).itemsize <= ROWS_IN_MEMORY:
             return np.empty((total, *shape), dtype)
-        with tempfile.TemporaryFile(dir=self.writer.base.parent) as file:  # without a name: a kill leaves nothing
+        with tempfile.TemporaryFile(dir=self.writer.base.parent) as file:  # unnamed, so that a kill leaves none
             return np.memmap(file, dtype, "w+", shape=(total, *shape))
 
     def _count(self, failed: int) -> tuple[int, int]:

@@ -15,11 +15,11 @@ import torch
 from pipeline import backbones
 from pipeline.config import (
     AnyFeature,
-    ClipTextFeature,
     I3DFeature,
     NpyFeature,
     Params,
     PixelFeature,
+    TextFeature,
     feature_dir,
 )
 from pipeline.datasets import ShardSample, read_manifest, shard_samples, video_folder
@@ -30,11 +30,11 @@ from pipeline.extraction.npy import NpyFrames, NpySource, with_file_digests
 from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import environment, provenance, refuse_mixing, stored_fields
 from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
-from pipeline.extraction.shards import OneShard, refuse_stale
+from pipeline.extraction.shards import refuse_stale
 from pipeline.extraction.stream import Source, Stream
 from pipeline.store import FeatureStore, ShardWriter
 
-TASKS_AHEAD = 2  # computed batches or pieces that may wait for the disk
+TASKS_AHEAD = 2  # computed batches or pieces that may wait to be written
 
 AnyLane = ClipLane | RowLane
 
@@ -47,15 +47,15 @@ def extract(
     root: Path,
     progress: Callable[[str], None] = print,
 ) -> dict[str, dict[str, Any]]:
-    """Brings one shard of one or more features to its end, computing only the batches that are not in a store yet.
+    """Extracts one shard of one or more features: only the batches that are not in its store yet are computed.
 
     Args:
-        params: holds the data set and the features.
+        params: declare the dataset and the features.
         dataset: its name.
-        features: one name, or the names of features that are to share one decode. Their stores are the same, byte for
-            byte, as when each is extracted alone.
-        shard: which one.
-        root: the features' folder, where the manifest of the data set lies too.
+        features: one name, or the names of features that share one decode. Their stores are the same, byte for byte, as
+            when each is extracted alone.
+        shard: its number.
+        root: the features' folder, which also holds the dataset's manifest.
         progress: called with one line, every few seconds and at the end.
 
     Returns:
@@ -63,7 +63,7 @@ def extract(
 
     Raises:
         ExtractionFailed: more than `max_failed` of a feature's samples failed; the other features are complete.
-        ExtractionError: features that cannot share a pass, or do not fit the data set; a decode process died; a sample
+        ExtractionError: features that cannot share a pass, or do not fit the dataset; a decode process died; a sample
             does not fit the device. StoreError, BackboneError, DatasetError: with the remedy.
     """
     names = [features] if isinstance(features, str) else list(features)
@@ -85,15 +85,15 @@ def extract(
 
 
 def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None:
-    """Refuses what no one pass over the data set can do."""
+    """Raises ExtractionError for features that one pass over the dataset cannot compute."""
     chosen = {name: params.features[name] for name in names}
     text = params.datasets[dataset].kind == "text"
     for name, feature in chosen.items():
         if feature.derived:
             raise ExtractionError(f"{name} is derived from {feature.source}: run `derive {dataset} {name}` instead")
-        if isinstance(feature, ClipTextFeature) != text and not isinstance(feature, NpyFeature):
+        if isinstance(feature, TextFeature) != text and not isinstance(feature, NpyFeature):
             holds, reads = ("texts", "pictures") if text else ("no texts", "texts")
-            raise ExtractionError(f"{dataset} holds {holds}, and {name} reads {reads}; name another data set")
+            raise ExtractionError(f"{dataset} holds {holds}, and {name} reads {reads}; name another dataset")
     if len(chosen) < len(names) or not names:
         raise ExtractionError(f"got the features {list(names)}, expected one or more, each once")
     ways = {(isinstance(f, PixelFeature), f.ragged, getattr(f, "decoder", "")) for f in chosen.values()}
@@ -104,7 +104,7 @@ def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None
         )
 
 
-# --- what a pass is made of -------------------------------------------------------------------------------------------
+# --- the parts of a pass -------------------------------------------------------------------------------------------
 
 
 def _lane(
@@ -117,7 +117,7 @@ def _lane(
     device: Device,
     stack: ExitStack,
 ) -> AnyLane:
-    """A feature's lane with its writer, open as long as `stack`."""
+    """A feature's lane, with its writer open as long as `stack`."""
     feature = params.features[name]
     if isinstance(feature, NpyFeature):
         store = feature_dir(params, dataset, name, root).name
@@ -138,21 +138,21 @@ def _lane(
     shared = name, feature, backbone, writer, rows
     if feature.ragged:
         return RowLane(*shared)
-    return (TextLane if isinstance(feature, ClipTextFeature) else ClipLane)(device, *shared)
+    return (TextLane if isinstance(feature, TextFeature) else ClipLane)(device, *shared)
 
 
 def _read(params: Params, dataset: str, name: str, shard: int, root: Path) -> FeatureStore:
-    return OneShard(feature_dir(params, dataset, name, root), shard, verify=True)
+    return FeatureStore(feature_dir(params, dataset, name, root), shard, verify=True)
 
 
 def _source(
     params: Params, dataset: str, shard: int, root: Path, rows: Sequence[ShardSample], lanes: Sequence[AnyLane]
 ) -> Source:
-    """What gives the lanes their messages."""
+    """The source of the lanes' messages."""
     first = lanes[0].feature
     if isinstance(first, NpyFeature):
         return NpySource(feature_dir(params, dataset, lanes[0].name, root).name, first, rows)
-    if isinstance(first, ClipTextFeature):
+    if isinstance(first, TextFeature):
         return TextSource(rows)
     folder = video_folder(params.datasets[dataset])
     if not first.ragged:
@@ -178,7 +178,7 @@ def _row_view(lane: AnyLane, flow: FlowRows | None) -> RowView:
 def _flow(
     params: Params, dataset: str, shard: int, root: Path, rows: Sequence[ShardSample], feature: AnyFeature
 ) -> FlowRows | None:
-    """The flow rows that a feature reads, all of them there and of the present videos."""
+    """The flow that a feature reads; raises StoreError where it is of other videos than the manifest's."""
     if not isinstance(feature, I3DFeature) or feature.flow is None:
         return None
     name = feature.flow.feature
@@ -191,7 +191,7 @@ def _flow(
 
 
 def _run(messages: Iterable[Clips | Piece], lanes: Sequence[AnyLane], log: Progress) -> None:
-    """Computes here, writes in a thread of its own; neither waits for the other unless the disk is late."""
+    """Computes in this thread and writes in another; computing waits only while the disk is behind."""
     with ThreadPoolExecutor(1, "store-writer") as thread:
         writes: deque[Future[tuple[int, int]]] = deque()
         for message in messages:
@@ -204,7 +204,7 @@ def _run(messages: Iterable[Clips | Piece], lanes: Sequence[AnyLane], log: Progr
 
 
 def _finished(lanes: Sequence[AnyLane], log: Progress) -> dict[str, dict[str, Any]]:
-    """The manifests; one feature with too many failures does not keep the others from being complete."""
+    """The manifests. Where one feature has too many failures, the others are completed all the same."""
     manifests, refusals = {}, []
     for lane in lanes:
         failed = lane.writer.failed

@@ -1,4 +1,4 @@
-"""What a derivation gives and what gives it. Knows no kind of derivation."""
+"""The protocol of derivations: a maker, and what it makes of a sample. Knows no kind of derivation."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,7 +14,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Made(NamedTuple):
-    """One sample: its fields, and what the store is to note of it beside the source's notes; or why it has none."""
+    """One sample: its fields and its metadata, added to the source's; or the reason why it failed."""
 
     fields: Mapping[str, np.ndarray] = NOTHING
     meta: Mapping[str, Any] = NOTHING
@@ -25,9 +25,9 @@ class Maker(Protocol):
     """Makes samples of a derived feature from those of its source.
 
     Attributes:
-        grid, fields: of what is made, as a backbone's.
-        device: on which it is made.
-        reads: name -> provenance of what it rests on beside its source.
+        grid, fields: of the derived feature, as a backbone's.
+        device: on which it is computed.
+        reads: name -> provenance of what it is made from beside its source.
     """
 
     grid: Grid | None
@@ -36,5 +36,5 @@ class Maker(Protocol):
     reads: Mapping[str, Mapping[str, Any]]
 
     def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterable[Made]:
-        """One of each sample, in their order; none of them failed in the source."""
+        """One for each sample, in order; none of them failed in the source."""
         ...

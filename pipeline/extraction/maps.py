@@ -1,5 +1,6 @@
-"""Attention maps and masks on the grid of a feature's tokens, at the frames and the crop that these saw. Runs no
-backbone, decodes no sample; a moving map asks its video when its frames are shown.
+"""Attention maps and masks on the grid of a feature's tokens, for the frames and the crop that the tokens saw.
+
+Runs no backbone and decodes no sample; for a map that moves, the times of the video's frames are read.
 
 Shape suffixes: K frames of a map, H W pixels, C channels, P steps, F frames a step, R rows and Q columns of cells.
 """
@@ -27,16 +28,16 @@ class Maps:
     """Each sample's map, (C, P, R, Q) in [0, 1]: of each cell the mean over its part of the frame, and over the frames
     of its step.
 
-    Beside the source's notes a sample has `map_scale`: what the file's numbers were divided by, as `map_content` tells.
+    A sample's metadata also has `map_scale`: what the file's numbers were divided by, see `map_content`.
 
     Args:
-        params: holds the data set, the feature and its source.
+        params: declare the dataset, the feature and its source.
         dataset, feature: their names.
-        source: whose grid, times and crop are to be met.
+        source: whose grid, times and crop the maps take.
         rows: the samples.
 
     Raises:
-        ExtractionError: the source has no token grid; or, from a call, other times than the manifest gives.
+        ExtractionError: the source has no token grid; from a call, its times are not those of the manifest.
     """
 
     device = "cpu"
@@ -58,7 +59,7 @@ class Maps:
         self.fields = {"maps": ((self.channels, *self.grid), "float16")}
 
     def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterator[Made]:
-        """The map of each sample, one at a time, or why it has none: `NO_MAP`, or a sentence with the map's name."""
+        """The map of each sample, one at a time, or why it has none: `NO_MAP`, or a message with the map's name."""
         for sample in samples:
             row = self.rows[sample]
             if row.map is None:
@@ -111,16 +112,16 @@ class Maps:
 
 
 def _pixels_of(params: Params, feature: str) -> PixelFeature:
-    """The feature that saw the frames from which the named one is made."""
+    """The feature of pixels that the named one is derived from."""
     chosen = params.features[feature]
     return _pixels_of(params, chosen.source) if chosen.derived else chosen
 
 
 def refuse_misfit(found: MapFile, facts: VideoFacts, channels: int) -> None:
-    """Raises MapError where a map is not of this video or picture, or has not so many channels.
+    """Raises MapError where a map does not fit its video or picture, or has another number of channels.
 
-    A map may be smaller than its video, but of the same shape: one of its sides, at least, is that which the other asks
-    for, rounded up or down.
+    A map may be smaller than its video, but of the same aspect ratio: given one of its sides, the other is what the
+    ratio asks for, rounded up or down.
     """
     height, width = found.height, found.width
     if min(abs(width - height * facts.width / facts.height), abs(height - width * facts.height / facts.width)) >= 1:

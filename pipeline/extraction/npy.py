@@ -1,6 +1,6 @@
-"""Frame features that somebody else computed, one .npy a sample, as published. Knows no video and no backbone.
+"""Imports published frame features, one .npy a sample. Knows no video and no backbone.
 
-Nothing in the files is trusted: no pickle is opened, and shape and dtype are checked before a byte is kept.
+The files are not trusted: no pickle is opened, and shape and dtype are checked before anything is stored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,14 +17,14 @@ from pipeline.limits import MOST_ROWS
 
 
 class NpyFrames:
-    """Stands where a backbone stands: what a sample will look like in the store."""
+    """In the place of a backbone: the fields of a sample in the store."""
 
     def __init__(self, feature: NpyFeature) -> None:
         self.fields = {"frames": ((None, feature.width), "float16")}
 
 
 class NpySource:
-    """One sample a job, from <root>/<sample><extension>; its rows are mapped into memory, not read."""
+    """One sample a job, from <root>/<sample><extension>; its rows are memory-mapped."""
 
     message_bytes = 0
 
@@ -50,13 +50,13 @@ class NpySource:
             yield Piece(0, sample, len(rows_TD), 0, self.feature.fps, fields={"frames": rows_TD})
 
     def _expect_unchanged(self, sample: ShardSample, path: Path) -> None:
-        """Raises ValueError where a file is not the one whose digest the store will name."""
+        """Raises ValueError where a file was replaced since its digest was taken."""
         known = imported_record(sample, self.store)
         if why := changed(path, known["digest"], known["bytes"], known["mtime_ns"]):
             raise ValueError(f"replaced: {path} {why}")
 
     def _expect_rate(self, sample: ShardSample, rows: int) -> None:
-        """Raises ValueError where a sample has a video, and the rows at the declared rate cannot be of it."""
+        """Raises ValueError where a sample's rows at the declared rate do not fit the duration of its video."""
         wrong = contradiction(rows, self.feature.fps, sample.facts["duration"]) if sample.facts else ""
         if wrong:
             raise ValueError(f"rate: {npy_path(self.feature, sample.sample)}: {wrong}; correct the feature's fps")
@@ -74,14 +74,14 @@ def read_frames_file(path: Path, width: int, orientation: str) -> np.ndarray:
         (T, D) floats, a view of the file, T at least 1.
 
     Raises:
-        ValueError: the file is missing, empty or no .npy, holds Python objects or no floats, or has another shape; the
-            message names the file, what was found and what was expected.
+        ValueError: the file is missing, empty or no .npy, holds objects or no floats, or has another shape; the message
+            names the file, what was found and what was expected.
     """
     try:
         found = np.load(path, mmap_mode="r", allow_pickle=False)
     except FileNotFoundError:
         raise ValueError(f"missing: {path} does not exist") from None
-    except Exception as error:  # a header is parsed, and sizes in it are believed: any kind may come of it
+    except Exception as error:  # the header is parsed, and sizes in it are believed: any kind of error may follow
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"unreadable: {path} is no array of numbers in a whole .npy file ({cause})") from None
     shape = f"({width}, T)" if orientation == "DT" else f"(T, {width})"
@@ -99,15 +99,15 @@ def read_frames_file(path: Path, width: int, orientation: str) -> np.ndarray:
 
 
 def with_file_digests(store: str, samples: Sequence[ShardSample]) -> list[ShardSample]:
-    """The samples with the digests of their .npy files, as the manifest has them, instead of their videos'.
+    """The samples with the digests of their .npy files, from the manifest, in place of their videos'.
 
     Raises:
-        ExtractionError: the manifest knows nothing of these files.
+        ExtractionError: the manifest does not list these files.
     """
     digests = [imported_digest_of(sample, store) for sample in samples]
     if None in digests:
         raise ExtractionError(
             f"the manifest does not say what files {store} is made from; run `snakemake`, or "
-            "`python -m pipeline manifest <data set> <feature>` first"
+            "`python -m pipeline manifest <dataset> <feature>` first"
         )
     return [sample._replace(digest=digest) for sample, digest in zip(samples, digests, strict=True)]

@@ -1,4 +1,4 @@
-"""What a person sees of an extraction: lines, a table of failures, errors. Knows no store and no backbone."""
+"""The output of an extraction: progress lines, a table of failures, errors. Knows no store and no backbone."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -9,11 +9,11 @@ LISTED_FAILURES = 20
 
 
 class ExtractionError(RuntimeError):
-    """An extraction that cannot go on as asked; the message gives the remedy. What was committed is kept."""
+    """An extraction cannot go on; the message gives the remedy. What was committed is kept."""
 
 
 class TooMuch(ExtractionError):
-    """One sample that this machine cannot do: it ended its decode process, or does not fit the memory."""
+    """A sample that this machine cannot process: its decode process died, or it does not fit the memory."""
 
 
 class ExtractionFailed(ExtractionError):
@@ -26,8 +26,8 @@ class Progress:
     Args:
         dataset, shard: named in each line.
         total: samples of the shard.
-        settled: feature -> how many of them its store holds already.
-        write: takes a line.
+        settled: feature -> how many samples its store already holds.
+        write: called with each line.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Progress:
             write(f"{self._place(name)}: {count} of {total} samples are there, {total - count} to compute")
 
     def __call__(self, done: int = 0, failed: int = 0) -> None:
-        """Counts samples that are in a store by now, `failed` of them without data; says so when it is time."""
+        """Counts samples that were settled in a store, `failed` of them without data; prints a line now and then."""
         self.done += done
         self.failed += failed
         now = time.monotonic()
@@ -53,7 +53,7 @@ class Progress:
             self.write(f"{place}: {self.done}/{self.everything}, {self.failed} failed, {rate:.1f}/s, {left}")
 
     def end(self, name: str, failed: Mapping[str, str], base: Path) -> None:
-        """The last lines of one feature, whose shard lies at `base`."""
+        """Prints the last lines of one feature, whose shard is at `base`."""
         seconds, computed = time.monotonic() - self.start, self.total - self.settled[name]
         self.write(f"{self._place(name)}: computed {computed} of {self.total} in {seconds:.1f} s, {len(failed)} failed")
         if not computed:
@@ -68,7 +68,7 @@ class Progress:
 
 
 def failure_table(failed: Mapping[str, str]) -> list[str]:
-    """A line a failed sample, the first of them."""
+    """A line for each of the first failed samples."""
     lines = [f"  {sample}: {reason}" for sample, reason in list(failed.items())[:LISTED_FAILURES]]
     hidden = len(failed) - len(lines)
     return [*lines, f"  and {hidden} more"] if hidden else lines

@@ -1,4 +1,4 @@
-"""What the bytes of a store rest on, and which of its fields are kept small. Reads no video."""
+"""The provenance of a store, and the dtypes of its fields. Reads no video."""
 
 import importlib.metadata
 import platform
@@ -10,7 +10,7 @@ import av
 import torch
 
 from pipeline.backbones import Fields
-from pipeline.config import Compute, Params, PixelFeature, feature_key, weights_digests
+from pipeline.config import Compute, Params, PixelFeature, feature_key, foreign_code, weights_digests
 from pipeline.extraction.progress import ExtractionError
 from pipeline.store import Environment, ShardWriter, apart, listed
 from pipeline.store.manifest import read_manifest, shard_bases
@@ -30,14 +30,15 @@ Grid = tuple[int, int, int]
 
 
 def environment(device: str) -> Environment:
-    """By what a sample is computed here. Holds no time and no machine's name: equal machines are one environment.
+    """Device and library versions that compute samples here. Without times and host names: equal machines are one
+    environment.
 
     Args:
         device: "cpu" or "cuda".
 
     Returns:
-        device: type, model (of CPUs the architecture), capability (of CUDA's compute, or the vector instructions that
-        torch takes); versions of libraries, those too that come inside of them.
+        device: type, model (of a CPU the architecture), capability (of CUDA the compute capability, of a CPU the vector
+        instructions that torch uses). versions: of libraries, and of those that they bundle.
     """
     versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
     inside = ("libavcodec", "libavutil", "libswscale")
@@ -51,12 +52,12 @@ def environment(device: str) -> Environment:
 
 
 def refuse_mixing(compute: Compute, writer: ShardWriter, here: Environment) -> None:
-    """Where params refuse it, lets nothing be computed here into a store that another environment has computed.
+    """With `compute.mixed: refuse`, refuses to extend a store that another environment has computed.
 
-    Looks at the shard itself and at the first other one that is finished: all of them are seen when the store is read.
+    Checks the shard itself and the first other one that is finished; all of them are checked when the store is read.
 
     Raises:
-        ExtractionError: what the environments differ in, and the remedy.
+        ExtractionError: in what the environments differ, and the remedy.
     """
     if compute.mixed == "report" or not writer.pending:
         return
@@ -67,23 +68,24 @@ def refuse_mixing(compute: Compute, writer: ShardWriter, here: Environment) -> N
     if any(other != here for other in found):
         raise ExtractionError(
             f"{writer.base.parent} was computed elsewhere: {apart([*found, here])}; compute.mixed refuses a store of "
-            "several environments: extract where it was begun, or delete it to extract it anew, or set mixed: report"
+            "several environments: extract where it was begun, or delete it to extract it again, or set mixed: report"
         )
 
 
 def provenance(
     params: Params, feature: str, grid: Grid | None, reads: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Where a feature comes from. Holds no time and no machine's path, so equal work gives equal bytes.
+    """What a feature was made from. Without times and paths of this machine, so that equal work gives equal bytes.
 
     Args:
-        params: holds the feature.
+        params: declare the feature.
         feature: its name.
-        grid: (steps, rows, columns) of its tokens; None where it has no such thing.
-        reads: name -> provenance of each feature that it is made from, which makes a chain.
+        grid: (steps, rows, columns) of its tokens; None where it has none.
+        reads: name -> provenance of each feature that it is made from, and so on to the first.
     """
     chosen = params.features[feature]
     box = chosen.preprocess.box if isinstance(chosen, PixelFeature) else None
+    code = foreign_code(chosen)
     return {
         "key": feature_key(params, feature),
         "feature": feature,
@@ -92,11 +94,12 @@ def provenance(
         "reads": {name: dict(source) for name, source in reads.items()},
         "grid": None if grid is None else list(grid),
         "box": None if box is None else list(box),
+        **({} if code is None else {"code": code}),
     }
 
 
 def stored_fields(fields: Fields, grid: Grid | None, storage: str) -> dict[str, Any]:
-    """Fields as the store is to keep them: with storage int8, those that hold a whole token grid become `int8_scaled`.
+    """Fields as they are stored: with storage int8, those that hold a whole token grid become `int8_scaled`.
 
     >>> stored_fields({"tokens": ((8, 49, 512), "float16"), "cls": ((8, 512), "float16")}, (8, 7, 7), "int8")
     {'tokens': ((8, 49, 512), 'int8_scaled'), 'cls': ((8, 512), 'float16')}

@@ -1,7 +1,7 @@
-"""Videos of any length as frame-level backbones take them, piece by piece: runs in decode processes. Knows no weights.
+"""Decodes videos of any length, piece by piece, for frame-level backbones; runs in decode processes. Knows no weights.
 
-A piece is a fixed number of rows with the frames around them that they look at, so that memory does not grow with the
-video. Before the first frame and after the last one, that frame is repeated.
+A piece is a fixed number of rows with the frames that they need around them, so that memory does not grow with the
+video. Beyond its ends, a video's first and last frame are repeated.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ from pipeline.limits import MOST_ROWS
 from pipeline.store import FeatureStore, StoreError
 from pipeline.video import VideoError, VideoFacts, blaming, iterate_frames, sampling_times
 
-# Fixed, since which windows share a batch may decide the last bits of a row.
+# Fixed, since a row's last bits may depend on which windows share its batch.
 PIECE = 64
 DECODED_BYTES = 64 << 20  # native frames at once in a process
 
@@ -30,7 +30,7 @@ Streams = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Rows:
-    """A piece's streams, (before + n + after, C, H, W) each, as a batch of n rows that can be cut."""
+    """A piece's streams, (before + n + after, C, H, W) each, as a batch of n rows that can be sliced."""
 
     streams: Streams
     context: tuple[int, int]
@@ -46,11 +46,13 @@ class Rows:
 
 @dataclass(frozen=True)
 class Piece:
-    """Consecutive rows of one sample of the feature with number `lane`, or the reason why it has none.
+    """Consecutive rows of one sample of feature number `lane`, or the reason why the sample failed.
 
     Attributes:
-        total: rows of the whole sample. start: the first of these. fps: rows a second.
-        rows: what they are computed from; None where the decode process did that: they are then in `fields`.
+        total: rows of the whole sample.
+        start: the number of the first of these rows.
+        fps: rows a second.
+        rows: their input; None where the decode process computed them: they are then in `fields`.
     """
 
     lane: int
@@ -71,7 +73,7 @@ class FlowRows:
     store: FeatureStore
 
     def reason(self, sample: str, frames: int) -> str:
-        """Why a video of so many sampled frames has no flow; empty where it has."""
+        """Why a video of so many sampled frames has no flow; empty where it has one."""
         if sample in self.store.failed:
             return f"{self.name}: {self.store.failed[sample]}"
         found = self.store.lengths("flow")[sample]
@@ -85,14 +87,14 @@ class FlowRows:
 
 @dataclass(frozen=True)
 class RowView:
-    """How one frame-level feature looks at a video, and which samples it has yet to see.
+    """How one frame-level feature samples and preprocesses a video, and which samples it still needs.
 
     Attributes:
         preprocess: None for a feature that reads no pixels.
-        context: frames before and after that a row looks at.
-        stream_sizes: name -> (channels, height, width), None for what depends on the video.
-        flow: where its flow stream comes from.
-        compute: the backbone's rows, where they are plain CPU code; else None.
+        context: frames before and after its own that a row needs.
+        stream_sizes: name -> (channels, height, width), None for a side that depends on the video.
+        flow: the source of its flow stream.
+        compute: the backbone's `rows`, where it is plain CPU code; otherwise None.
     """
 
     feature: PixelFeature
@@ -109,13 +111,13 @@ class RowView:
         return sum(frames * prod(side or 512 for side in sizes) for sizes in self.stream_sizes.values())
 
     def around(self, start: int, total: int) -> np.ndarray:
-        """The frames that the piece from row `start` looks at, edges repeated."""
+        """Numbers of the frames that the piece from row `start` needs, the ends repeated."""
         stop = min(start + PIECE, total)
         return np.arange(start - self.context[0], stop + self.context[1]).clip(0, total - 1)
 
 
 class Cutter:
-    """Cuts the preprocessed frames of one video, as they come, into the pieces of one feature.
+    """Cuts the preprocessed frames of one video, as they arrive, into the pieces of one feature.
 
     Args:
         view: the feature.
@@ -146,11 +148,11 @@ class Cutter:
 
 
 class RowSource:
-    """Decodes one sample a job, each frame once for all features. All features have one decoder.
+    """Decodes one sample a job, each frame once for all features. All features use the same decoder.
 
     Args:
         folder: of the videos or pictures.
-        samples: the shard's, those that no feature wants left out.
+        samples: those of the shard that any feature needs.
         views: one a feature.
     """
 
@@ -180,7 +182,7 @@ class RowSource:
             fps = view.feature.sampling.fps
             if facts.duration * fps > MOST_ROWS:
                 reason = f"unsupported: its time stamps span {facts.duration:g} s, too long at {fps:g} rows a second"
-                yield Piece(lane, row.sample, reason=f"{reason}; write it anew with true ones")
+                yield Piece(lane, row.sample, reason=f"{reason}; write it again with correct ones")
                 continue
             own = sampling_times(view.feature.sampling, facts.duration)
             if reason := view.flow and view.flow.reason(row.sample, len(own)):
@@ -197,7 +199,7 @@ class RowSource:
     def _decoded(
         self, row: ShardSample, facts: VideoFacts, times: Mapping[int, np.ndarray], begin: Mapping[int, int]
     ) -> Iterator[Piece]:
-        """By lane, the pieces from row `begin` on, from one decode for all of them."""
+        """The pieces of each lane from its row `begin` on, from one decode for all of them."""
         cutters = {lane: Cutter(self.views[lane], len(own)) for lane, own in times.items()}
         try:
             path = unchanged(self.folder, row)
@@ -211,7 +213,7 @@ class RowSource:
             for lane, start in [(lane, cutter.start) for lane, cutter in cutters.items() if not cutter.done]:
                 if len(times) == 1:
                     yield Piece(lane, row.sample, reason=f"{error.reason}: {error}")
-                else:  # it may break after the last frame that this feature looks at
+                else:  # it may break after the last frame that this feature needs
                     yield from self._decoded(row, facts, {lane: times[lane]}, {lane: max(start, begin[lane])})
 
     def _frames(

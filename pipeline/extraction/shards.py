@@ -1,34 +1,9 @@
-"""One shard of another feature's store, as a source. Knows no backbone."""
+"""Whether a store is still of the files that the manifest names. Knows no backbone."""
 
 from collections.abc import Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 from pipeline.datasets import ShardSample
 from pipeline.store import FeatureStore, StoreError
-from pipeline.store.shard import Shard
-
-
-class OneShard(FeatureStore):
-    """The samples of one shard: of the others, which other jobs may be making, nothing is asked.
-
-    Args:
-        directory: of the store.
-        shard: which one.
-        verify: check the crc32c of each sample that is read, for which all of the sample is read.
-    """
-
-    def __init__(self, directory: Path, shard: int, verify: bool = False) -> None:
-        super().__init__(directory, verify=verify)
-        self._number = shard
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.directory, self._number, self._verify)
-
-    @cached_property
-    def _shards(self) -> list[Shard]:
-        return [Shard(self.directory / f"shard-{self._number:03d}", check=self._verify)]
 
 
 def refuse_stale(store: FeatureStore, rows: Sequence[ShardSample], name: str) -> None:

@@ -1,6 +1,6 @@
-"""Decode processes, and their messages in order. Knows no video, no backbone and no store.
+"""Runs decode processes and yields their messages in order. Knows no video, no backbone and no store.
 
-Tensors cross between processes in shared memory; what may wait there is bounded in bytes.
+Tensors pass between processes in shared memory; the bytes that wait there are bounded.
 """
 
 import shutil
@@ -20,7 +20,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 
 class Source(Protocol):
-    """What a decode process runs: jobs, each of which gives messages. Holds paths and no open file."""
+    """The jobs of the decode processes, each of which yields messages. Holds paths and no open file."""
 
     def __len__(self) -> int:
         """Number of jobs."""
@@ -28,18 +28,18 @@ class Source(Protocol):
 
     @property
     def message_bytes(self) -> int:
-        """About the size of a message."""
+        """Approximate bytes of a message."""
         ...
 
     def messages(self, job: int) -> Iterator[Any]: ...
 
     def describe(self, job: int) -> str:
-        """Which samples a job is of."""
+        """The samples of a job, for messages."""
         ...
 
 
 class _Share(IterableDataset):
-    """The jobs of one process; None ends a job."""
+    """The jobs of one process; a None marks the end of a job."""
 
     def __init__(self, source: Source, jobs: range) -> None:
         self.source, self.jobs = source, jobs
@@ -49,7 +49,7 @@ class _Share(IterableDataset):
             try:
                 yield from self.source.messages(job)
             except Exception as error:
-                # Torch would give it on with a traceback for its message, which a bug needs, and a user's mistake not.
+                # Torch would put a traceback into its message: right for a bug, wrong for a user's mistake.
                 if not type(error).__module__.startswith("pipeline."):
                     raise
                 yield error
@@ -60,8 +60,8 @@ class _Share(IterableDataset):
 class Stream:
     """The messages of all jobs, job after job, whatever the number of processes. A context manager.
 
-    Process w has the jobs w, w + workers, ...: the order needs no sorting, and nobody runs further ahead than memory
-    allows, however long a video is.
+    Process w has the jobs w, w + workers, ...: the order needs no sorting, and no process runs further ahead than
+    memory allows, however long a video is.
 
     Args:
         source: what to run.
@@ -69,7 +69,7 @@ class Stream:
 
     Raises:
         ExtractionError: shared memory is too small (on iterating), or a process died (on leaving the context, since
-            torch says so by a signal, wherever this process may be). Whatever a job raises comes as it is.
+            torch reports it by a signal, at any point of this process). What a job raises is raised unchanged.
     """
 
     def __init__(self, source: Source, workers: int) -> None:
@@ -82,8 +82,8 @@ class Stream:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._shares.clear()  # ends the processes
-        # Seen by torch's signal handler, or by whoever was just taking a tensor from it.
-        if _tells_of_death(error) or isinstance(error, ConnectionError | EOFError):
+        # Noticed by torch's signal handler, or while a tensor was being received from it.
+        if _reports_a_death(error) or isinstance(error, ConnectionError | EOFError):
             raise TooMuch(
                 f"a decode process died (out of memory, or a crash in the decoder) at {self.source.describe(self._job)}"
                 " or a sample soon after; run again with compute.decode_workers: 0 to see which, and remove that file"
@@ -105,8 +105,8 @@ class Stream:
                 yield message
 
 
-def _tells_of_death(error: BaseException | None) -> bool:
-    """Whether it is what torch raises on the signal, or what that broke: the start of a thread, say."""
+def _reports_a_death(error: BaseException | None) -> bool:
+    """Whether an error is the one that torch raises on the signal, or follows from it."""
     while error is not None:
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
             return True
@@ -120,10 +120,10 @@ def _process(source: Source, jobs: range, ahead: int) -> DataLoader:
 
 
 def messages_ahead(size: int, workers: int) -> int:
-    """How many messages of `size` bytes each process may hold ready.
+    """How many messages of `size` bytes each process may prepare ahead.
 
     Raises:
-        ExtractionError: not even one a process fits into half of what is left of the machine's shared memory.
+        ExtractionError: not even one a process fits into half of the shared memory that is free.
     """
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 2 * BYTES_AHEAD
     if workers * size > free // 2:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.backbones import load, preprocessor
-from pipeline.backbones.clip import unit
+from pipeline.backbones.base import unit
 from pipeline.config import ClipFeature, Params
 from pipeline.evaluation.ood import Scorer, read_texts
 from pipeline.evaluation.provenance import finished

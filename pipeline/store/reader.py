@@ -37,18 +37,18 @@ def _collector_paused() -> Iterator[None]:
 
 
 class FeatureStore:
-    """The samples of one feature of one data set, over all its shards.
+    """The samples of one feature of one dataset, over all its shards.
 
     Nothing is opened before it is asked for, and only paths are pickled: each process opens its own.
 
     Args:
         directory: features/<dataset>/<feature>-<key>.
-        samples: restricts the store to these ids; None is all.
+        shard: opens this one alone: the others, which other jobs may be writing, are not looked at. None is all.
         verify: check the crc32c of each sample that is read (and, once a shard, all that is not data).
         access: "mmap", or "pread" for network and cold disks and for processes whose memory is counted.
 
     Raises (at the first use, not here):
-        StoreMissing: no shard, a shard without its manifest, or an id that no shard has.
+        StoreMissing: no shard, or a shard without its manifest.
         StoreCorrupt: damage, with shard, sample, field and remedy. StoreError: a newer format, or a folder that is
             named by another key.
     """
@@ -56,33 +56,34 @@ class FeatureStore:
     def __init__(
         self,
         directory: Path,
-        samples: Sequence[str] | None = None,
+        shard: int | None = None,
         verify: bool = False,
         access: Literal["mmap", "pread"] = "mmap",
     ) -> None:
         if access not in ("mmap", "pread"):
             raise StoreError(f'access is {access!r}, expected "mmap" or "pread"')
         self.directory = Path(directory).absolute()
-        self._only = None if samples is None else list(samples)
-        self._verify, self._access = verify, access
+        self._shard, self._verify, self._access = shard, verify, access
         self._verified: set[tuple[str, str]] = set()  # (sample, ragged field) whose checksums were looked at
         self._found: defaultdict[str, dict[str, tuple[File, int, int]]] = defaultdict(dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.directory, self._only, self._verify, self._access)
+        return type(self), (self.directory, self._shard, self._verify, self._access)
 
     def __len__(self) -> int:
         return len(self.samples)
 
     @cached_property
     def _shards(self) -> list[Shard]:
+        open_file = MappedFile if self._access == "mmap" else PreadFiles()
+        if self._shard is not None:
+            return [Shard(self.directory / f"shard-{self._shard:03d}", open_file, self._verify)]
         whole, unfinished = shard_bases(self.directory)
         if unfinished:
             raise StoreMissing(
                 f"{self.directory}: {len(unfinished)} of {len(whole) + len(unfinished)} shards have no manifest, "
                 f"the first {unfinished[0].name}; run `extract` to finish them"
             )
-        open_file = MappedFile if self._access == "mmap" else PreadFiles()
         with _collector_paused():
             shards = [Shard(base, open_file, self._verify) for base in whole]
         first = _shared(shards[0].manifest) if shards else {}
@@ -105,14 +106,7 @@ class FeatureStore:
                     raise StoreCorrupt(
                         f"{shard.base} and {earlier[0].base.name} both hold sample {row['sample']!r}; delete one"
                     )
-        if self._only is None:
-            return where
-        if absent := [sample for sample in self._only if sample not in where]:
-            raise StoreMissing(
-                f"{self.directory} lacks {len(absent)} of {len(self._only)} samples, the first {absent[0]!r}; "
-                "run `extract` for the present manifest of the data set"
-            )
-        return {sample: where[sample] for sample in self._only}
+        return where
 
     def _row(self, sample: str) -> dict[str, Any]:
         shard, number = self._locate(sample)

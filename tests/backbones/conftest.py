@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 from transformers import DINOv3ViTImageProcessor
 
 from pipeline.backbones.base import seeded
-from pipeline.backbones.dinov3 import build_dinov3
 from pipeline.backbones.r3d18 import build_r3d18
+from pipeline.backbones.towers import build_dinov3
 from pipeline.config import DinoV3Feature, R3D18Feature
 
 SMALL_VIT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}

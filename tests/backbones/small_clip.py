@@ -7,7 +7,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPImageProcessor, CLIPTokenizer
 
 from pipeline.backbones.base import seeded
-from pipeline.backbones.clip import build_clip
+from pipeline.backbones.towers import build_clip
 from pipeline.config import ClipFeature, ClipTextFeature
 
 SIDE = 32

@@ -10,9 +10,9 @@ import torch
 from transformers import CLIPImageProcessor, CLIPModel, CLIPVisionModelWithProjection
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from pipeline.backbones import BackboneError, clip
-from pipeline.backbones.base import seeded
-from pipeline.backbones.clip import Clip, ClipPixels, build_clip
+from pipeline.backbones import BackboneError, towers
+from pipeline.backbones.base import seeded, unit
+from pipeline.backbones.towers import BICUBIC, Clip, Pixels, build_clip
 from tests.backbones.small_clip import MEAN, STD, TEXT, VISION, image_feature, save_clip
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def frames(count=1, height=40, width=57, seed=0):
 
 
 def pixels(feature, *clips):
-    prepare = ClipPixels(feature.preprocess.resize, feature.preprocess.crop)
+    prepare = Clip.preprocessor(feature)
     return torch.from_numpy(np.stack([prepare(clip) for clip in clips]))
 
 
@@ -61,7 +61,7 @@ def test_pixels_equal_the_image_processors_bit_for_bit(shape):
     clip = frames(2, *shape)
     theirs = CLIPImageProcessor()(list(clip), **GREY_LEVELS, return_tensors="pt")["pixel_values"]
     assert theirs.dtype == torch.uint8
-    np.testing.assert_array_equal(ClipPixels(224, (224, 224))(clip), theirs)
+    np.testing.assert_array_equal(Pixels(224, (224, 224), BICUBIC)(clip), theirs)
 
 
 def test_pixels_normalised_by_the_backbone_equal_the_image_processors_bit_for_bit(folder, weights):
@@ -78,7 +78,9 @@ def test_pixels_are_within_two_grey_levels_of_pillows_on_smooth_pictures(shape):
     steps = np.random.default_rng(1).normal(0, 4, (1, *shape, 3)).cumsum(1).cumsum(2) / np.prod(shape) ** 0.25
     clip = np.clip(steps + 128, 0, 255).astype(np.uint8)
     theirs = CLIPImageProcessorPil()(list(clip), **GREY_LEVELS, return_tensors="np")
-    difference = np.abs(ClipPixels(224, (224, 224))(clip).astype(int) - np.stack(theirs["pixel_values"]).astype(int))
+    difference = np.abs(
+        Pixels(224, (224, 224), BICUBIC)(clip).astype(int) - np.stack(theirs["pixel_values"]).astype(int)
+    )
     assert difference.max() <= 2 and (difference > 0).mean() < 0.01
 
 
@@ -86,12 +88,12 @@ def test_a_resize_to_both_sides_is_taken_too():
     clip = frames(1, 50, 70)
     theirs = CLIPImageProcessor(size={"height": 48, "width": 60}, do_center_crop=False, do_rescale=False)
     theirs = theirs(list(clip), do_normalize=False, return_tensors="pt")["pixel_values"]
-    np.testing.assert_array_equal(ClipPixels((48, 60))(clip), theirs)
-    np.testing.assert_array_equal(ClipPixels((48, 60), (33, 33))(clip), theirs[:, :, 7:40, 13:46])
+    np.testing.assert_array_equal(Pixels((48, 60), resample=BICUBIC)(clip), theirs)
+    np.testing.assert_array_equal(Pixels((48, 60), (33, 33), BICUBIC)(clip), theirs[:, :, 7:40, 13:46])
 
 
 def test_the_preprocessor_pickles_and_gives_contiguous_uint8():
-    out = pickle.loads(pickle.dumps(ClipPixels(32, (32, 32))))(frames(3))
+    out = pickle.loads(pickle.dumps(Pixels(32, (32, 32), BICUBIC)))(frames(3))
     assert out.shape == (3, 3, 32, 32) and out.dtype == np.uint8 and out.flags.c_contiguous
 
 
@@ -171,7 +173,7 @@ def test_unit_vectors_are_unit_vectors_after_rounding_to_float16(weights):
 
 
 def test_a_vector_of_norm_zero_is_not_hidden():
-    assert clip.unit(torch.zeros(1, 4)).isnan().all()
+    assert unit(torch.zeros(1, 4)).isnan().all()
 
 
 def test_it_is_frozen_and_repeats_itself(weights):
@@ -231,7 +233,7 @@ def test_mean_and_deviation_are_the_checkpoints_own(weights):
 
 
 def test_random_weights_follow_the_seed_and_leave_the_global_generator_alone(monkeypatch):
-    monkeypatch.setattr(clip, "VIT_B16", {"vision": VISION, "text": TEXT, "projection_dim": 40})
+    monkeypatch.setattr(towers, "CLIP_VIT_B16", {"vision": VISION, "text": TEXT, "projection_dim": 40})
     before = torch.get_rng_state()
     one, same, other = (Clip(image_feature({"random": seed}), CPU).projection.weight for seed in (7, 7, 8))
     assert torch.equal(one, same) and not torch.equal(one, other)

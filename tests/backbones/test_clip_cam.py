@@ -7,9 +7,10 @@ import torch
 from transformers import CLIPModel, CLIPVisionModelWithProjection
 
 from pipeline.backbones import BackboneError, clip_cam
-from pipeline.backbones.base import seeded
-from pipeline.backbones.clip import Clip, build_clip, unit
-from pipeline.backbones.clip_cam import LastBlock, LastBlocks, autograd_cams, minmax
+from pipeline.backbones.base import seeded, unit
+from pipeline.backbones.clip_cam import LastBlock
+from pipeline.backbones.clip_cam_blocks import LastBlocks, autograd_cams, minmax
+from pipeline.backbones.towers import Clip, build_clip
 from pipeline.config import Weights
 from tests.backbones.small_clip import SIDE, TEXT, VISION, image_feature, save_clip
 
@@ -288,7 +289,9 @@ def test_a_picture_tower_alone_gives_the_same(tmp_path):
 
 
 def test_random_weights_are_those_that_clip_draws(monkeypatch):
-    monkeypatch.setattr("pipeline.backbones.clip.VIT_B16", {"vision": VISION, "text": TEXT, "projection_dim": 40})
+    monkeypatch.setattr(
+        "pipeline.backbones.towers.CLIP_VIT_B16", {"vision": VISION, "text": TEXT, "projection_dim": 40}
+    )
     theirs = Clip(image_feature({"random": 7}), CPU)
     ours = LastBlock(Weights(random=7))
     wanted = theirs.tower.encoder.layers[-1].state_dict()

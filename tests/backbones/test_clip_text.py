@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from pipeline.backbones import BackboneError, clip, clip_text
+from pipeline.backbones import BackboneError, clip_text, towers
 from pipeline.backbones.base import seeded
-from pipeline.backbones.clip import build_clip
 from pipeline.backbones.clip_text import ClipText
+from pipeline.backbones.towers import build_clip
 from tests.backbones.small_clip import TEXT, VISION, save_bpe, save_clip, text_feature, vocabulary
 
 CPU = torch.device("cpu")
@@ -217,7 +217,7 @@ def test_a_picture_tower_is_refused(broken_folder):
 
 
 def test_random_weights_read_bytes_and_follow_the_seed(monkeypatch):
-    monkeypatch.setattr(clip, "VIT_B16", {"vision": VISION, "text": TEXT, "projection_dim": 40})
+    monkeypatch.setattr(towers, "CLIP_VIT_B16", {"vision": VISION, "text": TEXT, "projection_dim": 40})
     one, same, other = (embed(text_feature({"random": seed}), TEXTS) for seed in (7, 7, 8))
     assert torch.equal(one, same) and not torch.equal(one, other)
     ids = clip_text.bytes_tokenizer()(["café"])["input_ids"][0]

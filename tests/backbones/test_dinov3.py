@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import DINOv3ViTImageProcessor, DINOv3ViTModel
 
 from pipeline import backbones
-from pipeline.backbones import BackboneError, checkpoints, dinov3
+from pipeline.backbones import BackboneError, checkpoints, towers
 from pipeline.backbones.base import seeded
 from pipeline.backbones.r3d18 import R3D18Pixels
+from pipeline.backbones.towers import Pixels
 from tests.backbones.conftest import SMALL_VIT, vit_feature
 
 
@@ -62,7 +63,7 @@ def test_the_crop_starts_where_transformers_does_for_odd_and_even_differences(vi
 @pytest.mark.parametrize("size", [(48, 67), (67, 48), (48, 65)])
 def test_both_streams_of_one_geometry_see_the_same_pixels(size, crop):
     clip = video(2, *size)
-    np.testing.assert_allclose(dinov3.DinoV3Pixels(size, crop)(clip) * 255, R3D18Pixels(size, crop)(clip), atol=1e-3)
+    np.testing.assert_allclose(Pixels(size, crop, fractions=True)(clip) * 255, R3D18Pixels(size, crop)(clip), atol=1e-3)
 
 
 def test_pixels_are_float32_in_0_1_and_the_preprocessor_pickles(vit_folder):
@@ -72,12 +73,12 @@ def test_pixels_are_float32_in_0_1_and_the_preprocessor_pickles(vit_folder):
 
 
 def test_the_centre_crop_is_the_middle_of_the_resized_frame():
-    whole = dinov3.DinoV3Pixels((48, 64))(video())
-    np.testing.assert_array_equal(dinov3.DinoV3Pixels((48, 64), (32, 32))(video()), whole[:, :, 8:40, 16:48])
+    whole = Pixels((48, 64), fractions=True)(video())
+    np.testing.assert_array_equal(Pixels((48, 64), (32, 32), fractions=True)(video()), whole[:, :, 8:40, 16:48])
 
 
 def test_one_number_resizes_the_shorter_side_and_keeps_the_frames_shape():
-    np.testing.assert_array_equal(dinov3.DinoV3Pixels(48)(video()), dinov3.DinoV3Pixels((48, 64))(video()))
+    np.testing.assert_array_equal(Pixels(48, fractions=True)(video()), Pixels((48, 64), fractions=True)(video()))
 
 
 # --- features ---------------------------------------------------------------------------------------------------------
@@ -154,7 +155,7 @@ def test_a_size_that_patches_cannot_tile_is_refused(vit_folder):
 
 
 def test_random_weights_follow_the_seed_and_leave_the_global_generator_alone(monkeypatch):
-    monkeypatch.setattr(dinov3, "VIT_B16", {**dinov3.VIT_B16, **SMALL_VIT})
+    monkeypatch.setattr(towers, "DINOV3_VIT_B16", {**towers.DINOV3_VIT_B16, **SMALL_VIT})
     before = torch.get_rng_state()
     one, same, other = (backbones.load(vit_feature({"random": seed})).model.embeddings.cls_token for seed in (7, 7, 8))
     assert torch.equal(one, same) and not torch.equal(one, other)
@@ -254,7 +255,7 @@ def test_a_hub_checkpoint_is_read_from_the_folder_that_the_hub_hands_over(monkey
 @pytest.mark.slow
 def test_the_real_format_at_full_size_loads_and_runs_through_the_same_code(tmp_path):
     with seeded(3):
-        dinov3.build_dinov3().save_pretrained(tmp_path)
+        towers.build_dinov3().save_pretrained(tmp_path)
     DINOv3ViTImageProcessor().save_pretrained(tmp_path)
     feature = vit_feature({"path": str(tmp_path)}, frames=8, resize=(224, 224))
     backbone = backbones.load(feature)

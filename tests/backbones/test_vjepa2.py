@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 from transformers import VJEPA2ForVideoClassification, VJEPA2Model, VJEPA2VideoProcessor
 
 from pipeline import backbones
-from pipeline.backbones import BackboneError, vjepa2
+from pipeline.backbones import BackboneError, towers
 from pipeline.backbones.base import seeded
-from pipeline.backbones.vjepa2 import VJepa2Pixels, build_vjepa2
+from pipeline.backbones.towers import Pixels, build_vjepa2
 from pipeline.config import VJepa2Feature
 
 SMALL = {
@@ -75,13 +75,13 @@ def test_pixels_normalised_by_the_backbone_equal_transformers_bit_for_bit(folder
     processor = VJEPA2VideoProcessor(crop_size=crop, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3])
     assert processor.size["shortest_edge"] == resize
     wanted_TCHW = processor(list(clip), return_tensors="pt")["pixel_values_videos"][0]
-    pixels_TCHW = torch.from_numpy(VJepa2Pixels(resize, (crop, crop))(clip))
+    pixels_TCHW = torch.from_numpy(Pixels(resize, (crop, crop))(clip))
     assert pixels_TCHW.dtype == torch.uint8
     assert torch.equal((pixels_TCHW.float() - backbone.mean_C11) / backbone.std_C11, wanted_TCHW)
 
 
 def test_the_preprocessor_pickles_and_takes_both_sides(folder):
-    prepared = pickle.loads(pickle.dumps(VJepa2Pixels((36, 48), (32, 32))))(video())
+    prepared = pickle.loads(pickle.dumps(Pixels((36, 48), (32, 32))))(video())
     assert prepared.shape == (8, 3, 32, 32) and prepared.dtype == np.uint8 and prepared.flags.c_contiguous
 
 
@@ -174,7 +174,7 @@ def test_pixels_of_another_geometry_are_refused(folder):
 
 
 def test_random_weights_follow_the_seed_and_leave_the_global_generator_alone(monkeypatch):
-    monkeypatch.setattr(vjepa2, "VIT_L", {**vjepa2.VIT_L, **SMALL})
+    monkeypatch.setattr(towers, "VJEPA2_VIT_L", {**towers.VJEPA2_VIT_L, **SMALL})
     before = torch.get_rng_state()
     one, same, other = (
         backbones.load(feature_of(weights={"random": seed})).encoder.embeddings.patch_embeddings.proj.weight

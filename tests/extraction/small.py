@@ -22,7 +22,7 @@ from pipeline.plan import imported_stores
 from pipeline.store import ShardWriter
 
 ROOT = Path(__file__).parents[2]
-SLOW_TO_IMPORT = [*(f"pipeline.backbones.{name}" for name in ("dinov3", "r3d18", "i3d", "flow")), "zarr", "h5py"]
+SLOW_TO_IMPORT = [*(f"pipeline.backbones.{name}" for name in ("towers", "r3d18", "i3d", "flow")), "zarr", "h5py"]
 
 DINO = {
     "backbone": "dinov3",

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipeline import backbones
-from pipeline.backbones.dinov3 import DinoV3
+from pipeline.backbones.towers import DinoV3
 from pipeline.config import feature_dir
 from pipeline.datasets import ShardSample
 from pipeline.extraction import ExtractionError, ExtractionFailed, clips

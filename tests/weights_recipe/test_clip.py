@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
-from pipeline.backbones.clip_cam import autograd_cams
+from pipeline.backbones.clip_cam_blocks import autograd_cams
 from pipeline.toyworld.backgrounds import BACKGROUNDS
 from pipeline.toyworld.shapes import SHAPES
 from pipeline.toyworld.vocabulary import BACKGROUND_PROMPTS, OBJECT_PROMPTS

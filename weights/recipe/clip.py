@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPModel, CLIPTokenizer
 
-from pipeline.backbones.clip_cam import autograd_cams
+from pipeline.backbones.clip_cam_blocks import autograd_cams
 from pipeline.toyworld.backgrounds import BACKGROUNDS
 from pipeline.toyworld.shapes import COLOURS, SHAPES
 from pipeline.toyworld.vocabulary import (

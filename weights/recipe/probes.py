@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pipeline.backbones import load
-from pipeline.backbones.dinov3 import build_dinov3
 from pipeline.backbones.r3d18 import build_r3d18
+from pipeline.backbones.towers import build_dinov3
 from pipeline.config import DinoV3Feature, Preprocess, R3D18Feature, Sampling, Weights
 from pipeline.toyworld.shapes import ROUND
 from weights.recipe import mini

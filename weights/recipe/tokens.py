@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import DINOv3ViTModel
 
-from pipeline.backbones.dinov3 import build_dinov3
 from pipeline.backbones.r3d18 import build_r3d18, make_atrous
+from pipeline.backbones.towers import build_dinov3
 from pipeline.toyworld.backgrounds import BACKGROUNDS
 from pipeline.toyworld.shapes import COLOURS, SHAPES
 from weights.recipe.improvise import ENOUGH, MOTIONS, Clip, Picture, clip, picture
