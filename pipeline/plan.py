@@ -14,6 +14,7 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.config import (
+    LAYOUTS,
     MapsFeature,
     NpyFeature,
     Params,
@@ -24,6 +25,7 @@ from pipeline.config import (
     evaluation_key,
     feature_key,
 )
+from pipeline.config.plugins import source_of
 from pipeline.replaced import Standing, standing
 
 # In the folder of a data set that toyworld has rendered: what from.
@@ -282,13 +284,19 @@ class Plan:
         return mark.exists() and mark.read_bytes() != canonical_json(self.params.rendering(dataset)).encode()
 
     def annotation_files(self, dataset: str) -> list[str]:
-        """The files that declare a data set's samples. Raises ParamsError when they are not there."""
-        return [str(path) for path in datasets.annotation_files(self.params.datasets[dataset])]
+        """The files that declare a data set's samples, and the source of a layout that is not this package's.
+
+        Raises:
+            DatasetError: one is not there.
+        """
+        chosen = self.params.datasets[dataset]
+        foreign = [] if chosen.layout in LAYOUTS else [source_of(type(chosen.laid))]
+        return [str(path) for path in (*datasets.annotation_files(chosen), *filter(None, foreign))]
 
     def label_files(self, dataset: str) -> list[str]:
         """The files with the labels of a data set's frames, a file a sample."""
         chosen = self.params.datasets[dataset]
-        if chosen.layout not in datasets.LABELLED:
+        if not chosen.laid.labelled:
             return []
         found = datasets.label_files(chosen, datasets.read_annotations(chosen)["sample"].tolist())
         return [str(path) for path in found.values()]

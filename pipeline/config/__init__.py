@@ -46,6 +46,7 @@ from .keys import (
     weights_digest,
     weights_digests,
 )
+from .layouts import LAYOUTS, Annotations, Layout
 from .names import ENDINGS
 from .params import (
     Compute,
@@ -64,8 +65,10 @@ from .places import VideoPlace
 __all__ = [
     "ENDINGS",
     "EXTRACTOR_VERSION",
+    "LAYOUTS",
     "LR_BATCH",
     "Ablation",
+    "Annotations",
     "AnyFeature",
     "BackboneFeature",
     "Claim",
@@ -86,6 +89,7 @@ __all__ = [
     "I3DFeature",
     "I3DFlow",
     "Input",
+    "Layout",
     "MapsFeature",
     "NegAlignHead",
     "NpyFeature",

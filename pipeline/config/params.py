@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from .base import Extension, Name, ParamsError, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
 from .documents import read_document, read_documents, read_json
@@ -27,10 +27,16 @@ from .features import (
     PixelFeature,
 )
 from .heads import Ablation, Claim, Heads
+from .layouts import TAKEN, Kind, Layout, layout_of, taking
 from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
 
 Threads = Annotated[int, Field(gt=0, le=4096)]
+
+
+def _a_layout(name: str) -> str:
+    layout_of(name)  # raises what is wrong with it
+    return name
 
 
 class Compute(Strict):
@@ -126,20 +132,21 @@ class Dataset(Strict):
     `features` are extracted by `snakemake features` even when no head reads them.
     """
 
-    layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic", "waterbirds", "words", "clinic"]
+    layout: Annotated[str, AfterValidator(_a_layout)]  # one of LAYOUTS, an entry point, or my_package.module:MyLayout
     root: Place
     videos: Place | None = "."  # folder below root; None where there are published features and no videos
     extension: Extension = ".webm"
-    # Of mstcn and egoprocel, where videos do not lie as <id><extension>: the first whose `ids` fit decides.
+    # Some layouts alone take what follows, down to `masks`: each says which.
+    # Where videos do not lie as <id><extension>: the first whose `ids` fit decides.
     video_paths: tuple[VideoPlace, ...] = ()
-    # Of the layouts whose frames have labels: where these lie below root, how many there are a second (None: one a row
+    # Where labels of frames lie below root, how many there are a second (None: one a row
     # of the features), named lists of classes in text files below root, and the classes that are background.
     labels: Place = "groundTruth"
     label_fps: Annotated[float, Field(gt=0)] | None = None
     class_lists: dict[Name, Place] = Field(default_factory=dict)
     background: tuple[str, ...] = ()
-    csv: Place = "clinic.csv"  # of the layout clinic, below root
-    masks: Place | None = None  # of layouts of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
+    csv: Place = "clinic.csv"  # below root
+    masks: Place | None = None  # of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
     made_by: Literal["toyworld"] | None = None
     within: Name | None = None  # the data set in whose folder it lies, and with which it is made
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -148,17 +155,24 @@ class Dataset(Strict):
     features: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
-    def _layout_has_places(self) -> "Dataset":
-        if self.video_paths and self.layout not in ("mstcn", "egoprocel"):
-            raise ValueError(f"video_paths is for the layouts mstcn and egoprocel, got {self.layout}; remove it")
-        if self.masks is not None and self.kind != "image":
-            raise ValueError(f"masks is for the layouts images and waterbirds, got {self.layout}; remove it")
+    def _layout_takes_it(self) -> "Dataset":
+        for name in sorted(TAKEN - self.laid.takes):
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} is for the layouts {' and '.join(taking(name))}, got {self.layout}; remove it"
+                )
         return self
 
     @property
-    def kind(self) -> Literal["video", "image", "text"]:
+    def laid(self) -> Layout:
+        """The layout that `layout` names."""
+        return layout_of(self.layout)
+
+    @property
+    def kind(self) -> Kind:
         """What a sample is."""
-        return {"images": "image", "waterbirds": "image", "texts": "text", "words": "text"}.get(self.layout, "video")
+        return self.laid.kind
 
     @property
     def learned(self) -> dict[str, Any]:
