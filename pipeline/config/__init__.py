@@ -46,7 +46,7 @@ from .keys import (
     weights_digest,
     weights_digests,
 )
-from .layouts import LAYOUTS, Annotations, Layout
+from .layouts import LAYOUTS, Annotations, Layout, layout_of
 from .names import ENDINGS
 from .params import (
     Compute,
@@ -116,6 +116,7 @@ __all__ = [
     "file_digest",
     "flat",
     "laid_params",
+    "layout_of",
     "load_params",
     "override",
     "parse_params",
