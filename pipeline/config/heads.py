@@ -1,5 +1,6 @@
 """What stage 2 may be asked for: heads, ablations and claims of them. Knows no head's code."""
 
+from collections.abc import Collection, Mapping
 from itertools import product
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -7,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Field, model_validator
 
 from .base import Fraction, Name, Positive, Seed, Share, Strict, Vocabulary
+from .contents import Cams, Content, Given, Maps, Reads, Rows, Texts, Tokens, Vectors, refuse_unlike
 
 Holdout = Annotated[float, Field(gt=0, lt=1, description="share of train carved out for early stopping")]
 
@@ -37,6 +39,8 @@ class Head(Strict):
 
     task: ClassVar[Literal["classification", "segmentation", "zeroshot", "ood", "alignment"]]
     code: ClassVar[str]  # the module or folder in pipeline/heads
+    # Whether it learns from labels of frames, or of whole samples; None where it learns from none.
+    framewise: ClassVar[bool | None] = None
     dataset: Name
     features: Any
     result: Name
@@ -47,6 +51,28 @@ class Head(Strict):
         """Role -> what is read in it."""
         read = self.features.model_dump(exclude_none=True)
         return {role: Input(self.dataset, feature) for role, feature in read.items()}
+
+    @property
+    def wanted(self) -> dict[str, type[Content]]:
+        """Role -> what its feature must give, as `Reads` marks it; a role that takes anything is absent."""
+        fields = type(self.features).model_fields.items() if isinstance(self.features, Strict) else ()
+        return {role: mark.content for role, of in fields for mark in of.metadata if isinstance(mark, Reads)}
+
+    def place(self, role: str) -> str:
+        """The key in the head's sub-tree that names what is read in a role."""
+        return f"features.{role}"
+
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        """Refuses what cannot fit each other, as far as it is known before extraction.
+
+        Args:
+            given: role -> what it is given, already of the type that it reads; a role whose feature does not say what
+                it gives is absent.
+            class_lists: names of the data set's lists of classes.
+
+        Raises:
+            ValueError: names the keys, what both sides have, and the remedy.
+        """
 
     @property
     def learned(self) -> dict[str, Any]:
@@ -62,6 +88,7 @@ class Head(Strict):
 class TrainedHead(Head):
     """What every head that is trained has: how long, on what, and how it is judged."""
 
+    framewise: ClassVar = False
     lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)]
     batch_size: Annotated[Positive, Field(description="samples a step")]
     epochs: Positive
@@ -149,8 +176,8 @@ class GasmCastModel(Strict):
 
 
 class GasmCastFeatures(Strict):
-    semantic: Name
-    motion: Name
+    semantic: Annotated[Name, Reads(Tokens)]
+    motion: Annotated[Name, Reads(Tokens)]
 
 
 class GasmCastHead(WarmedHead):
@@ -164,6 +191,30 @@ class GasmCastHead(WarmedHead):
     holdout: Holdout
     calibration_bins: Positive
     max_trainable: Positive = 20_000_000
+
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        both = ("semantic", "motion")
+        again = "choose their sampling so that both have the same steps"
+        refuse_unlike(given, both, "steps", f"they are read step by step: {again}")
+        refuse_unlike(given, both, "part", "cells and patches must lie on each other: give both the same crop")
+        for role in both:
+            width = given[role].content.width if role in given else None
+            heads = self.model.attention_heads if self.model.fusion == "vanilla" else 1
+            if width is not None and (width % 4 or width % heads):
+                raise ValueError(
+                    f"{given[role]} is {width} wide, expected a multiple of 4, of which sine and cosine of row and "
+                    f"column are made, and of {heads} attention_heads; name another feature"
+                )
+        grids = [given[role].content.grid for role in both if role in given]
+        if len(grids) == 2 and None not in grids:
+            (rows, columns), (cell_rows, cell_columns) = grids
+            ratio = rows // cell_rows
+            if ratio < 1 or (rows, columns) != (ratio * cell_rows, ratio * cell_columns):
+                raise ValueError(
+                    f"{given['semantic']} has a grid of {rows} x {columns} and {given['motion']} one of {cell_rows} x "
+                    f"{cell_columns}, expected the first to be a whole multiple of the second, the same in rows and "
+                    "columns; extract both from one crop, or pool one"
+                )
 
 
 class FactBlock(Strict):
@@ -255,7 +306,7 @@ class FactLoss(Strict):
 
 
 class FactFeatures(Strict):
-    frames: Name
+    frames: Annotated[Name, Reads(Rows)]
 
 
 class SegmentationHead(TrainedHead):
@@ -263,6 +314,7 @@ class SegmentationHead(TrainedHead):
 
     task: ClassVar = "segmentation"
     code: ClassVar = "fact"
+    framewise: ClassVar = True
     features: FactFeatures
     model: FactModel
     loss: FactLoss = FactLoss()
@@ -321,12 +373,26 @@ class FactClipHead(SegmentationHead):
         """The frames, and in the role "text" the vocabulary."""
         return {**super().inputs, "text": Input(self.vocabulary.dataset, self.vocabulary.feature)}
 
+    @property
+    def wanted(self) -> dict[str, type[Content]]:
+        return {**super().wanted, "text": Texts}
+
+    def place(self, role: str) -> str:
+        return "vocabulary.feature" if role == "text" else super().place(role)
+
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        if self.unseen not in class_lists:
+            raise ValueError(
+                f"unseen names the list {self.unseen!r}; the class_lists of {self.dataset} are "
+                f"{sorted(class_lists) or 'none'}: name one of these, or add it there"
+            )
+
 
 class ClipAlignFeatures(Strict):
     """The token grid of a clip, and the clinician's attention on that very grid."""
 
-    tokens: Name
-    maps: Name
+    tokens: Annotated[Name, Reads(Tokens)]
+    maps: Annotated[Name, Reads(Maps)]
 
 
 class ClipAlignModel(Strict):
@@ -387,6 +453,16 @@ class ClipAlignHead(WarmedHead):
             )
         return self
 
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        if len(given) == 2 and given["maps"].content.source not in given["tokens"].alike:
+            raise ValueError(
+                f"{given['maps']} lies on the grid of {given['maps'].content.source}, but {given['tokens']} is read; "
+                "let the source of the maps be what the head reads as tokens"
+            )
+
+
+TEXT_ROLES = ("classes", "words", "words.plain", "words.object", "words.background")
+
 
 class NegAlignFeatures(Strict):
     """Of every picture: the image's embedding, and the class-activation map with the patches' embeddings.
@@ -394,9 +470,9 @@ class NegAlignFeatures(Strict):
     `masks`, of the pictures in distribution: how much of each patch the object covers, for the pointing game alone.
     """
 
-    image: Name
-    cam: Name
-    masks: Name | None = None
+    image: Annotated[Name, Reads(Vectors)]
+    cam: Annotated[Name, Reads(Cams)]
+    masks: Annotated[Name | None, Reads(Maps)] = None
 
 
 class WordRoles(Strict):
@@ -506,6 +582,32 @@ class NegAlignHead(Head):
         for role in ("plain", "object", "background"):
             found[f"words.{role}"] = Input(words.dataset, getattr(words.roles, role))
         return found
+
+    @property
+    def wanted(self) -> dict[str, type[Content]]:
+        found = super().wanted
+        found |= {f"ood.{name}.{role}": found[role] for name in self.ood for role in ("image", "cam")}
+        return found | dict.fromkeys(TEXT_ROLES, Texts)
+
+    def place(self, role: str) -> str:
+        kind = role.rpartition(".")[2]
+        if role in ("classes", "words"):
+            return f"{role}.feature"
+        return f"words.roles.{kind}" if role.startswith("words.") else f"features.{kind}"
+
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        if (image := given.get("image")) and (image.content.space is None or image.content.steps):
+            raise ValueError(
+                f"{image} gives {image.content}, expected one embedding a picture in a space of texts; name a feature "
+                "of backbone clip with output image_embed and one frame"
+            )
+        compared = ("image", "cam", *TEXT_ROLES)
+        refuse_unlike(given, compared, "width", "pictures and texts are compared: embed them with one checkpoint")
+        refuse_unlike(given, compared, "space", "pictures and texts are compared: embed them with one checkpoint")
+        for what in ("grid", "part"):
+            refuse_unlike(given, ("cam", "masks"), what, "masks lie on the maps: derive them from these, with scale 1")
+        if (masks := given.get("masks")) and masks.content.channels not in (None, 1):
+            raise ValueError(f"{masks} has {masks.content.channels} channels, expected 1: how much an object covers")
 
 
 class Heads(Strict):

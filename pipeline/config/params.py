@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from .base import Extension, Name, ParamsError, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
+from .contents import NAMES, Contents, Given, Maps, Texts, refuse_unlike, told
 from .documents import read_document, read_documents, read_json
 from .features import (
     AnyFeature,
@@ -26,11 +27,12 @@ from .features import (
     MapsFeature,
     PixelFeature,
 )
-from .heads import Ablation, Claim, Heads
+from .heads import Ablation, Claim, Heads, Input
 from .layouts import TAKEN, Kind, Layout, layout_of, taking
 from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
 
+NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
 Threads = Annotated[int, Field(gt=0, le=4096)]
 
 
@@ -192,6 +194,7 @@ class Params(Strict):
     heads: Heads = Heads()
     ablations: dict[Name, Ablation] = Field(default_factory=dict)
     claims: dict[Name, Claim] = Field(default_factory=dict)
+    _contents: dict[str, tuple[AnyFeature, Contents | None]] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _names_resolve(self) -> "Params":
@@ -206,6 +209,8 @@ class Params(Strict):
             for other in feature.reads:
                 _must_exist(f"features.{name}", other, self.features, "features")
             self._reading_fits(name, feature)
+        for name, feature in self.features.items():
+            self._compared_fits(name, feature.compares)
         for number, group in enumerate(self.fused):
             self._fusing_fits(f"fused.{number}", group)
         for name, head in self.heads.items():
@@ -265,11 +270,73 @@ class Params(Strict):
         return config
 
     def _inputs_exist(self, key: str, head: Any) -> None:
+        given = {}
         for role, read in head.inputs.items():
             _must_exist(f"{key}dataset of {role}", read.dataset, self.datasets, "datasets")
-            _must_exist(f"{key}features.{role}", read.feature, self.features, "features")
+            _must_exist(f"{key}{head.place(role)}", read.feature, self.features, "features")
+            given[role] = self._given(f"{key}{head.place(role)}", role, read, head.wanted.get(role))
+        dataset = self.datasets[head.dataset]
+        if head.framewise is not None and head.framewise != dataset.laid.labelled:
+            labels = ("samples", "frames") if head.framewise is False else ("frames", "samples")
+            raise ValueError(
+                f"{key}dataset names {head.dataset!r}, whose layout {dataset.layout} labels {labels[1]}, and this head "
+                f"learns from labels of {labels[0]}; name another data set"
+            )
+        try:
+            head.fits({role: found for role, found in given.items() if found is not None}, dataset.class_lists)
+        except ValueError as error:
+            raise ValueError(f"{key}{str(error).removeprefix(key)}") from None
         if head.task == "ood":
             self._sets_differ(key, head)
+
+    def gives(self, feature: str) -> Contents | None:
+        """What a feature gives; None where it does not say. Raises ValueError for a feature that cannot be made."""
+        chosen = self.features[feature]
+        known, found = self._contents.get(feature, (None, None))
+        if known is not chosen:
+            try:
+                found = chosen.gives({other: self.gives(other) for other in chosen.reads})
+            except ValueError as error:
+                raise ValueError(f"features.{feature}.{error}") from None
+            self._contents[feature] = chosen, found
+        return found
+
+    def _given(self, key: str, role: str, read: Input, wanted: type | None) -> Given | None:
+        """What a role is given; None where its feature does not say, or where it takes anything.
+
+        Raises:
+            ValueError: the feature gives something else, or of the data set there is none of it.
+        """
+        dataset, contents = self.datasets[read.dataset], self.gives(read.feature)
+        if contents is None or wanted is None:
+            return None
+        found = [content for content in contents.values() if isinstance(content, wanted)]
+        if len(found) != 1:
+            others = [
+                name
+                for name in self.features
+                if any(isinstance(of, wanted) for of in (self.gives(name) or {}).values())
+            ]
+            raise ValueError(
+                f"{key} names {read.feature!r}, which gives {told(contents)}; expected {NAMES[wanted]}: name another "
+                f"feature ({', '.join(others) or 'declare one'})"
+            )
+        if (dataset.kind == "text") != (wanted is Texts):
+            raise ValueError(
+                f"{key} names {read.feature!r}, but {read.dataset} holds {NOUNS[dataset.kind]}; name another data set"
+            )
+        if wanted is Maps and not (dataset.masks or dataset.laid.maps):
+            raise ValueError(
+                f"{key} names {read.feature!r}, but {read.dataset} has no maps: its layout {dataset.layout} lists "
+                "none, and masks is not set; name another data set"
+            )
+        return Given(key, read.feature, found[0], self._alike(read.feature))
+
+    def _alike(self, feature: str) -> frozenset[str]:
+        """The features that differ from one in their weights at most, itself among them."""
+        chosen = self.features[feature]
+        same = (name for name, of in self.features.items() if type(of) is type(chosen) and of.reads == chosen.reads)
+        return frozenset(name for name in same if name == feature or self.features[name].keyed == chosen.keyed)
 
     def _sets_differ(self, key: str, head: Any) -> None:
         """Raises ValueError for an OOD set whose folder of pictures is that of the ID pictures, or of another set."""
@@ -322,6 +389,19 @@ class Params(Strict):
             raise ValueError(f"{key}.dataset names {texts.dataset!r}, which holds no texts")
         if not isinstance(self.features[texts.feature], ClipTextFeature):
             raise ValueError(f"{key}.feature names {texts.feature!r}, which embeds no texts")
+
+    def _compared_fits(self, name: str, texts: Vocabulary | None) -> None:
+        """Refuses texts of another width or checkpoint than what a feature compares them with."""
+        given = {}
+        for key, feature in (
+            (f"features.{name}", name),
+            *([(f"features.{name}.texts", texts.feature)] if texts else []),
+        ):
+            for content in (self.gives(feature) or {}).values():
+                given[key] = Given(key, feature, content, frozenset())
+        if texts:
+            for what in ("width", "space"):
+                refuse_unlike(given, list(given), what, "they are compared: embed the texts with the same checkpoint")
 
     def _claiming_fits(self, key: str, claim: Claim) -> None:
         for figure in claim.figures:
