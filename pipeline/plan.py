@@ -15,6 +15,7 @@ from typing import Any
 from pipeline import datasets
 from pipeline.config import (
     LAYOUTS,
+    Ablation,
     MapsFeature,
     NpyFeature,
     Params,
@@ -24,8 +25,10 @@ from pipeline.config import (
     content_key,
     evaluation_key,
     feature_key,
+    override,
 )
 from pipeline.config.plugins import source_of
+from pipeline.config.variants import parted
 from pipeline.replaced import Standing, standing
 
 # In the folder of a data set that toyworld has rendered: what from.
@@ -181,7 +184,19 @@ class Plan:
                 read = json.loads(self.params.replacing(head, run.config).part(head=head))
                 for section in ("datasets", "features"):
                     document[section] |= read[section]
+            if varied := self._varied(chosen):
+                document["features"] |= json.loads(self.params.part(features=varied))["features"]
         return canonical_json(document)
+
+    def _varied(self, ablation: Ablation) -> tuple[str, ...]:
+        """The features that the rows of an ablation make variants of, whether a run reads them or not."""
+        found: dict[str, None] = {}
+        for changes in ablation.rows.values():
+            own, varied = parted(changes, self.params.features)
+            if varied:
+                read = override(self.params.head(ablation.head), own).inputs.values()
+                found |= dict.fromkeys((*varied, *(of.feature for of in read)))
+        return tuple(found)
 
     @property
     def document(self) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Extension, Fraction, Name, Place, Positive, PositiveFloat, Seed, Strict, Vocabulary
+from .base import Extension, Fraction, Name, Place, Positive, PositiveFloat, Seed, Strict, Vocabulary, flat
 from .contents import Cams, Contents, Flow, Hidden, Maps, Part, Rows, Texts, Tokens, Vectors, architecture, size
 
 HUB_ID = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,95})?$"
@@ -128,6 +128,7 @@ class BaseFeature(Strict):
     # Fields that decide no byte: no tolerance for failures, no decoder, since all of them give the same frames.
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"max_failed", "decoder"})
     derived: ClassVar[bool] = False  # made from stores alone: no sample is opened
+    NAMES: ClassVar[tuple[str, ...]] = ()  # the dotted fields that name other features
 
     @property
     def sources(self) -> dict[str, Weights]:
@@ -143,6 +144,18 @@ class BaseFeature(Strict):
     def compares(self) -> Vocabulary | None:
         """The texts that its samples are compared with."""
         return None
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Dotted field -> the feature that it names."""
+        document = flat(self.model_dump(mode="json"))
+        return {key: document[key] for key in self.NAMES if key in document}
+
+    @property
+    def made_of(self) -> list[Any]:
+        """What determines the bytes, by what is declared: weights by their place, features by their names."""
+        texts = None if self.compares is None else self.compares.dataset
+        return [self.keyed, {role: of.model_dump() for role, of in self.sources.items()}, self.named, texts]
 
     @property
     def ragged(self) -> bool:
@@ -380,6 +393,7 @@ class I3DFeature(PixelFeature):
     which for a window of 16 and a crop of 224 is the same, and for others gives what is at the edges less weight.
     """
 
+    NAMES: ClassVar = ("flow.feature",)
     backbone: Literal["i3d"]
     rgb: Weights | None = None
     flow: I3DFlow | None = None
@@ -452,6 +466,7 @@ class FeatureOfFeature(BaseFeature):
     """A feature that is made from the store of another one, its `source`."""
 
     derived: ClassVar = True
+    NAMES: ClassVar = ("source",)
     source: Name
     batch: Positive = 64
 
@@ -499,6 +514,7 @@ class ClipCamFeature(FeatureOfFeature):
     averaged.
     """
 
+    NAMES: ClassVar = ("source", "texts.feature")
     backbone: Literal["clip_cam"]
     texts: Vocabulary
     site: Literal["layer_norm1", "block_input"] = "layer_norm1"

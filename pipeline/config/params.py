@@ -31,6 +31,7 @@ from .heads import Ablation, Claim, Heads, Input
 from .layouts import TAKEN, Kind, Layout, layout_of, taking
 from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
+from .variants import parted, vary
 
 NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
 Threads = Annotated[int, Field(gt=0, le=4096)]
@@ -259,15 +260,32 @@ class Params(Strict):
     def changed(self, head: str, changes: Mapping[str, Any]) -> Any:
         """A head's sub-tree with dotted keys replaced, as `override`, which reads what these params declare.
 
+        `features.<name>.<field>` of a declared feature makes a feature of its own, which these params then declare too,
+        and the roles that read the one, or what is made from it, read the other.
+
         Raises:
-            ParamsError: as `override`, and for a data set or feature that is not declared.
+            ParamsError: as `override`, and for a data set or feature that is not declared, does not fit or is not read.
         """
-        config = override(self.head(head), changes)
+        own, varied = parted(changes, self.features)
+        config = override(self.head(head), own)
         try:
+            if varied:
+                config = override(config, self._varied(config, varied))
             self._inputs_exist("", config)
         except ValueError as error:
             raise ParamsError(str(error)) from None
         return config
+
+    def _varied(self, config: Any, varied: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """The overrides with which a head reads variants of features; declares these."""
+        read = {config.place(role): of.feature for role, of in config.inputs.items()}
+        for place, name in read.items():
+            _must_exist(place, name, self.features, "features")
+        known = set(self.features)
+        variant = vary(self.features, varied, dict.fromkeys(read.values()), override)
+        for name in self.features.keys() - known:
+            self._reading_fits(name, self.features[name])
+        return {place: variant[name] for place, name in read.items() if name in variant}
 
     def _inputs_exist(self, key: str, head: Any) -> None:
         given = {}
