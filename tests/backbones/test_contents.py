@@ -66,7 +66,8 @@ def test_a_feature_says_what_its_backbone_gives(monkeypatch, name):
     assert all(grid == tuple(backbone.grid[1:]) for grid in grids)
 
 
-def test_what_params_and_local_checkpoints_tell_is_known():
+def test_what_params_and_local_checkpoints_tell_is_known(monkeypatch):
+    monkeypatch.chdir(ROOT)
     known = {name for name, of in FEATURES.items() if "r3d18" not in str(of) and of["backbone"] not in ("i3d", "flow")}
     params = parse_params({"features": {name: FEATURES[name] for name in known}})
     for name in known:

@@ -96,7 +96,11 @@ def leaves(tmp_path, monkeypatch) -> dict:
         "preprocess": {"resize": [128, 128]},
     }
     alone = {"threads": 1, "decode_workers": 0}
-    document = {"compute": alone, "datasets": {"leaves": {**described, "features": ["embedded"]}}, "features": {"embedded": feature}}
+    document = {
+        "compute": alone,
+        "datasets": {"leaves": {**described, "features": ["embedded"]}},
+        "features": {"embedded": feature},
+    }
     Path("params.yaml").write_text(json.dumps(document), encoding="utf-8")
     return document
 
