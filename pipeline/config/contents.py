@@ -4,6 +4,7 @@ None stands for what cannot be known before extraction. Knows no feature and no 
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -205,7 +206,8 @@ def may_be_same(first: "Weights", second: "Weights") -> bool:
         return None in (first.hub, second.hub) or first.hub == second.hub
     from .keys import weights_digest  # here: keys know params, which know this
 
-    absent = [weights for weights in (first, second) if not Path(weights.path).exists()]
+    # Of pathlib's, a name that is too long is an error.
+    absent = [weights for weights in (first, second) if not os.path.exists(weights.path)]
     return bool(absent) or weights_digest(first) == weights_digest(second)
 
 
