@@ -14,6 +14,8 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.config import (
+    LAYOUTS,
+    Ablation,
     MapsFeature,
     NpyFeature,
     Params,
@@ -22,7 +24,10 @@ from pipeline.config import (
     content_key,
     evaluation_key,
     feature_key,
+    override,
 )
+from pipeline.config.variants import parted
+from pipeline.plugins import source_of
 from pipeline.replaced import Standing, standing
 from pipeline.tasks import TASKS, Task
 
@@ -83,9 +88,9 @@ class Plan:
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides. Raises ParamsError for an override that does not fit."""
         config = self.params.changed(head, changes or {})
-        place = (config.task, config.place)
+        place = (config.task, config.implementation)
         if place not in self._codes:
-            self._codes[place] = TASKS[config.task].run_code(config.place.partition(":")[0])
+            self._codes[place] = TASKS[config.task].run_code(config.implementation.partition(":")[0])
         return Run(head, run_key(self.params, config, self._codes[place]), config)
 
     @cached_property
@@ -184,7 +189,19 @@ class Plan:
                 read = json.loads(self.params.replacing(head, run.config).part(head=head))
                 for section in ("datasets", "features"):
                     document[section] |= read[section]
+            if varied := self._varied(chosen):
+                document["features"] |= json.loads(self.params.part(features=varied))["features"]
         return canonical_json(document)
+
+    def _varied(self, ablation: Ablation) -> tuple[str, ...]:
+        """The features that the rows of an ablation make variants of, whether a run reads them or not."""
+        found: dict[str, None] = {}
+        for changes in ablation.rows.values():
+            own, varied = parted(changes, self.params.features)
+            if varied:
+                read = override(self.params.head(ablation.head), own).inputs.values()
+                found |= dict.fromkeys((*varied, *(of.feature for of in read)))
+        return tuple(found)
 
     @property
     def document(self) -> str:
@@ -292,13 +309,19 @@ class Plan:
         return mark.exists() and mark.read_bytes() != canonical_json(self.params.rendering(dataset)).encode()
 
     def annotation_files(self, dataset: str) -> list[str]:
-        """The files that declare a data set's samples. Raises ParamsError when they are not there."""
-        return [str(path) for path in datasets.annotation_files(self.params.datasets[dataset])]
+        """The files that declare a data set's samples, and the source of a layout that is not this package's.
+
+        Raises:
+            DatasetError: one is not there.
+        """
+        chosen = self.params.datasets[dataset]
+        foreign = [] if chosen.layout in LAYOUTS else [source_of(type(chosen.laid))]
+        return [str(path) for path in (*datasets.annotation_files(chosen), *filter(None, foreign))]
 
     def label_files(self, dataset: str) -> list[str]:
         """The files with the labels of a data set's frames, a file a sample."""
         chosen = self.params.datasets[dataset]
-        if chosen.layout not in datasets.LABELLED:
+        if not chosen.laid.labelled:
             return []
         found = datasets.label_files(chosen, datasets.read_annotations(chosen)["sample"].tolist())
         return [str(path) for path in found.values()]

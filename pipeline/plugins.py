@@ -1,6 +1,7 @@
-"""Names of code in params and in records: `package.module:Name`, and entry points. Imports what is named alone."""
+"""Code that params and records name: `package.module:Name`, or an entry point. Imports what is named alone."""
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
@@ -22,25 +23,27 @@ def named(name: str, own: Mapping[str, str], group: str) -> str:
     Raises:
         PluginError: none of them.
 
-    >>> named("gasm_cast", {"gasm_cast": "pipeline.heads.gasm_cast:HEAD"}, "permafrost.heads")
-    'pipeline.heads.gasm_cast:HEAD'
+    >>> named("gasm_cast", {"gasm_cast": "pipeline.heads.gasm_cast.config:GasmCastHead"}, "permafrost.heads")
+    'pipeline.heads.gasm_cast.config:GasmCastHead'
     >>> named("my_package.heads:Mine", {}, "permafrost.heads")
     'my_package.heads:Mine'
     """
+    if name in own:
+        return own[name]
     if ":" in name:
         return name
-    found = dict(own) | {point.name: point.value for point in _points(group)}
-    if name not in found:
+    offered = _offered(group)
+    if name not in offered:
         raise PluginError(
-            f"{name!r} is none of {', '.join(sorted(found))}; correct its spelling, or name your own class: "
-            "my_package.module:Name"
+            f"{name!r} is none of {', '.join([*own, *sorted(offered)])}; correct it, install the package that offers "
+            "it, or name your own class as my_package.module:Name"
         )
-    return found[name]
+    return offered[name]
 
 
 @cache
-def _points(group: str) -> tuple[Any, ...]:
-    return tuple(entry_points(group=group))
+def _offered(group: str) -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=group)}
 
 
 def load(place: str) -> Any:
@@ -53,14 +56,42 @@ def load(place: str) -> Any:
     3.141592653589793
     """
     module, _, name = place.partition(":")
-    if not name or not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
-        raise PluginError(f"{place!r} names no code; write my_package.module:Name")
+    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise PluginError(f"{place!r} is no place of code; write my_package.module:Name")
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:
-        raise PluginError(f"{place} cannot be imported: {error}; install it, or correct the name") from error
+        raise PluginError(
+            f"{place} cannot be imported: {error}; install the package, or put its folder on PYTHONPATH, on every "
+            "machine that runs jobs"
+        ) from error
+    except Exception as error:  # whatever somebody's module raises when it is imported
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PluginError(f"{place} cannot be imported: {what}; correct it") from error
     for part in name.split("."):
         if not hasattr(found, part):
-            raise PluginError(f"{place}: {module} holds no {name}; correct the name")
+            raise PluginError(f"{place}: {module} has no {name}; correct the name")
         found = getattr(found, part)
     return found
+
+
+def load_class(place: str, base: type) -> type:
+    """The class that `package.module:Name` names.
+
+    Raises:
+        PluginError: as `load`; it is no class, not derived from `base`, or lacks a method that `base` leaves open.
+    """
+    found, said = load(place), f"{base.__module__}.{base.__qualname__}"
+    if not inspect.isclass(found) or not issubclass(found, base):
+        raise PluginError(f"{place} is no {base.__name__.lower()}; derive the class from {said}")
+    if missing := sorted(getattr(found, "__abstractmethods__", ())):
+        raise PluginError(f"{place} lacks {', '.join(missing)}; {said} says what it gives")
+    return found
+
+
+def source_of(chosen: type) -> str | None:
+    """The file that a class is written in; None where it is in none, as in a notebook."""
+    try:
+        return inspect.getsourcefile(chosen)
+    except (TypeError, OSError):
+        return None

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Dataset, NpyFeature
-from pipeline.datasets import looks, npy_path, read_looked_at, video_folder
+from pipeline.datasets import npy_path, read_looked_at, video_folder
+from pipeline.datasets.looks import looks
 from pipeline.datasets.manifest import LookedAt
 from pipeline.digests import json_bytes, read_json
 from pipeline.files import write_bytes

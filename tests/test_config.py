@@ -454,7 +454,7 @@ def test_lambda_is_fixed_where_it_says_so_and_only_there(document, lam, message)
         ({"ood": {"far": "nowhere"}}, r"dataset of ood\.far\.image names 'nowhere'"),
         (
             {"classes": {"dataset": "toy-waterbirds-classes", "feature": "clip_txt"}},
-            r"features\.classes names 'clip_txt'",
+            r"negalign\.classes\.feature names 'clip_txt'",
         ),
     ],
     ids=str,

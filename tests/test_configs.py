@@ -7,8 +7,8 @@ import pytest
 from pipeline.config import Params, load_params
 from pipeline.datasets import DatasetError
 from pipeline.plan import Plan
+from tests.datasets.layouts.test_epic import write_epic
 from tests.datasets.made_up import write_labelled, write_texts
-from tests.datasets.test_epic import write_epic
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 

@@ -40,9 +40,9 @@ from pipeline.store import FeatureStore
 from pipeline.tables import read_frame, write_frame
 from pipeline.training.run_folder import RUN, STATE, WEIGHTS, complete, read_run
 from pipeline.training.run_folder import standing as trained
+from tests.datasets.layouts.test_mstcn import BUNDLES
+from tests.datasets.layouts.test_mstcn import dataset as labelled
 from tests.datasets.made_up import write_labelled, write_set
-from tests.datasets.test_mstcn import BUNDLES
-from tests.datasets.test_mstcn import dataset as labelled
 from tests.evaluations import leave
 from tests.store.conftest import Job
 from tests.training.learnable import frame

@@ -45,6 +45,11 @@ def test_planning_loads_no_deep_learning_library():
     assert run(sys.executable, "-c", code).strip() == ""
 
 
+def test_params_are_read_without_pandas_whatever_layouts_they_name():
+    code = "import sys, pipeline.config as c; c.load_params('params.yaml'); [c.layout_of(name) for name in c.LAYOUTS]"
+    assert run(sys.executable, "-c", f"{code}; print(*({{'pandas', 'torch'}} & sys.modules.keys()))").strip() == ""
+
+
 def test_reports_and_the_page_load_no_deep_learning_library():
     code = "import sys, pipeline.reports.page; print(*({'torch', 'lightning', 'transformers'} & sys.modules.keys()))"
     assert run(sys.executable, "-c", code).strip() == ""

@@ -41,6 +41,7 @@ from .keys import (
     weights_digest,
     weights_digests,
 )
+from .layouts import LAYOUTS, Annotations, Layout, layout_of
 from .params import (
     Compute,
     Dataset,
@@ -59,8 +60,10 @@ from .studies import Ablation, Claim, Figure
 
 __all__ = [
     "EXTRACTOR_VERSION",
+    "LAYOUTS",
     "LR_BATCH",
     "Ablation",
+    "Annotations",
     "AnyFeature",
     "BackboneFeature",
     "BaseFeature",
@@ -78,6 +81,7 @@ __all__ = [
     "I3DFeature",
     "I3DFlow",
     "Input",
+    "Layout",
     "MapsFeature",
     "NpyFeature",
     "Params",
@@ -107,6 +111,7 @@ __all__ = [
     "flat",
     "foreign_code",
     "laid_params",
+    "layout_of",
     "load_params",
     "override",
     "parse_params",

@@ -11,7 +11,7 @@ from pydantic import PlainValidator, SerializeAsAny, TypeAdapter
 
 from pipeline import plugins, sources
 
-from .base import ParamsError, shown
+from .base import ParamsError
 from .features import BaseFeature, OwnFeature, PixelFeature, TextFeature
 
 # The backbones of this repository, a line each. Where features.py has no model for one, its class has a `Config`.
@@ -73,9 +73,6 @@ def _loaded(place: str) -> Any:
         return plugins.load(place)
     except plugins.PluginError as error:
         raise ParamsError(f"backbone {error}") from None
-    except Exception as error:  # whatever another package's module raises when it is imported
-        what = shown(f"{type(error).__name__}: {error}")
-        raise ParamsError(f"backbone {place}: its module cannot be imported ({what}); correct it") from error
 
 
 # --- features of other packages ---------------------------------------------------------------------------------------

@@ -4,11 +4,14 @@ A feature is told apart by its `backbone`; its fields, apart from where things l
 """
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from .base import Extension, Fraction, Name, Place, Positive, PositiveFloat, Seed, Strict, Vocabulary
+from .base import Extension, Fraction, Name, Place, Positive, PositiveFloat, Seed, Strict, Vocabulary, flat
+from .contents import Cams, Contents, Flow, Hidden, Maps, Part, Rows, Texts, Tokens, Vectors, architecture, size
 
 HUB_ID = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,95})?$"
 
@@ -98,6 +101,13 @@ class Preprocess(Strict):
         """
         return None if isinstance(self.resize, int) else self.seen(*self.resize)
 
+    @property
+    def part(self) -> Part:
+        """The part of the frame that is seen, in the measure that is one for videos of any shape."""
+        if self.box is not None:
+            return "top, left, bottom, right of the frame", self.box
+        return "height, width in shorter sides", tuple(side / self.resize for side in self.size)
+
     def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
         """`box` of a native frame of height x width pixels.
 
@@ -119,6 +129,7 @@ class BaseFeature(Strict):
     # Fields that decide no byte: no tolerance for failures, no decoder, since all of them give the same frames.
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"max_failed", "decoder"})
     derived: ClassVar[bool] = False  # made from stores alone: no sample is opened
+    NAMES: ClassVar[tuple[str, ...]] = ()  # the dotted fields that name other features
 
     @property
     def sources(self) -> dict[str, Weights]:
@@ -136,9 +147,35 @@ class BaseFeature(Strict):
         return None
 
     @property
+    def named(self) -> dict[str, str]:
+        """Dotted field -> the feature that it names."""
+        document = flat(self.model_dump(mode="json"))
+        return {key: document[key] for key in self.NAMES if key in document}
+
+    @property
+    def made_of(self) -> list[Any]:
+        """What determines the bytes, by what is declared: weights by their place, features by their names."""
+        texts = None if self.compares is None else self.compares.dataset
+        return [self.keyed, {role: of.model_dump() for role, of in self.sources.items()}, self.named, texts]
+
+    @property
     def ragged(self) -> bool:
         """Whether the first axis of a sample depends on the video's length."""
         return False
+
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents | None:
+        """What a sample's fields are in the store, by their names, as far as it can be known before extraction.
+
+        Args:
+            read: of each of `reads`, what it gives.
+
+        Returns:
+            None of a feature that does not say: then what reads it finds out after extraction.
+
+        Raises:
+            ValueError: what cannot be made: frames that make no whole steps, pixels that patches cannot tile.
+        """
+        return None
 
     @property
     def keyed(self) -> dict[str, Any]:
@@ -204,6 +241,21 @@ class DinoV3Feature(BackboneFeature):
     backbone: Literal["dinov3"]
     pool: Literal[1, 2] = 1
 
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents:
+        config = architecture(self.weights)
+        steps, width, patch = self.sampling.count, size(config, "hidden_size"), size(config, "patch_size")
+        grid = patch and self._grid(patch * self.pool)
+        return {"patch_tokens": Tokens(steps, grid, width, self.preprocess.part), "cls": Vectors(width, steps)}
+
+    def _grid(self, step: int) -> tuple[int, int]:
+        height, width = self.preprocess.size
+        if height % step or width % step:
+            raise ValueError(
+                f"preprocess gives {height} x {width} pixels, no whole number of tokens of {step} pixels (a patch "
+                f"times pool {self.pool}); make both sides of crop (or resize) multiples of {step}"
+            )
+        return height // step, width // step
+
 
 class R3D18Feature(BackboneFeature):
     """R3D-18: the token grid of layer 4 or 3, or (`pooled`) one vector a window, as torchvision's classifier sees it.
@@ -224,11 +276,29 @@ class R3D18Feature(BackboneFeature):
             raise ValueError("pooled is one vector of layer 4, kept as float16; drop layer and storage")
         return self
 
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents:
+        windows = self.sampling.windows
+        if self.pooled:
+            return {"clip_embed": Vectors(steps=windows)}
+        # Frames of a step and pixels of a cell: every layer after the first halves each, unless it is dilated in time.
+        span, reach = (4, 8) if self.layer == 3 else (4 if self.atrous else 8, 16)
+        steps = _steps(self.sampling, span)
+        height, width = (-(-side // reach) for side in self.preprocess.size)
+        return {"clip_tokens": Tokens(steps, (height, width), part=self.preprocess.part)}
+
 
 class VJepa2Feature(BackboneFeature):
     """V-JEPA 2's token grid, from any checkpoint in transformers' format."""
 
     backbone: Literal["vjepa2"]
+
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents:
+        config = architecture(self.weights)
+        span, side, patch = (size(config, name) for name in ("tubelet_size", "crop_size", "patch_size"))
+        _expect_side(self.preprocess, side)
+        cells = side and patch and (side // patch, side // patch)
+        steps = span and _steps(self.sampling, span)
+        return {"clip_tokens": Tokens(steps, cells, size(config, "hidden_size"), self.preprocess.part)}
 
 
 class ClipFeature(BackboneFeature):
@@ -249,6 +319,16 @@ class ClipFeature(BackboneFeature):
             raise ValueError("image_embed comes out of the last block; drop block")
         return self
 
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents:
+        config = architecture(self.weights)
+        side, patch = (size(config, "vision_config", name) for name in ("image_size", "patch_size"))
+        _expect_side(self.preprocess, side)
+        count = self.sampling.count
+        if self.output == "image_embed":
+            return {"image_embed": Vectors(size(config, "projection_dim"), count if count > 1 else None, self.weights)}
+        cells, width = side and patch and (side // patch, side // patch), size(config, "vision_config", "hidden_size")
+        return {"cam_tokens": Hidden(count, cells, width, self.weights, self.preprocess.part)}
+
 
 class ClipTextFeature(TextFeature):
     """CLIP's text tower over texts x prompts, one unit vector a text.
@@ -265,6 +345,9 @@ class ClipTextFeature(TextFeature):
         if wrong := [prompt for prompt in self.prompts if prompt.count("{}") != 1]:
             raise ValueError(f"each prompt needs one {{}} where the text goes, {wrong[0]!r} does not")
         return self
+
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents:
+        return {"text_embed": Texts(size(architecture(self.weights), "projection_dim"), self.weights)}
 
 
 class FlowFeature(RowsFeature):
@@ -284,6 +367,9 @@ class FlowFeature(RowsFeature):
             raise ValueError(f"method {self.method} {'needs' if self.method == 'raft' else 'takes no'} weights")
         return self
 
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents:
+        return {"flow": Flow()}
+
 
 class I3DFlow(Strict):
     """I3D's flow stream: which flow feature it reads, with which weights."""
@@ -299,6 +385,7 @@ class I3DFeature(RowsFeature):
     which for a window of 16 and a crop of 224 is the same, and for others gives what is at the edges less weight.
     """
 
+    NAMES: ClassVar = ("flow.feature",)
     backbone: Literal["i3d"]
     rgb: Weights | None = None
     flow: I3DFlow | None = None
@@ -321,6 +408,9 @@ class I3DFeature(RowsFeature):
                 "(published: 16 and 224), or pooling: mean"
             )
         return self
+
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents:
+        return {"frames": Rows(fps=self.sampling.fps)}
 
     @property
     def sources(self) -> dict[str, Weights]:
@@ -348,6 +438,9 @@ class NpyFeature(BaseFeature):
     extension: Extension = ".npy"
     batch: Positive = 16
 
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents:
+        return {"frames": Rows(self.width, self.fps)}
+
     @property
     def ragged(self) -> bool:
         return True
@@ -361,6 +454,7 @@ class FeatureOfFeature(BaseFeature):
     """A feature that is made from the store of another one, its `source`."""
 
     derived: ClassVar = True
+    NAMES: ClassVar = ("source",)
     source: Name
     batch: Positive = 64
 
@@ -380,6 +474,23 @@ class DerivedFeature(FeatureOfFeature):
     pool: Literal[1, 2] = 1
     storage: Literal["float16", "int8"] = "float16"
 
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents | None:
+        if (found := read[self.source]) is None or self.pool == 1:
+            return found
+        if not any(isinstance(content, Tokens) for content in found.values()):
+            raise ValueError(f"source names {self.source!r}, which has no token grid that could be pooled; set pool: 1")
+        return {name: self._pooled(of) if isinstance(of, Tokens) else of for name, of in found.items()}
+
+    def _pooled(self, tokens: Tokens) -> Tokens:
+        if tokens.grid is None:
+            return tokens
+        rows, columns = tokens.grid
+        if rows % self.pool or columns % self.pool:
+            raise ValueError(
+                f"pool is {self.pool}, which does not divide the {rows} x {columns} tokens of {self.source}"
+            )
+        return replace(tokens, grid=(rows // self.pool, columns // self.pool))
+
 
 class ClipCamFeature(FeatureOfFeature):
     """What CLIP's last block makes of its input, in closed form: the class-activation map of the best of `texts`, and
@@ -391,12 +502,18 @@ class ClipCamFeature(FeatureOfFeature):
     averaged.
     """
 
+    NAMES: ClassVar = ("source", "texts.feature")
     backbone: Literal["clip_cam"]
     texts: Vocabulary
     site: Literal["layer_norm1", "block_input"] = "layer_norm1"
     target: Literal["logit", "softmax"] = "logit"
     cam_blocks: Annotated[tuple[Annotated[int, Field(le=-1)], ...], Field(min_length=1)] = (-1,)
     post_norm: bool = False
+
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents:
+        (hidden,) = (of for of in (read[self.source] or {}).values() if isinstance(of, Hidden))
+        width = size(architecture(hidden.space), "projection_dim")
+        return {"map": Cams(hidden.grid, width, hidden.space, hidden.part)}
 
     @property
     def compares(self) -> Vocabulary:
@@ -413,6 +530,34 @@ class MapsFeature(FeatureOfFeature):
     backbone: Literal["maps"]
     scale: Positive = 2
     channels: Positive = 1
+
+    def gives(self, read: Mapping[str, Contents | None]) -> Contents | None:
+        if (found := read[self.source]) is None:
+            return None
+        laid = next((of for of in found.values() if isinstance(of, Tokens | Cams | Hidden)), None)
+        if laid is None:
+            raise ValueError(f"source names {self.source!r}, which has no token grid")
+        grid = laid.grid and (laid.grid[0] * self.scale, laid.grid[1] * self.scale)
+        steps = 1 if isinstance(laid, Cams) else laid.steps
+        return {"maps": Maps(self.source, steps, grid, self.channels, laid.part)}
+
+
+def _steps(sampling: Sampling, span: int) -> int:
+    """Steps of `span` frames each, over all windows."""
+    if sampling.frames % span:
+        raise ValueError(
+            f"sampling.frames is {sampling.frames}, and a step is of {span} frames; make it a multiple of {span}"
+        )
+    return sampling.count // span
+
+
+def _expect_side(preprocess: Preprocess, side: int | None) -> None:
+    """Refuses pixels of another size than that of a checkpoint whose positions are of one size."""
+    if side and preprocess.size != (side, side):
+        raise ValueError(
+            f"preprocess gives {preprocess.size[0]} x {preprocess.size[1]} pixels, and the checkpoint sees {side} x "
+            f"{side}; make crop (or resize) [{side}, {side}], or name a checkpoint trained at that size"
+        )
 
 
 # Features whose model is one of the above; `backbones` adds those of other packages.

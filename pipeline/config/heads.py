@@ -1,7 +1,7 @@
 """What stage 2 may be asked for: heads. Knows no head's code."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
@@ -10,6 +10,7 @@ from pipeline.plugins import PluginError, load, named
 from pipeline.tasks import TASKS
 
 from .base import Name, Positive, Seed, Share, Strict
+from .contents import Content, Given, Reads
 
 # Kind -> its model of params; where the heads lie. By name, since heads know this module.
 KINDS: Mapping[str, str] = load("pipeline.heads:KINDS")
@@ -41,6 +42,8 @@ class Head(Strict):
     code: ClassVar[str] = ""  # where its class lies, package.module:Name; of a class of one's own that is `kind`
     attention: ClassVar[str] = ""  # what `explain` shows of where it looks: (module, batch) -> {Look: (B, T, N)}
     kind: str
+    # Whether it learns from labels of frames, or of whole samples; None where it learns from none.
+    framewise: ClassVar[bool | None] = None
     dataset: Name
     features: Any
     result: Name
@@ -53,7 +56,29 @@ class Head(Strict):
         return {role: Input(self.dataset, feature) for role, feature in read.items()}
 
     @property
-    def place(self) -> str:
+    def wanted(self) -> dict[str, type[Content]]:
+        """Role -> what its feature must give, as `Reads` marks it; a role that takes anything is absent."""
+        fields = type(self.features).model_fields.items() if isinstance(self.features, Strict) else ()
+        return {role: mark.content for role, of in fields for mark in of.metadata if isinstance(mark, Reads)}
+
+    def place(self, role: str) -> str:
+        """The key in the head's sub-tree that names what is read in a role."""
+        return f"features.{role}"
+
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        """Refuses what cannot fit each other, as far as it is known before extraction.
+
+        Args:
+            given: role -> what it is given, already of the type that it reads; a role whose feature does not say what
+                it gives is absent.
+            class_lists: names of the data set's lists of classes.
+
+        Raises:
+            ValueError: names the keys, what both sides have, and the remedy.
+        """
+
+    @property
+    def implementation(self) -> str:
         """Where its class lies: package.module:Name."""
         return type(self).code or named(self.kind, KINDS, GROUP)
 
@@ -79,6 +104,7 @@ class Head(Strict):
 class TrainedHead(Head):
     """What every head that is trained has: how long, on what, and how it is judged."""
 
+    framewise: ClassVar = False
     lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)]
     batch_size: Annotated[Positive, Field(description="samples a step")]
     epochs: Positive

@@ -13,12 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
 
 from pipeline.tasks import TASKS
 
 from .backbones import AnyFeature
 from .base import Extension, Name, ParamsError, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
+from .contents import NAMES, Contents, Given, Maps, Texts, refuse_unlike, told
 from .documents import Written, read_documents, read_json
 from .features import (
     BackboneFeature,
@@ -31,12 +32,20 @@ from .features import (
     PixelFeature,
     TextFeature,
 )
-from .heads import KINDS, AnyHead
+from .heads import KINDS, AnyHead, Input
+from .layouts import TAKEN, Kind, Layout, layout_of, taking
 from .names import refuse_clashing_files, refuse_twins
 from .places import VideoPlace
 from .studies import Ablation, Claim
+from .variants import parted, vary
 
+NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
 Threads = Annotated[int, Field(gt=0, le=4096)]
+
+
+def _a_layout(name: str) -> str:
+    layout_of(name)  # raises what is wrong with it
+    return name
 
 
 class Compute(Strict):
@@ -132,20 +141,21 @@ class Dataset(Strict):
     `features` are extracted by `snakemake features` even when no head reads them.
     """
 
-    layout: Literal["ssv2", "images", "texts", "mstcn", "egoprocel", "epic", "waterbirds", "words", "clinic"]
+    layout: Annotated[str, AfterValidator(_a_layout)]  # one of LAYOUTS, an entry point, or my_package.module:MyLayout
     root: Place
     videos: Place | None = "."  # folder below root; None where there are published features and no videos
     extension: Extension = ".webm"
-    # Of mstcn and egoprocel, where videos do not lie as <id><extension>: the first whose `ids` fit decides.
+    # Some layouts alone take what follows, down to `masks`: each says which.
+    # Where videos do not lie as <id><extension>: the first whose `ids` fit decides.
     video_paths: tuple[VideoPlace, ...] = ()
-    # Of the layouts whose frames have labels: where these lie below root, how many there are a second (None: one a row
+    # Where labels of frames lie below root, how many there are a second (None: one a row
     # of the features), named lists of classes in text files below root, and the classes that are background.
     labels: Place = "groundTruth"
     label_fps: Annotated[float, Field(gt=0)] | None = None
     class_lists: dict[Name, Place] = Field(default_factory=dict)
     background: tuple[str, ...] = ()
-    csv: Place = "clinic.csv"  # of the layout clinic, below root
-    masks: Place | None = None  # of layouts of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
+    csv: Place = "clinic.csv"  # below root
+    masks: Place | None = None  # of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
     made_by: Literal["toyworld"] | None = None
     within: Name | None = None  # the data set in whose folder it lies, and with which it is made
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -154,17 +164,24 @@ class Dataset(Strict):
     features: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
-    def _layout_has_places(self) -> "Dataset":
-        if self.video_paths and self.layout not in ("mstcn", "egoprocel"):
-            raise ValueError(f"video_paths is for the layouts mstcn and egoprocel, got {self.layout}; remove it")
-        if self.masks is not None and self.kind != "image":
-            raise ValueError(f"masks is for the layouts images and waterbirds, got {self.layout}; remove it")
+    def _layout_takes_it(self) -> "Dataset":
+        for name in sorted(TAKEN - self.laid.takes):
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} is for the layouts {' and '.join(taking(name))}, got {self.layout}; remove it"
+                )
         return self
 
     @property
-    def kind(self) -> Literal["video", "image", "text"]:
+    def laid(self) -> Layout:
+        """The layout that `layout` names."""
+        return layout_of(self.layout)
+
+    @property
+    def kind(self) -> Kind:
         """What a sample is."""
-        return {"images": "image", "waterbirds": "image", "texts": "text", "words": "text"}.get(self.layout, "video")
+        return self.laid.kind
 
     @property
     def learned(self) -> dict[str, Any]:
@@ -184,6 +201,7 @@ class Params(Strict):
     heads: dict[Name, AnyHead] = Field(default_factory=dict)
     ablations: dict[Name, Ablation] = Field(default_factory=dict)
     claims: dict[Name, Claim] = Field(default_factory=dict)
+    _contents: dict[str, tuple[AnyFeature, Contents | None]] = PrivateAttr(default_factory=dict)
 
     @field_validator("heads", mode="before")
     @classmethod
@@ -211,6 +229,8 @@ class Params(Strict):
             for other in feature.reads:
                 _must_exist(f"features.{name}", other, self.features, "features")
             self._reading_fits(name, feature)
+        for name, feature in self.features.items():
+            self._compared_fits(name, feature.compares)
         for number, group in enumerate(self.fused):
             self._fusing_fits(f"fused.{number}", group)
         for name, head in self.heads.items():
@@ -260,21 +280,100 @@ class Params(Strict):
     def changed(self, head: str, changes: Mapping[str, Any]) -> Any:
         """A head's sub-tree with dotted keys replaced, as `override`, which reads what these params declare.
 
+        `features.<name>.<field>` of a declared feature makes a feature of its own, which these params then declare too,
+        and the roles that read the one, or what is made from it, read the other.
+
         Raises:
-            ParamsError: as `override`, and for a data set or feature that is not declared.
+            ParamsError: as `override`, and for a data set or feature that is not declared, does not fit or is not read.
         """
-        config = override(self.head(head), changes)
+        own, varied = parted(changes, self.features)
+        config = override(self.head(head), own)
         try:
+            if varied:
+                config = override(config, self._varied(config, varied))
             self._inputs_exist("", config)
         except ValueError as error:
             raise ParamsError(str(error)) from None
         return config
 
+    def _varied(self, config: Any, varied: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """The overrides with which a head reads variants of features; declares these."""
+        read = {config.place(role): of.feature for role, of in config.inputs.items()}
+        for place, name in read.items():
+            _must_exist(place, name, self.features, "features")
+        known = set(self.features)
+        variant = vary(self.features, varied, dict.fromkeys(read.values()), override)
+        for name in self.features.keys() - known:
+            self._reading_fits(name, self.features[name])
+        return {place: variant[name] for place, name in read.items() if name in variant}
+
     def _inputs_exist(self, key: str, head: Any) -> None:
+        given = {}
         for role, read in head.inputs.items():
             _must_exist(f"{key}dataset of {role}", read.dataset, self.datasets, "datasets")
-            _must_exist(f"{key}features.{role}", read.feature, self.features, "features")
+            _must_exist(f"{key}{head.place(role)}", read.feature, self.features, "features")
+            given[role] = self._given(f"{key}{head.place(role)}", role, read, head.wanted.get(role))
+        dataset = self.datasets[head.dataset]
+        if head.framewise is not None and head.framewise != dataset.laid.labelled:
+            labels = ("samples", "frames") if head.framewise is False else ("frames", "samples")
+            raise ValueError(
+                f"{key}dataset names {head.dataset!r}, whose layout {dataset.layout} labels {labels[1]}, and this head "
+                f"learns from labels of {labels[0]}; name another data set"
+            )
+        try:
+            head.fits({role: found for role, found in given.items() if found is not None}, dataset.class_lists)
+        except ValueError as error:
+            raise ValueError(f"{key}{str(error).removeprefix(key)}") from None
         head.refuse_misfits(key, self.datasets)
+
+    def gives(self, feature: str) -> Contents | None:
+        """What a feature gives; None where it does not say. Raises ValueError for a feature that cannot be made."""
+        chosen = self.features[feature]
+        known, found = self._contents.get(feature, (None, None))
+        if known is not chosen:
+            try:
+                found = chosen.gives({other: self.gives(other) for other in chosen.reads})
+            except ValueError as error:
+                raise ValueError(f"features.{feature}.{error}") from None
+            self._contents[feature] = chosen, found
+        return found
+
+    def _given(self, key: str, role: str, read: Input, wanted: type | None) -> Given | None:
+        """What a role is given; None where its feature does not say, or where it takes anything.
+
+        Raises:
+            ValueError: the feature gives something else, or of the data set there is none of it.
+        """
+        dataset, contents = self.datasets[read.dataset], self.gives(read.feature)
+        if contents is None or wanted is None:
+            return None
+        found = [content for content in contents.values() if isinstance(content, wanted)]
+        if len(found) != 1:
+            others = [
+                name
+                for name in self.features
+                if any(isinstance(of, wanted) for of in (self.gives(name) or {}).values())
+            ]
+            raise ValueError(
+                f"{key} names {read.feature!r}, which gives {told(contents)}; expected {NAMES[wanted]}: name another "
+                f"feature ({', '.join(others) or 'declare one'})"
+            )
+        if (dataset.kind == "text") != (wanted is Texts):
+            raise ValueError(
+                f"{key} names {read.feature!r}, but {read.dataset} holds {NOUNS[dataset.kind]}; name another data set"
+            )
+        if wanted is Maps and not (dataset.masks or dataset.laid.maps):
+            raise ValueError(
+                f"{key} names {read.feature!r}, but {read.dataset} has no maps: its layout {dataset.layout} lists "
+                "none, and masks is not set; name another data set"
+            )
+        return Given(key, read.feature, found[0], self._alike(read.feature))
+
+    def _alike(self, feature: str) -> frozenset[str]:
+        """The features that differ from one in their weights at most, itself among them."""
+        chosen = self.features[feature]
+        same = (name for name, of in self.features.items() if type(of) is type(chosen) and of.reads == chosen.reads)
+        return frozenset(name for name in same if name == feature or self.features[name].keyed == chosen.keyed)
 
     def _reading_fits(self, name: str, feature: AnyFeature) -> None:
         if isinstance(feature, I3DFeature) and feature.flow is not None:
@@ -312,6 +411,19 @@ class Params(Strict):
             raise ValueError(f"{key}.dataset names {texts.dataset!r}, which holds no texts")
         if not isinstance(self.features[texts.feature], TextFeature):
             raise ValueError(f"{key}.feature names {texts.feature!r}, which embeds no texts")
+
+    def _compared_fits(self, name: str, texts: Vocabulary | None) -> None:
+        """Refuses texts of another width or checkpoint than what a feature compares them with."""
+        given = {}
+        for key, feature in (
+            (f"features.{name}", name),
+            *([(f"features.{name}.texts", texts.feature)] if texts else []),
+        ):
+            for content in (self.gives(feature) or {}).values():
+                given[key] = Given(key, feature, content, frozenset())
+        if texts:
+            for what in ("width", "space"):
+                refuse_unlike(given, list(given), what, "they are compared: embed the texts with the same checkpoint")
 
     def _claiming_fits(self, key: str, claim: Claim) -> None:
         for figure in claim.figures:

@@ -1,27 +1,26 @@
-"""The one face of all layouts: what a data set says of its samples. Opens no video and no picture."""
+"""The one face of all layouts: what a data set says of its samples, and that it can be believed. Knows no layout.
+
+Opens no video and no picture.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 import pandas as pd
 
-from pipeline.config import Dataset
-from pipeline.datasets import clinic, epic, images, mstcn, ssv2, texts, waterbirds, words
+from pipeline.config import Annotations, Dataset
 from pipeline.datasets.labels import Labels
+from pipeline.datasets.names import DatasetError
 
-LAYOUTS: dict[str, ModuleType] = {
-    "ssv2": ssv2, "images": images, "texts": texts, "mstcn": mstcn, "egoprocel": mstcn, "epic": epic,
-    "waterbirds": waterbirds, "words": words, "clinic": clinic,
-}  # fmt: skip
-# Those whose frames have labels.
-LABELLED = ("mstcn", "egoprocel", "epic")
+# Of every layout, and those that are None where it does not give them.
+COLUMNS, OPTIONAL = ("sample", "path", "label", "split", "template"), ("label", "template")
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """One row a sample: `sample`, `path`, `label` (str or None), `split`, `template`; ids are unique.
+    """One row a sample: `sample`, `path`, `label` (str or None), `split`, `template`; ids are unique; all are objects.
 
     A layout that knows of maps, patients and clinicians also gives `map`, `patient` and `clinician` (str or None).
+    `frame.attrs` has `listed_twice` and `ignored`, as `Annotations`.
 
     Cheap enough for plan time: it reads the annotation files of `dataset.layout`, or lists the folders of one that has
     none, and looks at no video or picture, nor at labels of frames. A text is its own id, and has no path.
@@ -29,7 +28,46 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     Raises:
         DatasetError: the annotations cannot be used; the message names the file and the remedy.
     """
-    return LAYOUTS[dataset.layout].read_annotations(dataset)
+    found = dataset.laid.annotations(dataset)
+    columns = _columns(dataset, found)
+    frame = pd.DataFrame({name: columns[name] for name in [*COLUMNS, *columns]}, dtype=object)
+    frame.attrs |= {"listed_twice": found.listed_twice, "ignored": found.ignored}
+    return frame
+
+
+def _columns(dataset: Dataset, found: Annotations) -> dict[str, Sequence[str | None]]:
+    """The columns that a layout gave, as lists of one length. Raises DatasetError where they are not that."""
+
+    def refused(what: str, remedy: str) -> DatasetError:
+        return DatasetError(f"layout {dataset.layout} of the data set in {dataset.root} gives {what}; {remedy} there")
+
+    if not isinstance(found, Annotations):
+        raise refused(f"a {type(found).__name__}", "return pipeline.config.Annotations")
+    samples = found.columns.get("sample")
+    if samples is None or isinstance(samples, str):
+        raise refused("no samples", "give the column sample, a list of ids,")
+    given = dict.fromkeys(OPTIONAL) | ({"path": None} if dataset.kind == "text" else {}) | dict(found.columns)
+    if absent := [name for name in COLUMNS if name not in given]:
+        raise refused(f"no column {absent[0]}", "add it")
+    columns = {name: [of] * len(samples) if of is None or isinstance(of, str) else of for name, of in given.items()}
+    for name, values in columns.items():
+        if len(values) != len(samples):
+            raise refused(f"{len(values)} values of {name} for {len(samples)} samples", "give one a sample")
+        needed = name in ("sample", "split") or (
+            name == "path" and dataset.kind != "text" and dataset.videos is not None
+        )
+        for sample, value in zip(samples, values, strict=True):
+            if not (isinstance(value, str) and value if needed else value is None or isinstance(value, str)):
+                raise refused(f"the {name} {value!r} of {sample!r}", f"give text{'' if needed else ' or None'}")
+    if len(set(samples)) < len(samples):
+        known: set[str] = set()
+        twice = next(sample for sample in samples if sample in known or known.add(sample))
+        raise refused(f"the sample {twice!r} twice", "give each once")
+    for name in ("path", "map"):
+        for path in columns.get(name, ()):
+            if path is not None and (path.startswith("/") or ".." in path.split("/")):
+                raise refused(f"the {name} {path!r}", "give one below the data set's folder, as folder/name")
+    return columns
 
 
 def annotation_files(dataset: Dataset) -> list[Path]:
@@ -38,7 +76,7 @@ def annotation_files(dataset: Dataset) -> list[Path]:
     Raises:
         DatasetError: one that must be there is not; the message says where it was looked for.
     """
-    return LAYOUTS[dataset.layout].annotation_files(dataset)
+    return dataset.laid.files(dataset)
 
 
 def video_paths(dataset: Dataset, sample: str) -> tuple[str, ...]:
@@ -47,12 +85,12 @@ def video_paths(dataset: Dataset, sample: str) -> tuple[str, ...]:
     Raises:
         DatasetError: the id is like none of the patterns of params.
     """
-    return mstcn.video_paths(dataset, sample) if LAYOUTS[dataset.layout] is mstcn else ()
+    return dataset.laid.places(dataset, sample)
 
 
 def label_files(dataset: Dataset, samples: Sequence[str]) -> dict[str, Path]:
     """sample -> the file of its frames' labels, where a layout has one a sample and it is there."""
-    return LAYOUTS[dataset.layout].label_files(dataset, samples) if dataset.layout in LABELLED else {}
+    return dataset.laid.label_files(dataset, samples)
 
 
 def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels | None:
@@ -61,4 +99,12 @@ def read_labels(dataset: Dataset, samples: Sequence[str]) -> Labels | None:
     Raises:
         DatasetError: they cannot be used; the message names the video, the file and the remedy.
     """
-    return LAYOUTS[dataset.layout].read_labels(dataset, samples) if dataset.layout in LABELLED else None
+    if not dataset.laid.labelled:
+        return None
+    labels = dataset.laid.labels(dataset, samples)
+    if not isinstance(labels, Labels):
+        raise DatasetError(
+            f"layout {dataset.layout} is labelled, but its labels are a {type(labels).__name__}; return "
+            "pipeline.datasets.labels.Labels there"
+        )
+    return labels

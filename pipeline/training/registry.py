@@ -30,7 +30,7 @@ def build(head: str, config: Any, samples: Samples) -> nn.Module:
         TooLarge: more trainable parameters than its `max_trainable`.
     """
     try:
-        module = load(config.place).of(config, samples)
+        module = load(config.implementation).of(config, samples)
     except ValueError as error:
         raise HeadError(f"heads.{head}.model: {error}") from error
     trainable = count(module, trainable=True)

@@ -109,6 +109,16 @@ def test_tokens_are_ordered_by_step_then_row_then_column(folder):
     assert touched.nonzero().tolist() == [[2, 0, 1]]
 
 
+def test_what_it_gives_is_known_before_extraction(folder):
+    feature = feature_of(folder, sampling={"frames": 8, "fps": 10.0, "windows": 2})
+    (said,), model = feature.gives({}).values(), backbones.load(feature)
+    assert (said.steps, *said.grid) == model.grid and said.width == SMALL["hidden_size"]
+    with pytest.raises(ValueError, match="preprocess gives 36 x 36 pixels, and the checkpoint sees 32 x 32"):
+        feature_of(folder, crop=(36, 36)).gives({})
+    with pytest.raises(ValueError, match=r"sampling\.frames is 7, and a step is of 2 frames"):
+        feature_of(folder, sampling={"frames": 7}).gives({})
+
+
 def test_the_predictor_is_not_kept(folder):
     backbone = backbones.load(feature_of(folder))
     kept = sum(weight.numel() for weight in backbone.encoder.parameters())

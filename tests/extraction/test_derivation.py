@@ -15,7 +15,7 @@ SMALLER = {
     "pooled": {"backbone": "derived", "source": "dino", "pool": 2, "batch": 4},
     "int8": {"backbone": "derived", "source": "dino", "storage": "int8", "batch": 4},
     "both": {"backbone": "derived", "source": "dino", "pool": 2, "storage": "int8", "batch": 4},
-    "odd": {"backbone": "derived", "source": "r3d", "pool": 2},
+    "of_r3d": {"backbone": "derived", "source": "r3d"},
 }
 
 
@@ -135,7 +135,7 @@ def test_a_source_that_is_absent_or_stale_is_refused_with_the_remedy(tmp_path):
     params, features = params_for(root), tmp_path / "features"
     run(params, features)
     with pytest.raises(StoreMissing, match="run `extract`"):
-        derived(params, "odd", features)
+        derived(params, "of_r3d", features)
     write_clip(root / "2.webm", 77)
     from tests.extraction.small import make_manifest
 

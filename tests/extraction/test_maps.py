@@ -152,7 +152,7 @@ def params_for(root):
     sources["pooled"] |= {"atrous": False}
     sources = {name: source | {"max_failed": 0.2} for name, source in sources.items()}
     small = {"small_dino": {"backbone": "derived", "source": "dino", "storage": "int8"}}
-    of = {f"of_{name}": MAPS | {"source": name} for name in (*sources, *small)}
+    of = {f"of_{name}": MAPS | {"source": name} for name in (*sources, *small) if name != "pooled"}
     return params_of(root, {**sources, **small, **of, "plain": MAPS | {"scale": 1}})
 
 
@@ -480,11 +480,15 @@ def test_the_key_follows_the_source_and_each_option_but_no_name(world):
 
 def test_a_source_without_a_token_grid_is_refused(world):
     params, features = world
+    # As of a feature that does not say what it gives: of one that does, params say it.
+    laid = params.features["of_r3d"].model_copy(update={"source": "pooled"})
+    unsaid = params.model_copy(update={"features": params.features | {"of_pooled": laid}})
     with pytest.raises(ExtractionError, match=r"pooled has the fields .* no token grid to lay maps on"):
-        derived(params, "of_pooled", features)
+        derived(unsaid, "of_pooled", features)
     with pytest.raises(ExtractionError, match=r"of_r3d is derived from r3d: run `derive small of_r3d`"):
         extract(params, "small", "of_r3d", 0, features, silent)
     document = params.model_dump(mode="json")
-    document["features"]["on_maps"] = MAPS | {"source": "of_r3d"}
-    with pytest.raises(ParamsError, match=r"features\.on_maps\.source names 'of_r3d', which has no token grid"):
-        parse_params(document)
+    for source in ("of_r3d", "pooled"):
+        document["features"]["on_it"] = MAPS | {"source": source}
+        with pytest.raises(ParamsError, match=rf"features\.on_it\.source names '{source}', which has no token grid"):
+            parse_params(document)

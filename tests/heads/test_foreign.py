@@ -166,10 +166,10 @@ def test_it_moves_no_other_key_and_its_own_code_moves_its_own(package, monkeypat
     ("kind", "said"),
     [
         ("nowhere.heads:Mine", r"heads\.probe: nowhere\.heads:Mine cannot be imported: No module named 'nowhere'"),
-        ("own_package.probe:Prob", r"heads\.probe: .*holds no Prob; correct the name"),
+        ("own_package.probe:Prob", r"heads\.probe: .*has no Prob; correct the name"),
         ("own_package.probe:Reads", r"heads\.probe: .*is no head: it needs a class Config"),
         ("own_package", r"heads\.probe: 'own_package' is none of clip_align, fact.*name your own class"),
-        ("own package:X", r"heads\.probe: .*names no code"),
+        ("own package:X", r"heads\.probe: .*is no place of code"),
     ],
 )
 def test_what_is_no_head_is_one_line_when_params_are_read(package, kind, said):

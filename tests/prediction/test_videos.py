@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 import pipeline.cli
-from pipeline.config import load_params
+from pipeline.config import NpyFeature, load_params
 from pipeline.datasets import read_manifest
 from pipeline.extraction import TooMuch
 from pipeline.prediction import files, predict
@@ -194,15 +194,15 @@ def test_absent_weights_are_named_with_the_remedy():
 
 
 def test_features_that_somebody_else_computed_cannot_be_made_from_a_video(tmp_path):
-    small = load_params("params.yaml").model_dump(mode="json")
-    computed = {"backbone": "npy", "root": "nowhere", "orientation": "TD", "width": 8, "fps": 12.0}
-    small["features"]["r3d18_clips"] = computed
+    # As of a feature that does not say what it gives: of one that does, params say that it is no grid of tokens.
+    computed = NpyFeature(backbone="npy", root="nowhere", orientation="TD", width=8, fps=12.0)
+    small = load_params("params.yaml")
+    small = small.model_copy(update={"features": small.features | {"r3d18_clips": computed}})
     run = Path(json.loads(ask("gasm_cast", VIDEOS / f"{evaluated()['sample'][0]}.webm").stdout)["run"])
     shutil.copytree(run, tmp_path / "run")
-    from pipeline.config import parse_params
     from pipeline.prediction import PredictionError, predict
 
-    given = parse_params(small), "gasm_cast", Path("features"), {}, tmp_path / "run", [VIDEOS / "100000.webm"]
+    given = small, "gasm_cast", Path("features"), {}, tmp_path / "run", [VIDEOS / "100000.webm"]
     with pytest.raises(PredictionError, match="r3d18_clips, which somebody else computed"):
         list(predict(*given))
 

@@ -139,7 +139,12 @@ def params(**changes: Any) -> Params:
         {
             "compute": {"device": "cpu", "threads": 1, "decode_workers": 0},
             "datasets": {
-                "made": {"layout": "mstcn", "root": "made", "background": ["background"]},
+                "made": {
+                    "layout": "mstcn",
+                    "root": "made",
+                    "background": ["background"],
+                    "class_lists": {"held_out": "held_out.txt"},
+                },
                 "texts": {"layout": "texts", "root": "texts.txt"},
             },
             "features": {

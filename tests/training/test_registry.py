@@ -35,10 +35,10 @@ def test_the_limit_counts_trainable_parameters_only(monkeypatch):
     frozen = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3).requires_grad_(False))
     monkeypatch.setattr(nn.Sequential, "of", staticmethod(lambda config, samples: frozen), raising=False)
     place = "torch.nn:Sequential"
-    assert build("frozen", SimpleNamespace(max_trainable=12, place=place), None) is frozen
+    assert build("frozen", SimpleNamespace(max_trainable=12, implementation=place), None) is frozen
     assert (count(frozen), count(frozen, trainable=True)) == (24, 12)
     with pytest.raises(TooLarge, match="12 trainable parameters, and max_trainable allows 11"):
-        build("frozen", SimpleNamespace(max_trainable=11, place=place), None)
+        build("frozen", SimpleNamespace(max_trainable=11, implementation=place), None)
 
 
 def test_params_that_do_not_fit_each_other_are_an_error_that_names_their_place(made):

@@ -1,10 +1,12 @@
 """What a person may choose of clip_align."""
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Positive, Share, Strict
+from pipeline.config.contents import Given, Maps, Reads, Tokens
 from pipeline.config.heads import WarmedHead
 
 GROUPS = 8  # of the norms: widths are multiples of it
@@ -13,8 +15,8 @@ GROUPS = 8  # of the norms: widths are multiples of it
 class ClipAlignFeatures(Strict):
     """The token grid of a clip, and the clinician's attention on that very grid."""
 
-    tokens: Name
-    maps: Name
+    tokens: Annotated[Name, Reads(Tokens)]
+    maps: Annotated[Name, Reads(Maps)]
 
 
 class ClipAlignModel(Strict):
@@ -74,3 +76,10 @@ class ClipAlignHead(WarmedHead):
                 f"{self.eval_split!r}; name three splits"
             )
         return self
+
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        if len(given) == 2 and given["maps"].content.source not in given["tokens"].alike:
+            raise ValueError(
+                f"{given['maps']} lies on the grid of {given['maps'].content.source}, but {given['tokens']} is read; "
+                "let the source of the maps be what the head reads as tokens"
+            )

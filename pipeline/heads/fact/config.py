@@ -1,10 +1,12 @@
 """What a person may choose of fact and fact_clip."""
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Fraction, Name, Positive, Share, Strict, Vocabulary
+from pipeline.config.contents import Content, Given, Reads, Rows, Texts
 from pipeline.config.heads import Holdout, Input, TrainedHead
 
 AUTOMATIC = -1.0  # the weight of null that follows from the data
@@ -99,13 +101,14 @@ class FactLoss(Strict):
 
 
 class FactFeatures(Strict):
-    frames: Name
+    frames: Annotated[Name, Reads(Rows)]
 
 
 class SegmentationHead(TrainedHead):
     """What the segmentation heads have in common beside that."""
 
     task: ClassVar = "segmentation"
+    framewise: ClassVar = True
     code: ClassVar = "pipeline.heads.fact.model:Fact"
     features: FactFeatures
     model: FactModel
@@ -165,3 +168,17 @@ class FactClipHead(SegmentationHead):
     def inputs(self) -> dict[str, Input]:
         """The frames, and in the role "text" the vocabulary."""
         return {**super().inputs, "text": Input(self.vocabulary.dataset, self.vocabulary.feature)}
+
+    @property
+    def wanted(self) -> dict[str, type[Content]]:
+        return {**super().wanted, "text": Texts}
+
+    def place(self, role: str) -> str:
+        return "vocabulary.feature" if role == "text" else super().place(role)
+
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        if self.unseen not in class_lists:
+            raise ValueError(
+                f"unseen names the list {self.unseen!r}; the class_lists of {self.dataset} are "
+                f"{sorted(class_lists) or 'none'}: name one of these, or add it there"
+            )

@@ -1,10 +1,12 @@
 """What a person may choose of gasm_cast."""
 
+from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Positive, Share, Strict
+from pipeline.config.contents import Given, Reads, Tokens, refuse_unlike
 from pipeline.config.heads import ClassifierHead
 
 UNBOUNDED = -1  # the radius of a graph that joins every node to every other
@@ -43,8 +45,8 @@ class GasmCastModel(Strict):
 
 
 class GasmCastFeatures(Strict):
-    semantic: Name
-    motion: Name
+    semantic: Annotated[Name, Reads(Tokens)]
+    motion: Annotated[Name, Reads(Tokens)]
 
 
 class GasmCastHead(ClassifierHead):
@@ -55,3 +57,27 @@ class GasmCastHead(ClassifierHead):
     features: GasmCastFeatures
     model: GasmCastModel
     max_trainable: Positive = 20_000_000
+
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        both = ("semantic", "motion")
+        again = "choose their sampling so that both have the same steps"
+        refuse_unlike(given, both, "steps", f"they are read step by step: {again}")
+        refuse_unlike(given, both, "part", "cells and patches must lie on each other: give both the same crop")
+        for role in both:
+            width = given[role].content.width if role in given else None
+            heads = self.model.attention_heads if self.model.fusion == "vanilla" else 1
+            if width is not None and (width % 4 or width % heads):
+                raise ValueError(
+                    f"{given[role]} is {width} wide, expected a multiple of 4, of which sine and cosine of row and "
+                    f"column are made, and of {heads} attention_heads; name another feature"
+                )
+        grids = [given[role].content.grid for role in both if role in given]
+        if len(grids) == 2 and None not in grids:
+            (rows, columns), (cell_rows, cell_columns) = grids
+            ratio = rows // cell_rows
+            if ratio < 1 or (rows, columns) != (ratio * cell_rows, ratio * cell_columns):
+                raise ValueError(
+                    f"{given['semantic']} has a grid of {rows} x {columns} and {given['motion']} one of {cell_rows} x "
+                    f"{cell_columns}, expected the first to be a whole multiple of the second, the same in rows and "
+                    "columns; extract both from one crop, or pool one"
+                )

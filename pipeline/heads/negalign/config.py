@@ -1,13 +1,16 @@
 """What a person may choose of negalign."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.config.base import Fraction, Name, Positive, Strict, Vocabulary
+from pipeline.config.contents import Cams, Content, Given, Maps, Reads, Texts, Vectors, refuse_unlike
 from pipeline.config.heads import Head, Input
+
+TEXT_ROLES = ("classes", "words", "words.plain", "words.object", "words.background")
 
 
 class NegAlignFeatures(Strict):
@@ -16,9 +19,9 @@ class NegAlignFeatures(Strict):
     `masks`, of the pictures in distribution: how much of each patch the object covers, for the pointing game alone.
     """
 
-    image: Name
-    cam: Name
-    masks: Name | None = None
+    image: Annotated[Name, Reads(Vectors)]
+    cam: Annotated[Name, Reads(Cams)]
+    masks: Annotated[Name | None, Reads(Maps)] = None
 
 
 class WordRoles(Strict):
@@ -141,3 +144,29 @@ class NegAlignHead(Head):
         for role in ("plain", "object", "background"):
             found[f"words.{role}"] = Input(words.dataset, getattr(words.roles, role))
         return found
+
+    @property
+    def wanted(self) -> dict[str, type[Content]]:
+        found = super().wanted
+        found |= {f"ood.{name}.{role}": found[role] for name in self.ood for role in ("image", "cam")}
+        return found | dict.fromkeys(TEXT_ROLES, Texts)
+
+    def place(self, role: str) -> str:
+        kind = role.rpartition(".")[2]
+        if role in ("classes", "words"):
+            return f"{role}.feature"
+        return f"words.roles.{kind}" if role.startswith("words.") else f"features.{kind}"
+
+    def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
+        if (image := given.get("image")) and (image.content.space is None or image.content.steps):
+            raise ValueError(
+                f"{image} gives {image.content}, expected one embedding a picture in a space of texts; name a feature "
+                "of backbone clip with output image_embed and one frame"
+            )
+        compared = ("image", "cam", *TEXT_ROLES)
+        refuse_unlike(given, compared, "width", "pictures and texts are compared: embed them with one checkpoint")
+        refuse_unlike(given, compared, "space", "pictures and texts are compared: embed them with one checkpoint")
+        for what in ("grid", "part"):
+            refuse_unlike(given, ("cam", "masks"), what, "masks lie on the maps: derive them from these, with scale 1")
+        if (masks := given.get("masks")) and masks.content.channels not in (None, 1):
+            raise ValueError(f"{masks} has {masks.content.channels} channels, expected 1: how much an object covers")

@@ -214,7 +214,7 @@ print(len(frame), max(shards.values()), int(peak[1]) // 1024, seconds, *heavy)
 def test_the_whole_of_ssv2_is_read_in_half_a_gigabyte_without_torch_or_a_decoder(tmp_path):
     write_annotations(tmp_path, OFFICIAL_COUNTS, answers=True)
     command = [sys.executable, "-c", MEASURE, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     rows, last_shard, megabytes, seconds, *heavy = done.stdout.split()
     print(f"{rows} annotations in {float(seconds):.1f} s, {megabytes} MB at most")
     assert (int(rows), int(last_shard), heavy) == (220_847, 1725, [])

@@ -24,7 +24,7 @@ from pipeline.datasets import (
     shard_samples,
     write_manifest,
 )
-from pipeline.datasets.images import SUFFIXES
+from pipeline.datasets.layouts.images import SUFFIXES
 from pipeline.video import VideoFacts, probe
 from pipeline.video.pictures import EXTENSIONS
 from tests.datasets.made_up import picture, write_images
@@ -329,7 +329,7 @@ def test_a_hundred_thousand_pictures_are_listed_without_looking_at_one(tmp_path)
         for number in range(1000):
             os.close(os.open(tmp_path / f"n{kind:08d}" / f"n{kind:08d}_{number}.JPEG", os.O_CREAT))
     command = [sys.executable, "-c", MEASURE, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
     rows, labels, looked_up, seconds, *heavy = done.stdout.split()
     print(f"{rows} pictures listed in {float(seconds):.2f} s")
     assert (int(rows), int(labels), heavy) == (100_000, 100, [])

@@ -12,9 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
-from pipeline.config import Dataset
+from pipeline.config import Annotations, Dataset, Layout
 from pipeline.datasets.folders import check_folder, followed, home_of
 from pipeline.datasets.names import DatasetError
 
@@ -24,46 +22,46 @@ SPLIT = "all"
 UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """One row a picture, sorted by path, character by character. No file is opened, and none but links looked up.
+class Images(Layout):
+    """A folder of pictures, a folder a class."""
 
-    Returns:
-        Columns `sample`, `path` (equal: POSIX, relative to the videos' folder), `label` (or None), `split` ("all"),
-        `template` (None); all of them objects. `frame.attrs["ignored"]` counts the files that are not pictures, by
-        their suffix.
+    kind = "image"
+    takes = frozenset({"masks"})
 
-    Raises:
-        DatasetError: the folder is absent or cannot be listed, holds no picture or a name that cannot be kept in a
-            table, or a linked folder leads out of the root or back to itself.
-    """
-    folder = check_folder(dataset)
-    paths, ignored = [], Counter()
-    masks = None if dataset.masks is None else f"{os.path.relpath(Path(dataset.root, dataset.masks), folder)}/"
-    for path in _files(str(folder), home_of(dataset)):
-        if masks is not None and path.startswith(masks):
-            continue
-        suffix = os.path.splitext(path)[1].lower()
-        if suffix in SUFFIXES:
-            paths.append(path)
-        else:
-            ignored[suffix or "no suffix"] += 1
-    if not paths:
-        raise DatasetError(
-            f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}) among its {ignored.total()} files; "
-            "correct the data set's root or videos in params"
-        )
-    paths.sort()
-    labels = [path.partition("/")[0] if "/" in path else None for path in paths]
-    frame = pd.DataFrame(
-        {"sample": paths, "path": paths, "label": labels, "split": SPLIT, "template": None}, dtype=object
-    )
-    frame.attrs["ignored"] = dict(ignored)
-    return frame
+    def annotations(self, dataset: Dataset) -> Annotations:
+        """One row a picture, sorted by path, character by character. No file is opened, and none but links looked up.
 
+        Returns:
+            Columns `sample`, `path` (equal: POSIX, relative to the videos' folder), `label` (or None), `split` ("all").
+            Ignored are the files that are not pictures.
 
-def annotation_files(dataset: Dataset) -> list[Path]:
-    """None: the pictures' places say all there is."""
-    return []
+        Raises:
+            DatasetError: the folder is absent or cannot be listed, holds no picture or a name that cannot be kept in a
+                table, or a linked folder leads out of the root or back to itself.
+        """
+        folder = check_folder(dataset)
+        paths, ignored = [], Counter()
+        masks = None if dataset.masks is None else f"{os.path.relpath(Path(dataset.root, dataset.masks), folder)}/"
+        for path in _files(str(folder), home_of(dataset)):
+            if masks is not None and path.startswith(masks):
+                continue
+            suffix = os.path.splitext(path)[1].lower()
+            if suffix in SUFFIXES:
+                paths.append(path)
+            else:
+                ignored[suffix or "no suffix"] += 1
+        if not paths:
+            raise DatasetError(
+                f"{folder} holds no picture ({', '.join(sorted(SUFFIXES))}) among its {ignored.total()} files; "
+                "correct the data set's root or videos in params"
+            )
+        paths.sort()
+        labels = [path.partition("/")[0] if "/" in path else None for path in paths]
+        return Annotations({"sample": paths, "path": paths, "label": labels, "split": SPLIT}, ignored=dict(ignored))
+
+    def files(self, dataset: Dataset) -> list[Path]:
+        """None: the pictures' places say all there is."""
+        return []
 
 
 def _files(top: str, home: str | None) -> Iterator[str]:

@@ -16,9 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from pipeline.config import Dataset
+from pipeline.config import Annotations, Dataset, Layout
 from pipeline.config.documents import loaded_json
 from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.names import DatasetError, check_file_name
@@ -29,57 +27,60 @@ SPLITS = ("train", "validation", "test")
 REMEDY = "get the label files of the official download, or correct the data set's root in params"
 
 
-def read_annotations(dataset: Dataset) -> pd.DataFrame:
-    """One row a sample, in the order train, validation, test, and in file order within each.
+class SSv2(Layout):
+    """Something-Something-V2: templates, and a video a line of its json files."""
 
-    An id that is listed again counts where it came first, so that nothing in train is ever evaluated on; the others
-    are kept in `frame.attrs["listed_twice"]` as [sample, split that counts, split ignored].
+    kind = "video"
 
-    Returns:
-        Columns `sample`, `path` (POSIX, relative to the videos' folder), `label` (key of labels.json, or None where
-        the set has none), `split`, `template` (as published, or None); all of them objects.
+    def annotations(self, dataset: Dataset) -> Annotations:
+        """One row a sample, in the order train, validation, test, and in file order within each.
 
-    Raises:
-        DatasetError: a file is absent, broken or a link out of the root, an id cannot be a file name, a label is not in
-            labels.json, or an id is listed with two labels.
-    """
-    annotation_files(dataset)
-    root = Path(dataset.root)
-    labels = _read_json(_required(root, "labels.json"), dict)
-    rows: dict[str, tuple[str, str, str | None, str, str | None]] = {}
-    listed_twice = []
-    for split in SPLITS:
-        for sample, label, template, origin in _entries(root, split, labels):
-            path = check_file_name(f"{sample}{dataset.extension}", str(origin))
-            if sample not in rows:
-                rows[sample] = (sample, path, label, split, template)
-                continue
-            _, _, other_label, other_split, _ = rows[sample]
-            if label != other_label and label is not None and other_label is not None:
-                raise DatasetError(
-                    f"{origin}: id {sample!r} is labelled {label!r} in {split} and {other_label!r} in {other_split}; "
-                    "keep one of the two"
-                )
-            listed_twice.append([sample, other_split, split])
-    columns = ["sample", "path", "label", "split", "template"]
-    frame = pd.DataFrame(list(rows.values()), columns=columns, dtype=object)
-    frame.attrs["listed_twice"] = listed_twice
-    return frame
+        An id that is listed again counts where it came first, so that nothing in train is ever evaluated on; the others
+        are listed twice, as [sample, split that counts, split ignored].
 
+        Returns:
+            Columns `sample`, `path` (POSIX, relative to the videos' folder), `label` (key of labels.json, or None where
+            the set has none), `split`, `template` (as published, or None).
 
-def annotation_files(dataset: Dataset) -> list[Path]:
-    """The files that `read_annotations` reads: labels, train and validation, then test and its answers where they are.
+        Raises:
+            DatasetError: a file is absent, broken or a link out of the root, an id cannot be a file name, a label is
+                not in labels.json, or an id is listed with two labels.
+        """
+        self.files(dataset)
+        root = Path(dataset.root)
+        labels = _read_json(_required(root, "labels.json"), dict)
+        rows: dict[str, tuple[str, str, str | None, str, str | None]] = {}
+        listed_twice = []
+        for split in SPLITS:
+            for sample, label, template, origin in _entries(root, split, labels):
+                path = check_file_name(f"{sample}{dataset.extension}", str(origin))
+                if sample not in rows:
+                    rows[sample] = (sample, path, label, split, template)
+                    continue
+                _, _, other_label, other_split, _ = rows[sample]
+                if label != other_label and label is not None and other_label is not None:
+                    raise DatasetError(
+                        f"{origin}: id {sample!r} is labelled {label!r} in {split} and {other_label!r} in "
+                        f"{other_split}; keep one of the two"
+                    )
+                listed_twice.append([sample, other_split, split])
+        names = ("sample", "path", "label", "split", "template")
+        columns = {name: [row[place] for row in rows.values()] for place, name in enumerate(names)}
+        return Annotations(columns, listed_twice)
 
-    Raises:
-        DatasetError: one that must be there is not, or one is a link that leads out of the root.
-    """
-    root = Path(dataset.root)
-    required = [_required(root, name) for name in ("labels.json", "train.json", "validation.json")]
-    optional = [_find(root, name) for name in ("test.json", "test-answers.csv")]
-    files = required + [path for path in optional if path is not None]
-    for path in files:
-        followed(path, home_of(dataset))
-    return files
+    def files(self, dataset: Dataset) -> list[Path]:
+        """Labels, train and validation, then test and its answers where they are.
+
+        Raises:
+            DatasetError: one that must be there is not, or one is a link that leads out of the root.
+        """
+        root = Path(dataset.root)
+        required = [_required(root, name) for name in ("labels.json", "train.json", "validation.json")]
+        optional = [_find(root, name) for name in ("test.json", "test-answers.csv")]
+        files = required + [path for path in optional if path is not None]
+        for path in files:
+            followed(path, home_of(dataset))
+        return files
 
 
 def _entries(root: Path, split: str, labels: dict[str, Any]) -> Iterator[tuple[str, str | None, str | None, Path]]:
