@@ -4,7 +4,7 @@
 
 Runs the ablation `gasm_cast_storage` of studies/gasm_cast.yaml, then compares the stores that it made with the fp16
 one: with --full here, as the study has it (about an hour on two cores when nothing is cached, seconds when everything
-is); else over a tenth of the toy world, for one seed and two epochs: bytes and errors are real, accuracies mean nothing.
+is); else over a tenth of the toy world, for one seed and two epochs: bytes and errors are real, accuracies are not.
 """
 
 import json

@@ -30,7 +30,7 @@ class Column(NamedTuple):
     optional: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """A task; `package.module:name` names code.
 

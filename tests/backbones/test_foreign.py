@@ -315,9 +315,9 @@ def installed(package):
     (folder / "entry_points.txt").write_text(
         "[permafrost.backbones]\ncolours = my_colours.module:Colours\n", encoding="utf-8"
     )
-    plugins._points.cache_clear()
+    plugins._offered.cache_clear()
     yield
-    plugins._points.cache_clear()
+    plugins._offered.cache_clear()
 
 
 def test_an_installed_packages_entry_point_is_a_name_of_the_same_key(installed):
@@ -370,10 +370,10 @@ def test_a_package_beside_params_is_found_by_the_installed_command_too(package, 
         ("def __call__", "def forward", r"lacks __call__;"),
         ("def preprocessor", "def prepare", r"lacks preprocessor;"),
         ("feature, device)", "feature)", r"cannot be made from \(feature, device\): too many positional arguments;"),
-        ("class Colours", "class Colors", r"my_colours.module holds no Colours; correct the name"),
-        ("import scaled", "import scale", r"its module cannot be imported \(ImportError: cannot import name 'scale'"),
-        ("my_colours.scale", "my_scale", r"cannot be imported: No module named 'my_scale'; install it, or correct"),
-        ("class Colours:", "class Colours", r"its module cannot be imported \(SyntaxError: expected ':'"),
+        ("class Colours", "class Colors", r"my_colours.module has no Colours; correct the name"),
+        ("import scaled", "import scale", r"cannot be imported: ImportError: cannot import name 'scale'"),
+        ("my_colours.scale", "my_scale", r"cannot be imported: No module named 'my_scale'; install the package"),
+        ("class Colours:", "class Colours", r"cannot be imported: SyntaxError: expected ':'"),
     ],
 )
 def test_what_a_class_lacks_is_said_when_params_are_read(package, old, new, message):

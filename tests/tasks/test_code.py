@@ -9,8 +9,7 @@ import pytest
 
 import pipeline
 from pipeline import plugins
-from pipeline.config import load_params, parse_params
-from pipeline.config.documents import read_document
+from pipeline.config import load_params, parse_params, read_documents
 from pipeline.config.heads import KINDS, head_model
 from pipeline.plan import Plan
 from pipeline.sources import digest
@@ -77,7 +76,7 @@ def moved(tmp_path_factory):
     copy = tmp_path_factory.mktemp("house")
     package = Path(pipeline.__file__).parent
     shutil.copytree(package, copy / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("weights", "configs"):
+    for name in ("weights", "configs", "studies"):
         (copy / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "params.yaml", copy)
     said = (
@@ -138,7 +137,7 @@ def test_an_edit_moves_the_keys_of_those_whose_runs_it_decides_alone(moved):
 
 def test_a_name_is_no_part_of_a_key_and_two_heads_of_a_kind_stand_side_by_side(monkeypatch):
     monkeypatch.chdir(ROOT)
-    document = read_document(ROOT / "params.yaml")
+    document = read_documents([ROOT / "params.yaml"]).document
     for section in ("ablations", "claims"):
         document.pop(section, None)
     own = document["heads"]["gasm_cast"]
@@ -155,7 +154,7 @@ def test_a_name_is_no_part_of_a_key_and_two_heads_of_a_kind_stand_side_by_side(m
 
 def test_heads_of_before_they_had_names_load_and_say_the_line_to_add(monkeypatch):
     monkeypatch.chdir(ROOT)
-    document = read_document(ROOT / "params.yaml")
+    document = read_documents([ROOT / "params.yaml"]).document
     for head in document["heads"].values():
         del head["kind"]
     with pytest.warns(FutureWarning, match=r"heads\.fact_clip has no kind .*write kind: fact_clip below it"):
