@@ -301,4 +301,4 @@ def run(rounds: int, frames: int, threads: int, lengths: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main(run, {"rounds": 5, "frames": 2000}, rounds=1, frames=500, threads=1, lengths="")
+    main(run, {"rounds": 5, "frames": 2000}, rounds=1, frames=300, threads=1, lengths="")
