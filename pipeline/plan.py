@@ -14,7 +14,6 @@ from typing import Any
 
 from pipeline import datasets
 from pipeline.config import (
-    LAYOUTS,
     Ablation,
     MapsFeature,
     NpyFeature,
@@ -27,7 +26,7 @@ from pipeline.config import (
     feature_key,
     override,
 )
-from pipeline.config.plugins import source_of
+from pipeline.config.layouts import source_of
 from pipeline.config.variants import parted
 from pipeline.replaced import Standing, standing
 
@@ -305,8 +304,8 @@ class Plan:
             DatasetError: one is not there.
         """
         chosen = self.params.datasets[dataset]
-        foreign = [] if chosen.layout in LAYOUTS else [source_of(type(chosen.laid))]
-        return [str(path) for path in (*datasets.annotation_files(chosen), *filter(None, foreign))]
+        foreign = source_of(chosen.layout)
+        return [*map(str, datasets.annotation_files(chosen)), *([foreign] if foreign else [])]
 
     def label_files(self, dataset: str) -> list[str]:
         """The files with the labels of a data set's frames, a file a sample."""

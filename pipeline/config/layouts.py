@@ -1,5 +1,6 @@
 """What a layout is: how a data set lies on disk. Lists the layouts there are, and imports one where params name it."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
-from .plugins import loaded
+from pipeline import plugins
+
+from .base import shown
 
 if TYPE_CHECKING:
     from .params import Dataset
@@ -24,6 +27,9 @@ LAYOUTS = {
     "words": "pipeline.datasets.layouts.words:Words",
     "clinic": "pipeline.datasets.layouts.clinic:Clinic",
 }
+
+# Entry points of this group name the layouts of installed packages.
+GROUP = "permafrost.layouts"
 
 Kind = Literal["video", "image", "text"]
 # The fields of a data set that have a meaning in some layouts only.
@@ -112,12 +118,32 @@ class Layout(ABC):
 @lru_cache(maxsize=64)
 def layout_of(name: str) -> Layout:
     """The layout of a name in params. Raises ValueError, one line: there is none, or it is not what it should be."""
-    chosen = loaded("layout", name, LAYOUTS, Layout)
+    try:
+        chosen = plugins.load(plugins.named(name, LAYOUTS, GROUP))
+    except plugins.PluginError as error:
+        raise ValueError(f"layout {error}") from None
+    except Exception as error:  # whatever somebody else's module does when it is imported is said, in one line
+        said = f"{type(error).__name__}: {shown(str(error))}"
+        raise ValueError(f"layout {name}: its module cannot be imported ({said}); correct it") from error
+    if not (inspect.isclass(chosen) and issubclass(chosen, Layout)):
+        raise ValueError(f"layout {name} is no layout; derive the class from pipeline.config.Layout")
+    if missing := sorted(chosen.__abstractmethods__):
+        raise ValueError(f"layout {name} lacks {', '.join(missing)}; pipeline.config.Layout says what it gives")
     if (kind := getattr(chosen, "kind", None)) not in get_args(Kind):
         raise ValueError(f"layout {name}: its kind is {kind!r}, expected one of {', '.join(get_args(Kind))}")
     if unknown := sorted(set(chosen.takes) - TAKEN):
         raise ValueError(f"layout {name}: it takes {unknown}, of a data set's {', '.join(sorted(TAKEN))}; remove it")
     return chosen()
+
+
+def source_of(name: str) -> str | None:
+    """The file of another package's layout; None of ours, and of a class that is in none, as in a notebook."""
+    if name in LAYOUTS:
+        return None
+    try:
+        return inspect.getsourcefile(type(layout_of(name)))
+    except (TypeError, OSError):
+        return None
 
 
 def taking(name: str) -> list[str]:

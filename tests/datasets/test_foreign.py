@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipeline import plugins
 from pipeline.cli import app
 from pipeline.config import Annotations, Dataset, Layout, ParamsError, load_params, parse_params
 from pipeline.datasets import DatasetError, build_manifest, quality_markdown, read_manifest
@@ -142,6 +143,7 @@ def installed(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leaf-reader\nVersion: 1\n", encoding="utf-8")
     (info / "entry_points.txt").write_text("[permafrost.layouts]\nleaves = leaf_reader:Leaves\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    plugins._points.cache_clear()
     yield tmp_path / "site/leaf_reader.py"
     sys.modules.pop("leaf_reader", None)
 
@@ -155,23 +157,28 @@ def test_an_installed_package_offers_its_layout_by_a_word(installed):
 
 def test_a_package_that_breaks_when_it_is_imported_is_one_line(installed):
     installed.write_text("raise RuntimeError('no licence')\n", encoding="utf-8")
-    with pytest.raises(ParamsError, match=r"layout leaf_reader:Others cannot be imported: RuntimeError: no licence"):
+    with pytest.raises(
+        ParamsError, match=r"leaf_reader:Others: its module cannot be imported .RuntimeError: no licence"
+    ):
         dataset("leaf_reader:Others")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("ssv3", "layout 'ssv3' is none of ssv2, images, .*; correct it, install the package that offers it"),
-        ("no_such_package.reader:Leaves", "there is no module no_such_package here; install the package"),
-        (f"{__name__}:Leafs", "has no Leafs; correct the name"),
-        (f"{__name__}:picture", r"is no layout; derive the class from pipeline\.config\.layouts\.Layout"),
-        (f"{__name__}:DatasetError", r"is no layout; derive the class from"),
-        (f"{__name__}:Unwritten", r"lacks annotations, files; pipeline\.config\.layouts\.Layout says what it gives"),
+        ("ssv3", "layout 'ssv3' is none of clinic, egoprocel, .*; correct its spelling, or name your own class"),
+        (
+            "no_such_package.reader:Leaves",
+            "cannot be imported: No module named 'no_such_package'; install it",
+        ),
+        (f"{__name__}:Leafs", "holds no Leafs; correct the name"),
+        (f"{__name__}:picture", r"is no layout; derive the class from pipeline\.config\.Layout"),
+        (f"{__name__}:DatasetError", r"is no layout; derive the class from pipeline\.config\.Layout"),
+        (f"{__name__}:Unwritten", r"lacks annotations, files; pipeline\.config\.Layout says what it gives"),
         (f"{__name__}:OfFilms", "its kind is 'film', expected one of video, image, text"),
         (f"{__name__}:Greedy", r"it takes \['shard_size'\], of a data set's background, class_lists, csv, "),
-        ("a b:Leaves", "is no place of a class; write it as my_package.module:MyClass"),
-        (":Leaves", "is no place of a class"),
+        ("a b:Leaves", "names no code; write my_package.module:Name"),
+        (":Leaves", "names no code"),
     ],
     ids=str,
 )
