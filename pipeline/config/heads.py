@@ -58,7 +58,7 @@ class Head(Strict):
         fields = type(self.features).model_fields.items() if isinstance(self.features, Strict) else ()
         return {role: mark.content for role, of in fields for mark in of.metadata if isinstance(mark, Reads)}
 
-    def place(self, role: str) -> str:
+    def key_of(self, role: str) -> str:
         """The key in the head's sub-tree that names what is read in a role."""
         return f"features.{role}"
 
@@ -377,8 +377,8 @@ class FactClipHead(SegmentationHead):
     def wanted(self) -> dict[str, type[Content]]:
         return {**super().wanted, "text": Texts}
 
-    def place(self, role: str) -> str:
-        return "vocabulary.feature" if role == "text" else super().place(role)
+    def key_of(self, role: str) -> str:
+        return "vocabulary.feature" if role == "text" else super().key_of(role)
 
     def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
         if self.unseen not in class_lists:
@@ -589,7 +589,7 @@ class NegAlignHead(Head):
         found |= {f"ood.{name}.{role}": found[role] for name in self.ood for role in ("image", "cam")}
         return found | dict.fromkeys(TEXT_ROLES, Texts)
 
-    def place(self, role: str) -> str:
+    def key_of(self, role: str) -> str:
         kind = role.rpartition(".")[2]
         if role in ("classes", "words"):
             return f"{role}.feature"
