@@ -61,7 +61,7 @@ class Head(Strict):
         fields = type(self.features).model_fields.items() if isinstance(self.features, Strict) else ()
         return {role: mark.content for role, of in fields for mark in of.metadata if isinstance(mark, Reads)}
 
-    def place(self, role: str) -> str:
+    def key_of(self, role: str) -> str:
         """The key in the head's sub-tree that names what is read in a role."""
         return f"features.{role}"
 

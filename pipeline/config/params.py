@@ -298,7 +298,7 @@ class Params(Strict):
 
     def _varied(self, config: Any, varied: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
         """The overrides with which a head reads variants of features; declares these."""
-        read = {config.place(role): of.feature for role, of in config.inputs.items()}
+        read = {config.key_of(role): of.feature for role, of in config.inputs.items()}
         for place, name in read.items():
             _must_exist(place, name, self.features, "features")
         known = set(self.features)
@@ -311,8 +311,8 @@ class Params(Strict):
         given = {}
         for role, read in head.inputs.items():
             _must_exist(f"{key}dataset of {role}", read.dataset, self.datasets, "datasets")
-            _must_exist(f"{key}{head.place(role)}", read.feature, self.features, "features")
-            given[role] = self._given(f"{key}{head.place(role)}", role, read, head.wanted.get(role))
+            _must_exist(f"{key}{head.key_of(role)}", read.feature, self.features, "features")
+            given[role] = self._given(f"{key}{head.key_of(role)}", role, read, head.wanted.get(role))
         dataset = self.datasets[head.dataset]
         if head.framewise is not None and head.framewise != dataset.laid.labelled:
             labels = ("samples", "frames") if head.framewise is False else ("frames", "samples")

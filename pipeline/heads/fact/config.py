@@ -173,8 +173,8 @@ class FactClipHead(SegmentationHead):
     def wanted(self) -> dict[str, type[Content]]:
         return {**super().wanted, "text": Texts}
 
-    def place(self, role: str) -> str:
-        return "vocabulary.feature" if role == "text" else super().place(role)
+    def key_of(self, role: str) -> str:
+        return "vocabulary.feature" if role == "text" else super().key_of(role)
 
     def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:
         if self.unseen not in class_lists:

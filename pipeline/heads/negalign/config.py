@@ -151,7 +151,7 @@ class NegAlignHead(Head):
         found |= {f"ood.{name}.{role}": found[role] for name in self.ood for role in ("image", "cam")}
         return found | dict.fromkeys(TEXT_ROLES, Texts)
 
-    def place(self, role: str) -> str:
+    def key_of(self, role: str) -> str:
         kind = role.rpartition(".")[2]
         if role in ("classes", "words"):
             return f"{role}.feature"
