@@ -6,7 +6,8 @@ A head is a folder here and a line below. Its class offers
                           `streams`, role -> `width` and, of tokens, `grid`
     logits(batch)         of a classifier, (B, C): `batch` has each role's tensor as float32, and `times` (B, T) in
                           seconds
-    attends(batch)        if it has attention to show: see explanation.attention
+
+docs/adding-a-head.md shows one of another package, which is one class with its options as `Config` in it.
 """
 
 # Kind -> the model of what a person may choose of it. Imports nothing: params are read without a deep-learning library.
