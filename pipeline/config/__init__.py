@@ -2,6 +2,7 @@
 
 from .backbones import AnyFeature, backbone_class, foreign_code
 from .base import ParamsError, Vocabulary, canonical_json, flat
+from .datasets import Dataset, ToyAssembly, ToySSv2, Toyworld
 from .documents import assigned, read_documents, read_yaml
 from .features import (
     BackboneFeature,
@@ -42,20 +43,10 @@ from .keys import (
     weights_digests,
 )
 from .layouts import LAYOUTS, Annotations, Layout, layout_of
-from .params import (
-    Compute,
-    Dataset,
-    Params,
-    ToyAssembly,
-    ToySSv2,
-    Toyworld,
-    laid_params,
-    load_params,
-    override,
-    parse_params,
-    parse_written,
-)
+from .overrides import override
+from .params import Compute, Params
 from .places import VideoPlace
+from .reading import laid_params, load_params, parse_params, parse_written
 from .studies import Ablation, Claim, Figure
 
 __all__ = [

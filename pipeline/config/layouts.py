@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 from pipeline.plugins import PluginError, load_class, named
 
 if TYPE_CHECKING:
-    from .params import Dataset
+    from .datasets import Dataset
 
 # A layout is a module and a line. They are named, not imported: params are read without pandas.
 LAYOUTS = {

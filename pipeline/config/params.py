@@ -4,23 +4,18 @@ Every choice a person may make is a field here, and nowhere else. Unknown keys a
 key's dotted name before any job starts.
 """
 
-import json
-import os
-import re
 import warnings
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, ValidationError, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from pipeline.tasks import TASKS
 
 from .backbones import AnyFeature
-from .base import Extension, Name, ParamsError, Place, Positive, Seed, Strict, Vocabulary, canonical_json, shown
+from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json
 from .contents import NAMES, Contents, Given, Maps, Texts, refuse_unlike, told
-from .documents import Written, read_documents, read_json
+from .datasets import Dataset, Toyworld
 from .features import (
     BackboneFeature,
     ClipCamFeature,
@@ -33,19 +28,13 @@ from .features import (
     TextFeature,
 )
 from .heads import KINDS, AnyHead, Input
-from .layouts import TAKEN, Kind, Layout, layout_of, taking
 from .names import refuse_clashing_files, refuse_twins
-from .places import VideoPlace
+from .overrides import override
 from .studies import Ablation, Claim
 from .variants import parted, vary
 
 NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
 Threads = Annotated[int, Field(gt=0, le=4096)]
-
-
-def _a_layout(name: str) -> str:
-    layout_of(name)  # raises what is wrong with it
-    return name
 
 
 class Compute(Strict):
@@ -66,127 +55,6 @@ class Compute(Strict):
     nodes: Positive = 1
     strategy: Literal["auto", "ddp"] = "auto"
     mixed: Literal["refuse", "report"] = "report"
-
-
-class ToySSv2(Strict):
-    """Sizes of the rendered toy-ssv2 set; counts are videos a template."""
-
-    train: Positive
-    validation: Positive
-    test: Positive
-    size: Positive
-    frames: tuple[Positive, Positive]
-    fps: Positive
-
-
-class ToyAssembly(Strict):
-    """Sizes of the rendered toy-assembly set: procedures of many steps in one video."""
-
-    train: Positive
-    test: Positive
-    size: Positive
-    steps: tuple[Positive, Positive]  # fewest and most segments of a video, background among them
-    frames: tuple[Positive, Positive]  # of a segment
-    fps: Positive
-
-
-HalfSide = Annotated[float, Field(gt=0, le=0.5, description="in sides of the picture")]
-
-
-class ToyWaterbirds(Strict):
-    """Sizes of the rendered toy-waterbirds set; counts are pictures, `ood` of each of the three folders.
-
-    Multiples of 40 in train, and of 4 in val and test, give every pair of class and place its exact share.
-    """
-
-    train: Positive
-    val: Positive
-    test: Positive
-    ood: Positive
-    size: Positive
-    radii: tuple[HalfSide, HalfSide]  # smallest and largest object
-
-
-class ToyClinic(Strict):
-    """Sizes of the rendered toy-clinic set; counts are patients, who have two or three videos in turn.
-
-    Multiples of 24 give every pair of diagnosis and body site as many patients as the others.
-    """
-
-    train: Positive
-    val: Positive
-    test: Positive
-    size: Positive
-    frames: tuple[Annotated[int, Field(ge=2)], Positive]  # fewest and most of a video
-    fps: Positive
-
-
-class Toyworld(Strict):
-    """What is rendered, a section a data set; `SECTIONS` says by layout which one."""
-
-    SECTIONS: ClassVar[Mapping[str, str]] = {
-        "ssv2": "ssv2", "mstcn": "assembly", "waterbirds": "waterbirds", "clinic": "clinic"
-    }  # fmt: skip
-
-    seed: Seed
-    ssv2: ToySSv2 | None = None
-    assembly: ToyAssembly | None = None
-    waterbirds: ToyWaterbirds | None = None
-    clinic: ToyClinic | None = None
-
-
-class Dataset(Strict):
-    """A data set on disk. `root` is where this machine keeps it: it enters no key.
-
-    `features` are extracted by `snakemake features` even when no head reads them.
-    """
-
-    layout: Annotated[str, AfterValidator(_a_layout)]  # one of LAYOUTS, an entry point, or my_package.module:MyLayout
-    root: Place
-    videos: Place | None = "."  # folder below root; None where there are published features and no videos
-    extension: Extension = ".webm"
-    # Some layouts alone take what follows, down to `masks`: each says which.
-    # Where videos do not lie as <id><extension>: the first whose `ids` fit decides.
-    video_paths: tuple[VideoPlace, ...] = ()
-    # Where labels of frames lie below root, how many there are a second (None: one a row
-    # of the features), named lists of classes in text files below root, and the classes that are background.
-    labels: Place = "groundTruth"
-    label_fps: Annotated[float, Field(gt=0)] | None = None
-    class_lists: dict[Name, Place] = Field(default_factory=dict)
-    background: tuple[str, ...] = ()
-    csv: Place = "clinic.csv"  # below root
-    masks: Place | None = None  # of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
-    made_by: Literal["toyworld"] | None = None
-    within: Name | None = None  # the data set in whose folder it lies, and with which it is made
-    shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
-    allow_links: bool = False
-    watch: bool = True  # a plan looks at the size and time of every file; where that is slow, `snakemake -R manifest`
-    features: tuple[Name, ...] = ()
-
-    @model_validator(mode="after")
-    def _layout_takes_it(self) -> "Dataset":
-        for name in sorted(TAKEN - self.laid.takes):
-            default = type(self).model_fields[name].get_default(call_default_factory=True)
-            if getattr(self, name) != default:
-                raise ValueError(
-                    f"{name} is for the layouts {' and '.join(taking(name))}, got {self.layout}; remove it"
-                )
-        return self
-
-    @property
-    def laid(self) -> Layout:
-        """The layout that `layout` names."""
-        return layout_of(self.layout)
-
-    @property
-    def kind(self) -> Kind:
-        """What a sample is."""
-        return self.laid.kind
-
-    @property
-    def learned(self) -> dict[str, Any]:
-        """What of it decides a run beside the samples: which row a label belongs to, and what is background."""
-        return self.model_dump(mode="json", include={"label_fps", "background"})
 
 
 class Params(Strict):
@@ -508,121 +376,3 @@ class Params(Strict):
 def _must_exist(key: str, name: str, known: Mapping[str, Any], section: str) -> None:
     if name not in known:
         raise ValueError(f"{key} names {name!r}, which is not in {section}: known are {sorted(known) or 'none'}")
-
-
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def parse_params(
-    document: Mapping[str, Any], origin: str = "params.yaml", origins: Mapping[str, str] | None = None
-) -> Params:
-    """Validates a params document.
-
-    Args:
-        document: what the YAML or JSON file holds.
-        origin: named in errors.
-        origins: "ablations.NAME" or "claims.NAME" -> the file that it stands in, named in its errors.
-
-    Raises:
-        ParamsError: one line a mistake, each with the dotted key, what was found and what is wanted.
-    """
-    try:
-        # JSON mode, so that YAML's lists become the tuples that strict mode would refuse as Python objects.
-        return Params.model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        raise ParamsError(
-            f"{origin} cannot be used:\n"
-            + "\n".join(f"  {_sentence(item, origins=origins or {})}" for item in error.errors())
-        ) from None
-    except TypeError as error:
-        raise ParamsError(f"{origin} holds something that JSON cannot: {error}") from None
-
-
-def parse_written(written: Written) -> Params:
-    """Validates what `read_documents` gives. Raises as `parse_params`."""
-    return parse_params(written.document, written.origin, written.origins)
-
-
-def _sentence(error: Any, whole: str = "(whole document)", origins: Mapping[str, str] = MappingProxyType({})) -> str:
-    """What is wrong, behind its dotted key, and behind the file of a study; `whole` stands for no key."""
-    place = [str(part) for part in error["loc"]]
-    if error["type"].startswith("union_tag"):  # which kind of feature it is
-        place.append(error["ctx"]["discriminator"].strip("'"))
-    key = ".".join(map(shown, place)) or whole
-    if error["type"] == "extra_forbidden":
-        what = "unknown key; remove it or correct its spelling"
-    elif error["type"] in ("missing", "union_tag_not_found"):
-        what = "required, but absent"
-    elif error["type"] == "value_error":
-        what = str(error["ctx"]["error"])
-    elif error["type"] == "union_tag_invalid":
-        others = ", or a class of yours, my_package.module:MyClass" if place[-1] == "backbone" else ""
-        what = f"expected one of {error['ctx']['expected_tags']}{others}, got {shown(repr(error['ctx']['tag']))}"
-    else:
-        what = f"{error['msg']}, got {shown(repr(error['input']))}"
-    # What a model of the whole refuses begins with the key that it is about.
-    subject = re.match(r"\w+\.[\w-]+", what if not error["loc"] else ".".join(map(str, error["loc"][:2])))
-    if subject and (file := origins.get(subject[0])):
-        key = f"{file}: {key}" if error["loc"] else file
-    return f"{key}: {what}" if key else what
-
-
-def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
-    """Reads params from a YAML file, or from a literal JSON document (a string that starts with a brace).
-
-    Args:
-        source: the file or the document.
-        needed: names that they must declare, by section: `datasets="toy-ssv2", features=["r3d18_clips"]`.
-
-    Raises:
-        ParamsError: the file is absent, is not YAML, does not fit the models, or lacks a name.
-    """
-    text, origin = str(source), str(source)
-    if text.lstrip().startswith("{"):
-        origin = "the params document on the command line"
-        params = parse_params(read_json(text, origin), origin)
-    else:
-        params = parse_written(read_documents([source], option="--params"))
-    for section, names in needed.items():
-        known = dict(getattr(params, section).items())
-        for name in [names] if isinstance(names, str) else names:
-            if name not in known:
-                raise ParamsError(
-                    f"{origin} declares no {section}.{name}: known are {', '.join(sorted(known)) or 'none'}; "
-                    "correct the name, or declare it"
-                )
-    return params
-
-
-def laid_params(files: Sequence[str | Path], entries: Sequence[str] = ()) -> Params:
-    """Params as Snakemake is called with them: each file laid over those before it, then the entries of --config.
-
-    Args:
-        files: of `--configfile`, at least one.
-        entries: of `--config`: key=value, the value YAML as in the files.
-
-    Raises:
-        ParamsError: as `load_params`.
-    """
-    return parse_written(read_documents([os.path.relpath(file) for file in files], entries))
-
-
-def override(head: Any, changes: Mapping[str, Any]) -> Any:
-    """A copy of a head's sub-tree with dotted keys replaced: {"model.fusion": "concat", "seed": 1}.
-
-    Raises:
-        ParamsError: a key that the head does not have, or a value of the wrong type.
-    """
-    document = head.model_dump(mode="json")
-    for dotted, value in changes.items():
-        *path, last = dotted.split(".")
-        node = document
-        for part in path:
-            node = node.get(part) if isinstance(node, dict) else None
-        if not isinstance(node, dict) or last not in node:
-            raise ParamsError(f"{dotted}: unknown key; remove it or correct its spelling")
-        node[last] = value
-    try:
-        return type(head).model_validate_json(json.dumps(document))
-    except ValidationError as error:
-        raise ParamsError("; ".join(_sentence(item, whole="") for item in error.errors())) from None

@@ -1,0 +1,136 @@
+"""What a data set of params is: where it lies on disk, or what toyworld renders. Knows no feature and no head."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from .base import Extension, Name, Place, Positive, Seed, Strict
+from .layouts import TAKEN, Kind, Layout, layout_of, taking
+from .places import VideoPlace
+
+
+def _a_layout(name: str) -> str:
+    layout_of(name)  # raises what is wrong with it
+    return name
+
+
+class ToySSv2(Strict):
+    """Sizes of the rendered toy-ssv2 set; counts are videos a template."""
+
+    train: Positive
+    validation: Positive
+    test: Positive
+    size: Positive
+    frames: tuple[Positive, Positive]
+    fps: Positive
+
+
+class ToyAssembly(Strict):
+    """Sizes of the rendered toy-assembly set: procedures of many steps in one video."""
+
+    train: Positive
+    test: Positive
+    size: Positive
+    steps: tuple[Positive, Positive]  # fewest and most segments of a video, background among them
+    frames: tuple[Positive, Positive]  # of a segment
+    fps: Positive
+
+
+HalfSide = Annotated[float, Field(gt=0, le=0.5, description="in sides of the picture")]
+
+
+class ToyWaterbirds(Strict):
+    """Sizes of the rendered toy-waterbirds set; counts are pictures, `ood` of each of the three folders.
+
+    Multiples of 40 in train, and of 4 in val and test, give every pair of class and place its exact share.
+    """
+
+    train: Positive
+    val: Positive
+    test: Positive
+    ood: Positive
+    size: Positive
+    radii: tuple[HalfSide, HalfSide]  # smallest and largest object
+
+
+class ToyClinic(Strict):
+    """Sizes of the rendered toy-clinic set; counts are patients, who have two or three videos in turn.
+
+    Multiples of 24 give every pair of diagnosis and body site as many patients as the others.
+    """
+
+    train: Positive
+    val: Positive
+    test: Positive
+    size: Positive
+    frames: tuple[Annotated[int, Field(ge=2)], Positive]  # fewest and most of a video
+    fps: Positive
+
+
+class Toyworld(Strict):
+    """What is rendered, a section a data set; `SECTIONS` says by layout which one."""
+
+    SECTIONS: ClassVar[Mapping[str, str]] = {
+        "ssv2": "ssv2", "mstcn": "assembly", "waterbirds": "waterbirds", "clinic": "clinic"
+    }  # fmt: skip
+
+    seed: Seed
+    ssv2: ToySSv2 | None = None
+    assembly: ToyAssembly | None = None
+    waterbirds: ToyWaterbirds | None = None
+    clinic: ToyClinic | None = None
+
+
+class Dataset(Strict):
+    """A data set on disk. `root` is where this machine keeps it: it enters no key.
+
+    `features` are extracted by `snakemake features` even when no head reads them.
+    """
+
+    layout: Annotated[str, AfterValidator(_a_layout)]  # one of LAYOUTS, an entry point, or my_package.module:MyLayout
+    root: Place
+    videos: Place | None = "."  # folder below root; None where there are published features and no videos
+    extension: Extension = ".webm"
+    # Some layouts alone take what follows, down to `masks`: each says which.
+    # Where videos do not lie as <id><extension>: the first whose `ids` fit decides.
+    video_paths: tuple[VideoPlace, ...] = ()
+    # Where labels of frames lie below root, how many there are a second (None: one a row
+    # of the features), named lists of classes in text files below root, and the classes that are background.
+    labels: Place = "groundTruth"
+    label_fps: Annotated[float, Field(gt=0)] | None = None
+    class_lists: dict[Name, Place] = Field(default_factory=dict)
+    background: tuple[str, ...] = ()
+    csv: Place = "clinic.csv"  # below root
+    masks: Place | None = None  # of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
+    made_by: Literal["toyworld"] | None = None
+    within: Name | None = None  # the data set in whose folder it lies, and with which it is made
+    shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
+    allow_links: bool = False
+    watch: bool = True  # a plan looks at the size and time of every file; where that is slow, `snakemake -R manifest`
+    features: tuple[Name, ...] = ()
+
+    @model_validator(mode="after")
+    def _layout_takes_it(self) -> "Dataset":
+        for name in sorted(TAKEN - self.laid.takes):
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name} is for the layouts {' and '.join(taking(name))}, got {self.layout}; remove it"
+                )
+        return self
+
+    @property
+    def laid(self) -> Layout:
+        """The layout that `layout` names."""
+        return layout_of(self.layout)
+
+    @property
+    def kind(self) -> Kind:
+        """What a sample is."""
+        return self.laid.kind
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What of it decides a run beside the samples: which row a label belongs to, and what is background."""
+        return self.model_dump(mode="json", include={"label_fps", "background"})
