@@ -1,4 +1,4 @@
-"""From a data set on disk to one manifest table; the toy world, and the backbones that know it."""
+"""From a data set on disk to one manifest table; the toy world."""
 
 
 checkpoint toyworld:
@@ -47,18 +47,3 @@ checkpoint manifest:
         afresh=JOBS.afresh,
     shell:
         "python -m pipeline manifest {wildcards.dataset} {params.imported} {params.afresh} --params {params.part} 2>&1 | tee {log}"
-
-
-rule pretrain_mini:
-    # Beside the shipped weights, never over them: every key that rests on them would change.
-    output:
-        "pretrained/README.md",
-    log:
-        "logs/pretrain_mini.log",
-    benchmark:
-        "logs/pretrain_mini.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    shell:
-        "python -m pipeline pretrain --out pretrained 2>&1 | tee {log}"
