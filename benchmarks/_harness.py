@@ -20,6 +20,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.config import read_documents
+
 ROOT = Path(__file__).parents[1]
 WORKFLOW = ("Snakefile", "workflow", "profiles", "environment.yml", "configs", "weights")
 
@@ -93,7 +95,7 @@ def project(full: bool, small: Callable[[dict[str, Any]], None]) -> Iterator[Non
         return
     with scratch("") as folder:
         copy_workflow(folder)
-        document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+        document = read_documents([ROOT / "params.yaml"]).document
         small(document)
         (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         with chdir(folder):
