@@ -136,8 +136,11 @@ class Jobs:
         targets = self.workflow.dag_settings.targets or ["all"]
         asked = [path for target in targets for path in groups.get(target, [target])]
         awaited = {path for path in asked if path.startswith("results/")} - {PAGE}
-        there = {path for kind in RESULTS for path in glob.glob(kind)}
-        return sorted(awaited) + [os.path.abspath(path) for path in sorted(there - awaited)]
+        there = {path for kind in RESULTS for path in glob.glob(kind)} - awaited
+        # What lies in a folder that is awaited is there after this call, if not before: named, it would be an input
+        # more in the next one, and the page made again for it.
+        there = {path for path in there if os.path.dirname(path) not in awaited}
+        return sorted(awaited) + [os.path.abspath(path) for path in sorted(there)]
 
     def rendered_datasets(self):
         """A regular expression of the data sets that toyworld may write: never a real one, wherever that lies."""

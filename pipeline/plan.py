@@ -86,11 +86,21 @@ class Plan:
         self._keys: dict[str, str] = {}  # a plan of 9,000 shards asks for them 84,000 times
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
-        """The run of a head, with dotted overrides. Raises ParamsError for an override that does not fit."""
+        """The run of a head, with dotted overrides.
+
+        Raises:
+            ParamsError: an override that does not fit, or a head of another package whose source cannot be read.
+        """
         config = self.params.changed(head, changes or {})
         place = (config.task, config.implementation)
         if place not in self._codes:
-            self._codes[place] = TASKS[config.task].run_code(config.implementation.partition(":")[0])
+            try:
+                self._codes[place] = TASKS[config.task].run_code(config.implementation)
+            except (ModuleNotFoundError, SyntaxError) as error:
+                raise ParamsError(
+                    f"heads.{head}.kind: the source of {config.implementation} cannot be read ({error}), and the run's "
+                    "key is made from it; keep it in Python files, in a package with an __init__.py"
+                ) from None
         return Run(head, run_key(self.params, config, self._codes[place]), config)
 
     @cached_property

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 from collections.abc import Iterable, Iterator
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,16 @@ def _source(module: str) -> Path | None:
         return None
     path = Path(spec.origin)
     if not inner:
-        return path
+        return path if path.is_file() else None  # in a zip
     folder = path.parent.joinpath(*inner) if spec.submodule_search_locations else path / "none"
     return next((file for file in (folder / "__init__.py", folder.with_suffix(".py")) if file.is_file()), None)
+
+
+def _compiled(module: str) -> bool:
+    """Whether a module is there, and is no Python: of what is not there, as an optional one, nothing is decided."""
+    above, _, name = module.rpartition(".")
+    package = _source(above) if above else None
+    return bool(package) and any((package.parent / f"{name}{suffix}").is_file() for suffix in EXTENSION_SUFFIXES)
 
 
 def _imports(module: str) -> list[str]:
@@ -83,7 +91,7 @@ def _imported(module: str, path: Path, state: tuple[int, ...]) -> list[str]:
 def _import_names(package: str, tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _source(alias.name))
+            yield from (alias.name for alias in node.names if _source(alias.name) or _compiled(alias.name))
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -92,7 +100,8 @@ def _import_names(package: str, tree: ast.Module) -> Iterator[str]:
             for alias in node.names:
                 # Of a package its module is meant, if it has one of that name.
                 inner = f"{base}.{alias.name}"
-                yield inner if _source(inner) else base
+                if place := next((name for name in (inner, base) if _source(name) or _compiled(name)), None):
+                    yield place
 
 
 def _place(module: str) -> tuple[Path, tuple[int, ...]]:

@@ -1,6 +1,8 @@
 """What a digest of code sees, and what is imported, found without an import."""
 
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from zipfile import ZipFile
 
 import pytest
 
@@ -67,6 +69,27 @@ def test_imports_are_followed_wherever_and_however_they_are_written(write):
 def test_a_ring_of_imports_ends(write):
     write(a="from . import b\n", b="from . import a\n")
     assert imported("apart.a", within=["apart"]) == ["apart.a", "apart.b"]
+
+
+def test_an_optional_module_that_is_not_there_decides_nothing_and_one_that_is_compiled_is_an_error(write, tmp_path):
+    text = "try:\n    from ._fast import scale\nexcept ImportError:\n    scale = {}\n"
+    write(a=text.format(1))
+    assert imported("apart.a", within=["apart"]) == ["apart.a"]
+    write(_fast="scale = 2\n", a=text.format(11))
+    assert imported("apart.a", within=["apart"]) == ["apart._fast", "apart.a"]
+    (tmp_path / "apart/_fast.py").rename(tmp_path / f"apart/_fast{EXTENSION_SUFFIXES[-1]}")
+    for text in ("from ._fast import scale\n", "from . import _fast\n", "import apart._fast\n"):
+        write(a=text)
+        with pytest.raises(ModuleNotFoundError, match=r"apart\._fast has no source"):
+            imported("apart.a", within=["apart"])
+
+
+def test_a_module_in_an_archive_is_an_error(tmp_path, monkeypatch):
+    with ZipFile(tmp_path / "packed.zip", "w") as archive:
+        archive.writestr("in_an_archive.py", "X = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "packed.zip"))
+    with pytest.raises(ModuleNotFoundError, match="in_an_archive has no source"):
+        digest("in_an_archive")
 
 
 def test_what_has_no_source_is_an_error():

@@ -326,7 +326,16 @@ def _with_studies(path: str, option: str) -> Written:
         raise ParamsError(
             f"{path}: studies names the folder {folder}, which does not exist; make it, or remove the line"
         )
-    files = sorted(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith((".yaml", ".yml")))
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        raise ParamsError(
+            f"{path}: studies names the folder {folder}, which cannot be read: {error.strerror}"
+        ) from None
+    # What is hidden is an editor's.
+    files = [
+        os.path.join(folder, name) for name in names if name.endswith((".yaml", ".yml")) and not name.startswith(".")
+    ]
     origins = {f"{section}.{name}": path for section in STUDY for name in _section(document, section, path)}
     parts = []
     for file in files:

@@ -15,10 +15,16 @@ def override(head: Any, changes: Mapping[str, Any]) -> Any:
     """A copy of a head's sub-tree with dotted keys replaced: {"model.fusion": "concat", "seed": 1}.
 
     Raises:
-        ParamsError: a key that the head does not have, or a value of the wrong type.
+        ParamsError: a key that the head does not have, one that says which model of params it has, or a value of the
+            wrong type.
     """
     document = head.model_dump(mode="json")
     for dotted, value in changes.items():
+        if dotted in ("kind", "backbone") and value != document.get(dotted):
+            raise ParamsError(
+                f"{dotted}: is {document.get(dotted)!r} and decides which options there are, so it cannot be replaced "
+                f"alone; declare what has another {dotted} under a name of its own"
+            )
         *path, last = dotted.split(".")
         node = document
         for part in path:

@@ -77,8 +77,9 @@ def vary(
         except ParamsError as error:
             raise ParamsError(f"features.{name}.{error}") from None
         called = variant_name(name, reached[name])
-        # First what it is called, since of most rows it is there already.
-        same = (other for other in dict.fromkeys((called, name, *features)) if other in features)
+        # First what it is called, since of most rows it is there already; in an order that is no file's, since a job
+        # reads a document whose names are sorted and must give it the same name.
+        same = (other for other in dict.fromkeys((called, name, *sorted(features))) if other in features)
         found[name] = next((other for other in same if equal(features[other], made)), called)
         if not equal(features.setdefault(found[name], made), made):
             raise ParamsError(f"features.{called} is declared, and is what a variant of {name} is called; rename it")

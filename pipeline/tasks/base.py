@@ -122,7 +122,18 @@ class Task:
         return [module for module in found if module not in others], others
 
     def run_code(self, head: str) -> dict[str, Any]:
-        """What of the code enters a run's key: the head's own by its digest, the task's by its version."""
-        heads, others = self.decides(head)
+        """What of the code enters a run's key: the head's own by its digest, the task's by its version.
+
+        Args:
+            head: where its class lies, package.module:Name; of another package's module several may be heads, so the
+                name enters, too.
+
+        Raises:
+            ModuleNotFoundError: what decides a run has no source.
+            SyntaxError: its source is of another version of Python.
+        """
+        module, _, name = head.partition(":")
+        heads, others = self.decides(module)
         digest = sources.digest(*others)[:10]
-        return {"head": sources.digest(*heads), "task": self.version if digest == self.pinned else digest}
+        own = {} if module.startswith("pipeline.") else {"class": name}
+        return {"head": sources.digest(*heads), "task": self.version if digest == self.pinned else digest, **own}

@@ -127,6 +127,21 @@ def test_a_folder_that_is_not_there_is_refused_with_the_remedy(project):
     assert refused() == "params.yaml: studies must be the path of a folder, got 3"
 
 
+def test_an_editor_s_hidden_file_is_no_study(project):
+    Path("studies/.#one.yaml").symlink_to("somebody@elsewhere.1")  # a lock, as Emacs makes them
+    Path("studies/._one.yaml").write_bytes(b"\x00\x05\x16\x07")
+    study("studies/one.yaml", ablations={"one": TABLE})
+    assert set(load_params("params.yaml").ablations) == {"one"}
+
+
+def test_a_folder_that_cannot_be_read_is_refused_by_its_name(project, monkeypatch):
+    def denied(folder):
+        raise PermissionError(13, "Permission denied", folder)
+
+    monkeypatch.setattr("pipeline.config.documents.os.listdir", denied)
+    assert "params.yaml: studies names the folder studies, which cannot be read: Permission denied" in refused()
+
+
 def test_config_and_a_second_file_are_laid_over_studies(project):
     study("studies/a.yaml", ablations={"one": TABLE})
     params = laid_params(["params.yaml"], ["ablations={one: {seeds: [4, 5]}}"])

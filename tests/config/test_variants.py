@@ -55,6 +55,13 @@ def test_a_variant_that_is_declared_already_is_that_feature():
     assert set(plan.params.features) == set(SHIPPED["features"])
 
 
+def test_of_two_that_are_declared_alike_every_job_takes_the_same_one():
+    twin = SHIPPED["features"]["dinov3_patches"] | {"precision": "bf16"}
+    plan = planned(grid={"features.dinov3_patches.precision": ["fp32", "bf16"]}, z_twin=twin, a_twin=twin)
+    whole = Plan(load_params(plan.document))  # as the page and the claims read it, sorted
+    assert [run.result for run in whole.ablation_runs("it")] == [run.result for run in plan.ablation_runs("it")]
+
+
 def test_no_key_of_what_is_not_varied_moves():
     plan, before = planned(grid={"features.dinov3_patches.precision": ["bf16"]}), Plan(load_params("params.yaml"))
     assert plan.results["ssv2_top1"] == before.results["ssv2_top1"]

@@ -162,6 +162,38 @@ def test_it_moves_no_other_key_and_its_own_code_moves_its_own(package, monkeypat
     assert keys() == own
 
 
+def test_two_heads_in_one_module_with_the_same_options_are_two_runs(package, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (package / "two.py").write_text(f"{HEAD}\n\nclass Other(Probe):\n    pass\n", encoding="utf-8")
+    document = with_probe(load_params("params.yaml").model_dump(mode="json") | {"ablations": {}, "claims": {}})
+    keys = set()
+    for name in ("Probe", "Other"):
+        document["heads"]["probe"] = PROBE | {"kind": f"own_package.two:{name}"}
+        keys.add(Plan(parse_params(document)).results["own"].key)
+    assert len(keys) == 2
+
+
+def test_a_head_whose_source_cannot_enter_a_key_is_one_line(package, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    bare = package.parent / "no_init"
+    bare.mkdir()
+    (bare / "probe.py").write_text(HEAD, encoding="utf-8")
+    document = with_probe(load_params("params.yaml").model_dump(mode="json") | {"ablations": {}, "claims": {}})
+    document["heads"]["probe"] = PROBE | {"kind": "no_init.probe:Probe"}
+    with pytest.raises(ParamsError, match=r"heads\.probe\.kind: the source of no_init\.probe:Probe .*__init__\.py"):
+        _ = Plan(parse_params(document)).runs
+
+
+def test_a_kind_is_replaced_by_no_override(package, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    document = with_probe(load_params("params.yaml").model_dump(mode="json") | {"ablations": {}, "claims": {}})
+    params = parse_params(document)
+    for head, kind in (("gasm_cast", "fact"), ("gasm_cast", "nonsense"), ("probe", "own_package.probe:Gone")):
+        with pytest.raises(ParamsError, match=r"^kind: is .* declare what has another kind under a name of its own"):
+            params.changed(head, {"kind": kind})
+    assert params.changed("gasm_cast", {"kind": "gasm_cast"}) == params.head("gasm_cast")
+
+
 @pytest.mark.parametrize(
     ("kind", "said"),
     [

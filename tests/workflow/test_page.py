@@ -33,6 +33,20 @@ def test_asked_for_with_a_result_it_waits_for_that_one_alone(project):
     assert jobs["page"] == jobs["train"] == 1 and "explain" not in jobs
 
 
+def test_what_an_explanation_holds_is_no_input_more_once_it_is_there(project):
+    line = "snakemake --cores 1 results/ssv2_top1/explanation results/report.html"
+
+    def inputs() -> str:
+        planned = project.plan(line).stdout.split("rule page:")[1]
+        return next(line for line in planned.splitlines() if "input:" in line)
+
+    before = inputs()
+    folder = project.root / "results/ssv2_top1/explanation"
+    folder.mkdir(parents=True)
+    write_json(folder / "features.json", {})
+    assert inputs() == before
+
+
 def test_it_is_made_of_what_is_there_and_again_when_that_changed_only(project):
     made_up = MadeUp(project.root).finish("fact")
     line = "snakemake --cores 1 results/report.html"

@@ -314,7 +314,7 @@ def _stills(result: Result, snakemake: str) -> Iterator[Section]:
         folder = TASKS[result.task].expected.get(name)
         if path is None and folder is not None and folder not in result.made:
             target = f"results/{result.name}/{folder}"
-            blocks.append(Note(f"{target}/{name}.png is not made yet.", command(snakemake, target), "faint"))
+            blocks.append(Note(f"{target}/pictures/{name}.png is not made yet.", command(snakemake, target), "faint"))
         if path is None or name in REDRAWN:
             continue
         alt, caption = STILLS.get(name, (f"{name.replace('_', ' ')} of {result.name}", f"{name.replace('_', ' ')}."))
