@@ -155,6 +155,16 @@ class Given:
         return f"{self.key} ({self.feature})"
 
 
+def readable(contents: Contents, wanted: type) -> list[Content]:
+    """What of a feature a role of a type can be given. Beside a grid of tokens a head reads no other field: no CLS.
+
+    >>> readable({"patch_tokens": Tokens(8), "cls": Vectors(48, 8)}, Vectors)
+    []
+    """
+    tokens = [content for content in contents.values() if isinstance(content, Tokens)]
+    return [content for content in tokens or contents.values() if isinstance(content, wanted)]
+
+
 def told(contents: Contents) -> str:
     """What a feature gives, for people."""
     return " and ".join(str(content) for content in contents.values()) or "nothing that a head reads"

@@ -14,7 +14,7 @@ from pipeline.tasks import TASKS
 
 from .backbones import AnyFeature
 from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json
-from .contents import NAMES, Contents, Given, Maps, Texts, refuse_unlike, told
+from .contents import NAMES, Contents, Given, Maps, Texts, readable, refuse_unlike, told
 from .datasets import Dataset, Toyworld
 from .features import (
     BackboneFeature,
@@ -215,13 +215,9 @@ class Params(Strict):
         dataset, contents = self.datasets[read.dataset], self.gives(read.feature)
         if contents is None or wanted is None:
             return None
-        found = [content for content in contents.values() if isinstance(content, wanted)]
+        found = readable(contents, wanted)
         if len(found) != 1:
-            others = [
-                name
-                for name in self.features
-                if any(isinstance(of, wanted) for of in (self.gives(name) or {}).values())
-            ]
+            others = [name for name in self.features if readable(self.gives(name) or {}, wanted)]
             raise ValueError(
                 f"{key} names {read.feature!r}, which gives {told(contents)}; expected {NAMES[wanted]}: name another "
                 f"feature ({', '.join(others) or 'declare one'})"

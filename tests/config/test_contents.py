@@ -118,7 +118,7 @@ MISFITS = [
     ),
     ("clip_align", {"features.tokens": "other_clips"}, r"lies on the grid of r3d18_clips, but \S* \(other_clips\) is read"),
     ("clip_align", {"dataset": "toy-ssv2"}, r"'attention_maps', but toy-ssv2 has no maps: its layout ssv2 lists none"),
-    ("negalign", {"features.image": "dinov3_patches"}, r"features\.image \(dinov3_patches\) gives vectors .* expected one"),
+    ("negalign", {"features.image": "dinov3_patches"}, r"features\.image names 'dinov3_patches', .*\); expected a vector a sample"),
     ("negalign", {"features.image": "clip_frames"}, r"\(clip_frames\) gives vectors \(2 steps, 128 wide\), expected one"),
     ("negalign", {"features.image": "r3d18_clips"}, r"gives tokens \(8 steps, 4 x 4\); expected a vector a sample"),
     ("negalign", {"features.cam": "clip_cam_tokens"}, r"gives the input of a block .*; expected class-activation maps"),
