@@ -94,7 +94,7 @@ for task in TASKS.values():
             "../../environment.yml"
         params:
             part=JOBS.part("ablation"),
-            out=task.folder,
+            out=subpath(output.json, parent=True),
         shell:
             "python -m pipeline ablation {wildcards.ablation} --params {params.part} --out {params.out} 2>&1 | tee {log}"
 
