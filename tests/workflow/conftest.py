@@ -71,6 +71,7 @@ class Project:
     def plan(self, line: str, check: bool = True) -> subprocess.CompletedProcess:
         """A dry run of a Snakemake's command line, by a call: in a fork, whose libraries this process has read."""
         import snakemake.cli
+
         from snakemake_logger_plugin_permafrost import targets_last
 
         with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
