@@ -14,7 +14,7 @@ ROWS = ("neglabel", "role_aware", "p_align", "negalign")
 def test_the_rows_of_a_head_without_training_are_one_job_and_reuse_the_result(project):
     project.run("snakemake --cores 2 results/waterbirds_ood.json")
     line = "snakemake --cores 2 results/ablations/negalign_parts.json"
-    assert project.jobs(line) == {"sweep_negalign_parts": 1, "ablation": 1}
+    assert project.jobs(line) == {"sweep_negalign_parts": 1, "ablation_ood": 1}
     project.run(line)
     assert project.jobs(line) == {}
     table = json.loads((project.root / "results/ablations/negalign_parts.json").read_text())["variants"]
