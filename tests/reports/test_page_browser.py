@@ -57,7 +57,7 @@ class Opened:
 
 def written(root: Path, **options) -> tuple[MadeUp, Path]:
     project = MadeUp(root, **options).finish(*HEADS).explain("ssv2_top1").study().log()
-    project.draw("ssv2_top1_attention", "assembly_segmentation_worst")
+    project.draw("ssv2_top1/explanation/pictures/attention", "assembly_segmentation/report/pictures/worst")
     out = root / "results/report.html"
     write_page(project.plan, out, root)
     return project, out
