@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from pipeline import plugins
 from pipeline.cli import app
 from pipeline.config import Annotations, Dataset, Layout, ParamsError, load_params, parse_params
 from pipeline.datasets import DatasetError, build_manifest, quality_markdown, read_manifest
@@ -142,7 +143,9 @@ def installed(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: leaf-reader\nVersion: 1\n", encoding="utf-8")
     (info / "entry_points.txt").write_text("[permafrost.layouts]\nleaves = leaf_reader:Leaves\n", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path / "site")
+    plugins._offered.cache_clear()
     yield tmp_path / "site/leaf_reader.py"
+    plugins._offered.cache_clear()
     sys.modules.pop("leaf_reader", None)
 
 
