@@ -20,4 +20,4 @@ def test_umap_is_there_where_what_it_compiles_can_be_kept_nowhere(tmp_path, monk
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     assert space._umap().__name__ == "UMAP"
-    monkeypatch.delitem(sys.modules, "umap")
+    del sys.modules["umap"]  # for no other test: monkeypatch would put it back
