@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .features import Weights
 
-BOX_TOLERANCE = 0.01  # of the frame's sides, by which two features may see different parts
+BOX_TOLERANCE = 0.01  # of the frame's sides, by which two features may see different parts: a seventh of a patch of 14
 
 # The part of the frame that is seen: in which measure, and its numbers.
 Part = tuple[str, tuple[float, ...]]
@@ -165,6 +165,25 @@ def readable(contents: Contents, wanted: type) -> list[Content]:
     return [content for content in tokens or contents.values() if isinstance(content, wanted)]
 
 
+def part_of(box: Sequence[float] | None, resize: Any, size: Sequence[int]) -> Part:
+    """The part of the frame that is seen, in the measure that is one for videos of any shape.
+
+    Args:
+        box: (top, left, bottom, right) fractions of the frame's height and width, if it depends on no video's shape.
+        resize: the shorter side's length otherwise, in pixels.
+        size: height and width of what is seen of it, in pixels.
+    """
+    if box is not None:
+        return "top, left, bottom, right of the frame", tuple(box)
+    return "height, width in shorter sides", tuple(side / resize for side in size)
+
+
+def same_part(first: Part, second: Part) -> bool:
+    """Whether two features see one part of the frame, as nearly as patches lie on each other."""
+    (kind, box), (other_kind, other) = first, second
+    return kind == other_kind and all(abs(a - b) <= BOX_TOLERANCE for a, b in zip(box, other, strict=True))
+
+
 def told(contents: Contents) -> str:
     """What a feature gives, for people."""
     return " and ".join(str(content) for content in contents.values()) or "nothing that a head reads"
@@ -192,10 +211,7 @@ def refuse_unlike(given: Mapping[str, Given], roles: Sequence[str], what: str, r
 def _differ(what: str, first: Any, second: Any) -> bool:
     if what == "space":
         return not may_be_same(first, second)
-    if what == "part":
-        (kind, box), (other_kind, other) = first, second
-        return kind != other_kind or any(abs(a - b) > BOX_TOLERANCE for a, b in zip(box, other, strict=True))
-    return first != second
+    return not same_part(first, second) if what == "part" else first != second
 
 
 def _value(what: str, value: Any) -> str:

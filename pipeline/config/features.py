@@ -11,7 +11,21 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field, model_validator
 
 from .base import Extension, Fraction, Name, Place, Positive, PositiveFloat, Seed, Strict, Vocabulary, flat
-from .contents import Cams, Contents, Flow, Hidden, Maps, Part, Rows, Texts, Tokens, Vectors, architecture, size
+from .contents import (
+    Cams,
+    Contents,
+    Flow,
+    Hidden,
+    Maps,
+    Part,
+    Rows,
+    Texts,
+    Tokens,
+    Vectors,
+    architecture,
+    part_of,
+    size,
+)
 
 HUB_ID = r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9_][A-Za-z0-9._-]{0,95})?$"
 
@@ -103,10 +117,8 @@ class Preprocess(Strict):
 
     @property
     def part(self) -> Part:
-        """The part of the frame that is seen, in the measure that is one for videos of any shape."""
-        if self.box is not None:
-            return "top, left, bottom, right of the frame", self.box
-        return "height, width in shorter sides", tuple(side / self.resize for side in self.size)
+        """What `part_of` says of it."""
+        return part_of(self.box, self.resize, self.size)
 
     def seen(self, height: int, width: int) -> tuple[float, float, float, float]:
         """`box` of a native frame of height x width pixels.

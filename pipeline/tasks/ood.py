@@ -17,7 +17,7 @@ OOD = Task(
     ),
     samples="pipeline.evaluation.ood:open_pictures",
     mines=("pipeline.evaluation.negatives",),
-    pinned="2ec16e614e",
+    pinned="1565830d0f",
     evaluate="pipeline.evaluation.ood:evaluate",
     follows="pipeline.reports.following:auroc",
     publish="pipeline.reports.ood:publish_ood",

@@ -14,13 +14,13 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Compute, Params, canonical_json
+from pipeline.config.contents import Part, part_of, same_part
 
 # The manifest's own module, not the package: the package's other half opens videos.
 from pipeline.datasets.manifest import classes, imported_digest_of, map_digest_of, read_manifest
 from pipeline.store import FeatureStore, apart, by_feature
 
 TIME_TOLERANCE = 1e-3  # seconds: far below the 40 ms of a frame
-BOX_TOLERANCE = 0.01  # of the frame's side: a seventh of one patch of 14
 IGNORE = -1  # the label of a row that no loss may see
 SHOWN = 5  # samples named in an error or a report
 
@@ -350,8 +350,8 @@ def _same_box(streams: Mapping[str, Stream]) -> None:
     boxes = {role: _seen(stream.store.provenance) for role, stream in streams.items() if len(stream.grid) == 3}
     if len(boxes) < 2:
         return
-    kind, first = next(iter(boxes.values()))
-    if any(k != kind or not np.allclose(box, first, rtol=0, atol=BOX_TOLERANCE) for k, box in boxes.values()):
+    first = next(iter(boxes.values()))
+    if not all(same_part(first, box) for box in boxes.values()):
         said = "; ".join(f"{role} {box} ({kind})" for role, (kind, box) in boxes.items())
         raise DataError(
             f"the streams see different parts of the frame: {said}. Cells and patches would not lie on each other; "
@@ -359,13 +359,10 @@ def _same_box(streams: Mapping[str, Stream]) -> None:
         )
 
 
-def _seen(provenance: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
-    """The part of the frame that a feature saw, in the measure that its preprocessing fixes for videos of any shape."""
-    if provenance["box"] is not None:
-        return "top, left, bottom, right of the frame", tuple(provenance["box"])
-    geometry = provenance["config"]["preprocess"]
-    height, width = geometry["crop"]
-    return "height, width in shorter sides", (height / geometry["resize"], width / geometry["resize"])
+def _seen(provenance: Mapping[str, Any]) -> Part:
+    """The part of the frame that a feature saw."""
+    geometry = provenance["config"].get("preprocess", {})
+    return part_of(provenance["box"], geometry.get("resize"), geometry.get("crop"))
 
 
 def _same_times(streams: Mapping[str, Stream], samples: Mapping[str, int]) -> None:
