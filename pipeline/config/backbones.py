@@ -60,8 +60,6 @@ def foreign_code(feature: BaseFeature) -> dict[str, str] | None:
 
 
 def _place(name: str) -> str:
-    if name in BACKBONES:
-        return BACKBONES[name]
     try:
         return plugins.named(name, BACKBONES, GROUP)
     except plugins.PluginError as error:
