@@ -3,7 +3,7 @@
 from .backbones import AnyFeature, backbone_class, foreign_code
 from .base import ParamsError, Vocabulary, canonical_json, flat
 from .datasets import Dataset, ToyAssembly, ToySSv2, Toyworld
-from .documents import assigned, read_documents, read_yaml
+from .documents import assigned, read_documents, read_laid, read_yaml
 from .features import (
     BackboneFeature,
     BaseFeature,
@@ -46,7 +46,7 @@ from .layouts import LAYOUTS, Annotations, Layout, layout_of
 from .overrides import override
 from .params import Compute, Params
 from .places import VideoPlace
-from .reading import laid_params, load_params, parse_params, parse_written
+from .reading import load_params, parse_params, parse_written
 from .studies import Ablation, Claim, Figure
 
 __all__ = [
@@ -101,13 +101,13 @@ __all__ = [
     "file_digest",
     "flat",
     "foreign_code",
-    "laid_params",
     "layout_of",
     "load_params",
     "override",
     "parse_params",
     "parse_written",
     "read_documents",
+    "read_laid",
     "read_yaml",
     "weights_digest",
     "weights_digests",

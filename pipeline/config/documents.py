@@ -313,6 +313,19 @@ def read_documents(paths: Sequence[str | Path], entries: Sequence[str] = (), opt
     )
 
 
+def read_laid(files: Sequence[str | Path], entries: Sequence[str] = ()) -> Written:
+    """What Snakemake is called with: each file laid over those before it, then the entries of --config.
+
+    Args:
+        files: of `--configfile`, at least one; named in errors as they lie from here.
+        entries: of `--config`: key=value, the value YAML as in the files.
+
+    Raises:
+        ParamsError: as `read_documents`.
+    """
+    return read_documents([os.path.relpath(file) for file in files], entries)
+
+
 def _with_studies(path: str, option: str) -> Written:
     """A params file and each study in the folder that its key `studies` names, which lies beside it."""
     document = read_document(path, option)

@@ -1,7 +1,6 @@
 """How params are read: from files, from what is laid over them, from the command line. Knows no section."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -69,16 +68,3 @@ def load_params(source: str | Path, **needed: str | Sequence[str]) -> Params:
                     "correct the name, or declare it"
                 )
     return params
-
-
-def laid_params(files: Sequence[str | Path], entries: Sequence[str] = ()) -> Params:
-    """Params as Snakemake is called with them: each file laid over those before it, then the entries of --config.
-
-    Args:
-        files: of `--configfile`, at least one.
-        entries: of `--config`: key=value, the value YAML as in the files.
-
-    Raises:
-        ParamsError: as `load_params`.
-    """
-    return parse_written(read_documents([os.path.relpath(file) for file in files], entries))

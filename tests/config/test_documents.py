@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import ParamsError, laid_params, load_params, read_yaml
+from pipeline.config import ParamsError, load_params, parse_written, read_laid, read_yaml
 from pipeline.config.documents import LARGEST, merged, read_document, read_json
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +130,7 @@ def test_documents_are_laid_over_each_other_key_by_key():
 def test_nested_values_of_config_are_numbers(monkeypatch):
     monkeypatch.chdir(ROOT)
     entries = ["heads={gasm_cast: {lr: 1e-3, model: {width: 64}}}", "compute={threads: 2}"]
-    params = laid_params(["params.yaml"], entries)
+    params = parse_written(read_laid(["params.yaml"], entries))
     head = params.head("gasm_cast")
     assert (head.lr, head.model.width, head.model.bottleneck, params.compute.threads) == (0.001, 64, 64, 2)
 
@@ -142,8 +142,8 @@ def test_errors_name_the_file_that_was_given(tmp_path, monkeypatch):
     with pytest.raises(ParamsError, match=r"^mine\.yaml cannot be used:\n  heads\.nope: kind is missing"):
         load_params("mine.yaml")
     with pytest.raises(ParamsError, match=r"^other\.yaml with mine\.yaml with --config cannot be used:\n"):
-        laid_params([tmp_path / "other.yaml", tmp_path / "mine.yaml"], ["compute={threads: 1}"])
+        parse_written(read_laid([tmp_path / "other.yaml", tmp_path / "mine.yaml"], ["compute={threads: 1}"]))
     with pytest.raises(ParamsError, match=r"^--config heads=\{a: 1, a: 2\}, line 1: a: given in line 1 already"):
-        laid_params(["other.yaml"], ["heads={a: 1, a: 2}"])
+        parse_written(read_laid(["other.yaml"], ["heads={a: 1, a: 2}"]))
     with pytest.raises(ParamsError, match=r"^the params document on the command line cannot be used"):
         load_params(json.dumps({"heads": {"nope": {}}}))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import ParamsError, laid_params, load_params, parse_written, read_documents
+from pipeline.config import ParamsError, load_params, parse_written, read_documents, read_laid
 
 ROOT = Path(__file__).parents[2]
 ROWS = {"reference": {}, "wide": {"model.width": 64}}
@@ -48,7 +48,7 @@ def test_studies_are_read_as_if_they_stood_in_the_params(project):
     document = named()
     del document["studies"]
     study("whole.yaml", **document, ablations={"one": TABLE}, claims={"wide_is_better": CLAIM})
-    assert load_params("whole.yaml") == params == laid_params(["params.yaml"])
+    assert load_params("whole.yaml") == params == parse_written(read_laid(["params.yaml"]))
 
 
 def test_a_file_that_names_no_studies_has_none_whatever_lies_beside_it(project):
@@ -144,10 +144,10 @@ def test_a_folder_that_cannot_be_read_is_refused_by_its_name(project, monkeypatc
 
 def test_config_and_a_second_file_are_laid_over_studies(project):
     study("studies/a.yaml", ablations={"one": TABLE})
-    params = laid_params(["params.yaml"], ["ablations={one: {seeds: [4, 5]}}"])
+    params = parse_written(read_laid(["params.yaml"], ["ablations={one: {seeds: [4, 5]}}"]))
     assert params.ablations["one"].seeds == [4, 5] and params.ablations["one"].variants == ROWS
     study("more.yaml", ablations={"one": {"seeds": [6]}, "two": TABLE})
-    params = laid_params(["params.yaml", "more.yaml"])
+    params = parse_written(read_laid(["params.yaml", "more.yaml"]))
     assert params.ablations["one"].seeds == [6] and list(params.ablations) == ["one", "two"]
 
 

@@ -1,12 +1,11 @@
 """What the rules share: the validated parameters, and the names that wildcards may have."""
 
-import os
 import shlex
 
 from snakemake.exceptions import WorkflowError
 
 from pipeline import plan
-from pipeline.config import ParamsError, parse_written, read_documents
+from pipeline.config import ParamsError, parse_written, read_laid
 from pipeline.jobs import PAGE, Jobs
 from pipeline.tasks import TASKS
 from pipeline.unlock import unlock_after_a_kill
@@ -20,10 +19,7 @@ PARAMS_FILES = workflow.overwrite_configfiles or ["params.yaml"]
 workflow.configfiles = [str(path) for path in PARAMS_FILES]
 
 try:
-    WRITTEN = read_documents(
-        [os.path.relpath(path) for path in PARAMS_FILES],
-        workflow.config_settings.config_args,
-    )
+    WRITTEN = read_laid(PARAMS_FILES, workflow.config_settings.config_args)
     PLAN = plan.Plan(parse_written(WRITTEN))
     PLAN.runs  # computes every key now, so that weights that are absent are told before any job
 except ParamsError as error:
