@@ -28,8 +28,7 @@ from pipeline.datasets import read_manifest, samples_by_name, video_folder
 from pipeline.plan import Plan, Run
 from pipeline.tasks import TASKS
 from pipeline.training.data import FeatureData
-from pipeline.training.registry import build
-from pipeline.training.trainer import head_samples
+from pipeline.training.registry import build, head_samples
 from pipeline.video import VideoFacts, read_frames, sampling_times
 
 CLOSE = 2e-2  # of the largest token: stores hold half precision

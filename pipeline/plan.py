@@ -83,7 +83,7 @@ class Plan:
         self._standing: dict[str, Standing] = {}
         self._misfits: dict[str, tuple[tuple[int, int], bool]] = {}
         self._codes: dict[tuple[str, str], dict[str, Any]] = {}
-        self._keys: dict[str, str] = {}  # a plan of 9,000 shards asks for them 84,000 times
+        self._keys: dict[str, str] = {}
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides.
@@ -101,7 +101,14 @@ class Plan:
                     f"heads.{head}.kind: the source of {config.implementation} cannot be read ({error}), and the run's "
                     "key is made from it; keep it in Python files, in a package with an __init__.py"
                 ) from None
-        return Run(head, run_key(self.params, config, self._codes[place]), config)
+        features = {role: self._key(read.feature) for role, read in config.inputs.items()}
+        data = self.params.datasets[config.dataset].learned
+        key = content_key({"config": config.learned, "data": data, "features": features, "code": self._codes[place]})
+        return Run(head, key, config)
+
+    def _key(self, feature: str) -> str:
+        """A feature's key, worked out once: a plan of 9,000 shards asks for them 84,000 times."""
+        return self._keys.get(feature) or self._keys.setdefault(feature, feature_key(self.params, feature))
 
     @cached_property
     def results(self) -> dict[str, Run]:
@@ -270,7 +277,7 @@ class Plan:
 
     def shard_path(self, dataset: str, feature: str, shard: int | str) -> str:
         """The manifest of a shard of a feature. Braces in the arguments stay, for patterns."""
-        key = self._keys.get(feature) or self._keys.setdefault(feature, feature_key(self.params, feature))
+        key = self._key(feature)
         return f"features/{dataset}/{feature}-{key}/shard-{shard if isinstance(shard, str) else f'{shard:03d}'}.json"
 
     def read_by(self, dataset: str, feature: str, shard: int) -> list[str]:
@@ -433,10 +440,3 @@ def page_files() -> list[str]:
     """What the page is set with, beside its code: template, style and script, relative to the working directory."""
     folder = Path(__file__).parent / "reports" / "page"
     return [os.path.relpath(file) for file in sorted(folder.iterdir()) if file.suffix in (".j2", ".css", ".js")]
-
-
-def run_key(params: Params, config: Any, code: dict[str, Any]) -> str:
-    """The key of a run: what decides it of the head and of its data set, its features, the code that trains it."""
-    keys = {role: feature_key(params, read.feature) for role, read in config.inputs.items()}
-    data = params.datasets[config.dataset].learned
-    return content_key({"config": config.learned, "data": data, "features": keys, "code": code})

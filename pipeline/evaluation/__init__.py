@@ -14,8 +14,7 @@ from pipeline.evaluation.provenance import counted, deterministic, evaluated_dig
 from pipeline.files import write_bytes
 from pipeline.tables import write_frame
 from pipeline.tasks import TASKS
-from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, only_writer
-from pipeline.training.trainer import say
+from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, only_writer, say
 
 __all__ = ["evaluate"]
 

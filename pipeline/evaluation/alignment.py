@@ -29,8 +29,8 @@ from pipeline.evaluation.retrieval import (
     strangers,
 )
 from pipeline.heads.clip_align.model import ClipAlign
+from pipeline.training.batches import OrderedBatches
 from pipeline.training.clips import Clips, ClipTable
-from pipeline.training.data import OrderedBatches
 
 # Under which map the video was embedded: its own, which it must then find; a uniform one; another patient's.
 FORMS = ("published", "unguided", "shuffled")

@@ -25,7 +25,7 @@ from pipeline.evaluation.metrics import (
     top_k_accuracy,
 )
 from pipeline.evaluation.provenance import Evaluated, inference, trained
-from pipeline.training.data import OrderedBatches
+from pipeline.training.batches import OrderedBatches
 from pipeline.training.dataset import Samples
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch

@@ -18,9 +18,8 @@ from pipeline.store import apart, by_feature
 from pipeline.tables import read_frame
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import SHOWN, Samples, content_digest
-from pipeline.training.registry import build
+from pipeline.training.registry import build, head_samples
 from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, RunError, read_run
-from pipeline.training.trainer import head_samples
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 

@@ -26,11 +26,10 @@ from pipeline.evaluation.segment_metrics import (
 from pipeline.evaluation.zeroshot_metrics import choose_gamma, stacked, zeroshot_intervals, zeroshot_metrics
 from pipeline.heads.fact.clip import score
 from pipeline.heads.fact.prediction import predict
-from pipeline.training.data import OrderedBatches
+from pipeline.training.answers import answer
+from pipeline.training.batches import OrderedBatches
 from pipeline.training.frames import IGNORE, Rows, Videos
-from pipeline.training.run_folder import read_run
-from pipeline.training.segmentation import answer
-from pipeline.training.trainer import STAND_INS
+from pipeline.training.run_folder import STAND_INS, read_run
 
 
 class Scored(NamedTuple):

@@ -13,7 +13,7 @@ from pipeline.accelerator import accelerator
 from pipeline.config import Params
 from pipeline.evaluation.provenance import finished, inference, opened, trained
 from pipeline.tasks import TASKS
-from pipeline.training.data import OrderedBatches
+from pipeline.training.batches import OrderedBatches
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch
 

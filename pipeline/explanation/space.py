@@ -22,8 +22,8 @@ from pipeline.evaluation.segment_metrics import segments
 from pipeline.explanation.finished import ExplanationError, Finished, NotOffered
 from pipeline.explanation.pictures import NotShown, Pictures, thumbnail
 from pipeline.prediction import FinishedRun
+from pipeline.training.answers import answer
 from pipeline.training.dataset import shuffled
-from pipeline.training.segmentation import answer
 
 MOST, FEWEST = 25_000, 5  # points
 KEPT = 50  # principal components that t-SNE and UMAP start from

@@ -15,7 +15,6 @@ from pipeline.backbones.base import unit
 from pipeline.config import ClipFeature, Params
 from pipeline.evaluation.ood import Scorer, read_texts
 from pipeline.evaluation.provenance import finished
-from pipeline.extraction.cams import Cams
 from pipeline.extraction.device import Device
 from pipeline.heads.negalign.config import NegAlignHead
 from pipeline.heads.negalign.scores import Standard, combine
@@ -117,6 +116,9 @@ class Predictor:
         tokens = tokens_feature(params, head)
         self.texts = read_texts(config, head, root, features, run)
         self.pixels, self.tower = preprocessor(tokens), load(tokens, device)
+        # Its CLIP takes seconds to import: explaining, and predicting for other heads, need none.
+        from pipeline.extraction.cams import Cams
+
         self.cams = Cams(params, config.features.cam, root)
         self.scorer = Scorer(config, head, self.texts, self.cams.blocks.last.grid, device)
 

@@ -16,8 +16,8 @@ from pipeline.evaluation.metrics import ranked
 from pipeline.evaluation.provenance import deterministic, inference, trained
 from pipeline.prediction.answers import Answered, Answers, Question
 from pipeline.prediction.files import Extracted, extracted, in_turn
+from pipeline.training.batches import OrderedBatches
 from pipeline.training.clips import Clips, ClipTable, map_stream
-from pipeline.training.data import OrderedBatches
 from pipeline.training.dataset import Samples, fixed_stream, token_stream
 from pipeline.training.frames import IGNORE
 from pipeline.training.run_folder import read_run

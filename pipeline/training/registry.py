@@ -1,12 +1,16 @@
-"""A head's module, from its params and the samples that it reads. Knows no head, no store and no trainer."""
+"""A head's samples and its module, as its params ask for them. Knows no head and no trainer."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor, nn
 
+from pipeline.config import Params
 from pipeline.plugins import load
-from pipeline.training.dataset import Samples
+from pipeline.tasks import TASKS
+from pipeline.training.dataset import IGNORE, SHOWN, DataError, Samples, refuse_mixed
 
 
 class HeadError(ValueError):
@@ -15,6 +19,25 @@ class HeadError(ValueError):
 
 class TooLarge(HeadError):
     """A head with more trainable parameters than it may have."""
+
+
+def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
+    """The samples of a head as its params ask for them.
+
+    Raises:
+        DataError: as the samples of its task say, and `refuse_mixed`; or all that can be learned from is
+            of one class.
+    """
+    samples = TASKS[params.head(head).task].code("samples")(params, head, manifest, features)
+    refuse_mixed(params.compute, (stream.store for stream in samples.streams.values()))
+    learned = {int(label) for sample in samples.parts["train"] for label in np.unique(samples.labels[sample])}
+    if len(learned - {IGNORE}) < 2:
+        held_out = f", or the list {unseen} of unseen" if (unseen := getattr(params.head(head), "unseen", None)) else ""
+        raise DataError(
+            f"{manifest}: what {head} can learn from is of fewer than two classes, and the data set has "
+            f"{samples.classes[:SHOWN]}; correct the labels, or train_split in params{held_out}"
+        )
+    return samples
 
 
 def build(head: str, config: Any, samples: Samples) -> nn.Module:

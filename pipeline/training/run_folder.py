@@ -6,6 +6,7 @@ outlives run.json, which appears last and says that all is there.
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
 WEIGHTS, HISTORY, STATE, RUN = "weights.safetensors", "history.csv", "state.json", "run.json"
 RESULT, PREDICTIONS = "result.json", "predictions.parquet"  # of an evaluation, in a folder of its own below the run's
 LOGS = "dvclive"
+STAND_INS = "stand_ins"  # of the training from which γ is chosen, a run's folder within a run's
 PATIENCE = 10.0  # seconds to wait for the workers of a killed training to notice
 
 
@@ -28,6 +30,11 @@ class RunBusy(RuntimeError):
 
 class RunError(ValueError):
     """A run's folder that does not hold what is asked of it; the message gives the remedy."""
+
+
+def say(line: str) -> None:
+    """One line to the log, at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -4,14 +4,12 @@ import contextlib
 import hashlib
 import logging
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from dvclive.lightning import DVCLiveLogger
 from lightning.pytorch import Trainer
@@ -24,46 +22,23 @@ from pipeline.tasks import TASKS
 from pipeline.training.callbacks import Journal, Logs, MovingAverage
 from pipeline.training.checkpoints import CheckpointByRename, resumable
 from pipeline.training.data import FeatureData
-from pipeline.training.dataset import IGNORE, SHOWN, DataError, Samples, refuse_mixed
+from pipeline.training.dataset import SHOWN, Samples
 from pipeline.training.processes import agreed, environment, is_first, meet
-from pipeline.training.registry import HeadError, build, count
+from pipeline.training.registry import HeadError, build, count, head_samples
 from pipeline.training.run_folder import (
     CHECKPOINT,
     LOGS,
+    STAND_INS,
     RunError,
     clear,
     complete,
     only_writer,
+    say,
     standing,
 )
 from pipeline.training.step import Step
 
 HOPELESS = 10  # times the loss of chance, at which a training has learned nothing
-STAND_INS = "stand_ins"  # the folder, in a run's, of the training from which γ is chosen
-
-
-def say(line: str) -> None:
-    """One line to the log, at once."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
-    """The samples of a head as its params ask for them.
-
-    Raises:
-        DataError: as the samples of its task say, and `refuse_mixed`; or all that can be learned from is
-            of one class.
-    """
-    samples = TASKS[params.head(head).task].code("samples")(params, head, manifest, features)
-    refuse_mixed(params.compute, (stream.store for stream in samples.streams.values()))
-    learned = {int(label) for sample in samples.parts["train"] for label in np.unique(samples.labels[sample])}
-    if len(learned - {IGNORE}) < 2:
-        held_out = f", or the list {unseen} of unseen" if (unseen := getattr(params.head(head), "unseen", None)) else ""
-        raise DataError(
-            f"{manifest}: what {head} can learn from is of fewer than two classes, and the data set has "
-            f"{samples.classes[:SHOWN]}; correct the labels, or train_split in params{held_out}"
-        )
-    return samples
 
 
 def train(

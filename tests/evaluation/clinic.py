@@ -14,9 +14,8 @@ from pipeline.config import Params, override, parse_params
 from pipeline.datasets.manifest import NO_MAP, map_digest_of, write_manifest
 from pipeline.store import ShardWriter
 from pipeline.training.clips import Clips
-from pipeline.training.registry import build
+from pipeline.training.registry import build, head_samples
 from pipeline.training.run_folder import WEIGHTS
-from pipeline.training.trainer import head_samples
 from tests.training.learnable import frame
 
 GRID, WIDTH, SCALE = (3, 2, 4), 6, 2

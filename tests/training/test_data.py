@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.data import FeatureData, OrderedBatches, ShuffledBatches
+from pipeline.training.batches import OrderedBatches, ShuffledBatches
+from pipeline.training.data import FeatureData
 from pipeline.training.dataset import DataError
+from pipeline.training.registry import head_samples
 from pipeline.training.tokens import Tokens
-from pipeline.training.trainer import head_samples
 from tests.training.learnable import FIELDS
 
 EVERYTHING, NOTHING = 1e9, 0.0

@@ -9,8 +9,7 @@ from torch import nn
 from pipeline.config import override
 from pipeline.datasets.manifest import write_manifest
 from pipeline.heads.gasm_cast.config import GasmCastHead
-from pipeline.training.registry import HeadError, TooLarge, build, count, predict
-from pipeline.training.trainer import head_samples
+from pipeline.training.registry import HeadError, TooLarge, build, count, head_samples, predict
 from tests.training.procedures import CLASSES, params, table, write_rows
 
 

@@ -23,10 +23,9 @@ from pipeline.training.alignment import AlignmentStep
 from pipeline.training.classification import ClassificationStep
 from pipeline.training.clips import ClipTable
 from pipeline.training.frames import Rows
-from pipeline.training.registry import HeadError, build, predict
+from pipeline.training.registry import HeadError, build, head_samples, predict
 from pipeline.training.segmentation import SegmentationStep
 from pipeline.training.tokens import Tokens
-from pipeline.training.trainer import head_samples
 from tests.evaluation.clinic import clinic
 from tests.training import learnable, procedures
 

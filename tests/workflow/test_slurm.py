@@ -21,7 +21,10 @@ pytest.importorskip("snakemake_executor_plugin_slurm")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(slurm.missing()), reason=slurm.missing())]
 
 TARGET = "results/ssv2_top1.json"
-LINE = f"snakemake --workflow-profile profiles/slurm --slurm-init-seconds-before-status-checks 2 {TARGET}"
+# After each look at the queue that finds no job at its end, the plugin waits ten seconds longer. It begins so
+# far below zero that a look every two seconds, the most that is asked for, stays one.
+POLLING = "--slurm-init-seconds-before-status-checks -1000 --max-status-checks-per-second 0.5"
+LINE = f"snakemake --workflow-profile profiles/slurm {POLLING} {TARGET}"
 Found = TypeVar("Found")
 SUBMITTED = re.compile(r"^Job (\d+) has been submitted", re.MULTILINE)
 
