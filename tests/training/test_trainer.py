@@ -29,7 +29,7 @@ class Started:
 
     def __init__(self, made: Made, run: Path, compute: dict | None = None, **changes) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.training.learnable", "pipeline.training.trainer"])
+        context.set_forkserver_preload([__name__, "pipeline.training.trainer"])
         reader, writer = context.Pipe(duplex=False)
         words = (made.manifest.parent, run, compute or {}, changes, writer)
         self.process = context.Process(target=_train, args=words)
