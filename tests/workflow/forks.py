@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
@@ -93,6 +94,10 @@ def _end(server: int, ends: int) -> None:
 
 def _serve(listener: socket.socket, alive: int, folder: Path) -> None:
     """Forks for each who asks, until the other end of `alive` is closed, however its process ends."""
+    # Nothing else of the tests': a lock that they have would be held for as long as there is a fork.
+    kept = sorted({0, 1, 2, alive, listener.fileno()})
+    for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
+        os.closerange(below + 1, above)
     try:
         for module in SLOW_TO_IMPORT:
             importlib.import_module(module)
