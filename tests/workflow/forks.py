@@ -169,11 +169,10 @@ def _become(name: str, words: list[str], place: str, environment: dict[str, str]
 def _run(name: str, words: list[str]) -> int:
     if name == "snakemake":
         import snakemake.cli
-        import snakemake.shell
 
         from snakemake_logger_plugin_permafrost import complaint, targets_last
 
-        snakemake.shell.STDOUT = sys.stdout  # what jobs inherit, kept from its import
+        sys.modules["snakemake.shell"].STDOUT = None  # else jobs write where its import would
         # As at Snakemake's start, when logger plugins are imported.
         sys.argv = ["snakemake", *targets_last(words)]
         if said := complaint(sys.argv[1:]):

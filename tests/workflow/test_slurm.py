@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -21,10 +22,16 @@ pytest.importorskip("snakemake_executor_plugin_slurm")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(slurm.missing()), reason=slurm.missing())]
 
 TARGET = "results/ssv2_top1.json"
-# After each look at the queue that finds no job at its end, the plugin waits ten seconds longer. It begins so
-# far below zero that a look every two seconds, the most that is asked for, stays one.
-POLLING = "--slurm-init-seconds-before-status-checks -1000 --max-status-checks-per-second 0.5"
-LINE = f"snakemake --workflow-profile profiles/slurm {POLLING} {TARGET}"
+LINE = f"snakemake --workflow-profile profiles/slurm --slurm-init-seconds-before-status-checks 2 {TARGET}"
+# After each look at the queue that finds no job at its end, the plugin waits ten seconds longer: here it stays at two.
+IMPATIENT = """
+import sys
+from snakemake.cli import main
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+RemoteExecutor.next_seconds_between_status_checks = property(lambda self: 2, lambda self, seconds: None)
+sys.argv[0] = "snakemake"
+main()
+"""
 Found = TypeVar("Found")
 SUBMITTED = re.compile(r"^Job (\d+) has been submitted", re.MULTILINE)
 
@@ -48,7 +55,8 @@ def test_cancelled_and_killed_in_the_middle_it_ends_as_if_nothing_had_happened(r
     told = tmp_path / "snakemake.out"
     one_node = slurm.one_node(tmp_path / "slurm", project.environment)
     with one_node as environment, watched(project.root) as seen, told.open("w") as out:
-        run = subprocess.Popen(LINE.split(), cwd=project.root, env=environment, stdout=out, stderr=subprocess.STDOUT)
+        command = [sys.executable, "-c", IMPATIENT, *LINE.split()[1:]]
+        run = subprocess.Popen(command, cwd=project.root, env=environment, stdout=out, stderr=subprocess.STDOUT)
         try:
             # An extraction is cancelled once some of its batches are in the store ...
             journal = when(lambda: begun(project, "r3d18_clips"), run)
