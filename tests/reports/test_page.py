@@ -1,6 +1,8 @@
 """Claims about the page: it says what results say, what is missing, and lets nothing out and nothing in."""
 
+import base64
 import html
+import io
 import json
 import re
 from html.parser import HTMLParser
@@ -8,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.digests import Damaged, read_json, write_json
 from pipeline.reports import publish
 from pipeline.reports.ood import publish_ood
 from pipeline.reports.page import write_page
+from pipeline.reports.page.blocks import picture
 from tests.reports.made_up import HEADS, MadeUp
 
 HOSTILE = '</script><script>alert("x")</script><img src=x onerror=alert(1)>'
@@ -239,6 +243,23 @@ def test_every_picture_is_on_the_page_once_as_its_file(tmp_path):
         "waterbirds_ood-over-lambda": "AUROC and FPR95",
     }.items():
         assert f'alt="{alternative}' in text.split(f'<section id="{section}"')[1].split("</section>")[0]
+
+
+def test_a_drawing_keeps_every_pixel_and_photographs_become_small(tmp_path):
+    drawn, photographed = (
+        np.full((600, 1700, 3), 255, np.uint8),
+        np.random.default_rng(0).integers(0, 255, (90, 170, 3)),
+    )
+    drawn[100:110, ::7] = 0
+    Image.fromarray(drawn).save(tmp_path / "drawn.png", dpi=(120, 120))
+    Image.fromarray(photographed.astype(np.uint8)).resize((1700, 900)).save(tmp_path / "photographed.png")
+    found = picture(tmp_path / "drawn.png", "", "")
+    shown = Image.open(io.BytesIO(base64.b64decode(found.source.partition(",")[2])))
+    assert np.array_equal(np.asarray(shown.convert("RGB")), drawn)
+    assert found.natural == 1360, "at 120 dots an inch, of which a page has 96"
+    found = picture(tmp_path / "photographed.png", "", "")
+    assert (found.width, found.height) == (1500, 794)
+    assert len(found.source) < (tmp_path / "photographed.png").stat().st_size / 4
 
 
 def test_a_report_and_an_explanation_that_are_gone_say_how_they_are_made_and_one_without_pictures_does_not(tmp_path):

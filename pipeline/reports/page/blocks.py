@@ -11,8 +11,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from PIL import Image
 
-WIDEST = 1500  # pixels of a picture
-QUALITY = 80
+# Of photographs: pixels, and of JPEG's scale. A drawing stays as it is: letters blur, and it becomes no smaller.
+WIDEST, QUALITY = 1500, 80
+DRAWING = 0.25  # bytes a pixel of a PNG, of which photographs have more
 # A number with its deviation, interval or unit, or a dash for none.
 NUMBER = re.compile(r"[-−–]$|[-−]?[\d,]+(\.\d+)?(e[-+]\d+)?( ± [\d.e-]+)?( (%|s|min|h|kB|MB|GB))?$")
 
@@ -136,14 +137,16 @@ def embedded(document: Any) -> str:
 
 
 def picture(path: Path, alt: str, caption: str) -> Picture:
-    """A picture file, at most 1500 pixels wide, as WebP. Equal pixels give equal text."""
+    """A picture file as WebP: of drawings all pixels, of photographs 1500 across at most. Equal pixels, equal text."""
     with Image.open(path) as opened:
         image, dots = opened.convert("RGB"), opened.info.get("dpi", (96,))[0]
-    natural = round(image.width * 96 / dots)
-    if image.width > WIDEST:
-        image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY, method=6)
+    natural, buffer = round(image.width * 96 / dots), io.BytesIO()
+    if path.stat().st_size < DRAWING * image.width * image.height:
+        image.save(buffer, "WEBP", lossless=True)
+    else:
+        if image.width > WIDEST:
+            image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
+        image.save(buffer, "WEBP", quality=QUALITY, method=6)
     source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     return Picture(path.stem, source, image.width, image.height, natural, alt, caption)
 
