@@ -27,8 +27,8 @@ from pipeline.config import (
     override,
 )
 from pipeline.config.variants import parted
+from pipeline.datasets.standing import Standing, standing
 from pipeline.plugins import source_of
-from pipeline.replaced import Standing, standing
 from pipeline.tasks import TASKS, Task
 
 # In the folder of a data set that toyworld has rendered: what from.

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -10,7 +10,7 @@ from pipeline.plugins import PluginError, load, named
 from pipeline.tasks import TASKS
 
 from .base import Name, Positive, Seed, Share, Strict
-from .contents import Content, Given, Reads
+from .contents import FIXED, Content, Given, Reads
 
 # Kind -> its model of params; where the heads lie. By name, since heads know this module.
 KINDS: Mapping[str, str] = load("pipeline.heads:KINDS")
@@ -44,6 +44,7 @@ class Head(Strict):
     kind: str
     # Whether it learns from labels of frames, or of whole samples; None where it learns from none.
     framewise: ClassVar[bool | None] = None
+    unmarked: ClassVar[tuple[type[Content], ...]] = get_args(Content)  # what a role takes that `Reads` does not mark
     dataset: Name
     features: Any
     result: Name
@@ -57,7 +58,7 @@ class Head(Strict):
 
     @property
     def wanted(self) -> dict[str, type[Content]]:
-        """Role -> what its feature must give, as `Reads` marks it; a role that takes anything is absent."""
+        """Role -> what its feature must give, as `Reads` marks it; a role that is not marked is absent."""
         fields = type(self.features).model_fields.items() if isinstance(self.features, Strict) else ()
         return {role: mark.content for role, of in fields for mark in of.metadata if isinstance(mark, Reads)}
 
@@ -163,6 +164,7 @@ class ClassifierHead(WarmedHead):
     """What a head has beside that which gives each sample one label. Its task's other heads add their own fields."""
 
     task: ClassVar = "classification"
+    unmarked: ClassVar = FIXED
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0 is off")] = 0.0
     holdout: Holdout
     calibration_bins: Positive
@@ -172,8 +174,13 @@ def _of_its_kind(document: Any) -> Any:
     """A head's document as the model of its kind reads it."""
     if isinstance(document, Head):
         return document
-    if not isinstance(document, Mapping) or not isinstance(document.get("kind"), str):
-        raise ValueError(f"kind is missing: say which head it is, kind: {', kind: '.join(sorted(KINDS))}")
+    kinds = f"kind: {', kind: '.join(sorted(KINDS))}"
+    if not isinstance(document, Mapping):
+        raise ValueError(f"is {document!r}, expected a section that says which head it is, {kinds}")
+    if "kind" not in document:
+        raise ValueError(f"kind is missing: say which head it is, {kinds}")
+    if not isinstance(document["kind"], str):
+        raise ValueError(f"kind is {document['kind']!r}, expected a name: {kinds}")
     # JSON mode, so that YAML's lists become the tuples that strict mode would refuse as Python objects.
     return head_model(document["kind"]).model_validate_json(json.dumps(document))
 

@@ -32,7 +32,6 @@ ALIGNMENT = Task(
     follows="pipeline.reports.following:accuracy",
     publish="pipeline.reports.alignment:publish_alignment",
     options=("map",),
-    expected={"attention": "report"},
     predict="pipeline.prediction.videos:diagnose",
     points="pipeline.explanation.space:of_classifier",
     streams="pipeline.explanation.streams:Diagnosis",

@@ -21,7 +21,6 @@ CLASSIFICATION = Task(
     evaluate="pipeline.evaluation.classification:evaluate",
     follows="pipeline.reports.following:top1",
     publish="pipeline.reports.classification:publish_classification",
-    expected={"attention": "explanation", "class_attention": "explanation"},
     predict="pipeline.prediction.videos:classify",
     points="pipeline.explanation.space:of_classifier",
     streams="pipeline.explanation.streams:Recognition",

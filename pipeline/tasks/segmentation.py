@@ -15,7 +15,6 @@ CODE = {
     "streams": "pipeline.explanation.streams:Segmentation",
     "page": "pipeline.reports.page.results:segmentation_parts",
     "looks": True,
-    "expected": {"worst": "report", "best": "report"},
 }
 
 SEGMENTATION = Task(

@@ -95,9 +95,10 @@ class Samples:
 
 def labelled_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
     """The samples of a classifier as its params ask for them. Raises as `join`."""
-    config = params.head(head)
-    wanted = {"train": config.train_split, "evaluated": config.eval_split, "seed": config.seed}
-    return open_samples(manifest, features, **wanted, holdout=config.holdout)
+    of = params.head(head)
+    return open_samples(
+        manifest, features, train=of.train_split, evaluated=of.eval_split, holdout=of.holdout, seed=of.seed
+    )
 
 
 def open_samples(
