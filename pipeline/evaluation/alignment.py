@@ -6,8 +6,7 @@ embedding, K videos of a picture, T, H, W the token grid.
 
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,10 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.config import Params
 from pipeline.evaluation.classification import softmax
 from pipeline.evaluation.metrics import confusion
-from pipeline.evaluation.provenance import Evaluated, inference, trained
+from pipeline.evaluation.provenance import Evaluated, batches, inference
 from pipeline.evaluation.retrieval import (
     accuracy_interval,
     agreement,
@@ -29,8 +27,9 @@ from pipeline.evaluation.retrieval import (
     strangers,
 )
 from pipeline.heads.clip_align.model import ClipAlign
+from pipeline.runs import Run
 from pipeline.training.clips import Clips, ClipTable
-from pipeline.training.data import OrderedBatches
+from pipeline.training.table import Batch
 
 # Under which map the video was embedded: its own, which it must then find; a uniform one; another patient's.
 FORMS = ("published", "unguided", "shuffled")
@@ -73,26 +72,23 @@ class Cohort(NamedTuple):
     swapped: np.ndarray | None
 
 
-def evaluate(params: Params, head: str, samples: Clips, run: Path, device: torch.device) -> Evaluated:
+def evaluate(run: Run) -> Evaluated:
     """`evaluation.evaluate` of clip_align; beside the result lies attention.npz, see `looked_at`."""
-    config, compute, began = params.head(head), params.compute, time.monotonic()
-    model: ClipAlign = trained(params, head, samples, run, device)
-    who = cohort(samples, config.seed)
-    table = ClipTable(samples, who.ids, compute.cache_memory_gb * 1e9)
-    loader = table.loader(OrderedBatches(range(len(table)), config.batch_size), compute.decode_workers)
+    began, model, who = time.monotonic(), run.model, cohort(run.samples, run.config.seed)
+    table: ClipTable = run.table(who.ids)
     guides = np.arange(len(table))
     if who.swapped is not None:
         guides[who.drawn] = who.swapped
-    with inference(config.precision, device):
-        answers = _answers(model, loader, table.maps[torch.from_numpy(guides)], device)
+    with inference(run):
+        answers = _answers(model, batches(run, table), table.maps[torch.from_numpy(guides)])
         rows = telling(answers.probabilities, who)
-        shown = looked_at(model, table, rows, device)
+        shown = looked_at(model, table, rows)
     wall = time.monotonic() - began
     predictions = _predictions(answers, who)
     texts = {name: predictions[name].to_numpy(dtype=str)[rows] for name in ("sample", "label", "prediction")}
     content = io.BytesIO()
     np.savez(content, **texts, **shown)
-    scores = summary(answers, who, config)
+    scores = summary(answers, who, run.config)
     files = {ATTENTION: content.getvalue()}
     return Evaluated(scores, predictions, ", ".join(_said(scores)), {"predict_s": wall}, files)
 
@@ -115,11 +111,10 @@ def cohort(samples: Clips, seed: int) -> Cohort:
     )
 
 
-def _answers(model: ClipAlign, batches: Any, other_maps: Tensor, device: torch.device) -> Answers:
+def _answers(model: ClipAlign, batches: Iterable[Batch], other_maps: Tensor) -> Answers:
     """The batches hold the rows in order; the maps of other patients are (N, C, T, H, W)."""
     parts: dict[str, list[np.ndarray]] = {}
-    for batch in batches:
-        there = {key: tensor.to(device) for key, tensor in batch.items()}
+    for there in batches:
         output = model(there["tokens"], there["maps"], there["has_map"])
         found = {
             "logits": output.logits,
@@ -127,7 +122,7 @@ def _answers(model: ClipAlign, batches: Any, other_maps: Tensor, device: torch.d
             "attention": output.attn_embed,
             "published": output.video_embed,
             "unguided": model.video(output.video_tokens).embed,
-            "shuffled": model.video(output.video_tokens, other_maps[batch["row"]].to(device)).embed,
+            "shuffled": model.video(output.video_tokens, other_maps[there["row"].cpu()].to(there["row"].device)).embed,
         }
         for name, value in found.items():
             parts.setdefault(name, []).append(value.float().cpu().numpy())
@@ -293,13 +288,14 @@ def telling(probabilities_NC: np.ndarray, who: Cohort) -> np.ndarray:
     return np.concatenate([rows[right][:SHOWN], rows[~right][:SHOWN]])
 
 
-def looked_at(model: ClipAlign, table: ClipTable, rows_K: np.ndarray, device: torch.device) -> dict[str, np.ndarray]:
+def looked_at(model: ClipAlign, table: ClipTable, rows_K: np.ndarray) -> dict[str, np.ndarray]:
     """What attention.npz holds beside sample, label and prediction.
 
     Returns:
         token_map (K, T, H, W), the map on the tokens' grid; energy (K, T, H, W), the norms of the tokens
         before any gate; gate (K, T, H, W), only if the guidance has one for each cell.
     """
+    device = next(model.parameters()).device
     there = {key: tensor.to(device) for key, tensor in table[rows_K.tolist()].items()}
     output = model(there["tokens"], there["maps"], there["has_map"])
     found = {"token_map": output.token_map, "energy": output.video_tokens.float().norm(dim=-1)}
