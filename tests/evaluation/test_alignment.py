@@ -237,10 +237,10 @@ def test_where_all_share_one_map_nobody_can_be_shuffled_and_everybody_finds_it(t
 
 def test_a_collapsed_model_is_at_chance(tmp_path):
     made = clinic(tmp_path)
-    weights = load_file(made.run / WEIGHTS)
+    weights = load_file(made.run.folder / WEIGHTS)
     for side in ("video", "attn"):
         # The last linear layer of a projection, which the norm and the unit length follow.
         weights[f"project_{side}.layers.3.weight"].zero_()
-    save_file(weights, made.run / WEIGHTS)
+    save_file(weights, made.run.folder / WEIGHTS)
     for direction in evaluate(made.run).scores["retrieval"]["published"].values():
         assert direction["r1"] == pytest.approx(direction["chance_r1"])
