@@ -5,16 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.digests import sha256, write_json
-from pipeline.evaluation.provenance import counted, deterministic, evaluated_digest, opened, provenance
 from pipeline.files import write_bytes
 from pipeline.runs import PREDICTIONS, RESULT, WEIGHTS, Run, only_writer
 from pipeline.tables import write_frame
-from pipeline.training.trainer import say
 
 __all__ = ["evaluate"]
 
 
-def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
+def evaluate(run: Run, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
     """Reads the evaluation split once: predictions.parquet and result.json in the evaluation's folder below the run.
 
     Equal inputs give equal bytes, provenance.timings and the digest of the whole apart. The result keeps the digests of
@@ -22,7 +20,7 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
 
     Args:
         run: a complete one.
-        progress: called with one line at the end.
+        progress: called with one line at the end; by default it goes to the log.
 
     Returns:
         What the JSON holds.
@@ -32,6 +30,10 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
         RunBusy: another process makes this very evaluation.
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
+    # Reports read the columns of figures from this package, and load no torch.
+    from pipeline.evaluation.provenance import counted, deterministic, evaluated_digest, opened, provenance
+    from pipeline.training.trainer import say
+
     began = time.monotonic()
     opened(run)
     record, place = run.record, run.evaluation_folder
@@ -59,5 +61,5 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
             },
         }
         write_json(place / RESULT, result)
-    progress(f"{place}: {run.config.eval_split} {found.said}")
+    (progress or say)(f"{place}: {run.config.eval_split} {found.said}")
     return result

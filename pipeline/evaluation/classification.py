@@ -5,23 +5,13 @@ Shape suffixes: B videos, T steps, N samples, C classes.
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.metrics import (
-    bootstrap_interval,
-    calibration,
-    calibration_interval,
-    confusion,
-    per_class,
-    ranked,
-    share_interval,
-    top_k_accuracy,
-)
+from pipeline.evaluation.metrics import TOP, ranked, summary, top_k_accuracy
 from pipeline.evaluation.provenance import Evaluated, batches, inference
 from pipeline.runs import Run
 from pipeline.training.dataset import Samples
@@ -29,7 +19,6 @@ from pipeline.training.registry import predict
 from pipeline.training.table import Batch
 
 FRAME_ORDERS = ("as_is", "reversed", "shuffled")
-TOP = 5
 
 
 def evaluate(run: Run) -> Evaluated:
@@ -49,34 +38,6 @@ def evaluate(run: Run) -> Evaluated:
         f", tokens {order} {scores[f'top1_{order}']:.4f}" for order in orders[1:]
     )
     return Evaluated(scores, _predictions(samples, labels, probabilities), said, {"predict_s": wall})
-
-
-def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str], config: Any) -> dict[str, Any]:
-    """Every figure that follows from labels and probabilities. Top-5 of five classes or fewer says nothing: None.
-
-    Args:
-        labels: (N,) class indices.
-        probabilities_NC: float64, rows sum to 1.
-        classes: their names.
-        config: `bootstrap`, `calibration_bins` and `seed` of the head's params.
-    """
-    order = ranked(probabilities_NC, TOP)
-    correct = order[:, 0] == labels
-    sure = probabilities_NC.max(axis=1)
-    ece, bins = calibration(sure, correct, config.calibration_bins)
-    return {
-        "top1": top_k_accuracy(order, labels, 1),
-        "top5": top_k_accuracy(order, labels, TOP) if len(classes) > TOP else None,
-        "ece": ece,
-        "ece_ci95": calibration_interval(sure, correct, config.calibration_bins, config.bootstrap, config.seed),
-        "ci95": list(bootstrap_interval(correct, config.bootstrap, config.seed)),
-        "per_class": [
-            row | {"recall_ci95": share_interval(round(row["n"] * (row["recall"] or 0)), row["n"])}
-            for row in per_class(labels, order[:, 0], classes)
-        ],
-        "confusion": {"classes": classes, "matrix": confusion(labels, order[:, 0], len(classes)).tolist()},
-        "calibration": bins,
-    }
 
 
 def reorder(batch: Batch, roles: tuple[str, ...], order: str, seed: int) -> Batch:

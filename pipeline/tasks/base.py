@@ -48,7 +48,7 @@ class Task:
         model: (run) -> the head with the run's weights.
         evaluate: (run) -> evaluation.provenance.Evaluated.
         follows: (predictions, result) -> the headline, computed again.
-        columns: of its ablations' tables.
+        columns: of its ablations' tables, beside the figures that they show; imports no torch.
         folder: where these lie.
         publish: (evaluation, out) -> pictures of a result.
         looks: whether these show samples, so that they need params and a manifest.
@@ -65,7 +65,7 @@ class Task:
     name: str
     title: str
     headline: str
-    columns: tuple[Column, ...]
+    columns: str
     evaluate: str
     follows: str
     publish: str
