@@ -8,6 +8,7 @@ outlives run.json, which appears last and says that all is there.
 
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,13 @@ CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
 WEIGHTS, HISTORY, STATE, RUN = "weights.safetensors", "history.csv", "state.json", "run.json"
 RESULT, PREDICTIONS = "result.json", "predictions.parquet"  # of an evaluation, in a folder of its own below the run's
 LOGS = "dvclive"
+STAND_INS = "stand_ins"  # of the training from which γ is chosen, a run's folder within a run's
 PATIENCE = 10.0  # seconds to wait for the workers of a killed training to notice
+
+
+def say(line: str) -> None:
+    """One line to the log, at once."""
+    print(line, file=sys.stderr, flush=True)
 
 
 class RunBusy(RuntimeError):
@@ -257,6 +264,12 @@ class Run:
     def table(self, ids: Sequence[str]) -> Any:
         """Some of its samples by row number, as training and evaluation read them."""
         return self.task.code("table")(self.samples, ids, self.params.compute.cache_memory_gb * 1e9)
+
+    @cached_property
+    def stand_ins(self) -> "Run":
+        """The training without some of its seen classes, which play the unseen ones: γ is chosen from it."""
+        taught = self.samples.standing_in(self.config.stand_ins, self.config.seed)
+        return self.over(taught, self.folder / STAND_INS)
 
     def over(self, samples: Any, folder: Path | None = None) -> "Run":
         """The same head over other samples: by the same weights, or by those of another training in its own folder."""

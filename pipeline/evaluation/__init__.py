@@ -6,13 +6,13 @@ from typing import Any
 
 from pipeline.digests import sha256, write_json
 from pipeline.files import write_bytes
-from pipeline.runs import PREDICTIONS, RESULT, WEIGHTS, Run, only_writer
+from pipeline.runs import PREDICTIONS, RESULT, WEIGHTS, Run, only_writer, say
 from pipeline.tables import write_frame
 
 __all__ = ["evaluate"]
 
 
-def evaluate(run: Run, progress: Callable[[str], None] | None = None) -> dict[str, Any]:
+def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
     """Reads the evaluation split once: predictions.parquet and result.json in the evaluation's folder below the run.
 
     Equal inputs give equal bytes, provenance.timings and the digest of the whole apart. The result keeps the digests of
@@ -20,7 +20,7 @@ def evaluate(run: Run, progress: Callable[[str], None] | None = None) -> dict[st
 
     Args:
         run: a complete one.
-        progress: called with one line at the end; by default it goes to the log.
+        progress: called with one line at the end.
 
     Returns:
         What the JSON holds.
@@ -32,7 +32,6 @@ def evaluate(run: Run, progress: Callable[[str], None] | None = None) -> dict[st
     """
     # Reports read the columns of figures from this package, and load no torch.
     from pipeline.evaluation.provenance import counted, deterministic, evaluated_digest, opened, provenance
-    from pipeline.training.trainer import say
 
     began = time.monotonic()
     opened(run)
@@ -61,5 +60,5 @@ def evaluate(run: Run, progress: Callable[[str], None] | None = None) -> dict[st
             },
         }
         write_json(place / RESULT, result)
-    (progress or say)(f"{place}: {run.config.eval_split} {found.said}")
+    progress(f"{place}: {run.config.eval_split} {found.said}")
     return result

@@ -27,7 +27,6 @@ from pipeline.heads.fact.prediction import predict
 from pipeline.runs import Run
 from pipeline.training.frames import IGNORE, Videos
 from pipeline.training.segmentation import answer
-from pipeline.training.trainer import stand_ins
 
 
 class Scored(NamedTuple):
@@ -85,7 +84,7 @@ def _gamma(run: Run) -> float:
 
     Stand-ins count wherever they occur in the train split, other classes only in the videos that were held out.
     """
-    taught, seen = stand_ins(run), run.samples.seen
+    taught, seen = run.stand_ins, run.samples.seen
     taught.refuse_other_samples()
     playing = seen & ~taught.samples.seen
     found = [scored(taught, run.samples.parts[part]) for part in ("holdout", "train")]

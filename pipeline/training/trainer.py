@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import logging
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.accelerator import accelerator, arithmetic, device, made_by
 from pipeline.config import canonical_json
-from pipeline.runs import CHECKPOINT, LOGS, Run, RunError, clear, complete, only_writer, standing
+from pipeline.runs import CHECKPOINT, LOGS, Run, RunError, clear, complete, only_writer, say, standing
 from pipeline.training.callbacks import Journal, Logs, MovingAverage
 from pipeline.training.checkpoints import CheckpointByRename, resumable
 from pipeline.training.data import FeatureData
@@ -29,17 +28,6 @@ from pipeline.training.registry import HeadError, build, count
 from pipeline.training.step import Step
 
 HOPELESS = 10  # times the loss of chance, at which a training has learned nothing
-STAND_INS = "stand_ins"  # the folder, in a run's, of the training from which γ is chosen
-
-
-def say(line: str) -> None:
-    """One line to the log, at once."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def stand_ins(run: Run) -> Run:
-    """The training, in a folder of the run's, without some of its seen classes too: γ is chosen from it."""
-    return run.over(run.samples.standing_in(run.config.stand_ins, run.config.seed), run.folder / STAND_INS)
 
 
 def train(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
@@ -70,7 +58,7 @@ def train(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
     torch.set_num_threads(run.params.compute.threads)
     meet(run.params.compute)
     if getattr(run.config, "stand_ins", 0):
-        _train(stand_ins(run), progress)
+        _train(run.stand_ins, progress)
     return _train(run, progress)
 
 

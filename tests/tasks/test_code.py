@@ -18,6 +18,7 @@ from pipeline.tasks import TASKS
 ROOT = Path(__file__).parents[2]
 CODE = (
     "samples",
+    "model",
     "table",
     "step",
     "evaluate",
@@ -147,8 +148,8 @@ def test_a_name_is_no_part_of_a_key_and_two_heads_of_a_kind_stand_side_by_side(m
     keys = {run.head: run.key for run in plan.results.values()}
     assert keys["again"] == keys["gasm_cast"] != keys["slower"]
     assert {plan.results[name].folder for name in ("again", "slower")} == {
-        f"runs/again/{keys['again']}",
-        f"runs/slower/{keys['slower']}",
+        Path("runs/again") / keys["again"],
+        Path("runs/slower") / keys["slower"],
     }
 
 
