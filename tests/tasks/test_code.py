@@ -68,7 +68,8 @@ def test_a_head_s_key_depends_on_no_other_head_and_on_nothing_that_is_asked_afte
 
 def test_negalign_which_trains_nothing_rests_on_no_training():
     _, others = TASKS["ood"].decides(place("negalign"))
-    assert others == ["pipeline.evaluation.negatives", "pipeline.training.dataset"]  # the latter joins what is read
+    # The last joins what is read.
+    assert others == ["pipeline.evaluation.negatives", "pipeline.runs", "pipeline.training.dataset"]
 
 
 @pytest.fixture(scope="module")
