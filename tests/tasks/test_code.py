@@ -61,7 +61,7 @@ def test_a_head_s_key_depends_on_no_other_head_and_on_nothing_that_is_asked_afte
     assert {module.split(".")[2] for module in heads} == {place(kind).split(".")[2]}
     assert not any(module.endswith(".config") for module in heads)
     trained = {module for module in others if module.startswith("pipeline.training")}
-    assert trained == set(others) - {"pipeline.accelerator", "pipeline.evaluation.negatives"}
+    assert trained == set(others) - {"pipeline.accelerator", "pipeline.runs", "pipeline.evaluation.negatives"}
     steps = {task.step.partition(":")[0] for task in TASKS.values() if task.step}
     assert len(trained & steps) == (1 if TASKS[HEADS[kind].task].trains else 0)
 
