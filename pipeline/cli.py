@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -515,7 +516,7 @@ def report(
         chosen = load_params(params, heads=head)
         # The folder that was named, whatever these params would call it; no store is opened.
         run = Run(chosen, head, manifest_path(chosen.head(head).dataset), {}, evaluation.parent)
-        shown["strips"] = strips(run)
+        shown["strips"] = partial(strips, run)
     publish(evaluation, out, **shown)
 
 
