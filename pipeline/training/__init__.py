@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from pipeline.runs import RunBusy, RunError
 from pipeline.training.dataset import DataError
-from pipeline.training.run_folder import RunBusy, RunError
 
 __all__ = ["DataError", "RunBusy", "RunError", "train"]  # noqa: F822
 

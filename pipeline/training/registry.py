@@ -1,16 +1,15 @@
-"""A head's samples and its module, as its params ask for them. Knows no head and no trainer."""
+"""A head's module, from its params, the samples that it reads and the weights of its run. Knows no head."""
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pipeline.config import Params
+from pipeline.accelerator import device
 from pipeline.plugins import load
-from pipeline.tasks import TASKS
-from pipeline.training.dataset import IGNORE, SHOWN, DataError, Samples, refuse_mixed
+from pipeline.runs import WEIGHTS, Run
+from pipeline.training.dataset import Samples
 
 
 class HeadError(ValueError):
@@ -19,25 +18,6 @@ class HeadError(ValueError):
 
 class TooLarge(HeadError):
     """A head with more trainable parameters than it may have."""
-
-
-def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
-    """The samples of a head as its params ask for them.
-
-    Raises:
-        DataError: as the samples of its task say, and `refuse_mixed`; or all that can be learned from is
-            of one class.
-    """
-    samples = TASKS[params.head(head).task].code("samples")(params, head, manifest, features)
-    refuse_mixed(params.compute, (stream.store for stream in samples.streams.values()))
-    learned = {int(label) for sample in samples.parts["train"] for label in np.unique(samples.labels[sample])}
-    if len(learned - {IGNORE}) < 2:
-        held_out = f", or the list {unseen} of unseen" if (unseen := getattr(params.head(head), "unseen", None)) else ""
-        raise DataError(
-            f"{manifest}: what {head} can learn from is of fewer than two classes, and the data set has "
-            f"{samples.classes[:SHOWN]}; correct the labels, or train_split in params{held_out}"
-        )
-    return samples
 
 
 def build(head: str, config: Any, samples: Samples) -> nn.Module:
@@ -63,6 +43,13 @@ def build(head: str, config: Any, samples: Samples) -> nn.Module:
             "fewer layers or a narrower bottleneck in params, or raise it where a comparison is larger on purpose"
         )
     return module
+
+
+def trained(run: Run) -> nn.Module:
+    """The head with the run's weights, ready to predict on its samples; of any task. Raises as `build`."""
+    module = build(run.head, run.config, run.samples)
+    module.load_state_dict(load_file(run.folder / WEIGHTS))
+    return module.to(device(run.params.compute)).eval()
 
 
 def predict(module: nn.Module, batch: Mapping[str, Tensor], roles: Collection[str]) -> Tensor:

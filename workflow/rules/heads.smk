@@ -90,7 +90,7 @@ for name, runs in PLAN.swept.items():
             shards=JOBS.of_sweep(JOBS.shards_of, name),
             code=PLAN.code(PLAN.params.ablations[name].head, "evaluate"),
         output:
-            [run.result for run in runs],
+            [run.result_file for run in runs],
         log:
             f"logs/sweep/{name}.log",
         benchmark:
