@@ -53,11 +53,13 @@ class Annotations:
             says; each or None.
         listed_twice: [sample, list that counts, list ignored] of what is listed again, for the quality report.
         ignored: {suffix: count} of the files that are no samples, for the quality report.
+        targets: the names of the numbers in `target`.
     """
 
     columns: Mapping[str, Sequence[Any] | str | None]
     listed_twice: list[list[str]] = field(default_factory=list)
     ignored: Mapping[str, int] = field(default_factory=dict)
+    targets: Sequence[str] = ()
 
 
 class Layout(ABC):
@@ -85,12 +87,14 @@ class Layout(ABC):
         kind: what a sample is: "video", "image" or "text".
         takes: which of `TAKEN`, the fields of a data set that not every layout has, it reads.
         maps: whether its annotations name maps of samples (the column `map`).
+        searched: whether a file that lists samples says their names alone, and the videos' folder is searched for them.
         labelled: whether the frames of its videos have labels: `labels` then gives a `pipeline.datasets.labels.Labels`.
     """
 
     kind: ClassVar[Kind]
     takes: ClassVar[frozenset[str]] = frozenset()
     maps: ClassVar[bool] = False
+    searched: ClassVar[bool] = False
     labelled: ClassVar[bool] = False
 
     @abstractmethod
