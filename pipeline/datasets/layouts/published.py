@@ -32,7 +32,7 @@ class Entry:
 
     Attributes:
         sample: its id.
-        names: what its file is called, without the suffix, with the folder that it lies in or without; the first counts.
+        names: what its file may be called, without the suffix, with the folder that it lies in or without.
         place: where it should lie, below the videos' folder.
         label: its class; None where the list has none.
         split: train, val or test.

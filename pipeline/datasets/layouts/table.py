@@ -203,8 +203,11 @@ class _Rows:
     def _name(self, values: Sequence[Any], place: int) -> str:
         text = self._text(values, place)
         if text is None:
-            raise self._refused(place, f"the {self.role} is empty", f"write one in each row, or remove the column from "
-            f"the table ({self.roles[self.role][0]})")
+            raise self._refused(
+                place,
+                f"the {self.role} is empty",
+                f"write one in each row, or remove the column from the table ({self.roles[self.role][0]})",
+            )
         return text
 
     def _path(self, values: Sequence[Any], place: int) -> str:
@@ -215,8 +218,9 @@ class _Rows:
         path = value.removeprefix(f"{folder}/").removeprefix("./")
         if path.startswith("/") or ".." in path.split("/"):
             raise self._refused(
-                place, f"the path {value!r} leads out of {folder}", "write it relative to that folder, or correct the "
-                "data set's root or videos in params"
+                place,
+                f"the path {value!r} leads out of {folder}",
+                "write it relative to that folder, or correct the data set's root or videos in params",
             )
         if "\\" in path:
             raise self._refused(place, f"the path {value!r} has a backslash", "write / between folders")

@@ -17,8 +17,8 @@ from pipeline.datasets.names import DatasetError
 from pipeline.datasets.splits import ALL, drawn, usual
 
 FILMS = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .mpg .mpeg .mpe .wmv .flv .f4v .ts .mts .m2ts .ogv .ogg .3gp .3g2 .vob .mxf .y4m "
-    ".nut .asf .divx .h264 .hevc".split()
+    {".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mpe", ".wmv", ".asf", ".flv", ".f4v", ".ogv"}
+    | {".ts", ".mts", ".m2ts", ".3gp", ".3g2", ".vob", ".mxf", ".y4m", ".nut", ".divx", ".h264", ".hevc"}
 )
 TAKEN = SUFFIXES | FILMS
 NOT_LISTED = "on no list"
@@ -87,7 +87,9 @@ def _by_folder(dataset: Dataset, folder: str, paths: list[str]) -> tuple[list[st
         named = {}
     if not named:
         labels = [os.path.dirname(path) or None for path in paths]
-        return ([ALL] * len(paths) if dataset.split is None else drawn(dataset.split, _drawn_by(dataset, paths), folder)), labels
+        return (
+            [ALL] * len(paths) if dataset.split is None else drawn(dataset.split, _drawn_by(dataset, paths), folder)
+        ), labels
     if other := [top for top in tops if top not in named]:
         example = next(path for path in paths if (path.partition("/")[0] if "/" in path else "") == other[0])
         raise DatasetError(

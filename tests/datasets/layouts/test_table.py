@@ -69,16 +69,24 @@ def test_a_whole_number_is_the_same_class_in_every_form(tmp_path):
 
 def test_an_absolute_path_below_the_root_is_taken_and_one_outside_is_refused(tmp_path):
     assert read_annotations(write(tmp_path, f"path\n{tmp_path}/a.mp4\n"))["path"].tolist() == ["a.mp4"]
-    refused(r"line 2: the path '/elsewhere/a\.mp4' leads out of .*; write it relative", tmp_path, "path\n/elsewhere/a.mp4\n")
+    refused(
+        r"line 2: the path '/elsewhere/a\.mp4' leads out of .*; write it relative", tmp_path, "path\n/elsewhere/a.mp4\n"
+    )
     refused(r"line 3: the path '\.\./b\.mp4' leads out of", tmp_path, "path\na.mp4\n../b.mp4\n")
     refused(r"line 2: the path 'a\\\\b\.mp4' has a backslash.*; write /", tmp_path, "path\na\\b.mp4\n")
 
 
 def test_a_column_that_is_missing_is_told_with_those_there_are(tmp_path):
-    refused(r"videos\.csv has no column 'path'.* file, label: say which .*columns: \{path", tmp_path, "file,label\na.mp4,x\n")
+    refused(
+        r"videos\.csv has no column 'path'.* file, label: say which .*columns: \{path",
+        tmp_path,
+        "file,label\na.mp4,x\n",
+    )
     refused(r"has no column 'kind'.* path, Kind.*correct columns\.label", tmp_path, "path,Kind\na.mp4,x\n",
             columns=Columns(label="kind"))  # fmt: skip
-    refused(r"line 1 has one column, got 'path;label'; its columns are parted by ';'", tmp_path, "path;label\na.mp4;x\n")
+    refused(
+        r"line 1 has one column, got 'path;label'; its columns are parted by ';'", tmp_path, "path;label\na.mp4;x\n"
+    )
     refused(r"has the columns 'label' and 'labels'", tmp_path, "path,label,labels\na.mp4,x,y\n")
     refused(r"videos\.csv lists no video", tmp_path, "path,label\n")
     refused(r"videos\.txt is no table that is read \(\.csv", tmp_path, "path\na\n", name="videos.txt")
@@ -169,8 +177,8 @@ def test_a_table_without_splits_has_one(tmp_path):
 def test_what_a_manifest_keeps_of_a_table_is_there_when_it_is_read_again(tmp_path, clips):
     for number in range(3):
         (tmp_path / f"{number}.webm").write_bytes(clips[number])
-    text = "path,labels,score,group,split\n0.webm,cut;peel,1,g,train\n1.webm,,2,h,test\n2.webm,peel,3,h,test\nno.webm,,4,h,test\n"
-    dataset = write(tmp_path, text, columns=Columns(target="score"))
+    lines = ["0.webm,cut;peel,1,g,train", "1.webm,,2,h,test", "2.webm,peel,3,h,test", "no.webm,,4,h,test"]
+    dataset = write(tmp_path, "\n".join(["path,labels,score,group,split", *lines]), columns=Columns(target="score"))
     made, quality = build_manifest(dataset)
     write_manifest(made, tmp_path / "m.parquet")
     frame = read_manifest(tmp_path / "m.parquet")

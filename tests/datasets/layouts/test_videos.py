@@ -31,7 +31,9 @@ def rows(frame, *names: str) -> list[list]:
 
 
 def test_a_class_is_the_path_of_folders_above_a_file(tmp_path):
-    frame = read_annotations(folder(tmp_path, "archery/1.MP4", "ball/tennis/2.avi", "3.jpg", ".hidden.mp4", "notes.txt"))
+    frame = read_annotations(
+        folder(tmp_path, "archery/1.MP4", "ball/tennis/2.avi", "3.jpg", ".hidden.mp4", "notes.txt")
+    )
     assert rows(frame, "sample", "path", "label", "split") == [
         ["3", "3.jpg", None, "all"],
         ["archery/1", "archery/1.MP4", "archery", "all"],
@@ -40,7 +42,9 @@ def test_a_class_is_the_path_of_folders_above_a_file(tmp_path):
     assert frame.attrs["ignored"] == {".txt": 1}
 
 
-@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "valid", "testing"), ("train", "validation", "test")])
+@pytest.mark.parametrize(
+    "names", [("train", "val", "test"), ("Training", "valid", "testing"), ("train", "validation", "test")]
+)
 def test_top_folders_of_the_usual_names_are_splits(tmp_path, names):
     frame = read_annotations(folder(tmp_path, *(f"{name}/a/b/1.mp4" for name in names), f"{names[0]}/2.mp4"))
     told = {sample.partition("/")[0]: split for sample, split in rows(frame, "sample", "split")}
@@ -54,11 +58,27 @@ def test_a_class_may_be_called_test(tmp_path):
 
 
 def test_what_lies_beside_the_folders_of_splits_is_refused(tmp_path):
-    refused(r"folders of splits \(train\), and 'archery/1\.mp4' lies in none", tmp_path / "a", "train/1.mp4", "archery/1.mp4")
+    refused(
+        r"folders of splits \(train\), and 'archery/1\.mp4' lies in none",
+        tmp_path / "a",
+        "train/1.mp4",
+        "archery/1.mp4",
+    )
     refused(r"and '1\.mp4' lies in none of them; move it", tmp_path / "b", "train/1.mp4", "1.mp4")
-    refused(r"has the folders val and valid, which are both val; join", tmp_path / "c", "train/1.mp4", "val/1.mp4", "valid/2.mp4")
+    refused(
+        r"has the folders val and valid, which are both val; join",
+        tmp_path / "c",
+        "train/1.mp4",
+        "val/1.mp4",
+        "valid/2.mp4",
+    )
     refused(r"and params draw splits by shares; remove split", tmp_path / "d", "train/1.mp4", split=Shares(train=1))
-    refused(r"split\.by .* is group, and folders name no groups", tmp_path / "e", "a/1.mp4", split=Shares(train=1, by="group"))
+    refused(
+        r"split\.by .* is group, and folders name no groups",
+        tmp_path / "e",
+        "a/1.mp4",
+        split=Shares(train=1, by="group"),
+    )
 
 
 def test_an_empty_folder_and_two_files_of_one_id_are_refused(tmp_path):
@@ -104,9 +124,10 @@ HMDB = {
     "lists/run_test_split2.txt": "a.avi 2\n",
     "lists/run_test_split1.txt": "a.avi 1\n",
 }
+HEAD = "label,youtube_id,time_start,time_end,split\n"
 KINETICS = {
-    "lists/train.csv": "label,youtube_id,time_start,time_end,split\nair drumming,-abc,5,15,train\nswimming,xyz,0,10,train\n",
-    "lists/val.csv": "label,youtube_id,time_start,time_end,split\nswimming,def,1,11,validate\n",
+    "lists/train.csv": f"{HEAD}air drumming,-abc,5,15,train\nswimming,xyz,0,10,train\n",
+    "lists/val.csv": f"{HEAD}swimming,def,1,11,validate\n",
 }
 
 
@@ -131,7 +152,9 @@ def test_ucf101s_lists_say_split_and_class_whatever_the_suffix(tmp_path):
     statuses = dict(rows(build_manifest(dataset)[0], "sample", "status"))
     assert statuses["Bow/v_Bow_g09_c01"] == "missing"
     wrong = UCF | {"lists/classInd.txt": "2 Apply\n1 Bow\n"}
-    with pytest.raises(DatasetError, match=r"trainlist01\.txt: line 1 gives 'Apply' the number 1, which .* gives to 'Bow'"):
+    with pytest.raises(
+        DatasetError, match=r"trainlist01\.txt: line 1 gives 'Apply' the number 1, which .* gives to 'Bow'"
+    ):
         read_annotations(listed(tmp_path, "ucf101", wrong))
 
 
@@ -158,13 +181,17 @@ def test_kinetics_lists_find_their_clips_wherever_they_lie(tmp_path):
 def test_a_list_that_cannot_be_used_is_told_with_its_line(tmp_path):
     for form, texts, name, text, told in (
         ("ucf101", UCF, "lists/testlist01.txt", "v_Apply.avi\n", r"line 1 is 'v_Apply\.avi', wanted class/file"),
-        ("hmdb51", HMDB, "lists/run_test_split2.txt", "a.avi 7\n", r"line 1 is 'a\.avi 7', wanted a file and 0, 1 or 2"),
-        ("kinetics", KINETICS, "lists/val.csv", "label,youtube_id,time_start,time_end,split\na,b,c,d,val\n", "line 2 has the times"),
-        ("kinetics", KINETICS, "lists/val.csv", "label,youtube_id,time_start,time_end,split\na,b,1,2,dev\n", "has the split 'dev'"),
+        ("hmdb51", HMDB, "lists/run_test_split2.txt", "a.avi 7\n", r"line 1 is 'a\.avi 7', wanted a file and 0"),
+        ("kinetics", KINETICS, "lists/val.csv", f"{HEAD}a,b,c,d,val\n", "line 2 has the times"),
+        ("kinetics", KINETICS, "lists/val.csv", f"{HEAD}a,b,1,2,dev\n", "has the split 'dev'"),
     ):  # fmt: skip
         with pytest.raises(DatasetError, match=told):
-            read_annotations(listed(tmp_path, form, texts | {name: text}, "videos/a/1.mp4", fold=2 if form == "hmdb51" else 1))
-    with pytest.raises(DatasetError, match=r"none of the 4 videos of the lists is in .*looked for at Apply/v_Apply_g01_c01"):
+            read_annotations(
+                listed(tmp_path, form, texts | {name: text}, "videos/a/1.mp4", fold=2 if form == "hmdb51" else 1)
+            )
+    with pytest.raises(
+        DatasetError, match=r"none of the 4 videos of the lists is in .*looked for at Apply/v_Apply_g01_c01"
+    ):
         read_annotations(listed(tmp_path / "b", "ucf101", UCF, "videos/other.mp4"))
 
 
