@@ -1,7 +1,7 @@
 """Splits that nobody wrote down: drawn by a hash. And the usual names of those that somebody did. Knows no layout."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate
 
 from pipeline.config import Shares
@@ -55,12 +55,12 @@ def drawn(shares: Shares, names: Sequence[str], where: str) -> list[str]:
     return [split_of[name] for name in names]
 
 
-def refuse_shared_groups(groups: Sequence[str], splits: Sequence[str], lines: Sequence[str]) -> None:
+def refuse_shared_groups(groups: Sequence[str], splits: Sequence[str], line: Callable[[int], str]) -> None:
     """Raises DatasetError for a group of two splits, or two that look alike.
 
     Args:
         groups, splits: of each sample.
-        lines: where each stands, for the error.
+        line: where a sample stands, for the error.
     """
     pairs = dict.fromkeys(zip(groups, splits, strict=True))
     first: dict[str, tuple[str, str]] = {}
@@ -72,7 +72,7 @@ def refuse_shared_groups(groups: Sequence[str], splits: Sequence[str], lines: Se
                 for wanted in ((group, split), (other, known))
             )
             raise DatasetError(
-                f"{lines[here]} has the group {told(group)} in {split}, and {lines[there].rpartition(': ')[2]} has "
+                f"{line(here)} has the group {told(group)} in {split}, and {line(there).rpartition(': ')[2]} has "
                 f"{told(other)} in {known}: what belongs together would be learned from and evaluated on; move one of "
                 "the two, or give two groups names that differ in more than capitals and spaces"
             )
