@@ -375,11 +375,8 @@ class Plan:
             for field in SPLITS if run.dataset == dataset else ():
                 wanted = getattr(run.config, field, None)
                 if wanted is not None and wanted not in known:
-                    where = self.params.datasets[dataset]
-                    draw = (
-                        "" if where.split else "; or have splits drawn, with split: {train: 0.8, val: 0.1, test: 0.1}"
-                    )
-                    remedy = draw if "split" in where.laid.takes and len(known) == 1 else ""
+                    undrawn = "split" in self.params.datasets[dataset].laid.takes and len(known) == 1
+                    remedy = ", or draw splits with split: {train: 0.8, val: 0.1, test: 0.1}" if undrawn else ""
                     raise datasets.DatasetError(
                         f"heads.{run.head}.{field} is {wanted!r}, but the splits of {dataset} are "
                         f"{', '.join(sorted(known))}; name one of these{remedy}"

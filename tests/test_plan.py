@@ -125,7 +125,7 @@ def test_a_head_that_names_a_split_that_its_data_set_lacks_is_refused_while_plan
     table = tmp_path / "videos.csv"
     for text, told in (
         ("path,label,split\na.mp4,x,train\nb.mp4,x,test\n", "are test, train; name one of these$"),
-        ("path,label\na.mp4,x\nb.mp4,x\n", "are all; name one of these; or have splits drawn, with split: {train"),
+        ("path,label\na.mp4,x\nb.mp4,x\n", "are all; name one of these, or draw splits with split: {train"),
     ):
         table.write_text(text, encoding="utf-8")
         with pytest.raises(DatasetError, match=rf"heads\.gasm_cast\..* but the splits of toy-ssv2 {told}"):
