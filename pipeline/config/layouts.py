@@ -50,7 +50,7 @@ class Annotations:
             `clinician` and `group`: text or None. A column that is absent is None throughout.
             `labels`: a list of the names of the classes that a sample is of, maybe none; `target`: a list of numbers;
             `start` and `stop`: numbers, of a clip within a longer video, in the unit that `columns` of the data set
-            says; each or None.
+            says; each or None. `line`: where a clip stands, below the root, for messages: "clips.csv: line 7: ".
         listed_twice: [sample, list that counts, list ignored] of what is listed again, for the quality report.
         ignored: {suffix: count} of the files that are no samples, for the quality report.
         targets: the names of the numbers in `target`.

@@ -14,7 +14,7 @@ DRAWN = ("train", "val", "test")
 
 class Columns(Strict):
     """The columns of a table that lists videos. One that is not named here is the column of the role's own name, where
-    the table has one; `path` it must have. A name that is written here must be in the table.
+    the table has one and `ignore` does not name it; `path` it must have. A name that is written here must be there.
 
     `label` is one class, `labels` are several: a list, or text parted by `separator`. `target` is a number, or several
     columns of numbers. `start` and `stop` are a clip's, in seconds, or in frames counted from 0 of which `stop` is the
@@ -30,6 +30,7 @@ class Columns(Strict):
     start: Column | None = None
     stop: Column | None = None
     group: Column | None = None
+    ignore: tuple[Column, ...] = ()
     separator: Annotated[str, Field(min_length=1)] = ";"
     unit: Literal["seconds", "frames"] = "seconds"
 

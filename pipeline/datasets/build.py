@@ -89,8 +89,8 @@ def build_manifest(
 
     Returns:
         The manifest (columns of `manifest.SCHEMA`, rows in annotation order) and the quality report, JSON-able.
-        `status` is ok, or a reason of video.VideoError, or missing, not_a_file, outside_root. Where the set has no
-        videos, a sample with labels is ok, and its digest is theirs.
+        `status` is ok, or a reason of video.VideoError, or missing, not_a_file, outside_root, or of a clip
+        past_end. Where the set has no videos, a sample with labels is ok, and its digest is theirs.
 
     Raises:
         DatasetError: the annotations or a file of labels cannot be used, labels are at another rate than `label_fps`,

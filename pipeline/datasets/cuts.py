@@ -5,6 +5,7 @@ Knows no layout.
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def cut(dataset: Dataset, annotations: pd.DataFrame, findings: Sequence["Finding
     columns: dict[str, list[Any]] = {name: [None] * len(found) for name in ("start", "stop", "file_digest")}
     in_frames, folder = dataset.columns.unit == "frames", video_folder(dataset)
     starts_of: dict[str, Any] = {}
-    lines = annotations["line"] if "line" in annotations else [f"row {number + 1}" for number in range(len(found))]
+    lines = annotations["line"] if "line" in annotations else [""] * len(found)
     for place, (sample, path, *ends) in enumerate(
         zip(*(annotations[name] for name in ("sample", "path", "start", "stop")), strict=True)
     ):
@@ -70,7 +71,7 @@ def cut(dataset: Dataset, annotations: pd.DataFrame, findings: Sequence["Finding
         if start >= lasts or stop > lasts + max(SLACK, 1.01 * lasts / facts["frames"]):
             said = _said(ends, "frames" if in_frames else "s")
             has = f"{facts['frames']} frames" if in_frames else f"{lasts:.2f} s"
-            past.append(f"{lines[place]}: the clip {said} of {sample!r} is past the end of {path}, which lasts {has}")
+            past.append(f"{lines[place]}the clip {said} of {sample!r} is past the end of {path}, which lasts {has}")
             found[place] = finding._replace(status=PAST_END, facts=None, detail=f"{past[-1]}; correct start and stop")
             columns["file_digest"][place] = finding.digest
             continue
@@ -83,8 +84,8 @@ def cut(dataset: Dataset, annotations: pd.DataFrame, findings: Sequence["Finding
     if len(past) > MOST_PAST * clips:
         unit = "frames" if in_frames else "seconds"
         raise DatasetError(
-            f"{Path(dataset.root, dataset.table)}: {past[0]} ({len(past)} of {clips} clips are such); correct start "
-            f"and stop in that row, or columns.unit, which is {unit}"
+            f"{Path(dataset.root)}{os.sep}{past[0]} ({len(past)} of {clips} clips are such); correct start and stop in "
+            f"that row, or columns.unit of the data set in params, which is {unit}"
         )
     for name, values in columns.items():
         annotations[name] = pd.Series(values, dtype=object)

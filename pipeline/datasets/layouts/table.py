@@ -67,7 +67,7 @@ class Table(Layout):
         _expect_whole_answers(columns, rows.line)
         listed = [[columns["sample"][place], *[columns["split"][place]] * 2] for place in twice]
         if "start" in columns:
-            columns["line"] = [rows.line(place) for place in range(len(columns["sample"]))]
+            columns["line"] = [f"{dataset.table}: {listing.noun} {listing.numbers[place]}: " for place in rows.kept]
         return Annotations(columns, listed, targets=_named(roles.get("target", ()), columns.get("target", ())))
 
     def files(self, dataset: Dataset) -> list[Path]:
@@ -78,11 +78,16 @@ class Table(Layout):
 def _roles(columns: Columns, names: list[str], file: Path) -> dict[str, tuple[str, ...]]:
     """Role -> the names of its columns, of the roles that the table has a column of."""
     found: dict[str, tuple[str, ...]] = {}
+    if unknown := [name for name in columns.ignore if name not in names]:
+        raise DatasetError(
+            f"{file} has no column {unknown[0]!r}{but_for_looks(unknown[0], names)}; correct columns.ignore of the "
+            "data set in params"
+        )
     for role in ROLES:
         named = getattr(columns, role)
         if named is None:
             other = {"label": columns.labels, "labels": columns.label}.get(role)
-            if role in names and other is None:
+            if role in names and role not in columns.ignore and other is None:
                 found[role] = (role,)
             continue
         found[role] = (named,) if isinstance(named, str) else named
@@ -188,6 +193,8 @@ class _Rows:
     def _refused(self, place: int, what: str, remedy: str = REMEDY) -> DatasetError:
         name = self.roles["path" if self.role == "id" else self.role][0]
         path = self.listing.columns[self.roles["path"][0]][place]
+        if getattr(self.dataset.columns, self.role) is None and self.role != "path":
+            remedy += f", or pass the column over, with columns: {{ignore: [{name}]}}"
         of = f" (the file {path!r})" if name != self.roles["path"][0] and path else ""
         return DatasetError(f"{self.listing.line(place)}: {what}{of}; {remedy}")
 
@@ -217,7 +224,7 @@ class _Rows:
             raise self._refused(
                 place,
                 f"the {self.role} is empty",
-                f"write one in each row, or remove the column from the table ({self.roles[self.role][0]})",
+                "write one in each row",
             )
         return text
 

@@ -194,3 +194,16 @@ def test_what_a_manifest_keeps_of_a_table_is_there_when_it_is_read_again(tmp_pat
     assert quality["unlabelled"] == {"train": 0, "test": 0} and quality["groups"] == {"train": 1, "test": 1}
     told = quality_markdown(quality)
     assert "Target score: 1.0 to 4.0" in told and "Groups, none of which is in two splits: train (1), test (1)" in told
+
+
+def test_a_column_that_only_is_called_like_a_role_can_be_passed_over(tmp_path):
+    text = "path,target,split\na.mp4,cat,train\nb.mp4,dog,test\n"
+    refused(
+        r"line 2: the target 'cat' is no number .*; write it .*or pass .* columns: \{ignore: \[target\]\}",
+        tmp_path,
+        text,
+    )
+    columns = Columns(label="target", ignore=("target", "split"))
+    frame = read_annotations(write(tmp_path, text, columns=columns))
+    assert frame["label"].tolist() == ["cat", "dog"] and set(frame["split"]) == {"all"} and "target" not in frame
+    refused(r"has no column 'aim'.*correct columns\.ignore", tmp_path, text, columns=Columns(ignore=("aim",)))
