@@ -1,4 +1,4 @@
-"""What a manifest says about its data set, as a JSON-able summary; `quality_page` makes Markdown of it. Opens no file."""
+"""What a manifest says about its data set, as a JSON-able summary; `quality_page` makes it Markdown. Opens no file."""
 
 from collections.abc import Mapping
 from itertools import pairwise
