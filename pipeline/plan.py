@@ -31,6 +31,8 @@ from pipeline.runs import FEATURES, RUNS, Run
 from pipeline.sources import files
 from pipeline.tasks import TASKS, Task
 
+# The fields of heads that name a split.
+SPLITS = ("train_split", "holdout_split", "reference_split", "eval_split")
 # In the folder of a data set that toyworld has rendered: what from.
 RENDERED = ".rendered"
 
@@ -332,10 +334,27 @@ class Plan:
         state = (dataset, *((path, path.stat().st_mtime_ns) for path in known))
         if state not in self._shards:
             previous = datasets.read_shards(manifest) if manifest.exists() else {}
-            samples = datasets.read_annotations(chosen)["sample"].tolist()
+            annotations = datasets.read_annotations(chosen)
+            self._expect_splits(dataset, set(annotations["split"]))
+            samples = annotations["sample"].tolist()
             assigned = datasets.assign_shards(samples, previous, chosen.shard_size)
             self._shards[state] = sorted({assigned[sample] for sample in samples})
         return self._shards[state]
+
+    def _expect_splits(self, dataset: str, splits: set[str]) -> None:
+        """Raises DatasetError where a result needs a split that one's own data set (`videos`, `table`) does not have.
+
+        Of published sets a part may be there whose splits are named otherwise, as one fold of several.
+        """
+        for run in self.results.values() if "split" in self.params.datasets[dataset].laid.takes else ():
+            for field in SPLITS if run.dataset == dataset else ():
+                wanted = getattr(run.config, field, None)
+                if wanted is not None and wanted not in splits:
+                    draw = "" if len(splits) > 1 else ", or draw splits with split: {train: 0.8, val: 0.1, test: 0.1}"
+                    raise datasets.DatasetError(
+                        f"heads.{run.head}.{field} is {wanted!r}, but the splits of {dataset} are "
+                        f"{', '.join(sorted(splits))}; name one of these{draw}"
+                    )
 
     def shard_manifests(self, reads: Iterable[tuple[str, str]]) -> list[str]:
         """The shard manifests of features of data sets, by (dataset, feature), each once."""
