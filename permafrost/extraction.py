@@ -36,7 +36,7 @@ def extract(
         fps: rows a second, of a backbone that gives a row a frame.
         device, threads, decode_workers: of this machine. Threads decide the order of sums, so the last bits.
         progress: called with a line now and then.
-        settings: further fields of the feature, such as `pool=2`, `precision="bf16"`, `preprocess={"resize": [256, 256]}`.
+        settings: further fields of the feature: `pool=2`, `precision="bf16"`, `preprocess={"resize": [256, 256]}`.
 
     Warns:
         UserWarning: weights whose features mean nothing on real videos.

@@ -14,8 +14,10 @@ from pipeline.datasets.layouts.images import SPLIT, SUFFIXES, UNUSABLE
 from pipeline.datasets.manifest import FACTS_VERSION
 
 VIDEOS = frozenset(
-    ".3gp .asf .avi .divx .dv .f4v .flv .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogg .ogv .ts "
-    ".vob .webm .wmv .y4m".split()
+    {
+        *(".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".m2ts", ".m2v", ".m4v", ".mjpeg", ".mjpg", ".mkv"),
+        *(".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogg", ".ogv", ".ts", ".vob", ".webm", ".wmv", ".y4m"),
+    }
 )
 SHARD_SIZE = 256
 # Paths in these manifests are absolute: below the root of everything they are what they say.
@@ -40,7 +42,9 @@ def named_files(paths: Sequence[str | os.PathLike], say: Callable[[str], None]) 
         if os.path.isdir(place):
             below, ignored = _below(place)
             if not below:
-                raise FilesError(f"{path} holds no video and no picture among its {ignored.total()} files; name another")
+                raise FilesError(
+                    f"{path} holds no video and no picture among its {ignored.total()} files; name another"
+                )
             if ignored:
                 kinds = ", ".join(f"{count} {suffix}" for suffix, count in ignored.most_common())
                 say(f"{path}: {len(below)} files; passed over as no videos or pictures: {kinds}")

@@ -1,4 +1,4 @@
-"""A finished shard as files that other tools read: npy, npz, webdataset. Each is whole or not there. Knows no backbone."""
+"""A finished shard as files that other tools read: npy, npz, webdataset. Each is whole or not there."""
 
 import io
 import json

@@ -131,7 +131,9 @@ def choose(
             document = merged(document, preset.mini_settings)
         if side := found and preset.side and size(architecture(Weights(**found)), *preset.side):
             geometry = document["preprocess"]
-            document["preprocess"] = {name: side if isinstance(of, int) else [side, side] for name, of in geometry.items()}
+            document["preprocess"] = {
+                name: side if isinstance(of, int) else [side, side] for name, of in geometry.items()
+            }
     if found is not None:
         document[preset.weights if preset else "weights"] = found
     if frames is not None or fps is not None:
@@ -150,7 +152,9 @@ def offered() -> list[tuple[str, str, str]]:
         mini = f"; {MINI}: shipped, for trying" if preset.mini else ""
         rows.append((name, f"{preset.gives}; {_told(preset.settings)}", f"{preset.get or 'needs none'}{mini}"))
     others = {name: place for name, place in plugins.offered(GROUP).items() if name not in BACKBONES}
-    return rows + [(name, f"of an installed package: {place}", "as that says") for name, place in sorted(others.items())]
+    return rows + [
+        (name, f"of an installed package: {place}", "as that says") for name, place in sorted(others.items())
+    ]
 
 
 def _told(settings: Mapping[str, Any]) -> str:
@@ -167,7 +171,7 @@ def _weights(
         if preset is not None and preset.get and preset.weights not in asked:
             mini = f"; --weights {MINI} takes the shipped ones, which are for trying things only" if preset.mini else ""
             raise ParamsError(
-                f"{backbone} has no weights of its own choice: say --weights PATH, or a hub's --weights "
+                f"{backbone} has no default weights: say --weights PATH, or a hub's --weights "
                 f"OWNER/NAME@REVISION ({preset.get}){mini}"
             )
         return None, ()
@@ -177,7 +181,9 @@ def _weights(
     if text == MINI:
         return _mini(backbone, preset)
     if text.startswith("random:") and text.removeprefix("random:").isdecimal():
-        return {"random": int(text.removeprefix("random:"))}, (f"{backbone} has random weights: its features mean nothing",)
+        return {"random": int(text.removeprefix("random:"))}, (
+            f"{backbone} has random weights: its features mean nothing",
+        )
     path = os.path.expanduser(text)
     if os.path.exists(path):
         return {"path": path}, ()
@@ -185,8 +191,8 @@ def _weights(
     if at and hub and revision:
         return {"hub": hub, "revision": revision}, ()
     raise ParamsError(
-        f"--weights {text}: there is no such file or folder, and it is no OWNER/NAME@REVISION of a hub (the revision is "
-        f"part of it, so that the weights cannot change), no random:SEED and not {MINI!r}"
+        f"--weights {text}: there is no such file or folder, and it is no OWNER/NAME@REVISION of a hub (the revision "
+        f"is part of it, so that the weights cannot change), no random:SEED and not {MINI!r}"
     )
 
 
@@ -194,12 +200,14 @@ def _mini(backbone: str, preset: Preset | None) -> tuple[dict[str, Any], tuple[s
     path = SHIPPED / preset.mini if preset and preset.mini else None
     if path is None:
         known = ", ".join(name for name, of in PRESETS.items() if of.mini)
-        raise ParamsError(f"--weights {MINI}: none are shipped for {backbone}, only for {known}; give a path or a hub's id")
+        raise ParamsError(
+            f"--weights {MINI}: none are shipped for {backbone}, only for {known}; give a path or a hub's id"
+        )
     if not path.exists():
         raise ParamsError(f"--weights {MINI}: {path} is not there; they are in the repository's folder weights/")
     return {"path": str(path)}, (
-        f"{backbone} has the shipped mini weights, which know the rendered toy world and nothing else: use its features "
-        "to try things, never as results on real videos",
+        f"{backbone} has the shipped mini weights, which know the rendered toy world and nothing else: use its "
+        "features to try things, never as results on real videos",
     )
 
 

@@ -1,9 +1,12 @@
 """Learning from caches: one trainer for every head. Knows no video and no backbone."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.training.dataset import DataError
 from pipeline.training.run_folder import RunBusy, RunError
+
+if TYPE_CHECKING:
+    from pipeline.training.trainer import train
 
 __all__ = ["DataError", "RunBusy", "RunError", "train"]
 
@@ -12,6 +15,6 @@ def __getattr__(name: str) -> Any:
     """`train` when it is asked for: who only joins stores with a manifest does not pay seconds for a trainer."""
     if name != "train":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from pipeline.training.trainer import train
+    from pipeline.training import trainer
 
-    return train
+    return trainer.train

@@ -1,4 +1,4 @@
-"""A small finished project for the public face: `features/ucf` with stores of tokens, of vectors, and of ragged rows."""
+"""A small finished project: `features/ucf` with stores of tokens, of vectors, and of ragged rows."""
 
 from pathlib import Path
 
