@@ -1,6 +1,8 @@
 """The installed command, and `pf.extract`: the same extraction from a shell and from a notebook."""
 
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -58,6 +60,12 @@ def test_a_mistake_is_one_sentence_with_its_remedy(clips, monkeypatch, capsys, w
         main()
     said = capsys.readouterr().err
     assert ended.value.code == 1 and message in said and "Traceback" not in said
+
+
+def test_the_wheel_carries_the_package_and_the_command():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["scripts"] == {"permafrost": f"{main.__module__}:main"}
+    assert {"permafrost", "pipeline"} <= set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
 
 
 def test_the_command_says_its_version_and_completes_in_the_shell():
