@@ -188,7 +188,7 @@ def _seed_worker(worker: int) -> None:
 def make_loader(
     data: FeatureDataset,
     batch_size: int,
-    shuffle: bool,
+    shuffle: bool | None,
     rows: int | None,
     seed: int,
     workers: int,
@@ -196,6 +196,9 @@ def make_loader(
     drop_last: bool,
 ) -> DataLoader:
     """See `permafrost.loader`."""
+    if not isinstance(data, FeatureDataset):
+        raise DataError(f"expected what pf.dataset gives, got {type(data).__name__}; torch's DataLoader takes that")
+    shuffle = data.split == "train" if shuffle is None else shuffle
     for name, value, least in (("batch_size", batch_size, 1), ("rows", rows, 1), ("workers", workers, 0)):
         if value is not None and value < least:
             raise DataError(f"{name} is {value}, expected {least} or more")

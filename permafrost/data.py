@@ -94,11 +94,13 @@ def loader(
         workers: processes that read; 0 reads in this one.
         start: how they start; None is the platform's way.
         drop_last: leaves out a last batch of fewer samples.
+
+    Raises:
+        DataError: what is no such dataset, or a number out of range. While it is read, as `Store`.
     """
     from permafrost.batches import make_loader
 
-    shuffled = data.split == "train" if shuffle is None else shuffle
-    return make_loader(data, batch_size, shuffled, rows, seed, workers, start, drop_last)
+    return make_loader(data, batch_size, shuffle, rows, seed, workers, start, drop_last)
 
 
 def folder_of(dataset: str | Path, root: str | Path = ROOT) -> Path:

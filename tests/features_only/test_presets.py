@@ -2,10 +2,31 @@
 
 import pytest
 
-from pipeline.config import ParamsError, feature_key, parse_params
+from pipeline.config import ParamsError, PixelFeature, feature_key, parse_params
 from pipeline.config.backbones import BACKBONES
 from pipeline.features_only import choose, offered
 from pipeline.features_only.presets import PRESETS, SHIPPED
+
+
+class Own:
+    """Somebody else's backbone, as params may name it."""
+
+    class Config(PixelFeature):
+        backbone: str
+        gain: float = 1.0
+
+    def __init__(self, feature, device): ...
+    def preprocessor(self): ...
+    def token_times(self): ...
+    def __call__(self): ...
+
+
+def test_a_backbone_of_ones_own_is_named_by_its_place_and_says_itself_what_it_takes():
+    place, size = f"{__name__}:Own", {"preprocess.resize": [16, 16]}
+    choice = choose(place, frames=2, settings=size | {"gain": 2.0})
+    assert (choice.name, choice.feature.gain, choice.feature.sampling.frames) == ("Own", 2.0, 2)
+    with pytest.raises(ParamsError, match=r"features.Own.*weights: unknown key"):
+        choose(place, "random:0", frames=2, settings=size)
 
 
 def test_the_key_is_that_of_the_same_feature_in_params():

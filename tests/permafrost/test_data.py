@@ -1,6 +1,7 @@
 """`pf.manifest`, `pf.dataset` and `pf.loader`: what a sample is, what is left out, and the same batches everywhere."""
 
 import json
+import random
 import shutil
 
 import numpy as np
@@ -107,6 +108,28 @@ def test_batches_are_the_same_whatever_the_number_of_workers(project, workers):
     alone, shared = pf.loader(data, 5, rows=4), pf.loader(data, 5, rows=4, workers=workers, start="fork")
     assert [len(batch["id"]) for batch in alone] == [5, 5, 2] == [len(batch["id"]) for batch in shared]
     assert batches(alone) == batches(shared)
+
+
+def test_memory_is_pinned_where_there_is_cuda_and_a_stranger_is_refused(project, monkeypatch):
+    data = pf.dataset("ucf", ["clip_image"])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert pf.loader(data).pin_memory and pf.loader(data, workers=2).persistent_workers
+    with pytest.raises(DataError, match=r"expected what pf.dataset gives, got Subset; torch's DataLoader takes that"):
+        pf.loader(torch.utils.data.Subset(data, [0]))
+    with pytest.raises(DataError, match="rows is 0, expected 1 or more"):
+        pf.loader(data, rows=0)
+
+
+def test_workers_random_numbers_follow_from_the_seed(project):
+    """Those of whoever draws in a dataset or a collation of their own."""
+
+    def drawn(seed: int) -> list[tuple[int, float]]:
+        loader = pf.loader(pf.dataset("ucf", ["clip_image"]), 8, seed=seed, workers=2, start="fork")
+        loader.collate_fn = lambda samples: (int(np.random.randint(1 << 30)), random.random())
+        return list(loader)
+
+    first = drawn(1)
+    assert first == drawn(1) != drawn(2) and len(set(first)) == 3
 
 
 def test_a_spawned_worker_reads_the_same_batches(project):
