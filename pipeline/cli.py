@@ -70,8 +70,8 @@ class _Lines:
             say(f"{self.name}: {done} of {total}")
 
 
-def main(program: Callable[[], Any] = app) -> None:
-    """Runs a command; an error that the user can correct is one message without a traceback."""
+def main(program: Callable[[], Any] | None = None) -> None:
+    """Runs a command, of `app` or of another program; an error that the user can correct is one message."""
     for stream in (sys.stdout, sys.stderr):
         # A log or a pipe is UTF-8 whatever the locale; a terminal shows what it can. No name of a user's ends a verb.
         stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
@@ -79,7 +79,7 @@ def main(program: Callable[[], Any] = app) -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        program()
+        (program or app)()
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         # Every error of ours carries its remedy and comes from one of our modules; where the machine lacks something it
         # is told here; anything else is a bug.
