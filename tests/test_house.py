@@ -89,7 +89,7 @@ def unnamed_encodings(source: str) -> list[int]:
 
 
 def test_text_files_are_utf_8_whatever_the_locale():
-    folders = ("pipeline", "workflow", ".ci", "benchmarks", "weights")
+    folders = ("permafrost", "pipeline", "workflow", ".ci", "benchmarks", "weights")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     found = {path: unnamed_encodings(path.read_text(encoding="utf-8")) for path in files}
     assert [f"{path.relative_to(ROOT)}:{line}" for path, lines in found.items() for line in lines] == []

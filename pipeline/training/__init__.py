@@ -1,17 +1,20 @@
 """Learning from caches: one trainer for every head. Knows no video and no backbone."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.runs import RunBusy, RunError
 from pipeline.training.dataset import DataError
 
-__all__ = ["DataError", "RunBusy", "RunError", "train"]  # noqa: F822
+if TYPE_CHECKING:
+    from pipeline.training.trainer import train
+
+__all__ = ["DataError", "RunBusy", "RunError", "train"]
 
 
 def __getattr__(name: str) -> Any:
-    # Lightning takes seconds to import: an evaluation, which needs what lies beside the trainer, does not pay for it.
+    """`train` when it is asked for: who only joins stores with a manifest does not pay seconds for a trainer."""
     if name != "train":
-        raise AttributeError(f"module {__name__} has no attribute {name}")
-    from pipeline.training.trainer import train
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from pipeline.training import trainer
 
-    return train
+    return trainer.train
