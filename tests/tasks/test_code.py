@@ -129,7 +129,7 @@ def test_an_edit_moves_the_keys_of_those_whose_runs_it_decides_alone(moved):
     assert moved(edit, "training/trainer.py") == {"gasm_cast", "fact", "fact_clip", "clip_align"}
     after = (
         "evaluation/classification.py",
-        "reports/page/charts.py",
+        "reports/page/results.py",
         "prediction/videos.py",
         "cli.py",
         "store/reader.py",
