@@ -29,7 +29,7 @@ VIDEOS = Path("data/toy-ssv2")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with a finished run of gasm_cast."""
-    small = document("gasm_cast", rendered={"ssv2": {"train": 3, "validation": 1, "test": 1}})
+    small = document("gasm_cast", rendered={"ssv2": {"train": 2, "validation": 1, "test": 1, "size": 64, "frames": [20, 24]}})
     features = shipped().model_dump(mode="json")["features"]
     small["features"] |= {name: features[name] for name in ("dinov3_full", "dinov3_pool_int8")}
     small["heads"]["gasm_cast"]["features"]["semantic"] = "dinov3_pool_int8"
