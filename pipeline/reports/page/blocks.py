@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -52,12 +53,12 @@ class Table:
     caption: str
     folded: str = ""
 
-    @property
+    @cached_property
     def body(self) -> list[list[Cell]]:
         """Every cell as one."""
         return [[of if isinstance(of, Cell) else Cell(of) for of in row] for row in self.rows]
 
-    @property
+    @cached_property
     def numeric(self) -> list[bool]:
         """Whether a column holds numbers, which are set flush right."""
         return [all(NUMBER.match(row[i].text) for row in self.body) for i in range(len(self.columns))]
