@@ -131,6 +131,8 @@ def rendered(tmp_path_factory) -> Path:
         project.change(small)
         # 270 runs to plan, in each job of a cluster too.
         project.change(lambda document: document.update(ablations={}, claims={}))
+        # Asks for GPUs where there are none.
+        project.change(lambda document: document["compute"].update(device="auto"))
         project.run("snakemake --cores 2 features/toy-ssv2/manifest.parquet")
         return project
 

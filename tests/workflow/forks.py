@@ -11,13 +11,14 @@ import select
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
+ROOT = Path(__file__).parents[2]
 SLOW_TO_IMPORT = (
     "snakemake.cli",
     "pipeline.backbones.r3d18",
@@ -60,12 +61,13 @@ def programs() -> Path:
         (folder / place).write_text(PROGRAM.format(python=sys.executable, address=address), encoding="utf-8")
         (folder / place).chmod(0o755)
     alive, ends = os.pipe()
-    if (server := os.fork()) == 0:
-        os.close(ends)
-        _serve(listener, alive, folder)
+    lent = (listener.fileno(), alive)
+    # A process of its own: a fork of the tests' would have their locks, their trackers of resources and their patches.
+    command = [sys.executable, "-c", f"from tests.workflow.forks import serve; serve{lent}"]
+    server = subprocess.Popen(command, cwd=ROOT, pass_fds=lent)
     os.close(alive)
     listener.close()
-    atexit.register(_end, server, ends)
+    atexit.register(_end, server, ends, folder)
     return folder
 
 
@@ -86,21 +88,17 @@ def started(words: list[str], place: Path, environment: dict[str, str]) -> tuple
     return job, os.fdopen(said, encoding="utf-8")
 
 
-def _end(server: int, ends: int) -> None:
-    """Waits for the server, so that what it used is counted as this process's."""
+def _end(server: subprocess.Popen, ends: int, folder: Path) -> None:
     os.close(ends)
-    os.waitpid(server, 0)
+    server.wait()
+    shutil.rmtree(folder)
 
 
-def _serve(listener: socket.socket, alive: int, folder: Path) -> None:
+def serve(listening: int, alive: int) -> None:
     """Forks for each who asks, until the other end of `alive` is closed, however its process ends."""
-    # Nothing else of the tests': a lock that they have would be held for as long as there is a fork.
-    kept = sorted({0, 1, 2, alive, listener.fileno()})
-    for below, above in pairwise([*kept, os.sysconf("SC_OPEN_MAX")]):
-        os.closerange(below + 1, above)
-    try:
-        for module in SLOW_TO_IMPORT:
-            importlib.import_module(module)
+    for module in SLOW_TO_IMPORT:
+        importlib.import_module(module)
+    with socket.socket(fileno=listening) as listener:
         working: list[int] = []
         while alive not in (ready := select.select([listener, alive], [], [], 1.0)[0]):
             working = [child for child in working if os.waitpid(child, os.WNOHANG)[0] == 0]
@@ -115,11 +113,6 @@ def _serve(listener: socket.socket, alive: int, folder: Path) -> None:
                     os._exit(0)
             working.append(child)
             asking.close()
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        shutil.rmtree(folder)
-        os._exit(0)
 
 
 def _answer(asking: socket.socket) -> None:
@@ -148,6 +141,7 @@ def _become(name: str, words: list[str], place: str, environment: dict[str, str]
         for number, descriptor in enumerate(streams):
             os.dup2(descriptor, number)
             os.close(descriptor)
+        # Those of before know of a file whether it can be wound back.
         sys.stdin = os.fdopen(0, encoding="utf-8", closefd=False)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
         os.chdir(place)
@@ -172,7 +166,6 @@ def _run(name: str, words: list[str]) -> int:
 
         from snakemake_logger_plugin_permafrost import complaint, targets_last
 
-        sys.modules["snakemake.shell"].STDOUT = None  # else jobs write where its import would
         # As at Snakemake's start, when logger plugins are imported.
         sys.argv = ["snakemake", *targets_last(words)]
         if said := complaint(sys.argv[1:]):

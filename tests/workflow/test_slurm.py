@@ -49,8 +49,6 @@ def when(condition: Callable[[], Found], job: subprocess.Popen, seconds: float =
 def test_cancelled_and_killed_in_the_middle_it_ends_as_if_nothing_had_happened(rendered, finished, tmp_path):
     undisturbed = Project(finished)
     project = Project.copied(rendered)
-    # Asks for GPUs where there are none.
-    project.change(lambda document: document["compute"].update(device="auto"))
     (tmp_path / "slurm").mkdir()
     told = tmp_path / "snakemake.out"
     one_node = slurm.one_node(tmp_path / "slurm", project.environment)
