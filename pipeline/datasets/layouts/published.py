@@ -26,7 +26,7 @@ REMEDY = "get the lists of the official download, or correct lists of the data s
 HMDB = {"1": "train", "2": "test", "0": None}
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Entry:
     """What a list says of a video.
 
@@ -123,6 +123,7 @@ def _hmdb(files: list[Path]) -> Iterator[Entry]:
 
 
 def _kinetics(files: list[Path]) -> Iterator[Entry]:
+    known: set[str] = set()  # classes whose names may be folders'
     for path in files:
         columns = f"its columns are {','.join(KINETICS)}"
         for number, row in table_lines(path, KINETICS, columns, "save it as csv in UTF-8"):
@@ -139,8 +140,8 @@ def _kinetics(files: list[Path]) -> Iterator[Entry]:
                     f"{line} has the times {row['time_start']!r} and {row['time_end']!r}, wanted seconds; {REMEDY}"
                 ) from None
             label = row["label"] or None
-            if label is not None:
-                check_file_name(label, line, "class")
+            if label is not None and label not in known:
+                known.add(check_file_name(label, line, "class"))
             name = f"{video}_{start:06d}_{end:06d}"
             yield Entry(name, (name, video), f"{label or row['split']}/{name}.mp4", label, split, line)
 

@@ -7,7 +7,7 @@ is in which split: those of UCF-101, HMDB-51 and Kinetics. Hidden files and fold
 
 import os
 from collections import Counter
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from pipeline.config import Annotations, Dataset, Layout
 from pipeline.datasets.folders import check_folder, files_below, home_of
@@ -167,10 +167,11 @@ class _Found:
         self._whose: dict[str, Entry] = {}
         self._several: dict[str, list[str]] = {}
         for path in paths:
-            at = PurePosixPath(path)
-            for name in {at.stem, f"{at.parent.name}/{at.stem}"}:
-                if self._of.setdefault(name, path) != path:
-                    self._several.setdefault(name, [self._of[name]]).append(path)
+            stem = os.path.splitext(path)[0]  # with strings alone: there may be 300,000
+            above, _, name = stem.rpartition("/")
+            for called in (name, f"{above.rpartition('/')[2]}/{name}"):
+                if self._of.setdefault(called, path) != path:
+                    self._several.setdefault(called, [self._of[called]]).append(path)
 
     def path(self, entry: Entry) -> str:
         """Where the video of an entry lies, or, where it is nowhere, where it should."""

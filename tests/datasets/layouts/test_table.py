@@ -1,6 +1,8 @@
 """Claims about tables of one's own videos, and the manifests made of them."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -207,3 +209,31 @@ def test_a_column_that_only_is_called_like_a_role_can_be_passed_over(tmp_path):
     frame = read_annotations(write(tmp_path, text, columns=columns))
     assert frame["label"].tolist() == ["cat", "dog"] and set(frame["split"]) == {"all"} and "target" not in frame
     refused(r"has no column 'aim'.*correct columns\.ignore", tmp_path, text, columns=Columns(ignore=("aim",)))
+
+
+MEASURE = """
+import re, sys, time
+from pathlib import Path
+from pipeline.config import Dataset
+from pipeline.datasets import assign_shards, read_annotations
+start = time.process_time()
+frame = read_annotations(Dataset(layout="table", root=sys.argv[1]))
+seconds = time.process_time() - start
+shards = assign_shards(frame["sample"].tolist(), {}, 256)
+heavy = [name for name in ("torch", "av", "decord") if name in sys.modules]
+peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
+print(len(frame), max(shards.values()), int(peak[1]) // 1024, seconds, *heavy)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is measured by Linux's /proc")
+def test_300000_rows_are_read_in_half_a_gigabyte_without_torch_or_a_decoder(tmp_path):
+    lines = (f"class_{n % 700}/{n:011d}.mp4,class {n % 700},train,{n % 300},{n % 300 + 10}\n" for n in range(300_000))
+    (tmp_path / "videos.csv").write_text("path,label,split,start,stop\n" + "".join(lines), encoding="utf-8")
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[3])
+    rows, last_shard, megabytes, seconds, *heavy = done.stdout.split()
+    print(f"{rows} rows in {float(seconds):.1f} CPU s, {megabytes} MB at most")
+    assert (int(rows), int(last_shard), heavy) == (300_000, 1171, [])
+    assert int(megabytes) < 500 and float(seconds) < 30
