@@ -126,7 +126,9 @@ def _stores(folder: Path, features: Sequence[str], params: str | Path | None) ->
     """Feature, as it is named -> its store."""
     named = [features] if isinstance(features, str) else list(features)
     if not named or len(set(named)) < len(named):
-        raise ValueError(f"got the features {named}, expected one or more, each once")
+        from pipeline.training.dataset import DataError
+
+        raise DataError(f"got the features {named}, expected one or more, each once")
     stores = {}
     for name in named:
         feature, _, field = name.partition(".")

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -214,7 +215,7 @@ def find(path: Path) -> Path:
         except StoreMissing:
             raise StoreMissing(f"{path} is no store and holds none{_told(path)}") from None
     else:
-        found = sorted(other for other in path.parent.glob(f"{_literal(path.name)}-*") if _is_key_of(path, other))
+        found = sorted(other for other in path.parent.glob(f"{escape(path.name)}-*") if _is_key_of(path, other))
         if not found:
             raise StoreMissing(f"there is no store {path}, with or without a key{_told(path.parent)}")
     if len(found) > 1:
@@ -226,15 +227,11 @@ def _is_key_of(path: Path, store: Path) -> bool:
     return "-" not in store.name.removeprefix(f"{path.name}-") and is_store(store)
 
 
-def _literal(name: str) -> str:
-    return "".join(f"[{mark}]" if mark in "*?[" else mark for mark in name)
-
-
 def _told(folder: Path) -> str:
     """What there is instead, and the remedy: the end of a sentence."""
     try:
-        there = sorted({str(store.relative_to(folder)).rpartition("-")[0] for store in stores_below(folder)})
-        is_there = f" ({folder} holds {', '.join(there)})"
+        there = {store.with_name(store.name.rpartition("-")[0] or store.name) for store in stores_below(folder)}
+        is_there = f" ({folder} holds {', '.join(sorted(str(store.relative_to(folder)) for store in there))})"
     except StoreMissing:
         is_there = ""
     return (

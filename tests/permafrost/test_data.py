@@ -63,7 +63,7 @@ def test_params_say_which_of_several_keys_is_meant(project, tmp_path):
 def test_what_gives_no_sample_is_refused_with_the_splits_that_there_are(project):
     with pytest.raises(DataError, match=r"no sample of the split 'val' is usable: .* manifest's splits, test, train"):
         pf.dataset("ucf", ["clip_image"], split="val")
-    with pytest.raises(ValueError, match=r"got the features \['a', 'a'\], expected one or more, each once"):
+    with pytest.raises(DataError, match=r"got the features \['a', 'a'\], expected one or more, each once"):
         pf.dataset("ucf", ["a", "a"])
 
 
