@@ -51,6 +51,8 @@ class Started:
 
 
 def _train(root: Path, run: Path, compute: dict, changes: dict, said: Connection) -> None:
+    # Of workers that read, as in any other training: a fork server of theirs would outlive who is killed.
+    multiprocessing.set_start_method("fork", force=True)
     os.dup2(said.fileno(), sys.stderr.fileno())
     features = {role: root / f"{FEATURES[role]}-key{role}" for role in FEATURES}
     train(Made(made_params(compute), root / "manifest.parquet", features).run(run, **changes))
