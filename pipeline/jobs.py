@@ -283,10 +283,17 @@ class Jobs:
         return self.plan.extraction_gpus(wildcards.feature)
 
     def scored_alone(self):
-        """A regular expression of the keys of runs that are no part of a sweep, and no baseline of one job."""
-        jobs = [*self.plan.swept.values(), *self.plan.probed.values()]
-        others = "|".join(dict.fromkeys(run.key for runs in jobs for run in runs))
-        return f"(?!{others})[0-9a-f]{{10}}" if others else "[0-9a-f]{10}"
+        """A regular expression of the keys of runs that are no part of a sweep."""
+        swept = "|".join(run.key for runs in self.plan.swept.values() for run in runs)
+        return f"(?!{swept})[0-9a-f]{{10}}" if swept else "[0-9a-f]{10}"
+
+    def not_beside(self):
+        """A regular expression of heads that no key of a baseline, which has a job of its own, follows in a path.
+
+        Of another head the same probe may be a run of its own, so a key alone does not tell.
+        """
+        probed = "|".join(f"{run.head}/{run.key}" for runs in self.plan.probed.values() for run in runs)
+        return f"(?!(?:{probed})/)[A-Za-z0-9][A-Za-z0-9_-]*" if probed else "[A-Za-z0-9][A-Za-z0-9_-]*"
 
     def extracted_alone(self):
         """The features that have a job of their own: neither derived, nor extracted together with others."""

@@ -195,7 +195,7 @@ class Params(Strict):
         if head.framewise is False and learns != dataset.targets:
             raise ValueError(
                 f"{key}dataset names {head.dataset!r}, whose samples have {TARGETS[dataset.targets]}, and this head "
-                f"learns {TARGETS[learns]}; name another data set, or a head with targets: {dataset.targets}"
+                f"learns {TARGETS[learns]}; name another data set, or of a probe set targets: {dataset.targets}"
             )
         try:
             head.fits({role: found for role, found in given.items() if found is not None}, dataset.class_lists)

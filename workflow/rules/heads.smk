@@ -40,6 +40,7 @@ rule evaluate:
     benchmark:
         "logs/evaluate/{head}-{key}-{evaluation}.tsv"
     wildcard_constraints:
+        head=JOBS.not_beside(),
         key=JOBS.scored_alone(),
     conda:
         "../../environment.yml"

@@ -143,7 +143,7 @@ class Neighbours(nn.Module):
         super().__init__()
         self.roles, self.k, self.temperature, self.targets = tuple(widths), k, temperature, targets
         self.register_buffer("vectors_ND", torch.zeros(0, sum(widths.values())), persistent=False)
-        self.register_buffer("targets", torch.zeros(0), persistent=False)
+        self.register_buffer("said", torch.zeros(0), persistent=False)
         self.outputs = outputs
 
     def direction(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -151,15 +151,15 @@ class Neighbours(nn.Module):
         parts = [F.normalize(batch[role].float(), dim=1) for role in self.roles]
         return F.normalize(torch.cat(parts, dim=1), dim=1)
 
-    def remember(self, vectors_ND: Tensor, targets: Tensor) -> None:
+    def remember(self, vectors_ND: Tensor, said: Tensor) -> None:
         """What to vote with: directions, and the label (N,) of each, or what it says of each class or number (N, C)."""
-        self.vectors_ND, self.targets = vectors_ND, targets
+        self.vectors_ND, self.said = vectors_ND, said
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         cosine_BK, nearest_BK = self._nearest(self.direction(batch))
         weights_BK = (cosine_BK / self.temperature).softmax(dim=1)
-        said_BKC = self.targets[nearest_BK]
-        if self.targets.ndim == 1:
+        said_BKC = self.said[nearest_BK]
+        if self.said.ndim == 1:
             said_BKC = F.one_hot(said_BKC, self.outputs)
         share_BC = torch.einsum("bk,bkc->bc", weights_BK, said_BKC.float())
         if self.targets == "label":
