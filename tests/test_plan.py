@@ -116,3 +116,59 @@ def test_the_texts_that_maps_are_compared_with_are_asked_for(plan):
 def test_a_data_set_in_the_folder_of_another_is_rendered_with_it(plan):
     assert plan.rendered_with("toy-waterbirds-backgrounds") == plan.rendered_with("toy-waterbirds") == "toy-waterbirds"
     assert plan.rendered_with("toy-waterbirds-words") is None
+
+
+# --- baselines --------------------------------------------------------------------------------------------------------
+
+
+def probing(plan, **head):
+    """The same params with one probe of the data set of gasm_cast, `mine`, beside it."""
+    document = plan.params.model_dump(mode="json") | {"ablations": {}, "claims": {}}
+    own = {"kind": "probe", "dataset": "toy-ssv2", "result": "mine", "eval_split": "validation", **head}
+    return Plan(parse_params({**document, "heads": {"gasm_cast": document["heads"]["gasm_cast"], "mine": own}}))
+
+
+def test_a_classifier_s_result_has_a_linear_probe_of_each_input_among_its_runs(plan):
+    found = plan.baselines
+    assert list(found) == ["ssv2_top1", "clinic_clip_align"] and list(found["ssv2_top1"]) == ["semantic", "motion"]
+    main, probes = plan.results["ssv2_top1"], found["ssv2_top1"].values()
+    assert all(run.head == "gasm_cast" and run.config.probe == "linear" for run in probes)
+    assert len({main.key, *(run.key for run in probes)}) == 3
+    assert {Path("runs") / run.head / run.key for run in probes} <= plan.referenced(Path("features"), Path("runs"))
+    assert set(plan.runs.values()) >= set(probes), "weights that are absent are told of before any job"
+
+
+def test_the_job_of_baselines_sees_nothing_of_the_head_and_finds_the_same_runs(plan):
+    part = Plan(load_params(plan.probing("ssv2_top1")))
+    own = [(run.key, run.evaluation) for run in plan.probed["ssv2_top1"]]
+    assert [(run.key, run.evaluation) for run in map(part.run, part.params.heads)] == own
+    document = plan.params.model_dump(mode="json") | {"ablations": {}, "claims": {}}
+    document["heads"]["gasm_cast"]["lr"] /= 2
+    assert Plan(parse_params(document)).probing("ssv2_top1") == plan.probing("ssv2_top1")
+
+
+def test_a_linear_probe_of_one_input_is_its_own_baseline_and_other_probes_have_one_of_each(plan):
+    both = ["dinov3_patches", "r3d18_clips"]
+    assert "mine" not in probing(plan, features=both[0]).baselines
+    assert list(probing(plan, features=both).baselines["mine"]) == both
+    assert list(probing(plan, features=both[0], probe="knn").baselines["mine"]) == both[:1]
+
+
+def test_what_is_asked_for_by_itself_is_no_part_of_the_job_of_baselines(plan):
+    of = probing(plan, features=["dinov3_patches", "r3d18_clips"])
+    assert len(of.probed["mine"]) == 2
+    document = of.params.model_dump(mode="json")
+    variants = {"both": {}, "one": {"features": ["r3d18_clips"]}}
+    document["ablations"] = {"streams": {"head": "mine", "seeds": [0], "variants": variants}}
+    again = Plan(parse_params(document))
+    assert [run.config.features for run in again.probed["mine"]] == [{"dinov3_patches": "dinov3_patches"}]
+    assert again.baselines["mine"]["r3d18_clips"].key == again.ablated("streams")["one", 0].key
+
+
+def test_probes_of_every_kind_may_be_variants_of_one_ablation(plan):
+    of = probing(plan, features="dinov3_patches")
+    rows = ablating(
+        of, "mine", linear={}, knn={"probe": "knn"}, light={"probe": "attentive", "blocks": 1}
+    ).ablation_runs
+    assert [run.config.trains for run in rows("it")] == [True, False, True]
+    assert len({run.key for run in rows("it")}) == 3

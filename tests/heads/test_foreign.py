@@ -97,8 +97,13 @@ def test_it_is_trained_and_evaluated(project):
 
 
 def test_it_is_reported_explained_and_on_the_page_and_what_it_lacks_is_said(project):
-    verb("report", evaluation_of("probe"), "results/own.json")
+    verb("baselines", "probe")
+    (linear,) = Plan(load_params("params.yaml")).baselines["own"].values()
+    verb("report", evaluation_of("probe"), "results/own.json", "--baseline", f"video={linear.evaluation_folder}")
     assert Path("results/own/report/pictures/confusion.png").exists()
+    beside = json.loads(Path("results/own.json").read_text(encoding="utf-8"))["baselines"]
+    assert beside["linear"]["video"]["feature"] == "clip_image" and beside["linear"]["video"]["same_samples"]
+    assert beside["chance"] == beside["majority"], "each class has as many samples"
     done = invoke("explain", "probe")
     assert done.exit_code == 0, done.output
     assert "left out attention: own_package.probe:Probe offers no attention" in done.output
@@ -110,6 +115,8 @@ def test_it_is_reported_explained_and_on_the_page_and_what_it_lacks_is_said(proj
     verb("page", "--out", "results/report.html")
     page = Path("results/report.html").read_text(encoding="utf-8")
     assert "own: action recognition" in page and "top-1" in page and "attention.png is not made" not in page
+    assert "Beside baselines" in page and "linear probe of clip_image" in page
+    assert "is gone" not in page, "what is beside it does not hide where it was published from"
 
 
 def test_a_part_that_was_asked_for_and_is_not_offered_is_an_error(project):

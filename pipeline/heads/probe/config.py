@@ -144,9 +144,11 @@ class TargetProbeHead(ProbeHead):
 
 def linear_of(head: Head, role: str) -> ProbeHead:
     """The linear probe that a classifier's result is compared with, of one of its inputs: what it learns from, and what
-    is evaluated, as the classifier has it."""
+    is evaluated, as the classifier has it. One with a split of its own for early stopping has no share of it held out.
+    """
     same = ("dataset", "seed", "train_split", "eval_split", "holdout", "bootstrap", "calibration_bins")
     targets, feature = getattr(head, "targets", "label"), head.inputs[role].feature
-    document = {name: getattr(head, name) for name in same} | {"kind": "probe", "targets": targets}
+    document = {name: getattr(head, name) for name in same if hasattr(head, name)}
+    document |= {"kind": "probe", "targets": targets}
     document |= {"features": {f"of_{feature}" if feature in TAKEN else feature: feature}, "result": head.result}
     return ProbeHead.for_targets(targets).model_validate(document)

@@ -7,6 +7,7 @@ from pipeline.reports.page import charts
 from pipeline.reports.page.blocks import Cell, Section, Table, plot
 from pipeline.reports.page.gather import Result
 from pipeline.reports.page.overview import DASH, headlines
+from pipeline.tasks import TASKS
 
 WORST = 12  # samples of a table
 
@@ -16,15 +17,20 @@ def baseline_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Sect
     if (known := document.get("baselines")) is None:
         return
     first, counts = headlines(result.task, document)[0], str(document["samples"]["evaluated"])
-    rows: list[list[str | Cell]] = [[f"{result.head}, this head", Cell(_percent(document[known["figure"]]), best=True),
-                                     _between(document["ci95"]), counts]]  # fmt: skip
-    others = False
+    scale, figure = TASKS[result.task].scale, known["figure"]
+
+    def row(said: str | Cell, value: float | None, between: Sequence[float] | None, n: str) -> list[str | Cell]:
+        shown = DASH if value is None else f"{scale * value:.1f}"
+        return [said, shown, DASH if between is None else _between(between, scale), n]
+
+    own = row(f"{result.head}, this head", document[figure], document["ci95"], counts)
+    rows, others = [own], False
     for of in known["linear"].values():
         others |= not of["same_samples"]
         n = str(of["samples"]) + ("" if of["same_samples"] else " *")
-        rows.append([f"linear probe of {of['feature']}", _percent(of[known["figure"]]), _between(of["ci95"]), n])
+        rows.append(row(f"linear probe of {of['feature']}", of[figure], of["ci95"], n))
     answers = {"majority": "the same answer for all, learned from train", "chance": "chance"}
-    rows += [[said, _percent(known[name]), DASH, counts] for name, said in answers.items() if name in known]
+    rows += [row(said, known[name], None, counts) for name, said in answers.items() if name in known]
     caption = (
         f"{first.name} in percent. A linear probe is one linear layer over the feature's mean, trained and evaluated "
         "on the same splits: what the backbone had already laid open."
@@ -109,5 +115,5 @@ def _percent(share: float | None) -> str:
     return DASH if share is None else f"{100 * share:.1f}"
 
 
-def _between(edges: Sequence[float]) -> str:
-    return "{:.1f} to {:.1f}".format(*(100 * edge for edge in edges))
+def _between(edges: Sequence[float], scale: float = 100) -> str:
+    return "{:.1f} to {:.1f}".format(*(scale * edge for edge in edges))

@@ -1,8 +1,10 @@
 """What a probe's params say, and what is refused when they are read."""
 
+import re
 from functools import cache
 
 import pytest
+import yaml
 
 from pipeline.config import ParamsError, load_params, parse_params
 from pipeline.config.heads import Head
@@ -63,7 +65,7 @@ def test_it_reads_tokens_vectors_rows_and_maps_side_by_side_whatever_their_steps
         ({"features": "attention_maps", "dataset": "toy-clinic", "probe": "attentive"}, r"linear reads a map whole"),
         ({"features": "i3d_frames", "dataset": "toy-assembly"}, r"labels frames, and this head"),
         ({"features": "clip_image", "targets": "labels"},
-         r"whose samples have one label each, and this head learns several labels each; .* of a probe set targets: label"),
+         r"whose samples have one label each, and this head learns several labels .* of a probe set targets: label"),
         ({"features": "clip_image", "probe": "nearest"}, r"heads\.probe\.probe: Input should be 'linear', 'attentive'"),
     ],
 )  # fmt: skip
@@ -100,3 +102,15 @@ def test_a_classifier_s_baseline_learns_from_and_is_judged_on_the_classifier_s_o
     assert probe.features == {"r3d18_clips": "r3d18_clips"} and probe.probe == "linear"
     for name in ("dataset", "seed", "train_split", "eval_split", "holdout", "bootstrap"):
         assert getattr(probe, name) == getattr(head, name)
+
+
+def test_the_examples_of_the_docs_are_params():
+    text = (ROOT / "docs/probes.md").read_text(encoding="utf-8")
+    examples = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    assert len(examples) == 2
+    kept = {name: shipped()[name] for name in ("compute", "toyworld", "datasets", "features")}
+    for example in examples:
+        plan = Plan(parse_params({**kept, **example}))
+        assert {run.config.kind for run in plan.results.values()} == {"probe"}
+        for name in example.get("ablations", {}):
+            assert len({run.key for run in plan.ablation_runs(name)}) == 5 * 3
