@@ -23,13 +23,12 @@ from torch import Tensor
 
 from benchmarks._harness import interleaved, main, project, ratio, table
 from pipeline.backbones import load, preprocessor
-from pipeline.config import BackboneFeature, Params, feature_dir, load_params
+from pipeline.config import BackboneFeature, Params, load_params
 from pipeline.datasets import read_manifest, samples_by_name, video_folder
-from pipeline.plan import Plan, Run
-from pipeline.tasks import TASKS
+from pipeline.plan import Plan
+from pipeline.runs import Run
 from pipeline.training.data import FeatureData
 from pipeline.training.registry import build
-from pipeline.training.trainer import head_samples
 from pipeline.video import VideoFacts, read_frames, sampling_times
 
 CLOSE = 2e-2  # of the largest token: stores hold half precision
@@ -65,12 +64,8 @@ class Pixels:
 class Row:
     """A row of the ablation, ready to take steps."""
 
-    def __init__(self, params: Params, run: Run, tables: dict[str, FeatureData]) -> None:
-        self.config = run.config
-        manifest = Path("features") / run.dataset / "manifest.parquet"
-        features = {role: feature_dir(params, *read) for role, read in self.config.inputs.items()}
-        samples = head_samples(params.replacing(run.head, self.config), run.head, manifest, features)
-        task = TASKS[self.config.task]
+    def __init__(self, run: Run, tables: dict[str, FeatureData]) -> None:
+        self.config, samples, task = run.config, run.samples, run.task
         if samples.digest not in tables:
             tables[samples.digest] = FeatureData(
                 samples, task.code("table"), batch_size=self.config.batch_size, seed=0, memory=4e9, workers=0
@@ -117,7 +112,7 @@ def study(ablation: str, batches: int, rounds: int) -> dict[str, Any]:
     subprocess.run([sys.executable, "-m", "snakemake", *plan.shard_manifests(reads), "--cores", "2"], check=True)
     torch.set_num_threads(1)
 
-    rows = {name: Row(params, of, tables) for name, of in runs.items()}
+    rows = {name: Row(of, tables) for name, of in runs.items()}
     first = next(iter(rows.values()))
     if any(row.config.inputs != first.config.inputs for row in rows.values()):
         raise SystemExit(f"ablations.{ablation}: its rows read different features; name one whose rows read the same")

@@ -34,6 +34,11 @@ def accelerator(compute: Compute) -> Literal["cpu", "cuda"]:
     return "cuda" if there and compute.device != "cpu" else "cpu"
 
 
+def device(compute: Compute) -> torch.device:
+    """Where tensors go. Raises as `accelerator`."""
+    return torch.device(accelerator(compute))
+
+
 def arithmetic(precision: str, device: str) -> str:
     """What a head's `precision` runs as on a type of device: torch trains in no float16 on the CPU.
 

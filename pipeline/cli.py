@@ -22,7 +22,8 @@ from rich.text import Text
 from pipeline.config import Params, ParamsError, assigned, canonical_json, feature_dir, load_params
 from pipeline.digests import write_json
 from pipeline.files import write_text
-from pipeline.plan import RENDERED, Plan, Run, imported_stores
+from pipeline.plan import RENDERED, Plan, imported_stores, manifest_path
+from pipeline.runs import FEATURES, RESULT, RUNS, Run
 
 HELP = """Extract features once, train heads on them as often as you like.
 
@@ -33,7 +34,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 # Files and classes are called as users please: "cam[red]1.webm" is a name, no markup.
 console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
 
-FEATURES, RUNS = Path("features"), Path("runs")
 ALLOCATOR = "DefaultCPUAllocator"
 LACKING = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
@@ -291,7 +291,6 @@ def prune(
     What DVC tracks stays in its cache, from which it can be checked out again, until `dvc gc`.
     """
     from pipeline.store import StoreBusy, leftovers, remove
-    from pipeline.training.run_folder import RESULT
 
     default = ["params.yaml", *map(str, sorted(Path("configs").glob("*.yaml")))]
     plans = [Plan(load_params(document)) for document in params or default]
@@ -359,7 +358,7 @@ def train(head: str, params: ParamsOption = "params.yaml", changes: Overrides = 
     """Train a head from the feature stores. A killed training resumes from its last checkpoint."""
     from pipeline.training import train as run
 
-    run(*_run_arguments(params, head, changes))
+    run(_run(params, head, changes))
 
 
 @app.command()
@@ -367,10 +366,10 @@ def mine(head: str, params: ParamsOption = "params.yaml", changes: Overrides = N
     """Mine the negative words of a head and their roles (NegMine): a table, and a text file for each role."""
     from pipeline.evaluation.negatives import mine_negatives
 
-    chosen, name, _, features, run = _run_arguments(params, head, changes)
-    table = mine_negatives(chosen, name, FEATURES, features, run)
+    run = _run(params, head, changes)
+    table = mine_negatives(run)
     counts = ", ".join(f"{count} {role}" for role, count in table["role"].value_counts().items())
-    say(f"{run}: {len(table)} negative words, {counts}")
+    say(f"{run.folder}: {len(table)} negative words, {counts}")
 
 
 @app.command()
@@ -390,12 +389,11 @@ def sweep(
         raise typer.BadParameter(f"{absent[0]} is no run of ablations.{name}: known are {', '.join(runs)}")
     mined: set[str] = set()
     for variant, seed, found in map(runs.__getitem__, keys):
-        chosen, head, manifest, features, run = _arguments(plan, found)
         try:
             if found.key not in mined:
-                mine_negatives(chosen, head, FEATURES, features, run)
+                mine_negatives(found)
             mined.add(found.key)
-            score(chosen, head, manifest, features, run)
+            score(found)
         except DataError as error:
             raise DataError(f"ablations.{name}, {variant}, seed {seed}: {error}") from error
 
@@ -411,13 +409,13 @@ def baselines(
     plan = Plan(load_params(params))
     # The workflow hands over the probes alone: an edit of the head makes none of them again.
     own = plan.params.heads.get(head)
-    found = [replace(plan.run(name), head=head) for name in plan.params.heads]
+    found = map(plan.run, plan.params.heads) if own is None else plan.baselines.get(own.result, {}).values()
     alone = plan.params.compute.model_copy(update={"devices": 1, "nodes": 1, "strategy": "auto"})
-    for run in found if own is None else plan.baselines.get(own.result, {}).values():
-        chosen, *arguments = _arguments(plan, run)
-        chosen = chosen.model_copy(update={"compute": alone})
-        learn(chosen, *arguments)
-        score(chosen, *arguments)
+    for run in found:
+        chosen = run.params.replacing(head, run.config).model_copy(update={"compute": alone})
+        probe = replace(run, params=chosen, head=head, folder=RUNS / head / run.key)
+        learn(probe)
+        score(probe)
 
 
 @app.command()
@@ -425,7 +423,7 @@ def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides
     """Evaluate a trained head on its evaluation split; writes result.json and predictions into the run's folder."""
     from pipeline.evaluation import evaluate as run
 
-    run(*_run_arguments(params, head, changes))
+    run(_run(params, head, changes))
 
 
 @app.command()
@@ -445,13 +443,13 @@ def predict(
     changes: Overrides = None,
 ) -> None:
     """Apply the finished run of a head to new files, with exactly the extraction that its dataset went through."""
-    from pipeline.prediction import predict as run
+    from pipeline.prediction import predict as ask
 
-    chosen, name, _, features, folder = _run_arguments(params, head, changes)
+    run = _run(params, head, changes)
     errors, without, answered = Console(stderr=True, markup=False, emoji=False), [], False
     with errors.status("") as status:
         told = lambda line: status.update(Text(line))  # noqa: E731
-        answers = run(chosen, name, FEATURES, features, folder, files, map, out, transcripts, told)
+        answers = ask(run, files, map, out, transcripts, told)
         for file, answer in zip(files, answers, strict=True):
             status.stop()  # a line of its own would mix with what is printed
             if isinstance(answer, Exception):
@@ -460,7 +458,7 @@ def predict(
             elif as_json:
                 say(json.dumps(answer.record, ensure_ascii=False))
             else:
-                console.print(_answer_table(answer, None if answered else str(folder)))
+                console.print(_answer_table(answer, None if answered else str(run.folder)))
                 answered = True
             status.start()
     if without and len(files) > 1:
@@ -484,11 +482,11 @@ def _answer_table(answer: Any, title: str | None) -> Table:
 @app.command()
 def sanity(head: str = "negalign", params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
     """Check properties that a sound NegAlign must have, on the finished run of a head."""
-    from pipeline.sanity import sanity as checks
+    from pipeline.explanation.sanity import sanity as checks
 
-    chosen, name, _, features, run = _run_arguments(params, head, changes)
-    found = checks(chosen, name, FEATURES, features, run)
-    table = Table(title=str(run))
+    run = _run(params, head, changes)
+    found = checks(run)
+    table = Table(title=str(run.folder))
     for column in ("check", "figures", "holds"):
         table.add_column(column, overflow="fold")
     for check in found:
@@ -506,22 +504,15 @@ def explain(
     changes: Overrides = None,
 ) -> None:
     """Explain the finished run of a head: its attention, its feature space, and the importance of each input."""
-    from pipeline.explanation import explain as run
+    from pipeline.explanation import explain as look
 
-    chosen, name, *arguments = _run_arguments(params, head, changes)
-    run(chosen, name, *arguments, out or Path("results") / chosen.head(name).result, only or (), say)
-
-
-def _run_arguments(params: str, head: str, changes: list[str] | None):
-    """The arguments of train and evaluate: params with the overrides applied, the head, its inputs and its folder."""
-    plan = Plan(load_params(params, heads=head))
-    return _arguments(plan, plan.run(head, dict(assigned(change, "--set") for change in changes or ())))
+    run = _run(params, head, changes)
+    look(run, out or Path("results") / run.config.result, only or (), say)
 
 
-def _arguments(plan: Plan, run: Run):
-    chosen = plan.params.replacing(run.head, run.config)
-    features = {role: feature_dir(chosen, *read) for role, read in run.config.inputs.items()}
-    return chosen, run.head, FEATURES / run.dataset / "manifest.parquet", features, Path(run.folder)
+def _run(params: str, head: str, changes: list[str] | None) -> Run:
+    """The run of a head, with the overrides applied."""
+    return Plan(load_params(params, heads=head)).run(head, dict(assigned(change, "--set") for change in changes or ()))
 
 
 @app.command()
@@ -544,8 +535,11 @@ def report(
 
         if len(evaluation.parts) < 3:
             raise typer.BadParameter(f"EVALUATION is runs/HEAD/KEY/EVALUATION, got {evaluation}")
-        run, head = evaluation.parent, evaluation.parts[-3]
-        shown["strips"] = strips(load_params(params, heads=head), head, FEATURES, run)
+        head = evaluation.parts[-3]
+        chosen = load_params(params, heads=head)
+        # The folder that was named, whatever these params would call it; no store is opened.
+        run = Run(chosen, head, manifest_path(chosen.head(head).dataset), {}, evaluation.parent)
+        shown["strips"] = strips(run)
     if baseline:
         shown["baselines"] = {role: Path(place) for role, _, place in (of.partition("=") for of in baseline)}
     publish(evaluation, out, **shown)

@@ -101,7 +101,7 @@ class Jobs:
 
     def baselines(self, wildcards):
         """The results of the linear probes that a result stands beside."""
-        return [run.result for run in self.plan.baselines.get(wildcards.result, {}).values()]
+        return [run.result_file for run in self.plan.baselines.get(wildcards.result, {}).values()]
 
     def beside(self, wildcards):
         """What tells a report of them."""
@@ -121,11 +121,11 @@ class Jobs:
 
     def result_file(self, wildcards):
         """The result of the evaluation that a head's result file shows."""
-        return self.plan.results[wildcards.result].result
+        return self.plan.results[wildcards.result].result_file
 
     def claimed_results(self, wildcards):
         """The results of every run that a claim is about."""
-        return [run.result for runs in self.plan.claimed.values() for run in runs]
+        return [run.result_file for runs in self.plan.claimed.values() for run in runs]
 
     def of_result(self, function):
         """A function of the run behind a result, as one of the result."""
@@ -133,7 +133,7 @@ class Jobs:
 
     def ablation_results(self, wildcards):
         """The results of an ablation's runs: variants times seeds."""
-        return [run.result for run in self.plan.ablation_runs(wildcards.ablation)]
+        return [run.result_file for run in self.plan.ablation_runs(wildcards.ablation)]
 
     # --- inputs -----------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,6 @@ from pipeline.config import (
     ParamsError,
     canonical_json,
     content_key,
-    evaluation_key,
     feature_key,
     override,
 )
@@ -31,44 +29,12 @@ from pipeline.config.variants import parted
 from pipeline.heads.probe.config import READ, linear_of
 from pipeline.plugins import source_of
 from pipeline.replaced import Standing, standing
+from pipeline.runs import FEATURES, RUNS, Run
+from pipeline.sources import files
 from pipeline.tasks import TASKS, Task
 
 # In the folder of a data set that toyworld has rendered: what from.
 RENDERED = ".rendered"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training of one head and one evaluation of it: `config` is the head's sub-tree with the overrides applied."""
-
-    head: str
-    key: str
-    config: Any
-
-    @property
-    def dataset(self) -> str:
-        """The data set that it reads."""
-        return self.config.dataset
-
-    @property
-    def folder(self) -> str:
-        """runs/<head>/<key>: checkpoints, weights, logs; what is mined."""
-        return f"runs/{self.head}/{self.key}"
-
-    @cached_property
-    def evaluation(self) -> str:
-        """The key of its evaluation: runs of one training differ in it alone."""
-        return evaluation_key(self.config)
-
-    @property
-    def evaluation_folder(self) -> str:
-        """runs/<head>/<key>/<evaluation>: result and predictions."""
-        return f"{self.folder}/{self.evaluation}"
-
-    @property
-    def result(self) -> str:
-        """Its result.json."""
-        return f"{self.evaluation_folder}/result.json"
 
 
 class Plan:
@@ -96,6 +62,7 @@ class Plan:
         return self._run(head, self.params.changed(head, changes or {}))
 
     def _run(self, head: str, config: Any) -> Run:
+        params = self.params.replacing(head, config)
         place = (config.task, config.implementation)
         if place not in self._codes:
             try:
@@ -105,7 +72,10 @@ class Plan:
                     f"heads.{head}.kind: the source of {config.implementation} cannot be read ({error}), and the run's "
                     "key is made from it; keep it in Python files, in a package with an __init__.py"
                 ) from None
-        return Run(head, run_key(self.params, config, self._codes[place]), config)
+        keys = {role: feature_key(params, read.feature) for role, read in config.inputs.items()}
+        stores = {role: FEATURES / on / f"{name}-{keys[role]}" for role, (on, name) in config.inputs.items()}
+        folder = RUNS / head / run_key(params, config, keys, self._codes[place])
+        return Run(params, head, manifest_path(config.dataset), stores, folder)
 
     @cached_property
     def results(self) -> dict[str, Run]:
@@ -220,8 +190,8 @@ class Plan:
         for name, ablation in self.params.ablations.items():
             if self.task(ablation.head).swept:
                 runs = [run for run in self.ablation_runs(name) if run.key not in shown]
-                found[name] = [run for run in runs if run.result not in taken]
-                taken |= {run.result for run in found[name]}
+                found[name] = [run for run in runs if run.result_file not in taken]
+                taken |= {run.result_file for run in found[name]}
         return {name: runs for name, runs in found.items() if runs}
 
     def part(
@@ -237,14 +207,13 @@ class Plan:
         chosen = self.params.ablations[ablation] if ablation else None
         head, params = chosen.head if chosen else head, self.params
         if head and key:
-            run = self.evaluations[head, key, evaluation] if evaluation else self.runs[head, key]
-            params = self.params.replacing(head, run.config)
+            params = (self.evaluations[head, key, evaluation] if evaluation else self.runs[head, key]).params
         document = json.loads(params.part(dataset=dataset, features=features, head=head))
         if chosen:
             document["ablations"] = {ablation: chosen.model_dump(mode="json")}
             # A run a set of inputs: most variants read the same.
             for run in {tuple(run.config.inputs.items()): run for run in self.ablation_runs(ablation)}.values():
-                read = json.loads(self.params.replacing(head, run.config).part(head=head))
+                read = json.loads(run.params.part(head=head))
                 for section in ("datasets", "features"):
                     document[section] |= read[section]
             if varied := self._varied(chosen):
@@ -393,14 +362,14 @@ class Plan:
     def standing(self, dataset: str, executes: bool) -> Standing:
         """How a data set's manifest stands to its files: looked at once, however often it is asked."""
         if dataset not in self._standing:
-            chosen, manifest = self.params.datasets[dataset], Path("features") / dataset / "manifest.parquet"
+            chosen, manifest = self.params.datasets[dataset], manifest_path(dataset)
             stores = imported_stores(self.params, self.imported(dataset))
             self._standing[dataset] = standing(dataset, chosen, manifest, stores, executes)
         return self._standing[dataset]
 
     def shards(self, dataset: str) -> list[int]:
         """The shards of a data set, from its annotations and, if there is one, its manifest."""
-        chosen, manifest = self.params.datasets[dataset], Path("features") / dataset / "manifest.parquet"
+        chosen, manifest = self.params.datasets[dataset], manifest_path(dataset)
         known = [path for path in (*map(Path, self.annotation_files(dataset)), manifest) if path.exists()]
         # Within one call of Snakemake a checkpoint may make the annotations anew.
         state = (dataset, *((path, path.stat().st_mtime_ns) for path in known))
@@ -441,7 +410,7 @@ class Plan:
             path: of the shard's manifest, as `shard_path` gives it.
         """
         _, dataset, store, shard = Path(path).with_suffix("").parts
-        manifest, feature = Path("features") / dataset / "manifest.parquet", store.rpartition("-")[0]
+        manifest, feature = manifest_path(dataset), store.rpartition("-")[0]
         try:
             state = (Path(path).stat().st_mtime_ns, manifest.stat().st_mtime_ns)
             if self._misfits.get(path, (None, None))[0] != state:
@@ -451,6 +420,11 @@ class Plan:
             return self._misfits[path][1]
         except (FileNotFoundError, datasets.NoSuchShard, json.JSONDecodeError):
             return False  # what is damaged its readers name
+
+
+def manifest_path(dataset: str) -> Path:
+    """Where a data set's manifest lies."""
+    return FEATURES / dataset / "manifest.parquet"
 
 
 def _by_key(runs: Iterable[Run]) -> dict[tuple[str, str, str], Run]:
@@ -484,14 +458,18 @@ def sources(*paths: str) -> list[str]:
     return [os.path.relpath(file) for file in files]
 
 
+def figures(*tasks: Task) -> list[str]:
+    """The files of the figures that the tables of tasks show, relative to the working directory."""
+    return sorted({os.path.relpath(file) for task in tasks for file in files(task.columns.partition(":")[0])})
+
+
 def page_files() -> list[str]:
     """What the page is set with, beside its code: template, style and script, relative to the working directory."""
     folder = Path(__file__).parent / "reports" / "page"
     return [os.path.relpath(file) for file in sorted(folder.iterdir()) if file.suffix in (".j2", ".css", ".js")]
 
 
-def run_key(params: Params, config: Any, code: dict[str, Any]) -> str:
+def run_key(params: Params, config: Any, keys: dict[str, str], code: dict[str, Any]) -> str:
     """The key of a run: what decides it of the head and of its data set, its features, the code that trains it."""
-    keys = {role: feature_key(params, read.feature) for role, read in config.inputs.items()}
     data = params.datasets[config.dataset].learned
     return content_key({"config": config.learned, "data": data, "features": keys, "code": code})

@@ -21,8 +21,8 @@ from pipeline.config import feature_dir, load_params, parse_params
 from pipeline.datasets import DatasetError, write_manifest
 from pipeline.extraction import ExtractionFailed
 from pipeline.plan import Plan
+from pipeline.runs import only_writer
 from pipeline.store import ShardWriter, StoreBusy, StoreCorrupt, StoreFull, StoreMissing
-from pipeline.training.run_folder import only_writer
 from tests.datasets.made_up import made_up_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -298,7 +298,7 @@ def test_prune_lists_an_evaluation_that_no_params_refer_to_and_keeps_its_run(tmp
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
     wanted = Plan(load_params("params.yaml")).run("gasm_cast")
-    used, stale = Path(wanted.evaluation_folder), Path(wanted.folder) / "ffffffffff"
+    used, stale = wanted.evaluation_folder, wanted.folder / "ffffffffff"
     for folder in (used, stale):
         folder.mkdir(parents=True)
         (folder / "result.json").write_text("{}")

@@ -36,10 +36,10 @@ from pipeline.replaced import standing
 from pipeline.reports.alignment import read_attention
 from pipeline.reports.files import read_history, read_predictions, read_result
 from pipeline.reports.page.gather import _jobs, _json, _stores
+from pipeline.runs import RUN, STATE, WEIGHTS, Run, complete, read_run
+from pipeline.runs import standing as trained
 from pipeline.store import FeatureStore
 from pipeline.tables import read_frame, write_frame
-from pipeline.training.run_folder import RUN, STATE, WEIGHTS, complete, read_run
-from pipeline.training.run_folder import standing as trained
 from tests.datasets.layouts.test_mstcn import BUNDLES
 from tests.datasets.layouts.test_mstcn import dataset as labelled
 from tests.datasets.made_up import write_labelled, write_set
@@ -197,7 +197,7 @@ def evaluation(root: Path) -> Kind:
 def negative_words(root: Path) -> Kind:
     (root / TABLE).write_text("word,kind,score,r,role\nfish,noun,0.25,0.5,object\nsea,noun,0.125,-1.5,background\n")
     write_json(root / ORIGIN, {TABLE: sha256((root / TABLE).read_bytes()), "words": "0" * 64})
-    return Kind([root / TABLE, root / ORIGIN], lambda: str(read_negatives(None, "negalign", root, root)))
+    return Kind([root / TABLE, root / ORIGIN], lambda: str(read_negatives(Run(None, "negalign", root, {}, root))))
 
 
 def documents(root: Path) -> Kind:
@@ -276,7 +276,7 @@ def damaged(content: bytes, seed: str) -> Iterator[tuple[str, bytes]]:
 def test_a_flip_or_a_truncation_is_noticed_and_named_or_changes_nothing(kind, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(keys, "SETTLED_NS", 0)
-    monkeypatch.setattr(negatives, "origin", lambda config, root: {"words": "0" * 64})
+    monkeypatch.setattr(negatives, "origin", lambda run: {"words": "0" * 64})
     root = tmp_path / "made"
     root.mkdir()
     made = KINDS[kind](root)

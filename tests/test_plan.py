@@ -40,7 +40,7 @@ def test_variants_of_an_ablation_that_are_one_evaluation_of_one_training_are_ref
 def test_what_training_does_not_see_is_another_evaluation_of_the_same_run(plan, field, value):
     of = ablating(plan, "gasm_cast", other={field: value})
     main, (other,) = of.results["ssv2_top1"], of.ablation_runs("it")
-    assert main.folder == other.folder == main.result.rsplit("/", 2)[0] and main.result != other.result
+    assert main.folder == other.folder == Path(main.result_file).parents[1] and main.result_file != other.result_file
     said = [
         json.loads(of.part(head="gasm_cast", key=run.key, evaluation=run.evaluation))["heads"]["gasm_cast"][field]
         for run in (main, other)
@@ -56,7 +56,7 @@ def test_what_training_does_not_see_is_another_evaluation_of_the_same_run(plan, 
 def test_the_name_of_a_result_is_part_of_no_key(plan):
     document = plan.params.model_dump(mode="json")
     document["heads"]["gasm_cast"]["result"] = "renamed"
-    assert Plan(parse_params(document)).results["renamed"].result == plan.results["ssv2_top1"].result
+    assert Plan(parse_params(document)).results["renamed"].result_file == plan.results["ssv2_top1"].result_file
 
 
 @pytest.mark.parametrize("changes", [{"label_fps": 6}, {"background": []}])
@@ -73,7 +73,7 @@ def test_another_evaluation_of_a_result_is_scored_by_itself_and_no_sweep_touches
     of = ablating(plan, "negalign", ours={"eval_split": "train"}, a=other, b={**other, "bootstrap": 7})
     ours, a, b = (run for row in ("ours", "a", "b") for (variant, _), run in of.ablated("it").items() if variant == row)
     assert ours.key == of.results["waterbirds_ood"].key and a.key == b.key
-    assert [run.result for run in of.swept["it"]] == [a.result, b.result]
+    assert [run.result_file for run in of.swept["it"]] == [a.result_file, b.result_file]
 
 
 def test_runs_of_heads_without_training_are_swept_each_once_and_the_result_apart(plan):
@@ -135,9 +135,7 @@ def test_a_classifier_s_result_has_a_linear_probe_of_each_input_among_its_runs(p
     assert list(found) == ["semantic", "motion"]
     assert all(run.head == "gasm_cast" and run.config.probe == "linear" for run in found.values())
     assert len({main.key, *(run.key for run in found.values())}) == 3
-    assert {Path("runs") / run.head / run.key for run in found.values()} <= alone.referenced(
-        Path("features"), Path("runs")
-    )
+    assert {run.folder for run in found.values()} <= alone.referenced(Path("features"), Path("runs"))
     assert {(run.head, run.key) for run in found.values()} <= alone.runs.keys(), "so that absent weights are told of"
 
 

@@ -5,44 +5,31 @@ Shape suffixes: B videos, T steps, N samples, C classes.
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.config import Params
-from pipeline.evaluation.metrics import (
-    bootstrap_interval,
-    calibration,
-    calibration_interval,
-    confusion,
-    per_class,
-    ranked,
-    share_interval,
-    top_k_accuracy,
-)
-from pipeline.evaluation.provenance import Evaluated, inference, trained
-from pipeline.training.data import OrderedBatches
+from pipeline.evaluation.metrics import TOP, ranked, summary, top_k_accuracy
+from pipeline.evaluation.provenance import Evaluated, batches, inference
+from pipeline.runs import Run
 from pipeline.training.dataset import Samples
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch
-from pipeline.training.tokens import Tokens
 
 FRAME_ORDERS = ("as_is", "reversed", "shuffled")
-TOP = 5
 
 
-def evaluate(params: Params, head: str, samples: Samples, run: Path, device: torch.device) -> Evaluated:
+def evaluate(run: Run) -> Evaluated:
     """`evaluation.evaluate` of a classifier: as it is, and with the steps of its tokens in other orders."""
+    samples = run.samples
     steps = {stream.steps for stream in samples.streams.values()}
     orders = FRAME_ORDERS if min(steps) > 1 else FRAME_ORDERS[:1]  # one step has one order
-    by_order, wall = logits(params, head, samples, run, device, orders)
+    by_order, wall = logits(run, orders)
     labels = np.array([samples.labels[sample] for sample in samples.parts["evaluated"]])
     probabilities = {order: softmax(values) for order, values in by_order.items()}
-    scores = summary(labels, probabilities["as_is"], samples.classes, params.head(head))
+    scores = summary(labels, probabilities["as_is"], samples.classes, run.config)
     for order in orders[1:]:
         scores[f"top1_{order}"] = top_k_accuracy(ranked(probabilities[order], 1), labels, 1)
     low, high = scores["ci95"]
@@ -51,34 +38,6 @@ def evaluate(params: Params, head: str, samples: Samples, run: Path, device: tor
         f", tokens {order} {scores[f'top1_{order}']:.4f}" for order in orders[1:]
     )
     return Evaluated(scores, predictions_of(samples, labels, probabilities), said, {"predict_s": wall})
-
-
-def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str], config: Any) -> dict[str, Any]:
-    """Every figure that follows from labels and probabilities. Top-5 of five classes or fewer says nothing: None.
-
-    Args:
-        labels: (N,) class indices.
-        probabilities_NC: float64, rows sum to 1.
-        classes: their names.
-        config: `bootstrap`, `calibration_bins` and `seed` of the head's params.
-    """
-    order = ranked(probabilities_NC, TOP)
-    correct = order[:, 0] == labels
-    sure = probabilities_NC.max(axis=1)
-    ece, bins = calibration(sure, correct, config.calibration_bins)
-    return {
-        "top1": top_k_accuracy(order, labels, 1),
-        "top5": top_k_accuracy(order, labels, TOP) if len(classes) > TOP else None,
-        "ece": ece,
-        "ece_ci95": calibration_interval(sure, correct, config.calibration_bins, config.bootstrap, config.seed),
-        "ci95": list(bootstrap_interval(correct, config.bootstrap, config.seed)),
-        "per_class": [
-            row | {"recall_ci95": share_interval(round(row["n"] * (row["recall"] or 0)), row["n"])}
-            for row in per_class(labels, order[:, 0], classes)
-        ],
-        "confusion": {"classes": classes, "matrix": confusion(labels, order[:, 0], len(classes)).tolist()},
-        "calibration": bins,
-    }
 
 
 def reorder(batch: Batch, roles: tuple[str, ...], order: str, seed: int) -> Batch:
@@ -111,27 +70,15 @@ def _shuffles(rows_B: Tensor, steps: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(orders))
 
 
-def logits(
-    params: Params,
-    head: str,
-    samples: Samples,
-    run: Path,
-    device: torch.device,
-    orders: Sequence[str] = FRAME_ORDERS,
-) -> tuple[dict[str, np.ndarray], float]:
+def logits(run: Run, orders: Sequence[str] = FRAME_ORDERS) -> tuple[dict[str, np.ndarray], float]:
     """Logits (N, C) float32 of the evaluated samples for each order of the frames, and the seconds that took."""
-    config, compute = params.head(head), params.compute
     began = time.monotonic()
-    model = trained(params, head, samples, run, device)
-    tokens = Tokens(samples, samples.parts["evaluated"], compute.cache_memory_gb * 1e9)
-    loader = tokens.loader(OrderedBatches(range(len(tokens)), config.batch_size), compute.decode_workers)
     parts: dict[str, list[np.ndarray]] = {order: [] for order in orders}
-    roles = tuple(samples.streams)
-    with inference(config.precision, device):
-        for batch in loader:
-            there = {key: tensor.to(device) for key, tensor in batch.items()}
+    model, roles = run.model, tuple(run.samples.streams)
+    with inference(run):
+        for batch in batches(run, run.table(run.samples.parts["evaluated"])):
             for order in orders:
-                logits_BC = predict(model, reorder(there, roles, order, config.seed), roles)
+                logits_BC = predict(model, reorder(batch, roles, order, run.config.seed), roles)
                 parts[order].append(logits_BC.float().cpu().numpy())
     return {order: np.concatenate(of) for order, of in parts.items()}, time.monotonic() - began
 

@@ -10,7 +10,46 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
+from pipeline.tasks import Column
+
 CONFIDENCE = 0.95
+TOP = 5
+# Of the tables of classifiers: figures that `summary` returns, and those of the steps in other orders.
+COLUMNS = (
+    Column("top1", 3),
+    Column("top5", 3),
+    Column("ece", 3, "low"),
+    Column("top1_reversed", 3, None, optional=True),
+    Column("top1_shuffled", 3, None, optional=True),
+)
+
+
+def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str], config: Any) -> dict[str, Any]:
+    """Every figure that follows from labels and probabilities. Top-5 of five classes or fewer says nothing: None.
+
+    Args:
+        labels: (N,) class indices.
+        probabilities_NC: float64, rows sum to 1.
+        classes: their names.
+        config: `bootstrap`, `calibration_bins` and `seed` of the head's params.
+    """
+    order = ranked(probabilities_NC, TOP)
+    correct = order[:, 0] == labels
+    sure = probabilities_NC.max(axis=1)
+    ece, bins = calibration(sure, correct, config.calibration_bins)
+    return {
+        "top1": top_k_accuracy(order, labels, 1),
+        "top5": top_k_accuracy(order, labels, TOP) if len(classes) > TOP else None,
+        "ece": ece,
+        "ece_ci95": calibration_interval(sure, correct, config.calibration_bins, config.bootstrap, config.seed),
+        "ci95": list(bootstrap_interval(correct, config.bootstrap, config.seed)),
+        "per_class": [
+            row | {"recall_ci95": share_interval(round(row["n"] * (row["recall"] or 0)), row["n"])}
+            for row in per_class(labels, order[:, 0], classes)
+        ],
+        "confusion": {"classes": classes, "matrix": confusion(labels, order[:, 0], len(classes)).tolist()},
+        "calibration": bins,
+    }
 
 
 def ranked(probabilities_NC: np.ndarray, k: int) -> np.ndarray:

@@ -5,7 +5,6 @@ Shape suffixes: B pictures, N patches, E embedding width, C ID classes, M negati
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.config import Params
+from pipeline.accelerator import device
 from pipeline.datasets.manifest import read_manifest
 from pipeline.digests import json_bytes
 from pipeline.evaluation.negatives import TABLE, embedded, read_negatives, vectors
@@ -23,6 +22,7 @@ from pipeline.heads.negalign.config import NegAlignHead
 from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
 from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabels, predict
 from pipeline.heads.negalign.words import by_role
+from pipeline.runs import Run
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, refuse_mixed, refuse_stale, shuffled, usable
 
@@ -54,7 +54,6 @@ class Pictures:
     skipped: int
     streams: dict[str, Stored] = field(repr=False)
     grid: tuple[int, int]
-    root: Path
 
     @property
     def counts(self) -> dict[str, int]:
@@ -63,14 +62,8 @@ class Pictures:
         return {**found, "failed": len(self.failed), "skipped": self.skipped}
 
 
-def open_pictures(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Pictures:
+def open_pictures(run: Run) -> Pictures:
     """Opens the stores and the manifests of the pictures and joins them.
-
-    Args:
-        params: holds the head.
-        head: its name.
-        manifest: of the pictures in distribution; those of the OOD sets lie beside its folder.
-        features: role -> directory of the store, as the head's `inputs`.
 
     A picture of an OOD set that is byte for byte one in distribution has failed: it cannot be on both sides.
 
@@ -78,15 +71,13 @@ def open_pictures(params: Params, head: str, manifest: Path, features: Mapping[s
         DataError: manifests and stores that do not belong together, or a set without a usable picture, or of pictures
             that are all in distribution.
     """
-    config: NegAlignHead = params.head(head)
-    root = manifest.parents[1]
-    streams = {role: Stored(FeatureStore(directory, verify=True)) for role, directory in features.items()}
-    refuse_mixed(params.compute, (stream.store for stream in streams.values()))
+    config: NegAlignHead = run.config
+    streams = {role: Stored(FeatureStore(directory, verify=True)) for role, directory in run.features.items()}
+    refuse_mixed(run.params.compute, (stream.store for stream in streams.values()))
     sets, failed, skipped = {}, {}, 0
     inside: set[str] = set()
-    for name, prefix in (("id", ""), *((name, f"ood.{name}.") for name in sorted(config.ood))):
-        dataset = config.dataset if name == "id" else config.ood[name]
-        frame = read_manifest(root / dataset / "manifest.parquet")
+    for name, (dataset, prefix) in config.sets.items():
+        frame = read_manifest(run.root / dataset / "manifest.parquet")
         stores = {role: streams[f"{prefix}{role}"].store for role in ("image", "cam")}
         if name == "id":
             inside = set(frame.loc[frame["status"] == "ok", "digest"])
@@ -110,7 +101,7 @@ def open_pictures(params: Params, head: str, manifest: Path, features: Mapping[s
         failed |= {f"{name}/{sample}": reason for sample, reason in found.failed.items()}
         skipped += found.skipped
     _, rows, columns = streams["cam"].store.provenance["grid"]
-    return Pictures(sets, failed, skipped, streams, (rows, columns), root)
+    return Pictures(sets, failed, skipped, streams, (rows, columns))
 
 
 def _set_apart(frame: pd.DataFrame, inside: Collection[str], whose: str, dataset: str) -> None:
@@ -133,7 +124,7 @@ def _carved(ids: list[str], share: float, seed: int) -> dict[str, list[str]]:
     }
 
 
-def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: torch.device) -> Evaluated:
+def evaluate(run: Run) -> Evaluated:
     """Scores of every picture, λ, and how well in- and out-of-distribution pictures are told apart.
 
     Beside the result lies groups.json, the words of each group that was drawn.
@@ -141,11 +132,10 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
     Raises:
         DataError: no table of negative words in the run's folder, or one that does not fit.
     """
-    config: NegAlignHead = params.head(head)
-    stores = {role: stream.store.directory for role, stream in samples.streams.items()}
-    texts = read_texts(config, head, samples.root, stores, run)
-    scorer = Scorer(config, head, texts, samples.grid, device)
-    table = pd.concat([scored(scorer, samples, name, part) for name, parts in samples.sets.items() for part in parts])
+    config: NegAlignHead = run.config
+    samples, texts = run.samples, read_texts(run)
+    scorer = Scorer(config, run.head, texts, samples.grid, device(run.params.compute))
+    table = pd.concat([scored(scorer, run, name, part) for name, parts in samples.sets.items() for part in parts])
     table = table.reset_index(drop=True)
     at, standard = _parts(table), {}
     try:
@@ -155,7 +145,7 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
             standard = {"standard": fitted._asdict()}
         lam = weigh(config, table)
     except ValueError as error:
-        raise DataError(f"heads.{head}: {error}") from error
+        raise DataError(f"heads.{run.head}: {error}") from error
     table["negalign"] = combine(table["star"], table["p_align"], lam)
     at = _parts(table)
     inside = at["id", "evaluated"]
@@ -170,7 +160,7 @@ def evaluate(params: Params, head: str, samples: Pictures, run: Path, device: to
         "lambda_sweep": {
             f"{lam:g}": _mean(found["lambda_sweep"][f"{lam:g}"] for found in sets.values()) for lam in config.lam.values
         },
-        "statistics": {name: _statistics(at[name, "evaluated"]) for name in ("id", *sorted(config.ood))},
+        "statistics": {name: _statistics(at[name, "evaluated"]) for name in config.sets},
         "pointing_game": _pointing(samples),
         "words": scorer.words,
         "classes": scorer.classes,
@@ -198,23 +188,16 @@ class Texts(NamedTuple):
     digest: str
 
 
-def read_texts(config: NegAlignHead, head: str, root: Path, features: Mapping[str, Path], run: Path) -> Texts:
-    """The ID classes of the head, and the negative words in its run's folder.
-
-    Args:
-        config: the head.
-        head: its name.
-        root: the features' folder, where the manifests lie.
-        features: role -> directory of the store: classes, words.
-        run: where the words were mined.
+def read_texts(run: Run) -> Texts:
+    """The ID classes of a head, and the negative words in its run's folder.
 
     Raises:
         DataError: a class without an embedding, and as `read_negatives`.
         Damaged: as `read_negatives`.
     """
-    table, digest = read_negatives(config, head, root, run)
-    classes, classes_CE = embedded(root, config.classes.dataset, features["classes"])
-    negatives_ME = vectors(FeatureStore(features["words"], verify=True), table["word"].tolist())
+    table, digest = read_negatives(run)
+    classes, classes_CE = embedded(run, "classes")
+    negatives_ME = vectors(FeatureStore(run.features["words"], verify=True), table["word"].tolist())
     return Texts(classes, classes_CE, table, negatives_ME, digest)
 
 
@@ -275,11 +258,11 @@ class Scorer:
         return {key: _numbers(value) for key, value in found.items()}
 
 
-def scored(scorer: Scorer, samples: Pictures, name: str, part: str) -> pd.DataFrame:
+def scored(scorer: Scorer, run: Run, name: str, part: str) -> pd.DataFrame:
     """A row a picture: set, part, sample, predicted, cam_valid, neglabel, star, p_align."""
-    prefix = "" if name == "id" else f"ood.{name}."
-    image, cam = (samples.streams[f"{prefix}{role}"].store for role in ("image", "cam"))
-    ids = samples.sets[name][part]
+    _, prefix = run.config.sets[name]
+    image, cam = (run.samples.streams[f"{prefix}{role}"].store for role in ("image", "cam"))
+    ids = run.samples.sets[name][part]
     images_BE = vectors(image, ids).to(scorer.device)
     chunks = [slice(start, start + CHUNK) for start in range(0, len(ids), CHUNK)]
     found = [scorer.score(images_BE[rows], *read_patches(cam, ids[rows], scorer.device)) for rows in chunks]

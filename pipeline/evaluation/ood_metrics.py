@@ -10,9 +10,19 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
 
 from pipeline.evaluation.segment_metrics import interval
-from pipeline.heads.negalign.scores import combine
+from pipeline.tasks import Column
 
 RECALL = 0.95
+# Of the tables of OOD heads: means over the OOD sets of what `ood_metrics` returns.
+COLUMNS = (
+    Column("auroc", 2),
+    Column("fpr95", 2, "low"),
+    Column("aupr_in", 2),
+    Column("aupr_out", 2),
+    Column("lambda", 2, None),
+    Column("auroc_neglabel", 2, None),
+    Column("fpr95_neglabel", 2, None),
+)
 FIGURES = ("auroc", "aupr_in", "aupr_out", "fpr95")
 
 
@@ -90,7 +100,7 @@ def lambda_sweep(
     sides = [_side(name, *pair) for name, *pair in (("ID", star_id, p_id), ("OOD", star_ood, p_ood))]
     if not len(lambdas):
         raise ValueError("no λ to try; give one at least")
-    return {float(lam): ood_metrics(*(combine(star, p, lam) for star, p in sides)) for lam in lambdas}
+    return {float(lam): ood_metrics(*(star + lam * p for star, p in sides)) for lam in lambdas}
 
 
 def best_lambda(sweep: Mapping[float, Mapping[str, float]]) -> float:

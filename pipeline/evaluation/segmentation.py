@@ -4,7 +4,6 @@ Shape suffixes: T rows of a video, L its labels, C classes.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +11,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from pipeline.config import Params
-from pipeline.evaluation.provenance import Evaluated, inference, trained
+from pipeline.evaluation.provenance import Evaluated, batches, inference
 from pipeline.evaluation.segment_metrics import (
     bootstrap_intervals,
     class_confusion,
@@ -26,11 +24,9 @@ from pipeline.evaluation.segment_metrics import (
 from pipeline.evaluation.zeroshot_metrics import choose_gamma, stacked, zeroshot_intervals, zeroshot_metrics
 from pipeline.heads.fact.clip import score
 from pipeline.heads.fact.prediction import predict
-from pipeline.training.data import OrderedBatches
-from pipeline.training.frames import IGNORE, Rows, Videos
-from pipeline.training.run_folder import read_run
+from pipeline.runs import Run
+from pipeline.training.frames import IGNORE, Videos
 from pipeline.training.segmentation import answer
-from pipeline.training.trainer import STAND_INS
 
 
 class Scored(NamedTuple):
@@ -41,13 +37,13 @@ class Scored(NamedTuple):
     truths: list[np.ndarray]  # (L,) int64 each
 
 
-def evaluate(params: Params, head: str, samples: Videos, run: Path, device: torch.device) -> Evaluated:
+def evaluate(run: Run) -> Evaluated:
     """`evaluation.evaluate` of a segmentation head, zero-shot or not."""
-    config = params.head(head)
+    config, samples = run.config, run.samples
     background = {"background": samples.background, "with_background": config.with_background}
-    found = scored(params, head, samples, run, samples.parts["evaluated"], device)
+    found = scored(run, samples.parts["evaluated"])
     if hasattr(config, "vocabulary"):
-        gamma = _gamma(params, head, samples, run, device)
+        gamma = _gamma(run)
         predictions = [stacked(of, samples.seen, gamma) for of in found.scores]
         headline = zeroshot_metrics(found.scores, found.truths, samples.seen, gamma, **background)
     else:
@@ -83,33 +79,26 @@ def _said(result: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} {result[name]:.3f}"
 
 
-def _gamma(params: Params, head: str, samples: Videos, run: Path, device: torch.device) -> float:
+def _gamma(run: Run) -> float:
     """γ from the training without stand-ins, which play the unseen classes: none of it was learned from.
 
     Stand-ins count wherever they occur in the train split, other classes only in the videos that were held out.
     """
-    config = params.head(head)
-    taught = samples.standing_in(config.stand_ins, config.seed)
-    read_run(run / STAND_INS)
-    playing = samples.seen & ~taught.seen
-    found = [
-        scored(params, head, taught, run / STAND_INS, samples.parts[part], device) for part in ("holdout", "train")
-    ]
+    taught, seen = run.stand_ins, run.samples.seen
+    taught.refuse_other_samples()
+    playing = seen & ~taught.samples.seen
+    found = [scored(taught, run.samples.parts[part]) for part in ("holdout", "train")]
     truths = [*found[0].truths, *(np.where(playing[of], of, IGNORE) for of in found[1].truths)]
-    return choose_gamma([*found[0].scores, *found[1].scores], truths, samples.seen, playing)
+    return choose_gamma([*found[0].scores, *found[1].scores], truths, seen, playing)
 
 
-def scored(params: Params, head: str, samples: Videos, run: Path, ids: list[str], device: torch.device) -> Scored:
+def scored(run: Run, ids: list[str]) -> Scored:
     """The scores of these videos by the run's weights, γ not taken yet."""
-    config, compute = params.head(head), params.compute
-    model = trained(params, head, samples, run, device)
-    rows = Rows(samples, ids, compute.cache_memory_gb * 1e9)
-    loader = rows.loader(OrderedBatches(range(len(rows)), config.batch_size), compute.decode_workers)
+    model, samples = run.model, run.samples
     scores: list[np.ndarray] = []
-    with inference(config.precision, device):
-        for batch in loader:
-            there = {key: tensor.to(device) for key, tensor in batch.items()}
-            scores += row_scores(model, config, samples, there)
+    with inference(run):
+        for batch in batches(run, run.table(ids)):
+            scores += row_scores(model, run.config, samples, batch)
     spread = [of[samples.row_of_label[sample]] for sample, of in zip(ids, scores, strict=True)]
     return Scored(ids, spread, [samples.truth[sample] for sample in ids])
 

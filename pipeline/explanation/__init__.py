@@ -3,47 +3,33 @@
 Opens stores, runs and videos; what is drawn and written is drawn and written by reports.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pipeline.config import Params
 from pipeline.digests import write_json
-from pipeline.evaluation.provenance import deterministic
+from pipeline.evaluation.provenance import deterministic, opened
 from pipeline.explanation.attention import watched
-from pipeline.explanation.finished import ExplanationError, Finished, NotOffered
+from pipeline.explanation.errors import ExplanationError, NotOffered
 from pipeline.explanation.importance import importance
 from pipeline.explanation.space import feature_space
-from pipeline.explanation.streams import streams_of
-from pipeline.prediction import overlays
+from pipeline.prediction import accepted_from, overlays
 from pipeline.reports.attention import attention_figure, class_attention_figure
 from pipeline.reports.files import beside, save_figure
 from pipeline.reports.importance import importance_figure
 from pipeline.reports.numbers import compact
 from pipeline.reports.overlays import overlays_figure
 from pipeline.reports.space import space_figure
+from pipeline.runs import Run
 from pipeline.video import VideoError
 
-__all__ = ["PARTS", "ExplanationError", "Finished", "NotOffered", "explain"]
+__all__ = ["PARTS", "ExplanationError", "NotOffered", "explain"]
 
 
-def explain(
-    params: Params,
-    head: str,
-    manifest: Path,
-    features: Mapping[str, Path],
-    run: Path,
-    out: Path,
-    parts: Collection[str] = (),
-    progress: Callable[[str], None] = print,
-) -> None:
+def explain(run: Run, out: Path, parts: Collection[str] = (), progress: Callable[[str], None] = print) -> None:
     """Writes each part into the folder `out`/explanation, where `out` is results/ssv2_top1; says what it leaves out.
 
     Args:
-        params: holds the head and `compute`.
-        head: its name.
-        manifest: the data set's Parquet manifest.
-        features: role -> directory of the store.
-        run: folder of an evaluated run.
+        run: an evaluated one.
         parts: of PARTS; all that the head offers if empty.
         progress: called with a line a part.
 
@@ -52,7 +38,8 @@ def explain(
         NotOffered: a part that was asked for, of a head that has it not.
         RunError, DataError: no finished run, and as for `evaluation.evaluate`.
     """
-    finished = Finished(params, head, manifest, features, run)
+    _ = run.result
+    opened(run)
     if unknown := sorted(set(parts) - set(PARTS)):
         raise ExplanationError(f"there is no {unknown[0]!r} to explain; there are {', '.join(PARTS)}")
     with deterministic():
@@ -60,44 +47,45 @@ def explain(
             if parts and part not in parts:
                 continue
             try:
-                progress(f"{out}: {made(finished, out)}")
+                progress(f"{out}: {made(run, out)}")
             except NotOffered as error:
                 if parts:
                     raise
                 progress(f"{out}: left out {part}: {error}")
 
 
-def _attention(finished: Finished, out: Path) -> str:
-    clips, classes, absent = watched(finished)
+def _attention(run: Run, out: Path) -> str:
+    clips, classes, absent = watched(run)
     save_figure(class_attention_figure(classes, absent), _beside(out, "class_attention.png"))
     save_figure(attention_figure(clips, absent), _beside(out, "attention.png"))
     return f"attention of {len(clips)} clips and {len(classes.names)} classes"
 
 
-def _features(finished: Finished, out: Path) -> str:
-    document = feature_space(finished)
+def _features(run: Run, out: Path) -> str:
+    document = feature_space(run)
     save_figure(space_figure(document), _beside(out, "features.png"))
     write_json(_beside(out, "features.json"), compact(document), indent=None)
     return f"{len(document['samples'])} points, {document['thumbnails_note']}"
 
 
-def _importance(finished: Finished, out: Path) -> str:
-    document = importance(streams_of(finished), finished.config.seed)
-    document = {"head": finished.head, "result": finished.config.result, **document}
+def _importance(run: Run, out: Path) -> str:
+    document = importance(run.task.code("streams")(run), run.config.seed)
+    document = {"head": run.head, "result": run.config.result, **document}
     save_figure(importance_figure(document), _beside(out, "importance.png"))
     write_json(_beside(out, "importance.json"), compact(document), indent=None)
     drops = (f"{name} {of['permutation']['drop']:.1f}" for name, of in document["streams"].items())
     return f"{document['metric']} {document['base']:.1f}, permuted less {', '.join(drops)}"
 
 
-def _overlays(finished: Finished, out: Path) -> str:
-    if not hasattr(finished.config, "ood"):
-        raise NotOffered(f"{finished.config.kind} has no maps of what it takes for background")
+def _overlays(run: Run, out: Path) -> str:
+    if not hasattr(run.config, "ood"):
+        raise NotOffered(f"{run.config.kind} has no maps of what it takes for background")
     try:
-        run, groups = overlays(finished.params, finished.head, finished.features, finished.root, finished.run)
+        groups = overlays(run)
     except VideoError as error:
         raise NotOffered(str(error)) from None
-    save_figure(overlays_figure(groups, run.lam, run.threshold), _beside(out, "overlays.png"))
+    figure = overlays_figure(groups, run.result["lambda"], accepted_from(run.predictions))
+    save_figure(figure, _beside(out, "overlays.png"))
     return f"overlays of {sum(map(len, groups.values()))} pictures"
 
 

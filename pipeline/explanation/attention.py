@@ -11,18 +11,20 @@ import torch
 from torch import Tensor
 
 from pipeline.datasets import read_manifest
-from pipeline.explanation.finished import Finished, NotOffered
-from pipeline.explanation.pictures import NotShown, Pictures
+from pipeline.evaluation.provenance import batches, inference
+from pipeline.explanation.errors import NotOffered
+from pipeline.explanation.pictures import NotShown, Pictures, seen_by
 from pipeline.heads.gasm_cast.attention import Look, absent
 from pipeline.plugins import load
 from pipeline.reports.attention import ClassLooks, WatchedClip
+from pipeline.runs import Run
 from pipeline.training.table import Batch
 
 SHOWN = 2  # clips that were recognised, and as many that were not
 CLASSES = 16  # of the class averages: of more classes, the commonest
 
 
-def watched(finished: Finished) -> tuple[list[WatchedClip], ClassLooks, list[str]]:
+def watched(run: Run) -> tuple[list[WatchedClip], ClassLooks, list[str]]:
     """The clips of highest probability, right and wrong; the class averages; what this fusion has no attention of.
 
     A video that is not there any more is shown without its frames.
@@ -30,44 +32,44 @@ def watched(finished: Finished) -> tuple[list[WatchedClip], ClassLooks, list[str
     Raises:
         NotOffered: the head has no attention to show.
     """
-    if not finished.config.attention:
-        raise NotOffered(f"{finished.config.kind} offers no attention")
-    ids = finished.samples.parts["evaluated"]
-    labels = torch.tensor([finished.samples.labels[sample] for sample in ids])
-    chosen = telling(finished.predictions)
-    table, kept = finished.table(ids), {}
+    if not run.config.attention:
+        raise NotOffered(f"{run.config.kind} offers no attention")
+    ids = run.samples.parts["evaluated"]
+    labels = torch.tensor([run.samples.labels[sample] for sample in ids])
+    chosen = telling(run.predictions)
+    table, kept = run.table(ids), {}
     place = {sample: row for row, sample in enumerate(ids)}
     rows = [place[sample] for sample in chosen["sample"]]
     totals: dict[Look, Tensor] = {}
-    with finished.inference():
-        for batch in finished.batches(table):
-            for at, looked_BTN in look_at(finished, batch).items():
+    with inference(run):
+        for batch in batches(run, table):
+            for at, looked_BTN in look_at(run, batch).items():
                 if at not in totals:
-                    totals[at] = torch.zeros(len(finished.samples.classes), *looked_BTN.shape[1:], dtype=torch.float64)
+                    totals[at] = torch.zeros(len(run.samples.classes), *looked_BTN.shape[1:], dtype=torch.float64)
                 totals[at].index_add_(0, labels[batch["row"].cpu()], looked_BTN.double())
                 for number, row in enumerate(batch["row"].tolist()):
                     if row in rows:
                         kept.setdefault(row, {})[at] = looked_BTN[number].clone()
-    counts = torch.bincount(labels, minlength=len(finished.samples.classes))
+    counts = torch.bincount(labels, minlength=len(run.samples.classes))
     common = torch.argsort(-counts, stable=True)[:CLASSES].sort().values
     common = common[counts[common] > 0]
     means = {at: (total[common] / counts[common, None, None]) for at, total in totals.items()}
-    names = [finished.samples.classes[number] for number in common.tolist()]
-    averages = ClassLooks(names, counts[common].tolist(), int((counts > 0).sum()), on_grid(finished, means))
-    clips = _with_frames(finished, chosen, [on_grid(finished, kept[row]) for row in rows])
-    return clips, averages, absent(finished.config.model, totals)
+    names = [run.samples.classes[number] for number in common.tolist()]
+    averages = ClassLooks(names, counts[common].tolist(), int((counts > 0).sum()), on_grid(run, means))
+    clips = _with_frames(run, chosen, [on_grid(run, kept[row]) for row in rows])
+    return clips, averages, absent(run.config.model, totals)
 
 
-def look_at(finished: Finished, batch: Batch) -> dict[Look, Tensor]:
+def look_at(run: Run, batch: Batch) -> dict[Look, Tensor]:
     """(B, T, N) on the CPU, of each attention."""
-    streams = {role: batch[role].float() for role in finished.samples.streams}
-    found = load(finished.config.attention)(finished.model, {**batch, **streams})
+    streams = {role: batch[role].float() for role in run.samples.streams}
+    found = load(run.config.attention)(run.model, {**batch, **streams})
     return {at: looked.cpu() for at, looked in found.items()}
 
 
-def on_grid(finished: Finished, looks: Mapping[Look, Tensor]) -> dict[Look, np.ndarray]:
+def on_grid(run: Run, looks: Mapping[Look, Tensor]) -> dict[Look, np.ndarray]:
     """(..., T, N) as (..., T, R, L)."""
-    grids = {role: stream.grid[1:] for role, stream in finished.samples.streams.items()}
+    grids = {role: stream.grid[1:] for role, stream in run.samples.streams.items()}
     return {at: found.unflatten(-1, grids[at.stream]).numpy() for at, found in looks.items()}
 
 
@@ -79,10 +81,10 @@ def telling(predictions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([rows[right][:SHOWN], rows[~right][:SHOWN]])[["sample", "label", "prediction", "probability"]]
 
 
-def _with_frames(finished: Finished, chosen: pd.DataFrame, looks: list[dict[Look, np.ndarray]]) -> list[WatchedClip]:
-    config, store = finished.config, next(iter(finished.samples.streams.values())).store
-    manifest = read_manifest(finished.manifest)
-    pictures = Pictures(finished.params, config.dataset, finished.seen_by, manifest, chosen["sample"])
+def _with_frames(run: Run, chosen: pd.DataFrame, looks: list[dict[Look, np.ndarray]]) -> list[WatchedClip]:
+    config, store = run.config, next(iter(run.samples.streams.values())).store
+    manifest = read_manifest(run.manifest)
+    pictures = Pictures(run.params, config.dataset, seen_by(run), manifest, chosen["sample"])
     clips = []
     for row, seen in zip(chosen.itertuples(index=False), looks, strict=True):
         times = store.meta(row.sample)["times"]

@@ -12,6 +12,7 @@ from PIL import Image
 from pipeline.backbones import preprocessor
 from pipeline.config import Params, PixelFeature
 from pipeline.datasets import DatasetError, samples_by_name, unchanged, video_folder
+from pipeline.runs import Run
 from pipeline.video import VideoError, VideoFacts, read_frames
 
 THUMBNAIL, QUALITY = 80, 70  # pixels of the longer side, of JPEG: 2 kB
@@ -64,6 +65,11 @@ class Pictures:
         except VideoError as error:
             raise NotShown(str(error)) from None
         return frames if self.preprocess is None else _bytes(self.preprocess(frames)).transpose(0, 2, 3, 1)
+
+
+def seen_by(run: Run) -> str:
+    """The feature whose crop a run's pictures are shown in: what its first role reads."""
+    return next(iter(run.config.inputs.values())).feature
 
 
 def pixel_feature(params: Params, feature: str) -> PixelFeature | None:

@@ -18,11 +18,14 @@ from torch import nn
 
 from pipeline.datasets import read_manifest
 from pipeline.evaluation.negatives import vectors
+from pipeline.evaluation.provenance import batches, inference
 from pipeline.evaluation.segment_metrics import segments
-from pipeline.explanation.finished import ExplanationError, Finished, NotOffered
-from pipeline.explanation.pictures import NotShown, Pictures, thumbnail
-from pipeline.prediction import FinishedRun
+from pipeline.explanation.errors import ExplanationError, NotOffered
+from pipeline.explanation.pictures import NotShown, Pictures, seen_by, thumbnail
+from pipeline.prediction import accepted_from
+from pipeline.runs import Run
 from pipeline.training.dataset import shuffled
+from pipeline.training.registry import predict
 from pipeline.training.segmentation import answer
 
 MOST, FEWEST = 25_000, 5  # points
@@ -53,11 +56,11 @@ class Points(NamedTuple):
     shown: list[tuple[str, str, float | None]]
 
 
-def feature_space(finished: Finished) -> dict[str, Any]:
+def feature_space(run: Run) -> dict[str, Any]:
     """What results/<result>_features.json holds; see docs/explain.md. Raises ExplanationError: too few points."""
-    points = finished.task.code("points")(finished)
-    found = projections(points.values_ND, finished.config.seed, finished.params.compute.threads, finished.head)
-    thumbnails, note = _thumbnails(finished, points)
+    points = run.task.code("points")(run)
+    found = projections(points.values_ND, run.config.seed, run.params.compute.threads, run.head)
+    thumbnails, note = _thumbnails(run, points)
     return {
         "space": points.space,
         "samples": points.names,
@@ -129,33 +132,33 @@ def _plane(values_N2: np.ndarray, note: str) -> dict[str, Any]:
 # --- points, by task --------------------------------------------------------------------------------------------------
 
 
-def of_classifier(finished: Finished) -> Points:
+def of_classifier(run: Run) -> Points:
     """The input of the last linear layer."""
-    samples, table = finished.samples, finished.predictions
-    ids = some(samples.parts["evaluated"], finished.config.seed)
+    samples, table = run.samples, run.predictions
+    ids = some(samples.parts["evaluated"], run.config.seed)
     values = []
-    with finished.inference(), inputs_of_last(finished.model, len(samples.classes)) as seen:
-        for batch in finished.batches(finished.table(ids)):
-            finished.logits(batch)
+    with inference(run), inputs_of_last(run.model, len(samples.classes)) as seen:
+        for batch in batches(run, run.table(ids)):
+            predict(run.model, batch, samples.streams)
             if not seen:
-                raise NotOffered(f"{finished.config.kind} has no linear layer that gives each class a score")
+                raise NotOffered(f"{run.config.kind} has no linear layer that gives each class a score")
             values.append(seen[-1])
     rows = table.set_index("sample").loc[ids]
     return Points(
-        f"the features that the last layer of {finished.head} reads, a point a video of {finished.config.eval_split}",
+        f"the features that the last layer of {run.head} reads, a point a video of {run.config.eval_split}",
         np.concatenate(values),
         ids,
         samples.classes,
         np.array([samples.labels[sample] for sample in ids]),
         _indices(rows["prediction"], samples.classes),
         np.array([max(of) for of in rows["probabilities"]]),
-        [(finished.config.dataset, sample, None) for sample in ids],
+        [(run.config.dataset, sample, None) for sample in ids],
     )
 
 
-def of_targets(finished: Finished) -> Points:
+def of_targets(run: Run) -> Points:
     """Raises NotOffered: a point has the colour of one class, and these samples have several, or numbers."""
-    raise NotOffered(f"{finished.head} learns {finished.task.title}: a point of the feature space shows one class")
+    raise NotOffered(f"{run.head} learns {run.task.title}: a point of the feature space shows one class")
 
 
 @contextmanager
@@ -177,15 +180,15 @@ def inputs_of_last(module: nn.Module, n_classes: int):
             handle.remove()
 
 
-def of_segments(finished: Finished) -> Points:
+def of_segments(run: Run) -> Points:
     """Of each true segment, the mean of its frames' features after the last block."""
-    samples, ids = finished.samples, finished.samples.parts["evaluated"]
-    rows = finished.predictions.set_index("sample")
-    fps = finished.params.datasets[finished.config.dataset].label_fps or samples.streams["frames"].fps
+    samples, ids = run.samples, run.samples.parts["evaluated"]
+    rows = run.predictions.set_index("sample")
+    fps = run.params.datasets[run.config.dataset].label_fps or samples.streams["frames"].fps
     values, names, shown, labels, predicted, probability = [], [], [], [], [], []
-    with finished.inference():
-        for batch in finished.batches(finished.table(ids)):
-            features_BTH = answer(finished.model, batch)[0][-1].frame_features_BTH.float().cpu().numpy()
+    with inference(run):
+        for batch in batches(run, run.table(ids)):
+            features_BTH = answer(run.model, batch)[0][-1].frame_features_BTH.float().cpu().numpy()
             for number, features_TH in zip(batch["row"].tolist(), features_BTH, strict=True):
                 sample = ids[number]
                 truth, guess, sure = (np.array(rows.at[sample, key]) for key in ("truth", "prediction", "confidence"))
@@ -194,13 +197,13 @@ def of_segments(finished: Finished) -> Points:
                     common = np.bincount(guess[start:stop]).argmax()
                     values.append(features_TH[row_of_label[start:stop]].mean(axis=0))
                     names.append(f"{sample}, {start / fps:.1f} to {stop / fps:.1f} s")
-                    shown.append((finished.config.dataset, sample, (start + stop) / 2 / fps))
+                    shown.append((run.config.dataset, sample, (start + stop) / 2 / fps))
                     labels.append(truth[start])
                     predicted.append(common)
                     probability.append(sure[start:stop][guess[start:stop] == common].mean())
     points = Points(
-        f"the mean of the last block's frame features of {finished.head} over each true segment of "
-        f"{finished.config.eval_split}; predicted is what most of its frames were taken for",
+        f"the mean of the last block's frame features of {run.head} over each true segment of "
+        f"{run.config.eval_split}; predicted is what most of its frames were taken for",
         np.array(values),
         names,
         samples.classes,
@@ -209,7 +212,7 @@ def of_segments(finished: Finished) -> Points:
         np.array(probability),
         shown,
     )
-    kept = set(some(names, finished.config.seed))
+    kept = set(some(names, run.config.seed))
     return taken(points, [row for row, name in enumerate(names) if name in kept])
 
 
@@ -224,17 +227,16 @@ def runs(labels_L: np.ndarray) -> list[tuple[int, int]]:
     return [(start, stop) for label, start, stop in every if label >= 0]
 
 
-def of_pictures(finished: Finished) -> Points:
+def of_pictures(run: Run) -> Points:
     """CLIP's embeddings of pictures in and out of distribution."""
-    run = FinishedRun(finished.params, finished.head, finished.run)
-    table = run.table[run.table["part"] == "evaluated"].reset_index(drop=True)
+    table = run.predictions[run.predictions["part"] == "evaluated"].reset_index(drop=True)
     table["point"] = table["set"] + ": " + table["sample"]
-    table = table[table["point"].isin(set(some(table["point"], finished.config.seed)))]
-    classes = ["in distribution", *(f"out: {name}" for name in sorted(finished.config.ood)), "told to be out"]
-    labels = _indices(table["set"], ["id", *sorted(finished.config.ood)])
-    inside, accepted = labels == 0, (table["negalign"] >= run.threshold).to_numpy()
+    table = table[table["point"].isin(set(some(table["point"], run.config.seed)))]
+    classes = ["in distribution", *(f"out: {name}" for name in sorted(run.config.ood)), "told to be out"]
+    labels = _indices(table["set"], list(run.config.sets))
+    inside, accepted = labels == 0, (table["negalign"] >= accepted_from(table)).to_numpy()
     values = [
-        vectors(finished.samples.streams[f"{run.sets[name][1]}image"].store, rows["sample"].tolist()).numpy()
+        vectors(run.samples.streams[f"{run.config.sets[name][1]}image"].store, rows["sample"].tolist()).numpy()
         for name, rows in table.groupby("set", sort=False)
     ]
     return Points(
@@ -247,7 +249,7 @@ def of_pictures(finished: Finished) -> Points:
         labels,
         np.where(accepted, 0, np.where(inside, len(classes) - 1, labels)),
         table["negalign"].to_numpy(),
-        [(run.sets[row.set][0], row.sample, None) for row in table.itertuples()],
+        [(run.config.sets[row.set][0], row.sample, None) for row in table.itertuples()],
     )
 
 
@@ -275,14 +277,14 @@ def _indices(names: Iterable[str], classes: Sequence[str]) -> np.ndarray:
 # --- thumbnails -------------------------------------------------------------------------------------------------------
 
 
-def _thumbnails(finished: Finished, points: Points) -> tuple[dict[str, str], str]:
+def _thumbnails(run: Run, points: Points) -> tuple[dict[str, str], str]:
     """Point -> picture, of as many as there is room for, and in words what is not there."""
-    params, chosen = finished.params, worth_showing(points.labels, points.predicted)
+    params, chosen = run.params, worth_showing(points.labels, points.predicted)
     datasets = {points.shown[row][0] for row in chosen}
-    feature = finished.seen_by
+    feature = seen_by(run)
     pictures = {}
     for dataset in datasets:
-        manifest = read_manifest(finished.root / dataset / "manifest.parquet")
+        manifest = read_manifest(run.root / dataset / "manifest.parquet")
         wanted = [points.shown[row][1] for row in chosen if points.shown[row][0] == dataset]
         pictures[dataset] = Pictures(params, dataset, feature, manifest, wanted)
     found, why = {}, ""

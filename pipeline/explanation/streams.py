@@ -15,19 +15,17 @@ from torch import Tensor
 
 from pipeline.config import I3DFeature
 from pipeline.evaluation.ood_metrics import ood_metrics
+from pipeline.evaluation.provenance import batches, inference
 from pipeline.evaluation.segmentation import row_scores
 from pipeline.evaluation.zeroshot_metrics import class_counts, seen_unseen, stacked
-from pipeline.explanation.finished import ExplanationError, Finished
-from pipeline.explanation.importance import Change, Streams, order
+from pipeline.explanation.errors import ExplanationError
+from pipeline.explanation.importance import Change, order
 from pipeline.heads.negalign.scores import combine
+from pipeline.heads.probe.figures import figure
 from pipeline.heads.probe.model import MASK
-from pipeline.training.probes import figure
+from pipeline.runs import Run
+from pipeline.training.registry import predict
 from pipeline.training.table import Batch
-
-
-def streams_of(finished: Finished) -> Streams:
-    """The inputs of a finished run's head."""
-    return finished.task.code("streams")(finished)
 
 
 class _Task:
@@ -35,17 +33,17 @@ class _Task:
 
     metric: str
 
-    def __init__(self, finished: Finished) -> None:
-        self.finished = finished
+    def __init__(self, run: Run) -> None:
+        self.run = run
 
     def found_again(self, answer: Any) -> None:
         """Raises ExplanationError where the answers without any change are not those of the result."""
-        again, stood = self.score(answer, np.arange(len(self.strata))), self.finished.result[self.metric]
-        said = self.finished.task.scale * stood
+        again, stood = self.score(answer, np.arange(len(self.strata))), self.run.result[self.metric]
+        said = self.run.task.scale * stood
         if abs(again - said) > 1e-6 * max(abs(said), 1):
             raise ExplanationError(
-                f"{self.finished.run}: its result says {self.metric} {said:.4g}, and its weights and features say "
-                f"{again:.4g} now; evaluate the head again (`evaluate {self.finished.head}`)"
+                f"{self.run.folder}: its result says {self.metric} {said:.4g}, and its weights and features say "
+                f"{again:.4g} now; evaluate the head again (`evaluate {self.run.head}`)"
             )
 
 
@@ -54,26 +52,27 @@ class Recognition(_Task):
 
     metric = "top1"
 
-    def __init__(self, finished: Finished) -> None:
-        super().__init__(finished)
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
         self.keys = self.roles()
-        self.streams = {name: finished.config.inputs[name].feature for name in self.keys}
-        self.rows = finished.table(finished.samples.parts["evaluated"])
+        self.streams = {name: run.config.inputs[name].feature for name in self.keys}
+        self.rows = run.table(run.samples.parts["evaluated"])
         self.strata = np.zeros(len(self.rows), dtype=np.int64)
 
     def roles(self) -> dict[str, tuple[str, ...]]:
         """Stream -> its keys in a batch: of a head that says so, those that it reads."""
-        return {name: (name,) for name in getattr(self.finished.model, "streams", self.finished.samples.streams)}
+        return {name: (name,) for name in getattr(self.run.model, "streams", self.run.samples.streams)}
 
     def answers(self, changes: Sequence[Change | None]) -> list[np.ndarray]:
         """One pass over the samples for all changes."""
         right: list[list[np.ndarray]] = [[] for _ in changes]
         orders = [order(change, len(self.rows)) if change and change.seed else None for change in changes]
-        with self.finished.inference():
-            means = self.means
-            for batch in self.finished.batches(self.rows):
+        with inference(self.run):
+            model, streams, means = self.run.model, self.run.samples.streams, self.means
+            for batch in batches(self.run, self.rows):
                 for own, change, places in zip(right, changes, orders, strict=True):
-                    own.append(self.answer(self.finished.logits(self.changed(batch, change, places, means)), batch))
+                    logits = predict(model, self.changed(batch, change, places, means), streams)
+                    own.append(self.answer(logits, batch))
         found = [np.concatenate(own) for own in right]
         self.found_again(found[changes.index(None)])
         return found
@@ -87,7 +86,7 @@ class Recognition(_Task):
         """Stream -> the mean of its first key over all samples; of maps, over those that are there."""
         sums: dict[str, Tensor] = {}
         counts = dict.fromkeys(self.keys, 0)
-        for batch in self.finished.batches(self.rows):
+        for batch in batches(self.run, self.rows):
             for name, (key, *flag) in self.keys.items():
                 there = batch[flag[0]] if flag else torch.ones_like(batch["row"], dtype=torch.bool)
                 total = batch[key][there].double().sum(dim=0)
@@ -115,14 +114,14 @@ class Recognition(_Task):
 class Probing(Recognition):
     """The features that a probe reads; the answer is (N, C) scores."""
 
-    def __init__(self, finished: Finished) -> None:
-        super().__init__(finished)
-        self.metric, self.learns = finished.task.headline, finished.samples.learns
-        self.targets = finished.samples.targets_of("evaluated")
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        self.metric, self.learns = run.task.headline, run.samples.learns
+        self.targets = run.samples.targets_of("evaluated")
 
     def roles(self) -> dict[str, tuple[str, ...]]:
         """A ragged stream's mask goes with it."""
-        samples = self.finished.samples
+        samples = self.run.samples
         ragged = {} if samples.is_pooled else {name for name, of in samples.streams.items() if of.is_ragged}
         return {name: (name, f"{name}{MASK}") if name in ragged else (name,) for name in samples.streams}
 
@@ -135,15 +134,14 @@ class Probing(Recognition):
         """Stream -> the mean over all samples: of rows, over all of them, as one row."""
         sums: dict[str, Tensor] = {}
         counts = dict.fromkeys(self.keys, 0)
-        for batch in self.finished.batches(self.rows):
+        for batch in batches(self.run, self.rows):
             for name, (key, *mask) in self.keys.items():
                 there = batch[key][batch[mask[0]]] if mask else batch[key]
                 total = there.double().sum(dim=0)
                 sums[name] = sums[name] + total if name in sums else total
                 counts[name] += len(there)
-        return {
-            name: (total / counts[name]).float()[None if self.keys[name][1:] else ...] for name, total in sums.items()
-        }
+        means = {name: (total / counts[name]).float() for name, total in sums.items()}
+        return {name: mean[None] if self.keys[name][1:] else mean for name, mean in means.items()}
 
     def changed(
         self, batch: Batch, change: Change | None, places: np.ndarray | None, means: Mapping[str, Tensor]
@@ -176,47 +174,47 @@ class Segmentation(_Task):
     A video that gets another's rows gets them stretched to its own length.
     """
 
-    def __init__(self, finished: Finished) -> None:
-        super().__init__(finished)
-        samples, config = finished.samples, finished.config
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        samples, config = run.samples, run.config
         name = config.features.frames
-        feature, half = finished.params.features[name], samples.streams["frames"].width // 2
+        feature, half = run.params.features[name], samples.streams["frames"].width // 2
         both = isinstance(feature, I3DFeature) and feature.rgb is not None and feature.flow is not None
         self.channels = {"rgb": slice(half), "flow": slice(half, None)} if both else {"frames": slice(None)}
         self.streams = {stream: f"{name}, {stream}" if both else name for stream in self.channels}
         if samples.text is not None:
             self.streams["texts"] = config.vocabulary.feature
         self.metric = "acc" if samples.text is None else "harmonic"
-        self.rows = finished.table(samples.parts["evaluated"])
+        self.rows = run.table(samples.parts["evaluated"])
         self.strata = np.zeros(len(self.rows), dtype=np.int64)
 
     def answers(self, changes: Sequence[Change | None]) -> list[tuple[np.ndarray, np.ndarray]]:
         """A pass over the videos for each change."""
-        with self.finished.inference():
+        with inference(self.run):
             found = [self._answer(change) for change in changes]
         self.found_again(found[changes.index(None)])
         return found
 
     def _answer(self, change: Change | None) -> tuple[np.ndarray, np.ndarray]:
-        samples, ids = self.finished.samples, self.finished.samples.parts["evaluated"]
+        samples, ids = self.run.samples, self.run.samples.parts["evaluated"]
         if change and change.stream == "texts":
             samples = replace(samples, text=other_texts(samples.text, change))
             change = None
         places = order(change, len(ids)) if change and change.seed else None
         predictions = []
-        for batch in self.finished.batches(self.rows):
+        for batch in batches(self.run, self.rows):
             if change is not None:
                 batch = {**batch, "frames": self._changed(batch, self.channels[change.stream], places)}
-            scores = row_scores(self.finished.model, self.finished.config, samples, batch)
+            scores = row_scores(self.run.model, self.run.config, samples, batch)
             for row, of in zip(batch["row"].tolist(), scores, strict=True):
                 of = of[samples.row_of_label[ids[row]]]
                 predictions.append(self._stacked(of))
         return class_counts(predictions, [samples.truth[sample] for sample in ids], len(samples.classes))
 
     def _stacked(self, scores_LC: np.ndarray) -> np.ndarray:
-        if self.finished.samples.text is None:
+        if self.run.samples.text is None:
             return scores_LC.argmax(axis=1)
-        return stacked(scores_LC, self.finished.samples.seen, self.finished.result["gamma"])
+        return stacked(scores_LC, self.run.samples.seen, self.run.result["gamma"])
 
     def _changed(self, batch: Batch, channels: slice, places: np.ndarray | None) -> Tensor:
         frames_BTD = batch["frames"].to(torch.float32, copy=True)
@@ -233,7 +231,7 @@ class Segmentation(_Task):
     def mean_D(self) -> Tensor:
         """The mean over all rows of all videos."""
         total, count = torch.zeros((), dtype=torch.float64), 0
-        for batch in self.finished.batches(self.rows):
+        for batch in batches(self.run, self.rows):
             there_ND = batch["frames"][batch["mask"]].double()
             total, count = total + there_ND.sum(dim=0), count + len(there_ND)
         return (total / count).float()
@@ -244,7 +242,7 @@ class Segmentation(_Task):
         if self.metric == "acc":
             return 100 * float(right_VC.sum() / frames_VC.sum())
         whole = np.ones((1, len(rows)), dtype=np.int64)
-        return float(np.nan_to_num(seen_unseen(frames_VC, right_VC, self.finished.samples.seen, whole)["harmonic"][0]))
+        return float(np.nan_to_num(seen_unseen(frames_VC, right_VC, self.run.samples.seen, whole)["harmonic"][0]))
 
 
 def other_texts(text_CE: np.ndarray, change: Change) -> np.ndarray:
@@ -268,16 +266,16 @@ class Detection(_Task):
 
     metric = "auroc"
 
-    def __init__(self, finished: Finished) -> None:
-        super().__init__(finished)
-        features = finished.config.features
+    def __init__(self, run: Run) -> None:
+        super().__init__(run)
+        features = run.config.features
         self.streams = {
             "star": f"S*: {features.image} against classes and negative words",
             "p_align": f"P_align: the background in {features.cam} against background words",
         }
-        rows: pd.DataFrame = finished.predictions
+        rows: pd.DataFrame = run.predictions
         self.rows = rows[rows["part"] == "evaluated"].reset_index(drop=True)
-        self.names = ["id", *sorted(finished.config.ood)]
+        self.names = list(run.config.sets)
         self.strata = self.rows["set"].map(self.names.index).to_numpy()
 
     def answers(self, changes: Sequence[Change | None]) -> list[np.ndarray]:
@@ -291,7 +289,7 @@ class Detection(_Task):
         if change is not None:
             own = terms[change.stream]
             terms[change.stream] = own[order(change, len(own))] if change.seed else np.full_like(own, own.mean())
-        return combine(terms["star"], terms["p_align"], self.finished.result["lambda"])
+        return combine(terms["star"], terms["p_align"], self.run.result["lambda"])
 
     def score(self, answer: np.ndarray, rows: np.ndarray) -> float:
         """AUROC, the mean over the OOD sets."""

@@ -1,30 +1,25 @@
 """Heads on new files, and a look at finished runs: pixels, backbones and evaluation in one place."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
-from pipeline.config import Params
 from pipeline.prediction.answers import Answer, PredictionError, Question
-from pipeline.prediction.overlays import overlays
-from pipeline.prediction.pictures import FinishedRun, Predictor, Scored
+from pipeline.prediction.overlays import accepted_from, overlays
+from pipeline.prediction.pictures import Predictor, Scored
 from pipeline.prediction.segmentation import strips
-from pipeline.tasks import TASKS
+from pipeline.runs import Run
 from pipeline.video import VideoError
 
-__all__ = ["Answer", "FinishedRun", "PredictionError", "Predictor", "Scored", "overlays", "predict", "strips"]
+__all__ = ["Answer", "PredictionError", "Predictor", "Scored", "accepted_from", "overlays", "predict", "strips"]
 
 WITHOUT_MAP = "none"
 OUT = Path("predictions")
 
 
 def predict(
-    params: Params,
-    head: str,
-    root: Path,
-    features: Mapping[str, Path],
-    run: Path,
+    run: Run,
     files: Sequence[Path],
     map: str | None = None,
     out: Path | None = None,
@@ -34,11 +29,7 @@ def predict(
     """What a head's finished run says of files, as it would have said it of a sample of its data set.
 
     Args:
-        params: hold the head, its features and `compute`.
-        head: its name.
-        root: the features' folder, where the manifests of texts lie.
-        features: role -> directory of the store; those of texts are read.
-        run: folder of the finished run.
+        run: a finished one; of its stores those of texts are read.
         files: videos, or pictures for a head of pictures.
         map: for a head that looks with a clinician: the file of the map of the only video, or "none".
         out: folder for label files and timelines of a head that segments; "predictions" if not given.
@@ -53,7 +44,7 @@ def predict(
         PredictionError: an option that the head has no use for or misses; a head that no file can be given to.
         RunError, DataError, BackboneError, ExtractionError: no finished run, or no weights; with the remedy.
     """
-    task = TASKS[params.head(head).task]
+    head, task = run.head, run.task
     if ("map" in task.options) != (map is not None):
         wanted = f"give --map FILE, or --map {WITHOUT_MAP} for its answer without a clinician"
         raise PredictionError(f"{head} {f'looks where a map says: {wanted}' if map is None else 'takes no --map'}")
@@ -61,7 +52,7 @@ def predict(
         raise PredictionError(f"--map is of one video, got {len(files)}; name them one by one, or --map {WITHOUT_MAP}")
     if out is not None and "out" not in task.options:
         raise PredictionError(f"{head} writes no file and takes no --out")
-    scripted = "transcripts" in task.options and params.head(head).model.transcript
+    scripted = "transcripts" in task.options and run.config.model.transcript
     if scripted != (transcripts is not None):
         raise PredictionError(
             f"{head} predicts among the segments of a transcript: give --transcripts FOLDER, which holds that of each "
@@ -74,7 +65,7 @@ def predict(
     map_file = None if map in (None, WITHOUT_MAP) else Path(map)
     if map_file is not None and not map_file.exists():
         raise PredictionError(f"--map {map_file}: there is no such file; correct its name")
-    question = Question(params, head, root, features, run, there, map_file, out or OUT, transcripts, progress)
+    question = Question(run, there, map_file, out or OUT, transcripts, progress)
     answers, waiting = dict(absent), deque(str(path) for path in files)
     for found in chain(task.code("predict")(question), [{}]):
         answers |= found

@@ -1,11 +1,11 @@
 """What is said of a file: one answer, or one error. Knows no head and opens no file."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pipeline.config import Params
+from pipeline.runs import Run
 
 
 class PredictionError(ValueError):
@@ -41,11 +41,7 @@ class Question:
     """What a head is asked.
 
     Attributes:
-        params: hold the head and its features.
-        head: its name.
-        root: the features' folder: manifests and texts; no features of videos are read.
-        features: role -> directory of the store, of the texts that the head reads.
-        run: folder of the finished run.
+        run: a finished one; of its stores those of texts alone are read.
         files: each once, all of them there.
         map: the clinician's map of the one file; None is the answer without one.
         out: folder for what is written.
@@ -53,18 +49,9 @@ class Question:
         progress: called with a line now and then.
     """
 
-    params: Params
-    head: str
-    root: Path
-    features: Mapping[str, Path]
-    run: Path
+    run: Run
     files: Sequence[str]
     map: Path | None
     out: Path
     transcripts: Path | None
     progress: Callable[[str], None]
-
-    @property
-    def config(self) -> Any:
-        """The head's sub-tree of params."""
-        return self.params.head(self.head)

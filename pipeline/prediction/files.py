@@ -16,6 +16,7 @@ from pipeline.datasets.build import Finding, Job, examine, manifest_frame
 from pipeline.datasets.map_files import map_digests
 from pipeline.extraction import TooMuch, derive, extract
 from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
+from pipeline.runs import Run
 from pipeline.store import FeatureStore
 from pipeline.video import VideoFacts
 
@@ -52,10 +53,11 @@ def in_turn(question: Question, files: Sequence[str], answer: Callable[[Sequence
         files: each once.
         answer: what is said of a few of them.
     """
-    features = [question.params.features[name] for name in _read(question)]
+    params = question.run.params
+    features = [params.features[name] for name in _read(question.run)]
     batches = [feature.batch for feature in features if not feature.derived and not feature.ragged]
     # Of a fixed number of frames, those share a batch that would in a shard of these files; rows know of no batch.
-    size = max(batches or [question.params.compute.decode_workers, 1])
+    size = max(batches or [params.compute.decode_workers, 1])
     for start in range(0, len(files), size):
         yield from _apart(files[start : start + size], answer)
 
@@ -72,10 +74,10 @@ def _apart(files: Sequence[str], answer: Callable[[Sequence[str]], Answers]) -> 
         yield from _apart([file], answer)
 
 
-def _read(question: Question) -> tuple[str, ...]:
+def _read(run: Run) -> tuple[str, ...]:
     """The features of videos that the head reads, and all that they are made from, these first."""
-    config = question.config
-    return question.params.reading(*(of.feature for of in config.inputs.values() if of.dataset == config.dataset))
+    config = run.config
+    return run.params.reading(*(of.feature for of in config.inputs.values() if of.dataset == config.dataset))
 
 
 @contextmanager
@@ -86,22 +88,22 @@ def extracted(question: Question, of: Sequence[str]) -> Iterator[Extracted]:
         PredictionError: a feature that is not made from videos here.
         BackboneError, ExtractionError: as `extract` says.
     """
-    config = question.config
+    config, head, params = question.run.config, question.run.head, question.run.params
     roles = {role: read.feature for role, read in config.inputs.items() if read.dataset == config.dataset}
-    names = _read(question)
+    names = _read(question.run)
     for name in names:
-        if isinstance(question.params.features[name], NpyFeature):
+        if isinstance(params.features[name], NpyFeature):
             raise PredictionError(
-                f"{question.head} reads {name}, which somebody else computed (backbone: npy): it cannot be made from a "
+                f"{head} reads {name}, which somebody else computed (backbone: npy): it cannot be made from a "
                 "video here; train the head on features of a backbone, such as i3d"
             )
     findings = {file: examine(Job(file, None, None)) for file in of}
-    refused = {file: why for file, of in findings.items() if (why := _refusal(file, of, question.head)) is not None}
+    refused = {file: why for file, of in findings.items() if (why := _refusal(file, of, head)) is not None}
     usable = {file: of for file, of in findings.items() if file not in refused}
     if not usable:
         yield Extracted([], {}, refused, {})
         return
-    params = _for_files(question.params, config.dataset, names)
+    params = _for_files(params, config.dataset, names)
     with tempfile.TemporaryDirectory(prefix="permafrost-") as scratch:
         root = Path(scratch)
         manifest = _manifest(params, config.dataset, usable, question.map)

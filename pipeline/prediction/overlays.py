@@ -3,57 +3,57 @@
 Shape suffixes: N patches, H W pixels, C colours.
 """
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from pipeline.backbones import preprocessor
-from pipeline.config import Params
 from pipeline.datasets import read_manifest, samples_by_name, unchanged, video_folder
 from pipeline.extraction.shards import refuse_stale
 from pipeline.heads.negalign.masks import foreground
-from pipeline.prediction.pictures import FinishedRun, tokens_feature
+from pipeline.prediction.pictures import tokens_feature
+from pipeline.reports.ood import threshold
 from pipeline.reports.overlays import Overlay
+from pipeline.runs import Run
 from pipeline.store import FeatureStore
 from pipeline.video.pictures import read_picture
 
 SHOWN = 3  # pictures of each kind
 
 
-def overlays(
-    params: Params, head: str, features: Mapping[str, Path], root: Path, run: Path, shown: int = SHOWN
-) -> tuple[FinishedRun, dict[str, list[Overlay]]]:
+def accepted_from(predictions: pd.DataFrame) -> float:
+    """The score that 95 % of the evaluated ID pictures reach: FPR95 is what of OOD reaches it."""
+    evaluated = predictions[(predictions["set"] == "id") & (predictions["part"] == "evaluated")]
+    return threshold(evaluated["negalign"].to_numpy())
+
+
+def overlays(run: Run, shown: int = SHOWN) -> dict[str, list[Overlay]]:
     """The evaluated pictures of highest, lowest and borderline scores, in and out of distribution.
 
     Args:
-        params: holds the head.
-        head: its name.
-        features: role -> directory of the store: cam, ood.<name>.cam.
-        root: the features' folder, where the manifests lie.
-        run: folder of the finished run.
+        run: a finished one of NegAlign.
         shown: how many of each kind.
 
     Returns:
-        The run, and what a group of pictures shares -> the pictures.
+        What a group of pictures shares -> the pictures.
 
     Raises:
         RunError: there is no finished run.
         VideoError: a picture is not where its manifest says, cannot be read any more, or was replaced.
         StoreError: a map is damaged, or of another picture than the manifest's.
     """
-    finished = FinishedRun(params, head, run)
-    evaluated = finished.table[finished.table["part"] == "evaluated"]
-    pixels = preprocessor(tokens_feature(params, head))
+    table, config, params, accepted = run.predictions, run.config, run.params, accepted_from(run.predictions)
+    evaluated = table[table["part"] == "evaluated"]
+    pixels = preprocessor(tokens_feature(run))
     stores, folders, listed = {}, {}, {}
-    for name, (dataset, prefix) in finished.sets.items():
-        stores[name] = FeatureStore(features[f"{prefix}cam"], verify=True)
+    for name, (dataset, prefix) in config.sets.items():
+        stores[name] = FeatureStore(run.features[f"{prefix}cam"], verify=True)
         folders[name] = video_folder(params.datasets[dataset])
-        listed[name] = samples_by_name(read_manifest(root / dataset / "manifest.parquet"))
+        listed[name] = samples_by_name(read_manifest(run.root / dataset / "manifest.parquet"))
 
     def draw(row: Any) -> Overlay:
-        store, background = stores[row.set], finished.config.background
+        store, background = stores[row.set], config.background
         _, rows, columns = store.provenance["grid"]
         map_1N = torch.from_numpy(store.read([row.sample], "map")).float()
         mask_1N = foreground(map_1N, background.percentile, background.dilate, (rows, columns))
@@ -71,7 +71,7 @@ def overlays(
         ("OOD", evaluated[evaluated["set"] != "id"]),
     ):
         own = own.sort_values(["negalign", "set", "sample"], ascending=[False, True, True])
-        near = (own["negalign"] - finished.threshold).abs().argsort(kind="stable")
+        near = (own["negalign"] - accepted).abs().argsort(kind="stable")
         for kind, rows in (("highest", own[:shown]), ("borderline", own.iloc[near[:shown]]), ("lowest", own[-shown:])):
             groups[f"{side}, {kind}"] = [draw(row) for row in rows.itertuples()]
-    return finished, groups
+    return groups

@@ -3,7 +3,6 @@
 Shape suffixes: B pictures, T tokens, N patches, D width, E embedding width, H W pixels, C colours.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,16 +11,13 @@ from torch import Tensor
 
 from pipeline.backbones import load, preprocessor
 from pipeline.backbones.base import unit
-from pipeline.config import ClipFeature, Params
+from pipeline.config import ClipFeature
 from pipeline.evaluation.ood import Scorer, read_texts
-from pipeline.evaluation.provenance import finished
 from pipeline.extraction.cams import Cams
 from pipeline.extraction.device import Device
-from pipeline.heads.negalign.config import NegAlignHead
 from pipeline.heads.negalign.scores import Standard, combine
 from pipeline.prediction.answers import Answered, PredictionError, Question
-from pipeline.reports.ood import threshold
-from pipeline.training.run_folder import RESULT
+from pipeline.runs import RESULT, Run
 from pipeline.video import VideoError
 from pipeline.video.pictures import read_picture
 
@@ -50,75 +46,31 @@ class Scored(NamedTuple):
         return self._asdict()
 
 
-class FinishedRun:
-    """What an evaluated NegAlign left in its folder.
-
-    Attributes:
-        lam: λ.
-        standard: of S_NegLabel*, None where M3 is off.
-        table: a row a picture: set, part, sample, predicted, cam_valid, neglabel, star, p_align, negalign.
-        result: the whole result.
-    """
-
-    def __init__(self, params: Params, head: str, run: Path) -> None:
-        """Raises PredictionError: another kind of head, or a result of an older one. RunError: no finished run."""
-        self.config: NegAlignHead = params.head(head)
-        if not hasattr(self.config, "ood"):
-            raise PredictionError(
-                f"{head} tells nothing in- from out-of-distribution; name a head of the kind negalign"
-            )
-        self.result, self.table = finished(params, head, run)
-        self.lam = float(self.result["lambda"])
-        self.standard = None
-        if self.config.score.zscore:
-            if "standard" not in self.result:
-                raise PredictionError(
-                    f"{run}: its {RESULT} does not hold the mean and deviation of its z-scores; "
-                    f"evaluate the head again: `python -m pipeline evaluate {head}`"
-                )
-            self.standard = Standard(**self.result["standard"])
-
-    @property
-    def sets(self) -> dict[str, tuple[str, str]]:
-        """ "id" and the names of the OOD sets -> (data set, prefix of its features' roles)."""
-        others = {name: (dataset, f"ood.{name}.") for name, dataset in self.config.ood.items()}
-        return {"id": (self.config.dataset, ""), **others}
-
-    @property
-    def threshold(self) -> float:
-        """The score that 95 % of the evaluated ID pictures reach: FPR95 is what of OOD reaches it."""
-        evaluated = self.table[(self.table["set"] == "id") & (self.table["part"] == "evaluated")]
-        return threshold(evaluated["negalign"].to_numpy())
-
-
 class Predictor:
     """Scores picture files as the finished run scored those of its data sets; CLIP runs once a picture.
 
     Numbers go through float16 where a store holds them so: a picture's scores are those of its row in the run.
     """
 
-    def __init__(self, params: Params, head: str, root: Path, features: Mapping[str, Path], run: Path) -> None:
+    def __init__(self, run: Run) -> None:
         """
-        Args:
-            params: holds the head and its features.
-            head: its name.
-            root: the features' folder, where the manifests of the texts lie.
-            features: role -> directory of the store: classes, words.
-            run: folder of the finished run.
-
         Raises:
-            RunError: there is no finished run.
-            PredictionError: the head's features are not of one pass of CLIP.
+            RunError: the run is not finished.
+            PredictionError: another kind of head, a result of an older one, or features not of one pass of CLIP.
             DataError, ExtractionError: its texts cannot be used.
             BackboneError: its weights cannot be loaded.
         """
-        self.run = FinishedRun(params, head, run)
-        config, device = self.run.config, Device(params.compute).device
-        tokens = tokens_feature(params, head)
-        self.texts = read_texts(config, head, root, features, run)
+        if not hasattr(run.config, "ood"):
+            raise PredictionError(
+                f"{run.head} tells nothing in- from out-of-distribution; name a head of the kind negalign"
+            )
+        self.run, self.lam, self.standard = run, float(run.result["lambda"]), _standard(run)
+        config, device = run.config, Device(run.params.compute).device
+        tokens = tokens_feature(run)
+        self.texts = read_texts(run)
         self.pixels, self.tower = preprocessor(tokens), load(tokens, device)
-        self.cams = Cams(params, config.features.cam, root)
-        self.scorer = Scorer(config, head, self.texts, self.cams.blocks.last.grid, device)
+        self.cams = Cams(run.params, config.features.cam, run.root)
+        self.scorer = Scorer(config, run.head, self.texts, self.cams.blocks.last.grid, device)
 
     def score(self, path: Path) -> Scored:
         """Raises VideoError: the file cannot be read. PredictionError: what CLIP makes of it is not finite."""
@@ -131,9 +83,9 @@ class Predictor:
         except ValueError as error:
             raise PredictionError(f"{path}: {error}") from error
         star_B, p_align_B = (torch.from_numpy(found[name]) for name in ("star", "p_align"))
-        if self.run.standard is not None:
-            star_B = self.run.standard.apply(star_B)
-        final_B = combine(star_B, p_align_B, self.run.lam)
+        if self.standard is not None:
+            star_B = self.standard.apply(star_B)
+        final_B = combine(star_B, p_align_B, self.lam)
         plain, predicted, valid = (found[name].item() for name in ("neglabel", "predicted", "cam_valid"))
         scores = plain, star_B.item(), p_align_B.item(), final_B.item()
         return Scored(str(path), *scores, self.scorer.classes[predicted], valid)
@@ -146,7 +98,7 @@ class Predictor:
 
 def score(question: Question) -> Answered:
     """`prediction.predict` of NegAlign: of each file its scores, or why it has none."""
-    predictor = Predictor(question.params, question.head, question.root, question.features, question.run)
+    predictor = Predictor(question.run)
     for file in question.files:
         try:
             yield {file: predictor.score(Path(file))}
@@ -154,24 +106,36 @@ def score(question: Question) -> Answered:
             yield {file: error}
 
 
+def _standard(run: Run) -> Standard | None:
+    """Of S_NegLabel*, None where M3 is off."""
+    if not run.config.score.zscore:
+        return None
+    if "standard" not in run.result:
+        raise PredictionError(
+            f"{run.folder}: its {RESULT} does not hold the mean and deviation of its z-scores; "
+            f"evaluate the head again: `python -m pipeline evaluate {run.head}`"
+        )
+    return Standard(**run.result["standard"])
+
+
 def _stored(values: Tensor) -> Tensor:
     return values.half().float()
 
 
-def tokens_feature(params: Params, head: str) -> ClipFeature:
+def tokens_feature(run: Run) -> ClipFeature:
     """The feature of the tokens from which both of a picture's features follow.
 
     Raises:
         PredictionError: the head's image embedding and its maps are not of one CLIP and one view of the picture.
     """
-    names = params.head(head).features
-    image, cam = (params.features[name] for name in (names.image, names.cam))
+    names, features = run.config.features, run.params.features
+    image, cam = (features[name] for name in (names.image, names.cam))
     if not isinstance(image, ClipFeature) or cam.backbone != "clip_cam":
         raise PredictionError(
-            f"heads.{head}.features are of the backbones {image.backbone} and {cam.backbone}, expected clip and "
+            f"heads.{run.head}.features are of the backbones {image.backbone} and {cam.backbone}, expected clip and "
             "clip_cam: only of these can single pictures be scored"
         )
-    tokens = params.features[cam.source]
+    tokens = features[cam.source]
     for what in ("weights", "preprocess", "precision"):
         if getattr(image, what) != getattr(tokens, what):
             raise PredictionError(

@@ -7,18 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from pipeline.accelerator import accelerator
 from pipeline.config import MapsFeature
-from pipeline.evaluation.classification import TOP, softmax
-from pipeline.evaluation.metrics import ranked
-from pipeline.evaluation.probes import scored
-from pipeline.evaluation.provenance import deterministic, trained
+from pipeline.evaluation.classification import softmax
+from pipeline.evaluation.metrics import TOP, ranked
+from pipeline.evaluation.probes import scores
+from pipeline.evaluation.provenance import deterministic
 from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
 from pipeline.prediction.files import Extracted, extracted, in_turn
 from pipeline.prediction.videos import Classified
 from pipeline.training.dataset import IGNORE
-from pipeline.training.probed import ProbedSamples, probed_samples, probed_stream
-from pipeline.training.run_folder import read_run
+from pipeline.training.probed import ProbedSamples, probed_stream
 
 
 class Measured(NamedTuple):
@@ -48,35 +46,31 @@ def probe(question: Question) -> Answered:
         PredictionError: it reads maps, which no new file has.
         RunError, DataError: no finished run, or features that are not there.
     """
-    features, inputs = question.params.features, question.config.inputs.values()
-    if maps := [of.feature for of in inputs if isinstance(features[of.feature], MapsFeature)]:
-        raise PredictionError(f"{question.head} reads {maps[0]}, maps that somebody drew, and a new file has none")
-    device, known = torch.device(accelerator(question.params.compute)), None
-    if question.config.trains:
-        classes = read_run(question.run)["classes"]
+    run = question.run
+    inputs = (of.feature for of in run.config.inputs.values())
+    if maps := [name for name in inputs if isinstance(run.params.features[name], MapsFeature)]:
+        raise PredictionError(f"{run.head} reads {maps[0]}, maps that somebody drew, and a new file has none")
+    torch.set_num_threads(run.params.compute.threads)
+    if run.config.trains:
+        classes = run.record["classes"]
     else:
-        manifest = question.root / question.config.dataset / "manifest.parquet"
-        known = probed_samples(question.params, question.head, manifest, question.features)
-        classes = known.classes
-    torch.set_num_threads(question.params.compute.threads)
-    # Neighbours are remembered once, however many files are asked about.
-    model = known and trained(question.params, question.head, known, question.run, device)
-    return in_turn(question, question.files, partial(_probed, question, classes, model, device))
+        classes, _ = run.samples.classes, run.model  # remembered once, however many files are asked about
+    return in_turn(question, question.files, partial(_probed, question, classes))
 
 
-def _probed(question: Question, classes: list[str], model: Any, device: torch.device, files: Sequence[str]) -> Answers:
+def _probed(question: Question, classes: list[str], files: Sequence[str]) -> Answers:
     with extracted(question, files) as found:
         if not found.files:
             return dict(found.refused)
-        samples = _unlabelled(question, classes, found)
+        run = question.run.over(_unlabelled(question, classes, found))
         with deterministic():
-            ready = model or trained(question.params, question.head, samples, question.run, device)
-            scores_NC = scored(ready, question.params, question.head, samples, device)
+            scores_NC, _ = scores(run)
         return {**_answers(question, classes, found.files, scores_NC), **found.refused}
 
 
 def _unlabelled(question: Question, classes: list[str], found: Extracted) -> ProbedSamples:
-    is_pooled, learns = question.config.probe != "attentive", question.config.targets
+    config = question.run.config
+    is_pooled, learns = config.probe != "attentive", config.targets
     nothing = IGNORE if learns == "label" else np.zeros(len(classes))
     return ProbedSamples(
         classes=classes,
@@ -97,7 +91,7 @@ def _unlabelled(question: Question, classes: list[str], found: Extracted) -> Pro
 
 
 def _answers(question: Question, classes: list[str], files: Sequence[str], scores_NC: np.ndarray) -> Answers:
-    run, learns = str(question.run), question.config.targets
+    run, learns = str(question.run.folder), question.run.config.targets
     if learns == "target":
         each = zip(files, scores_NC.tolist(), strict=True)
         return {file: Measured(file, run, list(zip(classes, of, strict=True))) for file, of in each}

@@ -12,11 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.accelerator import accelerator
-from pipeline.config import Params
 from pipeline.datasets import DatasetError, read_manifest, samples_by_name, unchanged, video_folder
 from pipeline.datasets.labels import read_label_file
-from pipeline.evaluation.provenance import deterministic, finished
+from pipeline.evaluation.provenance import deterministic
 from pipeline.evaluation.segment_metrics import segments
 from pipeline.evaluation.segmentation import confidence, scored
 from pipeline.evaluation.zeroshot_metrics import stacked
@@ -25,9 +23,9 @@ from pipeline.prediction.answers import Answered, Answers, PredictionError, Ques
 from pipeline.prediction.files import Extracted, extracted, in_turn
 from pipeline.reports.files import save_figure
 from pipeline.reports.segmentation import Timeline, timelines, timelines_figure, worst_and_best
+from pipeline.runs import Run
 from pipeline.store import FeatureStore
 from pipeline.training.frames import IGNORE, Videos, frame_stream, rows_of_labels, seen_classes, vocabulary
-from pipeline.training.run_folder import read_run
 from pipeline.video import VideoError, VideoFacts, read_frames, segment_centres
 from pipeline.video.facts import must_hold_bytes
 
@@ -77,19 +75,17 @@ def segment(question: Question) -> Answered:
 
     The text has the name of a class a line, one a frame, as groundTruth of MS-TCN's data sets.
     """
-    record = read_run(question.run)
-    gamma = _gamma(question)
+    classes, gamma = question.run.record["classes"], _gamma(question.run)
     texts, refused = _texts(question)
-    given, without = _transcripts(question, record["classes"])
+    given, without = _transcripts(question, classes)
     refused |= without
     yield refused
     files = [file for file in question.files if file not in refused]
-    yield from in_turn(question, files, partial(_segmented, question, record["classes"], gamma, texts, given))
+    yield from in_turn(question, files, partial(_segmented, question, gamma, texts, given))
 
 
 def _segmented(
     question: Question,
-    classes: list[str],
     gamma: float | None,
     texts: dict[str, Path],
     given: dict[str, np.ndarray],
@@ -97,17 +93,16 @@ def _segmented(
 ) -> Answers:
     with extracted(question, files) as found:
         answers: Answers = dict(found.refused)
-        labels = _labels(question, found.files, found)
+        labels = _labels(question.run, found)
         brief = [file for file, count in labels.items() if not count]
         answers |= {file: PredictionError(f"{file}: is too short for one label; name a longer video") for file in brief}
         files = [file for file in labels if file not in brief]
         if not files:
             return answers
-        samples = _videos(question, classes, {file: labels[file] for file in files}, found, given)
-        torch.set_num_threads(question.params.compute.threads)
-        device = torch.device(accelerator(question.params.compute))
+        samples = _videos(question.run, {file: labels[file] for file in files}, found, given)
+        torch.set_num_threads(question.run.params.compute.threads)
         with deterministic():
-            of_files = scored(question.params, question.head, samples, question.run, files, device)
+            of_files = scored(question.run.over(samples), files)
         for file, scores_LC in zip(files, of_files.scores, strict=True):
             labels_L = scores_LC.argmax(axis=1) if gamma is None else stacked(scores_LC, samples.seen, gamma)
             answers[file] = _written(
@@ -116,12 +111,9 @@ def _segmented(
         return answers
 
 
-def _gamma(question: Question) -> float | None:
+def _gamma(run: Run) -> float | None:
     """What the finished run takes from the scores of seen classes; None where there are no others."""
-    if not hasattr(question.config, "vocabulary"):
-        return None
-    result, _ = finished(question.params, question.head, question.run)
-    return float(result["gamma"])
+    return float(run.result["gamma"]) if hasattr(run.config, "vocabulary") else None
 
 
 def _texts(question: Question) -> tuple[dict[str, Path], Answers]:
@@ -151,26 +143,24 @@ def _transcripts(question: Question, classes: list[str]) -> tuple[dict[str, np.n
     return given, refused
 
 
-def _labels(question: Question, files: list[str], found: Extracted) -> dict[str, int]:
+def _labels(run: Run, found: Extracted) -> dict[str, int]:
     """How many labels each file is to have."""
-    if not files:
+    if not found.files:
         return {}
-    stream, fps = frame_stream(found.stores["frames"]), question.params.datasets[question.config.dataset].label_fps
+    stream, fps = frame_stream(found.stores["frames"]), run.params.datasets[run.dataset].label_fps
     lengths = stream.store.lengths(stream.name)
-    return {file: round(lengths[file] * (1.0 if fps is None else fps / stream.fps)) for file in files}
+    return {file: round(lengths[file] * (1.0 if fps is None else fps / stream.fps)) for file in found.files}
 
 
-def _videos(
-    question: Question, classes: list[str], counts: dict[str, int], found: Extracted, given: dict[str, np.ndarray]
-) -> Videos:
+def _videos(run: Run, counts: dict[str, int], found: Extracted, given: dict[str, np.ndarray]) -> Videos:
     """The files as the head's samples, all of whose labels are to be told."""
-    config, dataset = question.config, question.params.datasets[question.config.dataset]
-    frame = read_manifest(question.root / config.dataset / "manifest.parquet")
+    config, dataset, classes = run.config, run.params.datasets[run.dataset], run.record["classes"]
+    frame = read_manifest(run.manifest)
     index = {name: number for number, name in enumerate(classes)}
     stream = frame_stream(found.stores["frames"])
     lengths, streams, text = stream.store.lengths(stream.name), {"frames": stream}, None
-    if "text" in question.features:
-        streams["text"], text = vocabulary(FeatureStore(question.features["text"], verify=True), classes)
+    if "text" in run.features:
+        streams["text"], text = vocabulary(FeatureStore(run.features["text"], verify=True), classes)
     made_of = frame.attrs.get("parts", {"verbs": [], "nouns": [], "pairs": None})
     labels, truth, row_of_label = {}, {}, {}
     for file, count in counts.items():
@@ -209,7 +199,8 @@ def _written(
     text: Path,
 ) -> Segmented | VideoError:
     """Writes the labels and the timeline of a file."""
-    fps = question.params.datasets[question.config.dataset].label_fps or samples.streams["frames"].fps
+    run = question.run
+    fps = run.params.datasets[run.dataset].label_fps or samples.streams["frames"].fps
     try:
         strip = strip_of(Path(file), facts)
     except VideoError as error:
@@ -224,7 +215,7 @@ def _written(
         Segment(samples.classes[c], start / fps, stop / fps, stop - start, float(confidence_L[start:stop].mean()))
         for c, start, stop in zip(of.label.tolist(), of.start.tolist(), of.stop.tolist(), strict=True)
     ]
-    return Segmented(file, str(question.run), fps, str(text), str(picture), found)
+    return Segmented(file, str(run.folder), fps, str(text), str(picture), found)
 
 
 # --- frames beside timelines ------------------------------------------------------------------------------------------
@@ -239,23 +230,17 @@ def strip_of(path: Path, facts: VideoFacts) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in shown])
 
 
-def strips(params: Params, head: str, root: Path, run: Path) -> dict[str, np.ndarray | str]:
+def strips(run: Run) -> dict[str, np.ndarray | str]:
     """Frames of the videos that the timelines of a result show, or why a video has none.
 
-    Args:
-        params: hold the head and its data set.
-        head: its name.
-        root: the features' folder, where the manifest lies.
-        run: folder of the evaluated run.
-
     Raises:
-        RunError: it has not been evaluated.
+        RunError: the run has not been evaluated.
     """
-    name, (_, predictions) = params.head(head).dataset, finished(params, head, run)
-    shown = [video.name for group in worst_and_best(timelines(predictions)) for video in group]
-    if params.datasets[name].videos is None:
+    dataset = run.params.datasets[run.dataset]
+    shown = [video.name for group in worst_and_best(timelines(run.predictions)) for video in group]
+    if dataset.videos is None:
         return dict.fromkeys(shown, "the data set has features only")
-    rows, folder = samples_by_name(read_manifest(root / name / "manifest.parquet")), video_folder(params.datasets[name])
+    rows, folder = samples_by_name(read_manifest(run.manifest)), video_folder(dataset)
     found: dict[str, np.ndarray | str] = {}
     for sample in shown:
         row = rows[sample]

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from pipeline import plugins, sources
 
 # The code that decides what a run holds; what it reads from below is in keys and digests of its own.
-DECIDES = ("pipeline.training", "pipeline.evaluation", "pipeline.accelerator")
+DECIDES = ("pipeline.training", "pipeline.evaluation", "pipeline.accelerator", "pipeline.runs")
 TRAINER = "pipeline.training.trainer"
 HEADS = "pipeline.heads"
 # The code that asks what a run holds, and draws what it answers.
@@ -39,21 +39,22 @@ class Task:
         title: for people.
         headline: the figure that its results are judged by, of `columns`.
         scale: what makes percent of it.
-        samples: (params, head, manifest, features) -> what is learned from and evaluated.
+        samples: (run) -> what is learned from and evaluated; a run is `runs.Run`, here and below.
         table: (samples, ids, bytes) -> those by row number.
         step: the LightningModule of a training; None where nothing is trained.
         mines: code that decides what else lies in a run's folder.
         version, pinned: raised by hand when this code changes what it writes, and the digest of the code of that
             version. Code of another digest has that for its version.
-        evaluate: (params, head, samples, run, device) -> evaluation.provenance.Evaluated.
+        model: (run) -> the head with the run's weights.
+        evaluate: (run) -> evaluation.provenance.Evaluated.
         follows: (predictions, result) -> the headline, computed again.
-        columns: of its ablations' tables.
+        columns: of its ablations' tables, beside the figures that they show; imports no torch.
         folder: where these lie.
         publish: (evaluation, out) -> pictures of a result.
         looks: whether these show samples, so that they need params and a manifest.
         expected: pictures that the page misses where they are not there: in which folder of the result they lie.
         predict: (question) -> answers for new files.
-        points, streams: what `explain` projects, and what it permutes.
+        points, streams: (run) -> what `explain` projects, and what it permutes.
         page: (result, document) -> its part of the page; headlines: its figures there.
         recalls: whether these tables have a column a class, too.
         compared: pictures beside these tables by ending: what draws one of (variant -> results).
@@ -66,7 +67,7 @@ class Task:
     name: str
     title: str
     headline: str
-    columns: tuple[Column, ...]
+    columns: str
     evaluate: str
     follows: str
     publish: str
@@ -76,6 +77,7 @@ class Task:
     page: str
     headlines: str
     samples: str
+    model: str = "pipeline.training.registry:trained"
     table: str | None = None
     step: str | None = None
     mines: tuple[str, ...] = ()

@@ -1,23 +1,17 @@
 """One label a sample: action recognition."""
 
-from .base import Column, Task
+from .base import Task
 
 CLASSIFICATION = Task(
     name="classification",
     title="action recognition",
     headline="top1",
     scale=100.0,
-    columns=(
-        Column("top1", 3),
-        Column("top5", 3),
-        Column("ece", 3, "low"),
-        Column("top1_reversed", 3, None, optional=True),
-        Column("top1_shuffled", 3, None, optional=True),
-    ),
+    columns="pipeline.evaluation.metrics:COLUMNS",
     samples="pipeline.training.dataset:labelled_samples",
     table="pipeline.training.tokens:Tokens",
     step="pipeline.training.classification:ClassificationStep",
-    pinned="585dd25689",
+    pinned="ef5b2faace",
     evaluate="pipeline.evaluation.classification:evaluate",
     follows="pipeline.reports.following:top1",
     publish="pipeline.reports.classification:publish_classification",

@@ -1,23 +1,15 @@
 """Whether a picture is of the known classes at all: out-of-distribution detection. Trains nothing."""
 
-from .base import Column, Task
+from .base import Task
 
 OOD = Task(
     name="ood",
     title="out-of-distribution detection",
     headline="auroc",
-    columns=(
-        Column("auroc", 2),
-        Column("fpr95", 2, "low"),
-        Column("aupr_in", 2),
-        Column("aupr_out", 2),
-        Column("lambda", 2, None),
-        Column("auroc_neglabel", 2, None),
-        Column("fpr95_neglabel", 2, None),
-    ),
+    columns="pipeline.evaluation.ood_metrics:COLUMNS",
     samples="pipeline.evaluation.ood:open_pictures",
     mines=("pipeline.evaluation.negatives",),
-    pinned="1565830d0f",
+    pinned="67e82dfeca",
     evaluate="pipeline.evaluation.ood:evaluate",
     follows="pipeline.reports.following:auroc",
     publish="pipeline.reports.ood:publish_ood",

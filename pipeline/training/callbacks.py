@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.digests import sha256
 from pipeline.files import naming, write_bytes, write_text
-from pipeline.training.run_folder import HISTORY, WEIGHTS
+from pipeline.runs import HISTORY, WEIGHTS
 
 COLUMNS = ("epoch", "train_loss", "holdout_loss", "holdout_accuracy", "lr")
 

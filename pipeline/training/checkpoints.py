@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from pipeline.files import whole
-from pipeline.training.run_folder import CHECKPOINT, PREVIOUS
+from pipeline.runs import CHECKPOINT, PREVIOUS
 
 
 class CheckpointByRename(TorchCheckpointIO):

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.config import Params
 from pipeline.datasets.manifest import NO_MAP, classes, read_manifest
+from pipeline.runs import Run
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, Samples, content_digest, shuffled, token_stream, usable
+from pipeline.training.dataset import DataError, Samples, content_digest, shuffled, sound, token_stream, usable
 from pipeline.training.table import Batch
 from pipeline.training.tokens import Tokens
 
@@ -73,13 +73,12 @@ class Clips(Samples):
         return torch.where(present, len(labels) / (int(present.sum()) * count.clamp_min(1)), 0.0)
 
 
-def clip_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Clips:
-    """The clips of a head as its params ask for them. Raises as `open_clips`."""
-    config = params.head(head)
-    drawn = config.clinicians
-    return open_clips(
-        manifest,
-        features,
+def clip_samples(run: Run) -> Clips:
+    """The clips of a head as its params ask for them. Raises as `open_clips` and `sound`."""
+    config, drawn = run.config, run.config.clinicians
+    clips = open_clips(
+        run.manifest,
+        run.features,
         train=config.train_split,
         holdout=config.holdout_split,
         evaluated=config.eval_split,
@@ -88,6 +87,7 @@ def clip_samples(params: Params, head: str, manifest: Path, features: Mapping[st
         evaluated_with=drawn and drawn.evaluated,
         fraction=config.fraction,
     )
+    return sound(run, clips)
 
 
 def open_clips(

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.config import Compute, Params, canonical_json
+from pipeline.config import Compute, canonical_json
 from pipeline.config.contents import Part, part_of, same_part
 
 # The manifest's own module, not the package: the package's other half opens videos.
 from pipeline.datasets.manifest import classes, imported_digest_of, map_digest_of, read_manifest
+from pipeline.runs import Run
 from pipeline.store import FeatureStore, apart, by_feature
 
 TIME_TOLERANCE = 1e-3  # seconds: far below the 40 ms of a frame
@@ -93,11 +94,28 @@ class Samples:
         return {name: self.counts[name] for name in ("train", "holdout", "failed", "unlabelled")}
 
 
-def labelled_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
-    """The samples of a classifier as its params ask for them. Raises as `join`."""
-    config = params.head(head)
-    wanted = {"train": config.train_split, "evaluated": config.eval_split, "seed": config.seed}
-    return open_samples(manifest, features, **wanted, holdout=config.holdout)
+def labelled_samples(run: Run) -> Samples:
+    """The samples of a classifier as its params ask for them. Raises as `join` and `sound`."""
+    config = run.config
+    splits = {"train": config.train_split, "evaluated": config.eval_split}
+    return sound(run, open_samples(run.manifest, run.features, **splits, holdout=config.holdout, seed=config.seed))
+
+
+def sound(run: Run, samples: Samples) -> Samples:
+    """The samples, if a head can learn from them.
+
+    Raises:
+        DataError: as `refuse_mixed`; or all that can be learned from is of one class.
+    """
+    refuse_mixed(run.params.compute, (stream.store for stream in samples.streams.values()))
+    learned = {int(label) for sample in samples.parts["train"] for label in np.unique(samples.labels[sample])}
+    if len(learned - {IGNORE}) < 2:
+        held_out = f", or the list {unseen} of unseen" if (unseen := getattr(run.config, "unseen", None)) else ""
+        raise DataError(
+            f"{run.manifest}: what {run.head} can learn from is of fewer than two classes, and the data set has "
+            f"{samples.classes[:SHOWN]}; correct the labels, or train_split in params{held_out}"
+        )
+    return samples
 
 
 def open_samples(

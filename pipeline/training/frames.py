@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from pipeline.config import Params
 from pipeline.datasets.manifest import classes, read_manifest
 from pipeline.datasets.segments import frame_labels
 from pipeline.datasets.twins import refuse_one_text
+from pipeline.runs import Run
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import IGNORE, DataError, Samples, carve, content_digest, learnable, shuffled
+from pipeline.training.dataset import IGNORE, DataError, Samples, carve, content_digest, learnable, shuffled, sound
 from pipeline.training.table import Table
 
 
@@ -93,13 +93,12 @@ class Videos(Samples):
         return replace(self, labels=labels, seen=seen, digest=content_digest([self.digest, hidden]))
 
 
-def frame_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Videos:
-    """The videos of a head as its params ask for them. Raises as `open_videos`."""
-    config = params.head(head)
-    dataset = params.datasets[config.dataset]
-    return open_videos(
-        manifest,
-        features,
+def frame_samples(run: Run) -> Videos:
+    """The videos of a head as its params ask for them. Raises as `open_videos` and `sound`."""
+    config, dataset = run.config, run.params.datasets[run.dataset]
+    videos = open_videos(
+        run.manifest,
+        run.features,
         train=config.train_split,
         evaluated=config.eval_split,
         holdout=config.holdout,
@@ -110,6 +109,7 @@ def frame_samples(params: Params, head: str, manifest: Path, features: Mapping[s
         background=dataset.background,
         unseen=getattr(config, "unseen", None),
     )
+    return sound(run, videos)
 
 
 def open_videos(

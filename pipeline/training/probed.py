@@ -6,7 +6,6 @@ Shape suffixes: B samples, T steps, N tokens a step, L tokens, D width, C classe
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from pipeline.config import Params
+from pipeline.accelerator import device
 from pipeline.datasets.manifest import classes, read_manifest
 from pipeline.heads.probe.model import MASK
+from pipeline.runs import Run
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable, refuse_mixed, token_stream
+from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable, sound, token_stream
+from pipeline.training.registry import build, trained
 from pipeline.training.table import Batch, Table
 
 CLS = "cls"  # the field beside a grid of tokens that holds one a step
@@ -111,11 +112,10 @@ class ProbedSamples(Samples):
         return np.array([self.targets[sample] for sample in self.parts[part]])
 
 
-def probed_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> ProbedSamples:
-    """The samples of a probe as its params ask for them. Raises as `join_probed`."""
-    config, frame = params.head(head), read_manifest(manifest)
-    stores = {role: FeatureStore(directory, verify=True) for role, directory in features.items()}
-    refuse_mixed(params.compute, stores.values())
+def probed_samples(run: Run) -> ProbedSamples:
+    """The samples of a probe as its params ask for them. Raises as `join_probed` and `sound`."""
+    config, frame = run.config, read_manifest(run.manifest)
+    stores = {role: FeatureStore(directory, verify=True) for role, directory in run.features.items()}
     found = join_probed(
         frame,
         stores,
@@ -126,7 +126,7 @@ def probed_samples(params: Params, head: str, manifest: Path, features: Mapping[
         seed=config.seed,
         is_pooled=config.probe != "attentive",
     )
-    return found
+    return sound(run, found)
 
 
 def join_probed(
@@ -247,7 +247,7 @@ def _numbers(frame: pd.DataFrame, told: Mapping[str, Any]) -> tuple[list[str], d
                 f"sample {sample} has the target {of.tolist()}, expected {first} finite numbers, as the others have; "
                 "correct it"
             )
-    names = frame.attrs.get("classes") or (["target"] if first == 1 else [f"target {i}" for i in range(1, first + 1)])
+    names = frame.attrs.get("targets") or (["target"] if first == 1 else [f"target {i}" for i in range(1, first + 1)])
     return names, targets
 
 
@@ -285,16 +285,20 @@ def _scale(names: Sequence[str], values_NC: np.ndarray) -> tuple[tuple[float, ..
     return tuple(values_NC.mean(axis=0).tolist()), tuple(spread.tolist())
 
 
-def remember(model: nn.Module, samples: ProbedSamples, memory: float, device: torch.device) -> None:
-    """Gives neighbours all that may be learned from, the holdout too: nothing is chosen with it."""
-    ids = samples.parts["train"] + samples.parts["holdout"]
-    rows, directions = Probed(samples, ids, memory), []
-    for start in range(0, len(rows), CHUNK):
-        batch = rows[range(start, min(start + CHUNK, len(rows)))]
-        directions.append(model.reader.direction(batch).to(device))
-    kept = rows.labels if samples.learns == "label" else rows.targets
-    kept = kept.bool() if samples.learns == "labels" else kept
-    model.reader.remember(torch.cat(directions), kept.to(device))
+def ready(run: Run) -> nn.Module:
+    """The probe with its run's weights; neighbours with all that may be learned from, the holdout too: nothing is
+    chosen with it."""
+    if run.config.trains:
+        return trained(run)
+    model, there = build(run.head, run.config, run.samples), device(run.params.compute)
+    rows = run.table(run.samples.parts["train"] + run.samples.parts["holdout"])
+    directions = [
+        model.reader.direction(rows[range(at, min(at + CHUNK, len(rows)))]).to(there)
+        for at in range(0, len(rows), CHUNK)
+    ]
+    said = rows.labels if run.samples.learns == "label" else rows.targets
+    model.reader.remember(torch.cat(directions), (said.bool() if run.samples.learns == "labels" else said).to(there))
+    return model.to(there).eval()
 
 
 class Probed(Table):

@@ -20,7 +20,7 @@ from torch import distributed
 
 from pipeline.accelerator import accelerator
 from pipeline.config import Compute
-from pipeline.training.run_folder import RunError
+from pipeline.runs import RunError
 
 
 def environment(compute: Compute) -> ClusterEnvironment:

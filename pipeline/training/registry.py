@@ -1,11 +1,14 @@
-"""A head's module, from its params and the samples that it reads. Knows no head, no store and no trainer."""
+"""A head's module, from its params, the samples that it reads and the weights of its run. Knows no head."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pipeline.accelerator import device
 from pipeline.plugins import load
+from pipeline.runs import WEIGHTS, Run
 from pipeline.training.dataset import Samples
 
 
@@ -40,6 +43,13 @@ def build(head: str, config: Any, samples: Samples) -> nn.Module:
             "fewer layers or a narrower bottleneck in params, or raise it where a comparison is larger on purpose"
         )
     return module
+
+
+def trained(run: Run) -> nn.Module:
+    """The head with the run's weights, ready to predict on its samples; of any task. Raises as `build`."""
+    module = build(run.head, run.config, run.samples)
+    module.load_state_dict(load_file(run.folder / WEIGHTS))
+    return module.to(device(run.params.compute)).eval()
 
 
 def predict(module: nn.Module, batch: Mapping[str, Tensor], roles: Collection[str]) -> Tensor:

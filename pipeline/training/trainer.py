@@ -4,76 +4,33 @@ import contextlib
 import hashlib
 import logging
 import math
-import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from dvclive.lightning import DVCLiveLogger
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
-from pipeline.accelerator import accelerator, arithmetic, made_by
-from pipeline.config import Params, canonical_json
-from pipeline.tasks import TASKS
+from pipeline.accelerator import accelerator, arithmetic, device, made_by
+from pipeline.config import canonical_json
+from pipeline.runs import CHECKPOINT, LOGS, Run, RunError, clear, complete, only_writer, say, standing
 from pipeline.training.callbacks import Journal, Logs, MovingAverage
 from pipeline.training.checkpoints import CheckpointByRename, resumable
 from pipeline.training.data import FeatureData
-from pipeline.training.dataset import IGNORE, SHOWN, DataError, Samples, refuse_mixed
+from pipeline.training.dataset import SHOWN
 from pipeline.training.processes import agreed, environment, is_first, meet
 from pipeline.training.registry import HeadError, build, count
-from pipeline.training.run_folder import (
-    CHECKPOINT,
-    LOGS,
-    RunError,
-    clear,
-    complete,
-    only_writer,
-    standing,
-)
 from pipeline.training.step import Step
 
 HOPELESS = 10  # times the loss of chance, at which a training has learned nothing
-STAND_INS = "stand_ins"  # the folder, in a run's, of the training from which γ is chosen
 
 
-def say(line: str) -> None:
-    """One line to the log, at once."""
-    print(line, file=sys.stderr, flush=True)
-
-
-def head_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> Samples:
-    """The samples of a head as its params ask for them.
-
-    Raises:
-        DataError: as the samples of its task say, and `refuse_mixed`; or all that can be learned from is
-            of one class.
-    """
-    samples = TASKS[params.head(head).task].code("samples")(params, head, manifest, features)
-    refuse_mixed(params.compute, (stream.store for stream in samples.streams.values()))
-    learned = {int(label) for sample in samples.parts["train"] for label in np.unique(samples.labels[sample])}
-    if len(learned - {IGNORE}) < 2:
-        held_out = f", or the list {unseen} of unseen" if (unseen := getattr(params.head(head), "unseen", None)) else ""
-        raise DataError(
-            f"{manifest}: what {head} can learn from is of fewer than two classes, and the data set has "
-            f"{samples.classes[:SHOWN]}; correct the labels, or train_split in params{held_out}"
-        )
-    return samples
-
-
-def train(
-    params: Params,
-    head: str,
-    manifest: Path,
-    features: Mapping[str, Path],
-    run: Path,
-    progress: Callable[[str], None] = say,
-) -> dict[str, Any]:
+def train(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
     """Brings a run to its end: from scratch, from the last epoch of a killed training, or not at all if it is complete.
 
     A head with stand-ins is trained twice: first, in the folder `stand_ins`, without some of its seen classes too.
@@ -85,11 +42,7 @@ def train(
     from the checkpoint before it where that is whole, else from the start.
 
     Args:
-        params: holds the head and `compute`.
-        head: its name.
-        manifest: the data set's Parquet manifest.
-        features: role -> directory of the store.
-        run: the run's folder.
+        run: of a head that has weights to learn.
         progress: called with one line an epoch.
 
     Returns:
@@ -98,49 +51,50 @@ def train(
     Raises:
         DataError, HeadError, RunBusy, RunError, TrainingDiverged: with the remedy.
     """
-    if not TASKS[params.head(head).task].trains:
-        raise HeadError(f"{head} trains nothing; `python -m pipeline evaluate {head}` scores it from the caches")
-    torch.set_num_threads(params.compute.threads)
-    meet(params.compute)
-    samples = head_samples(params, head, manifest, features)
-    if share := getattr(params.head(head), "stand_ins", 0):
-        _train(params, head, samples.standing_in(share, params.head(head).seed), run / STAND_INS, progress)
-    return _train(params, head, samples, run, progress)
+    if not run.config.trains:
+        raise HeadError(
+            f"{run.head} trains nothing; `python -m pipeline evaluate {run.head}` scores it from the caches"
+        )
+    torch.set_num_threads(run.params.compute.threads)
+    meet(run.params.compute)
+    if getattr(run.config, "stand_ins", 0):
+        _train(run.stand_ins, progress)
+    return _train(run, progress)
 
 
-def _train(params: Params, head: str, samples: Samples, run: Path, progress: Callable[[str], None]) -> dict[str, Any]:
+def _train(run: Run, progress: Callable[[str], None]) -> dict[str, Any]:
+    config, samples, folder, first = run.config, run.samples, run.folder, is_first()
     began = time.monotonic()
-    config, first = params.head(head), is_first()
     identity = hashlib.sha256(canonical_json([samples.digest, config.learned]).encode()).hexdigest()
     say_first = progress if first else lambda line: None
-    with only_writer(run) if first else contextlib.nullcontext():
-        record = agreed(standing(run, identity, progress) if first else {})
-        if first and not record and not resumable(run, identity, progress):
-            clear(run)
+    with only_writer(folder) if first else contextlib.nullcontext():
+        record = agreed(standing(folder, identity, progress) if first else {})
+        if first and not record and not resumable(folder, identity, progress):
+            clear(folder)
         if record:
             if first:
-                complete(run, identity, record)
-                progress(
-                    f"{run}: complete already, trained 0 epochs; its name says its content: to train again, delete it"
-                )
+                complete(folder, identity, record)
+                told = "complete already, trained 0 epochs; its name says its content: to train again, delete it"
+                progress(f"{folder}: {told}")
             return record if first else {}
         counts = ", ".join(f"{number} {name}" for name, number in samples.counts.items())
-        say_first(f"{run}: {head} on {len(samples.classes)} classes; samples: {counts}")
-        precision = arithmetic(config.precision, accelerator(params.compute))
+        say_first(f"{folder}: {run.head} on {len(samples.classes)} classes; samples: {counts}")
+        precision = arithmetic(config.precision, accelerator(run.params.compute))
         if precision != config.precision:
             say_first(f"  precision {config.precision} runs as {precision} on the CPU")
         if config.batch_size > (there := len(samples.parts["train"])):
             say_first(f"  batch_size is {config.batch_size}, and train has {there} samples: a step takes them all")
         for sample, reason in list(samples.failed.items())[:SHOWN]:
             say_first(f"  failed {sample}: {reason}")
-        module, journal = _fit(params, head, samples, run, identity, say_first)
+        module, journal = _fit(run, identity, say_first)
         if len(journal.rows) < config.epochs and not journal.has_stalled:
-            raise RunError(f"{run}: interrupted after epoch {len(journal.rows)}; the same command goes on from there")
+            epochs = len(journal.rows)
+            raise RunError(f"{folder}: interrupted after epoch {epochs}; the same command goes on from there")
         if not first:
             return {}
         accuracy = journal.rows[journal.best_epoch - 1][3]
         record = {
-            "head": head,
+            "head": run.head,
             "classes": samples.classes,
             "best_epoch": journal.best_epoch,
             "holdout_accuracy": accuracy,
@@ -155,45 +109,43 @@ def _train(params: Params, head: str, samples: Samples, run: Path, progress: Cal
                 role: {"key": stream.store.key, "provenance": stream.store.provenance}
                 for role, stream in samples.streams.items()
             },
-            **made_by(torch.device(accelerator(params.compute))),
+            **made_by(device(run.params.compute)),
             "timings": {
                 "epochs": len(journal.rows),
                 "fit_s": sum(journal.seconds),
                 "this_process_s": time.monotonic() - began,
             },
         }
-        complete(run, identity, record)
+        complete(folder, identity, record)
         if (loss := journal.rows[-1][1]) > (bound := HOPELESS * max(math.log(len(samples.classes)), 1.0)):
             progress(f"  warning: the loss ends at {loss:,.0f}, and {bound:.0f} is {HOPELESS} times chance; lower lr")
         progress(
-            f"{run}: best epoch {journal.best_epoch} of {len(journal.rows)}, "
+            f"{folder}: best epoch {journal.best_epoch} of {len(journal.rows)}, "
             f"holdout top-1 {accuracy:.3f}, "
             f"{record['trainable']:,} trainable parameters, {time.monotonic() - began:.0f} s"
         )
         return record
 
 
-def _fit(
-    params: Params, head: str, samples: Samples, run: Path, identity: str, progress: Callable[[str], None]
-) -> tuple[Step, Journal]:
-    config, compute, first = params.head(head), params.compute, is_first()
+def _fit(run: Run, identity: str, progress: Callable[[str], None]) -> tuple[Step, Journal]:
+    config, compute, samples, folder, first = run.config, run.params.compute, run.samples, run.folder, is_first()
     _hush()
     data = FeatureData(
         samples,
-        TASKS[config.task].code("table"),
+        run.task.code("table"),
         batch_size=config.batch_size,
         seed=config.seed,
         memory=compute.cache_memory_gb * 1e9,
         workers=compute.decode_workers,
     )
     torch.manual_seed(config.seed)
-    model = build(head, config, samples)
+    model = build(run.head, config, samples)
     steps = max(len(samples.parts["train"]) // config.batch_size, 1)
-    module = TASKS[config.task].code("step")(head, model, config, samples, steps)
+    module = run.task.code("step")(run.head, model, config, samples, steps)
     average = MovingAverage(config.ema_decay)
-    journal = Journal(run, identity, average, config.patience, compute.threads, progress)
+    journal = Journal(folder, identity, average, config.patience, compute.threads, progress)
     checkpoint = ModelCheckpoint(
-        run, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
+        folder, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     distributed = compute.devices * compute.nodes > 1 or compute.strategy == "ddp"
     trainer = Trainer(
@@ -210,14 +162,14 @@ def _fit(
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         callbacks=[average, journal, checkpoint],
-        logger=DVCLiveLogger(experiment=Logs(str(run / LOGS), dvcyaml=None) if first else None),
+        logger=DVCLiveLogger(experiment=Logs(str(folder / LOGS), dvcyaml=None) if first else None),
         log_every_n_steps=steps,
         enable_progress_bar=False,
         enable_model_summary=False,
-        default_root_dir=run,
+        default_root_dir=folder,
     )
-    resumes = agreed((run / CHECKPOINT).exists())
-    trainer.fit(module, data, ckpt_path=run / CHECKPOINT if resumes else None, weights_only=True)
+    resumes = agreed((folder / CHECKPOINT).exists())
+    trainer.fit(module, data, ckpt_path=folder / CHECKPOINT if resumes else None, weights_only=True)
     journal.repeat(trainer)  # where no epoch was left, Lightning starts no training
     return module, journal
 

@@ -12,11 +12,10 @@ from safetensors.torch import save_file
 
 from pipeline.config import Params, override, parse_params
 from pipeline.datasets.manifest import NO_MAP, map_digest_of, write_manifest
+from pipeline.runs import WEIGHTS, Run
 from pipeline.store import ShardWriter
 from pipeline.training.clips import Clips
 from pipeline.training.registry import build
-from pipeline.training.run_folder import WEIGHTS
-from pipeline.training.trainer import head_samples
 from tests.training.learnable import frame
 
 GRID, WIDTH, SCALE = (3, 2, 4), 6, 2
@@ -59,15 +58,17 @@ HEAD: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Clinic:
-    """What `evaluation.alignment.evaluate` takes, and where it lies."""
+    """Its run, and what that reads."""
 
-    params: Params
-    samples: Clips
-    run: Path
+    run: Run
 
     @property
-    def arguments(self) -> tuple:
-        return self.params, "clip_align", self.samples, self.run, torch.device("cpu")
+    def params(self) -> Params:
+        return self.run.params
+
+    @property
+    def samples(self) -> Clips:
+        return self.run.samples
 
 
 def clinic(root: Path, without: tuple[int, ...] = (4, 11), same: bool = False, **changes: Any) -> Clinic:
@@ -115,11 +116,11 @@ def clinic(root: Path, without: tuple[int, ...] = (4, 11), same: bool = False, *
         writer.finish()
     params = _params({key.replace("__", "."): value for key, value in changes.items()})
     features = {"tokens": root / "clips-keyclips", "maps": root / "attention-keymaps"}
-    samples = head_samples(params, "clip_align", root / "manifest.parquet", features)
+    run = Run(params, "clip_align", root / "manifest.parquet", features, root / "run")
     torch.manual_seed(0)
     (root / "run").mkdir()
-    save_file(build("clip_align", params.head("clip_align"), samples).state_dict(), root / "run" / WEIGHTS)
-    return Clinic(params, samples, root / "run")
+    save_file(build(run.head, run.config, run.samples).state_dict(), run.folder / WEIGHTS)
+    return Clinic(run)
 
 
 def _manifest(without: tuple[int, ...], same: bool) -> pd.DataFrame:

@@ -13,5 +13,5 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Path]:
     """A data set of 4 classes and a run that learned a little of it."""
     root = tmp_path_factory.mktemp("trained")
     made = make(root)
-    train(*made.arguments(root / "run"), progress=lambda line: None)
+    train(made.run(root / "run"), progress=lambda line: None)
     return made, root / "run"

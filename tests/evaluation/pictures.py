@@ -13,6 +13,7 @@ from pipeline.config import Params, override, parse_params
 from pipeline.datasets.manifest import write_manifest
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.negatives import mine_negatives
+from pipeline.runs import Run
 from pipeline.store import ShardWriter
 from tests.training.learnable import digest, frame
 
@@ -59,14 +60,16 @@ class World(NamedTuple):
         changes = {key.replace("__", "."): value for key, value in changes.items()}
         return self._replace(params=self.params.replacing("negalign", override(self.params.head("negalign"), changes)))
 
-    def mined(self, run: Path):
-        return mine_negatives(self.params, "negalign", self.root, self.stores, run)
+    def run(self, folder: Path) -> Run:
+        return Run(self.params, "negalign", self.root / "birds" / "manifest.parquet", self.stores, folder)
 
-    def evaluated(self, run: Path, mined: bool = True) -> dict[str, Any]:
+    def mined(self, folder: Path):
+        return mine_negatives(self.run(folder))
+
+    def evaluated(self, folder: Path, mined: bool = True) -> dict[str, Any]:
         if mined:
-            self.mined(run)
-        manifest = self.root / "birds" / "manifest.parquet"
-        return evaluate(self.params, "negalign", manifest, self.stores, run, progress=lambda line: None)
+            self.mined(folder)
+        return evaluate(self.run(folder), progress=lambda line: None)
 
 
 def unit(vector: np.ndarray) -> np.ndarray:

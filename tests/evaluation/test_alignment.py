@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from pipeline.evaluation.alignment import ATTENTION, FORMS, by_patient, cohort, evaluate
-from pipeline.evaluation.provenance import trained
+from pipeline.evaluation.alignment import ATTENTION, cohort, evaluate
+from pipeline.evaluation.retrieval import FORMS, by_patient
+from pipeline.runs import WEIGHTS
 from pipeline.training.clips import ClipTable
-from pipeline.training.run_folder import WEIGHTS
 from tests.evaluation.clinic import GRID, clinic
 
 KEYS = {"accuracy", "macro_f1", "auroc", "ci95", "per_class", "confusion", "patient", "retrieval", "agreement"}
@@ -39,15 +39,14 @@ def made(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def found(made):
-    return evaluate(*made.arguments)
+    return evaluate(made.run)
 
 
 @pytest.fixture(scope="module")
 def one_by_one(made):
     """What the model says of each evaluated video alone, as numbers of numpy."""
-    params, head, samples, run, device = made.arguments
-    model, ids = trained(params, head, samples, run, device), samples.parts["evaluated"]
-    table, who, said = ClipTable(samples, ids, 1e9), cohort(samples, params.head(head).seed), []
+    model, samples, ids = made.run.model, made.samples, made.samples.parts["evaluated"]
+    table, who, said = ClipTable(samples, ids, 1e9), cohort(samples, made.run.config.seed), []
     guides = dict(zip(who.drawn, who.swapped, strict=True))
     for row in range(len(ids)):
         batch, other = table[[row]], table[[guides.get(row, row)]]
@@ -183,7 +182,7 @@ def test_attention_shows_the_most_confident_right_and_wrong_videos_as_the_model_
     right = table["label"] == table["prediction"]
     assert shown["sample"].tolist() == [*table["sample"][right][:3], *table["sample"][~right][:3]]
     assert (shown["label"] == shown["prediction"]).tolist() == [True] * 3 + [False] * 3
-    model = trained(*made.arguments[:4], torch.device("cpu"))
+    model = made.run.model
     batch = ClipTable(made.samples, shown["sample"].tolist(), 1e9)[range(6)]
     with torch.no_grad():
         output = model(batch["tokens"], batch["maps"])
@@ -194,17 +193,17 @@ def test_attention_shows_the_most_confident_right_and_wrong_videos_as_the_model_
 
 
 def test_the_same_twice_is_the_same_to_the_byte_and_other_batches_give_the_same_figures(found, made, tmp_path):
-    again = evaluate(*made.arguments)
+    again = evaluate(made.run)
     assert json.dumps(again.scores) == json.dumps(found.scores) and again.said == found.said
     assert again.files[ATTENTION] == found.files[ATTENTION]
-    other = evaluate(*clinic(tmp_path, batch_size=5).arguments)
+    other = evaluate(clinic(tmp_path, batch_size=5).run)
     assert other.scores["retrieval"] == found.scores["retrieval"]
     assert other.scores["accuracy"] == found.scores["accuracy"]
 
 
 def test_without_guidance_no_map_is_in_the_embedding_and_no_gate_in_the_picture(tmp_path):
     made = clinic(tmp_path, model__map_guided=False, loss__clip_weight=0.0)
-    found = evaluate(*made.arguments)
+    found = evaluate(made.run)
     scores = found.scores
     for other in ("unguided", "shuffled"):
         assert scores["retrieval"]["published"] == scores["retrieval"][other]
@@ -215,12 +214,12 @@ def test_without_guidance_no_map_is_in_the_embedding_and_no_gate_in_the_picture(
 @pytest.mark.parametrize("guidance", ["channel", "weighted_pool", "summary_gate"])
 def test_a_guidance_without_a_gate_of_cells_draws_none(tmp_path, guidance):
     made = clinic(tmp_path, model__map_guided_type=guidance)
-    assert set(looked_at(evaluate(*made.arguments))) == {"sample", "label", "prediction", "token_map", "energy"}
+    assert set(looked_at(evaluate(made.run))) == {"sample", "label", "prediction", "token_map", "energy"}
 
 
 def test_without_any_map_there_is_a_diagnosis_and_no_retrieval(tmp_path):
     made = clinic(tmp_path, without=tuple(range(18)))
-    found = evaluate(*made.arguments)
+    found = evaluate(made.run)
     json.dumps(found.scores, allow_nan=False)
     nothing = {**dict.fromkeys(("r1", "r5", "median_rank", "chance_r1")), "queries": 0, "gallery": 0}
     for form in FORMS:
@@ -231,7 +230,7 @@ def test_without_any_map_there_is_a_diagnosis_and_no_retrieval(tmp_path):
 
 
 def test_where_all_share_one_map_nobody_can_be_shuffled_and_everybody_finds_it(tmp_path):
-    scores = evaluate(*clinic(tmp_path, same=True).arguments).scores["retrieval"]
+    scores = evaluate(clinic(tmp_path, same=True).run).scores["retrieval"]
     assert scores["shuffled"]["video_to_map"]["queries"] == scores["shuffled"]["map_to_video"]["queries"] == 0
     found = scores["published"]["video_to_map"]
     assert (found["r1"], found["chance_r1"], found["gallery"]) == (100, 100, 1)
@@ -239,10 +238,10 @@ def test_where_all_share_one_map_nobody_can_be_shuffled_and_everybody_finds_it(t
 
 def test_a_collapsed_model_is_at_chance(tmp_path):
     made = clinic(tmp_path)
-    weights = load_file(made.run / WEIGHTS)
+    weights = load_file(made.run.folder / WEIGHTS)
     for side in ("video", "attn"):
         # The last linear layer of a projection, which the norm and the unit length follow.
         weights[f"project_{side}.layers.3.weight"].zero_()
-    save_file(weights, made.run / WEIGHTS)
-    for direction in evaluate(*made.arguments).scores["retrieval"]["published"].values():
+    save_file(weights, made.run.folder / WEIGHTS)
+    for direction in evaluate(made.run).scores["retrieval"]["published"].values():
         assert direction["r1"] == pytest.approx(direction["chance_r1"])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,8 @@ from pipeline.digests import read_json
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.classification import reorder
 from pipeline.evaluation.metrics import share_interval
-from pipeline.training import DataError, RunBusy, RunError, run_folder, train
+from pipeline.runs import only_writer
+from pipeline.training import DataError, RunBusy, RunError, train
 from tests.evaluations import evaluation_of
 from tests.training.learnable import CLASSES, frame, made_params, make, write_store
 from tests.training.learnable import Made as MadeSet
@@ -36,7 +38,7 @@ def without_timings(path) -> str:
 @pytest.fixture(scope="module")
 def result(trained):
     made, run = trained
-    return evaluate(*made.arguments(run), progress=silent)
+    return evaluate(made.run(run), progress=silent)
 
 
 def test_the_result_has_the_promised_keys(result, trained):
@@ -94,8 +96,8 @@ def test_the_figures_agree_with_the_table_of_predictions(result, trained):
 
 def test_the_same_params_and_seed_twice_give_the_same_bytes(trained, result, tmp_path):
     made, run = trained
-    train(*made.arguments(tmp_path / "again"), progress=silent)
-    evaluate(*made.arguments(tmp_path / "again"), progress=silent)
+    train(made.run(tmp_path / "again"), progress=silent)
+    evaluate(made.run(tmp_path / "again"), progress=silent)
     one, other = map(evaluation_of, (run, tmp_path / "again"))
     assert without_timings(one / "result.json") == without_timings(other / "result.json")
     assert (one / "predictions.parquet").read_bytes() == (other / "predictions.parquet").read_bytes()
@@ -105,9 +107,9 @@ def test_a_training_serves_many_evaluations_and_none_touches_anothers_files(tmp_
     made, run, lines = make(tmp_path, train=10, validation=4, test=6), tmp_path / "run", []
     results = {}
     for changes in ({}, {"eval_split": "test"}, {"bootstrap": 7}, {"calibration_bins": 3}):
-        train(*made.arguments(run, epochs=1, **changes), progress=lines.append)
+        train(made.run(run, epochs=1, **changes), progress=lines.append)
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-        results[canonical_json(changes)] = evaluate(*made.arguments(run, epochs=1, **changes), progress=silent)
+        results[canonical_json(changes)] = evaluate(made.run(run, epochs=1, **changes), progress=silent)
         assert all(path.read_bytes() == content for path, content in before.items())
     assert sum("complete already" in line for line in lines) == 3
     assert len(list(run.glob("*/result.json"))) == len(list(run.glob("*/predictions.parquet"))) == 4
@@ -120,29 +122,29 @@ def test_a_training_serves_many_evaluations_and_none_touches_anothers_files(tmp_
 
 def test_another_training_takes_the_evaluations_of_the_earlier_one_with_it(tmp_path):
     made, run = make(tmp_path, train=10, validation=4), tmp_path / "run"
-    train(*made.arguments(run, epochs=1), progress=silent)
-    evaluate(*made.arguments(run, epochs=1), progress=silent)
+    train(made.run(run, epochs=1), progress=silent)
+    evaluate(made.run(run, epochs=1), progress=silent)
     assert evaluation_of(run)
-    train(*made.arguments(run, epochs=2), progress=silent)
+    train(made.run(run, epochs=2), progress=silent)
     assert not list(run.glob("*/result.json"))
 
 
 def test_two_evaluations_of_one_kind_are_not_mixed_the_second_is_refused(trained, result, monkeypatch):
     made, run = trained
     place = evaluation_of(run)
-    monkeypatch.setattr(run_folder, "PATIENCE", 0.0)
+    monkeypatch.setattr("pipeline.runs.PATIENCE", 0.0)
     before = (place / "predictions.parquet").stat()
-    with run_folder.only_writer(place), pytest.raises(RunBusy, match="trains or evaluates here; wait for it or end it"):
-        evaluate(*made.arguments(run), progress=silent)
+    with only_writer(place), pytest.raises(RunBusy, match="trains or evaluates here; wait for it or end it"):
+        evaluate(made.run(run), progress=silent)
     assert (place / "predictions.parquet").stat() == before
 
 
 def test_reading_from_disk_gives_the_same_result(trained, result, tmp_path):
     made, run = trained
     shutil.copytree(run, tmp_path / "run")
-    params, *rest = made.arguments(tmp_path / "run")
-    compute = params.compute.model_copy(update={"cache_memory_gb": 0.0, "decode_workers": 0})
-    again = evaluate(params.model_copy(update={"compute": compute}), *rest, progress=silent)
+    chosen = made.run(tmp_path / "run")
+    compute = chosen.params.compute.model_copy(update={"cache_memory_gb": 0.0, "decode_workers": 0})
+    again = evaluate(replace(chosen, params=chosen.params.model_copy(update={"compute": compute})), progress=silent)
     del again["provenance"], result["provenance"]
     assert again == result
 
@@ -150,8 +152,8 @@ def test_reading_from_disk_gives_the_same_result(trained, result, tmp_path):
 def test_reversing_turns_a_direction_into_its_opposite(tmp_path):
     made = make(tmp_path, train=40, validation=10)
     changes = {"epochs": 25, "mixup": 0.0, "model__dropout": 0.0, "model__token_dropout": 0.0}
-    train(*made.arguments(tmp_path / "run", **changes), progress=silent)
-    result = evaluate(*made.arguments(tmp_path / "run", **changes), progress=silent)
+    train(made.run(tmp_path / "run", **changes), progress=silent)
+    result = evaluate(made.run(tmp_path / "run", **changes), progress=silent)
     table = pd.read_parquet(evaluation_of(tmp_path / "run") / "predictions.parquet")
     assert result["top1"] >= 0.9
     directions = table[table["prediction"].isin(["rising", "falling"])]
@@ -188,8 +190,8 @@ def test_failed_samples_and_absent_classes_are_reported_as_such(tmp_path):
     reasons = {"validation-rising-1": "short: 3 of 40 frames"}
     features = {role: write_store(tmp_path, role, table, reasons, weights="ab12") for role in ("semantic", "motion")}
     made = MadeSet(made_params(), tmp_path / "manifest.parquet", features)
-    train(*made.arguments(tmp_path / "run", epochs=1), progress=silent)
-    result = evaluate(*made.arguments(tmp_path / "run", epochs=1), progress=silent)
+    train(made.run(tmp_path / "run", epochs=1), progress=silent)
+    result = evaluate(made.run(tmp_path / "run", epochs=1), progress=silent)
     assert result["samples"]["failed"] == 1
     assert result["samples"]["failures"] == [{"sample": "validation-rising-1", "reason": "short: 3 of 40 frames"}]
     assert result["provenance"]["weights"] == "trained"
@@ -201,11 +203,11 @@ def test_failed_samples_and_absent_classes_are_reported_as_such(tmp_path):
 def test_a_run_that_is_not_complete_or_damaged_is_refused(trained, tmp_path):
     made, run = trained
     with pytest.raises(RunError, match="train the head first"):
-        evaluate(*made.arguments(tmp_path))
+        evaluate(made.run(tmp_path))
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "weights.safetensors").write_bytes(b"torn")
     with pytest.raises(RunError, match=r"delete .*run\.json and train again, which goes on from the last checkpoint"):
-        evaluate(*made.arguments(tmp_path / "run"))
+        evaluate(made.run(tmp_path / "run"))
 
 
 def test_a_run_that_learned_from_other_samples_is_refused(trained, tmp_path):
@@ -213,10 +215,10 @@ def test_a_run_that_learned_from_other_samples_is_refused(trained, tmp_path):
     table = read_manifest(made.manifest)
     write_manifest(table[table["sample"] != "train-rising-0"], tmp_path / "manifest.parquet")
     with pytest.raises(RunError, match="other samples"):
-        evaluate(*MadeSet(made.params, tmp_path / "manifest.parquet", made.features).arguments(run))
+        evaluate(MadeSet(made.params, tmp_path / "manifest.parquet", made.features).run(run))
 
 
 def test_an_evaluation_split_without_samples_is_refused(trained):
     made, run = trained
     with pytest.raises(DataError, match="eval_split"):
-        evaluate(*made.arguments(run, eval_split="nowhere"))
+        evaluate(made.run(run, eval_split="nowhere"))

@@ -1,6 +1,7 @@
 """NegAlign from caches to a result: each switch changes what it should and nothing else, and λ is chosen blindly."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -370,7 +371,7 @@ def opened_with_copies(world, monkeypatch, copies) -> ood.Pictures:
         return pd.concat([table, *rows], ignore_index=True)
 
     monkeypatch.setattr(ood, "read_manifest", with_copies)
-    return ood.open_pictures(world.params, "negalign", world.root / "birds" / "manifest.parquet", world.stores)
+    return ood.open_pictures(world.run(Path()))
 
 
 def test_a_picture_that_is_in_distribution_too_is_none_of_an_ood_set_and_counted_with_the_reason(world, monkeypatch):

@@ -12,15 +12,15 @@ from sklearn.metrics import average_precision_score, mean_absolute_error, r2_sco
 from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.probes import label_summary, number_figures, number_summary, resampled_precisions
-from pipeline.explanation.finished import Finished
+from pipeline.evaluation.target_metrics import label_summary, number_figures, number_summary, resampled_precisions
 from pipeline.explanation.importance import importance
 from pipeline.explanation.streams import Probing
 from pipeline.heads.probe.config import ProbeHead
 from pipeline.reports import publish
 from pipeline.reports.following import mean_average_precision, r2
+from pipeline.runs import Run
 from pipeline.training import probed, train
-from pipeline.training.probed import Probed, probed_samples
+from pipeline.training.probed import Probed
 from pipeline.training.registry import HeadError
 from tests.evaluations import evaluation_of
 from tests.training.learnable import CLASSES, FEATURES, Made, make
@@ -48,7 +48,9 @@ def several(monkeypatch):
     monkeypatch.setattr(probed, "read_manifest", more)
 
 
-def arguments(made: Made, run: Path, targets: str = "label", roles: tuple[str, ...] = ("semantic",), **changes: Any):
+def run_of(
+    made: Made, folder: Path, targets: str = "label", roles: tuple[str, ...] = ("semantic",), **changes: Any
+) -> Run:
     document = {
         "kind": "probe", "dataset": "made", "features": {role: FEATURES[role] for role in roles}, "result": "probe",
         "eval_split": "validation", "targets": targets, "holdout": 0.2, "bootstrap": 50, "epochs": 3, "lr": 0.1,
@@ -56,17 +58,17 @@ def arguments(made: Made, run: Path, targets: str = "label", roles: tuple[str, .
     }  # fmt: skip
     head = ProbeHead.for_targets(targets).model_validate(document)
     features = {role: made.features[role] for role in roles}
-    return made.params.replacing("probe", head), "probe", made.manifest, features, run
+    return Run(made.params.replacing("probe", head), "probe", made.manifest, features, folder)
 
 
-def finished(given: tuple) -> dict[str, Any]:
-    if given[0].head("probe").trains:
-        train(*given, **QUIET)
-    return evaluate(*given, **QUIET)
+def finished(run: Run) -> dict[str, Any]:
+    if run.config.trains:
+        train(run, **QUIET)
+    return evaluate(run, **QUIET)
 
 
 def test_a_linear_probe_recognises_and_says_what_answers_that_look_at_nothing_come_to(made, tmp_path):
-    given = arguments(made, tmp_path / "run")
+    given = run_of(made, tmp_path / "run")
     result = finished(given)
     assert result["task"] == "probe" and result["top1"] >= 0.5
     assert (result["chance"], result["majority"]) == (0.25, 0.25)
@@ -74,28 +76,28 @@ def test_a_linear_probe_recognises_and_says_what_answers_that_look_at_nothing_co
     assert json.loads((tmp_path / "run/run.json").read_text(encoding="utf-8"))["trainable"] == 4 * (16 + 16) + 4
     before = (evaluation_of(tmp_path / "run") / "result.json").parent / "predictions.parquet"
     content = before.read_bytes()
-    again = arguments(made, tmp_path / "again")
+    again = run_of(made, tmp_path / "again")
     finished(again)
     assert (evaluation_of(tmp_path / "again") / "predictions.parquet").read_bytes() == content
 
 
 def test_an_attentive_probe_of_two_streams_and_a_light_one_learn(made, tmp_path):
     for blocks in (1, 2):
-        given = arguments(
+        given = run_of(
             made, tmp_path / str(blocks), roles=("semantic", "motion"), probe="attentive", blocks=blocks,
             attention_heads=4, lr=0.05, epochs=4,
         )  # fmt: skip
         assert finished(given)["top1"] > 0.25
-    inputs = Probing(Finished(*given))
+    inputs = Probing(given)
     found = importance(inputs, 0, repeats=2, resamples=3)
     assert list(found["streams"]) == ["semantic", "motion"] and found["metric"] == "top1"
 
 
 def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_trained(made, tmp_path):
-    given = arguments(made, tmp_path / "run", probe="knn", k=5, roles=("motion",))
+    given = run_of(made, tmp_path / "run", probe="knn", k=5, roles=("motion",))
     result = finished(given)
     assert not list((tmp_path / "run").glob("*.safetensors")) and "trained" not in result["provenance"]
-    samples = probed_samples(*given[:4])
+    samples = given.samples
     known = samples.parts["train"] + samples.parts["holdout"]
     vectors = {name: Probed(samples, ids, 1e9)[range(len(ids))] for name, ids in
                (("known", known), ("asked", samples.parts["evaluated"]))}  # fmt: skip
@@ -110,12 +112,12 @@ def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_traine
     expected = np.sort(reference.predict_proba(asked_ND), axis=1)[:, ::-1]
     assert np.allclose(np.array(table["probabilities"].tolist()), expected, atol=1e-4)
     with pytest.raises(HeadError, match=r"probe trains nothing; .* scores it from the caches"):
-        train(*given, **QUIET)
+        train(given, **QUIET)
 
 
 @pytest.mark.parametrize("probe", ["linear", "knn"])
 def test_several_labels_are_judged_by_their_mean_average_precision(several, made, tmp_path, probe):
-    given = arguments(made, tmp_path / "run", "labels", probe=probe, epochs=6)
+    given = run_of(made, tmp_path / "run", "labels", probe=probe, epochs=6)
     result = finished(given)
     table = pd.read_parquet(evaluation_of(tmp_path / "run") / "predictions.parquet")
     names = [row["class"] for row in result["per_class"]]
@@ -135,7 +137,7 @@ def test_several_labels_are_judged_by_their_mean_average_precision(several, made
 
 @pytest.mark.parametrize("probe", ["linear", "knn"])
 def test_numbers_are_judged_by_r2_in_their_own_unit(several, made, tmp_path, probe):
-    given = arguments(made, tmp_path / "run", "target", probe=probe, epochs=12)
+    given = run_of(made, tmp_path / "run", "target", probe=probe, epochs=12)
     result = finished(given)
     table = pd.read_parquet(evaluation_of(tmp_path / "run") / "predictions.parquet")
     truth, found = (np.array(table[name].tolist()) for name in ("label", "prediction"))
@@ -146,15 +148,15 @@ def test_numbers_are_judged_by_r2_in_their_own_unit(several, made, tmp_path, pro
     assert result["r2"] > 0.2 > result["majority"] and result["chance"] == 0
     publish(evaluation_of(tmp_path / "run"), tmp_path / "results/probe.json")
     assert (tmp_path / "results/probe/report/pictures/scatter.png").exists()
-    assert importance(Probing(Finished(*given)), 0, repeats=2, resamples=3)["metric"] == "r2"
+    assert importance(Probing(given), 0, repeats=2, resamples=3)["metric"] == "r2"
 
 
 def test_a_result_stands_beside_the_linear_probe_of_each_input_and_the_numbers_stay_as_evaluated(made, tmp_path):
-    whole = arguments(made, tmp_path / "whole", roles=("semantic", "motion"))
+    whole = run_of(made, tmp_path / "whole", roles=("semantic", "motion"))
     finished(whole)
     places = {}
     for role in ("semantic", "motion"):
-        alone = arguments(made, tmp_path / role, roles=(role,))
+        alone = run_of(made, tmp_path / role, roles=(role,))
         finished(alone)
         places[role] = evaluation_of(tmp_path / role)
     place = evaluation_of(tmp_path / "whole")

@@ -12,8 +12,8 @@ from pipeline.config import override
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.segment_metrics import segment_metrics
+from pipeline.runs import Run, RunError
 from pipeline.training import train
-from pipeline.training.run_folder import RunError
 from tests.evaluations import evaluation_of
 from tests.training.procedures import CLASSES, UNSEEN, make
 
@@ -22,9 +22,9 @@ torch.set_num_threads(1)
 
 def trained(world, head, run, **changes):
     params = world.params.replacing(head, override(world.params.head(head), changes)) if changes else world.params
-    given = (params, head, world.manifest, world.features(head), run)
-    train(*given, progress=lambda line: None)
-    return evaluate(*given, progress=lambda line: None)
+    chosen = Run(params, head, world.manifest, world.features(head), run)
+    train(chosen, progress=lambda line: None)
+    return evaluate(chosen, progress=lambda line: None)
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_equal_params_give_equal_bytes(world, fact, tmp_path):
 def test_a_finished_training_with_stand_ins_is_not_trained_again(world, fact_clip):
     run, _ = fact_clip
     lines: list[str] = []
-    train(world.params, "fact_clip", world.manifest, world.features("fact_clip"), run, progress=lines.append)
+    train(Run(world.params, "fact_clip", world.manifest, world.features("fact_clip"), run), progress=lines.append)
     assert len(lines) == 2 and all("complete already" in line for line in lines)
 
 
@@ -118,7 +118,7 @@ def test_what_is_damaged_of_the_training_with_stand_ins_is_made_again_from_its_c
     before = weights.read_bytes()
     weights.write_bytes(before[:-1])
     lines: list[str] = []
-    train(world.params, "fact_clip", world.manifest, world.features("fact_clip"), run, progress=lines.append)
+    train(Run(world.params, "fact_clip", world.manifest, world.features("fact_clip"), run), progress=lines.append)
     assert f"{weights} is not there, or damaged: made again" in lines
     assert weights.read_bytes() == before and not any(line.startswith("epoch") for line in lines)
 
@@ -126,7 +126,7 @@ def test_what_is_damaged_of_the_training_with_stand_ins_is_made_again_from_its_c
 def test_a_run_of_other_params_is_refused(world, fact, tmp_path):
     other = world.params.replacing("fact", override(world.params.head("fact"), {"holdout": 0.4}))
     with pytest.raises(RunError, match="learned from other samples"):
-        evaluate(other, "fact", world.manifest, world.features("fact"), fact[0], progress=lambda line: None)
+        evaluate(Run(other, "fact", world.manifest, world.features("fact"), fact[0]), progress=lambda line: None)
 
 
 @pytest.mark.parametrize("changes", [{"sample_rate": 2}, {"model.transcript": True, "loss.match": "seq"}])

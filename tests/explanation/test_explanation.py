@@ -1,11 +1,12 @@
 """Claims about explaining a run: all parts are there and whole, the same each time, and what is amiss is said."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from pipeline.explanation import ExplanationError, Finished, explain
+from pipeline.explanation import ExplanationError, explain
 from pipeline.explanation.streams import Recognition
 from pipeline.reports.files import beside
 from pipeline.training import RunError
@@ -24,7 +25,7 @@ def test_every_part_is_beside_the_result(explained):
 
 def test_points_are_the_evaluated_samples_with_their_classes_and_predictions(run, explained):
     document = json.loads((explained / "explanation/features.json").read_text())
-    table = Finished(*run).predictions
+    table = replace(run).predictions
     classes = document["classes"]
     assert document["samples"] == table["sample"].tolist()
     assert [classes[label] for label in document["labels"]] == table["label"].tolist()
@@ -43,7 +44,7 @@ def test_without_videos_there_are_no_thumbnails_and_the_document_says_so(explain
 
 def test_an_explanation_is_the_same_to_the_byte_whenever_it_is_made(run, explained):
     again = explained.parent.parent / "again" / explained.name
-    explain(*run, again, progress=quiet)
+    explain(run, again, progress=quiet)
     for part in PARTS:
         own, other = (beside(of, part, "explanation") for of in (explained, again))
         assert own.read_bytes() == other.read_bytes(), part
@@ -51,7 +52,7 @@ def test_an_explanation_is_the_same_to_the_byte_whenever_it_is_made(run, explain
 
 def test_the_base_of_importance_is_the_result_and_each_stream_has_both_measures(run, explained):
     document = json.loads((explained / "explanation/importance.json").read_text())
-    assert document["base"] == pytest.approx(100 * Finished(*run).result["top1"], rel=1e-3)
+    assert document["base"] == pytest.approx(100 * replace(run).result["top1"], rel=1e-3)
     assert list(document["streams"]) == ["motion", "semantic"]
     for of in document["streams"].values():
         for kind in ("ablation", "permutation"):
@@ -59,7 +60,7 @@ def test_the_base_of_importance_is_the_result_and_each_stream_has_both_measures(
 
 
 def test_a_result_that_its_weights_do_not_give_again_is_refused(run):
-    finished = Finished(*run)
+    finished = replace(run)
     finished.result["top1"] += 0.1
     with pytest.raises(ExplanationError, match="evaluate the head again"):
         Recognition(finished).answers([None])
@@ -67,17 +68,17 @@ def test_a_result_that_its_weights_do_not_give_again_is_refused(run):
 
 def test_a_head_that_is_not_finished_is_named_with_the_remedy(run, tmp_path):
     with pytest.raises(RunError, match=r"gasm_cast has no finished run.*snakemake results/made_top1\.json"):
-        explain(*run[:4], tmp_path / "none", tmp_path / "x")
+        explain(replace(run, folder=tmp_path / "none"), tmp_path / "x")
 
 
 def test_a_part_that_a_head_has_not_is_refused(run, tmp_path):
     with pytest.raises(ExplanationError, match="no 'dreams' to explain; there are attention, features"):
-        explain(*run, tmp_path / "x", ["dreams"])
+        explain(run, tmp_path / "x", ["dreams"])
 
 
 def test_an_explanation_that_is_cut_short_leaves_what_was_there_before(run, explained, tmp_path, monkeypatch):
     out = tmp_path / "x"
-    explain(*run, out, ["importance"], quiet)
+    explain(run, out, ["importance"], quiet)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.*")}
 
     def cut(scratch, path):
@@ -85,14 +86,14 @@ def test_an_explanation_that_is_cut_short_leaves_what_was_there_before(run, expl
 
     monkeypatch.setattr("os.replace", cut)
     with pytest.raises(KeyboardInterrupt):
-        explain(*run, out, ["importance"], quiet)
+        explain(run, out, ["importance"], quiet)
     assert {path: path.read_bytes() for path in before} == before
 
 
 def test_ablation_is_the_mean_of_the_set_and_permutation_the_stream_of_another_by_loops(run):
     from pipeline.explanation.importance import Change, order
 
-    task = Recognition(Finished(*run))
+    task = Recognition(replace(run))
     rows = [task.rows[[row]] for row in range(len(task.rows))]
     mean = np.mean([row["motion"][0].double().numpy() for row in rows], axis=0)
     batch = task.rows[[3, 1]]

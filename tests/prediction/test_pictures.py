@@ -5,6 +5,7 @@ One small toy world, from pictures to scores, by the verbs; nothing is trained.
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.config import feature_dir, load_params, parse_params
+from pipeline.config import load_params, parse_params
 from pipeline.digests import read_json
+from pipeline.explanation.sanity import output_map, sanity
 from pipeline.plan import Plan
-from pipeline.prediction import PredictionError, Predictor, Scored, overlays
-from pipeline.sanity import output_map, sanity
+from pipeline.prediction import PredictionError, Predictor, Scored, accepted_from, overlays
 from pipeline.store import StoreCorrupt
 from pipeline.training import RunError
 from pipeline.video import VideoError
-from tests.evaluations import evaluation_of, leave
+from tests.evaluations import leave
 from tests.store.conftest import flip as flip_bit
 
 ROOT = Path(__file__).parents[2]
@@ -82,17 +83,14 @@ def world(tmp_path_factory):
 
 
 @pytest.fixture
-def arguments(world, monkeypatch):
-    """Of `Predictor` and `sanity`."""
+def run(world, monkeypatch):
+    """The finished run."""
     monkeypatch.chdir(world)
-    plan = Plan(load_params("params.yaml"))
-    run = plan.run("negalign")
-    features = {role: feature_dir(plan.params, *read) for role, read in run.config.inputs.items()}
-    return plan.params, "negalign", Path("features"), features, Path(run.folder)
+    return Plan(load_params("params.yaml")).run("negalign")
 
 
-def predictions(arguments):
-    return pd.read_parquet(evaluation_of(arguments[4]) / "predictions.parquet")
+def predictions(run):
+    return pd.read_parquet(run.evaluation_folder / "predictions.parquet")
 
 
 def file_of(row):
@@ -103,8 +101,8 @@ def file_of(row):
 # --- single pictures --------------------------------------------------------------------------------------------------
 
 
-def test_a_picture_of_the_data_set_has_the_scores_of_its_row(arguments):
-    predictor, table = Predictor(*arguments), predictions(arguments)
+def test_a_picture_of_the_data_set_has_the_scores_of_its_row(run):
+    predictor, table = Predictor(run), predictions(run)
     evaluated = table[table["part"] == "evaluated"]
     rows = [*evaluated[evaluated["set"] == "id"][:4].itertuples(), *evaluated[-3:].itertuples()]
     for row in rows:
@@ -115,10 +113,10 @@ def test_a_picture_of_the_data_set_has_the_scores_of_its_row(arguments):
         assert found.final == pytest.approx(found.star + 0.5 * found.p_align)
 
 
-def test_z_scores_are_those_of_the_reference_pictures(arguments):
-    reference = predictions(arguments).query("set == 'id' and part == 'reference'")["star"]
+def test_z_scores_are_those_of_the_reference_pictures(run):
+    reference = predictions(run).query("set == 'id' and part == 'reference'")["star"]
     assert (reference.mean(), reference.std()) == pytest.approx((0, 1), abs=1e-9)
-    assert json.loads((evaluation_of(arguments[4]) / "result.json").read_text())["standard"].keys() == {"mean", "std"}
+    assert json.loads((run.evaluation_folder / "result.json").read_text())["standard"].keys() == {"mean", "std"}
 
 
 def save(path, image, **options):
@@ -126,8 +124,8 @@ def save(path, image, **options):
     return path
 
 
-def test_pictures_of_every_kind_are_scored(arguments, tmp_path):
-    row = next(predictions(arguments).query("set == 'id'").itertuples())
+def test_pictures_of_every_kind_are_scored(run, tmp_path):
+    row = next(predictions(run).query("set == 'id'").itertuples())
     with Image.open(file_of(row)) as opened:
         picture = opened.convert("RGB")
     turned, exif = picture.transpose(Image.Transpose.ROTATE_90), Image.Exif()
@@ -140,7 +138,7 @@ def test_pictures_of_every_kind_are_scored(arguments, tmp_path):
         "point": save(tmp_path / "point.png", picture.crop((5, 5, 6, 6))),
         "strip": save(tmp_path / "strip.png", picture.resize((300, 2))),
     }
-    predictor = Predictor(*arguments)
+    predictor = Predictor(run)
     found = {name: predictor.score(path) for name, path in files.items()}
     for name, scored in found.items():
         assert isinstance(scored, Scored), scored
@@ -149,8 +147,8 @@ def test_pictures_of_every_kind_are_scored(arguments, tmp_path):
     assert found["grey"].final != found["plain"].final
 
 
-def test_a_file_that_cannot_be_read_is_one_error_with_its_name_and_the_others_are_scored(arguments, tmp_path):
-    good = file_of(next(predictions(arguments).itertuples()))
+def test_a_file_that_cannot_be_read_is_one_error_with_its_name_and_the_others_are_scored(run, tmp_path):
+    good = file_of(next(predictions(run).itertuples()))
     broken, empty = tmp_path / "broken.jpg", tmp_path / "empty.png"
     broken.write_bytes(good.read_bytes()[:400])
     empty.touch()
@@ -164,8 +162,8 @@ def test_a_file_that_cannot_be_read_is_one_error_with_its_name_and_the_others_ar
     assert invoke("predict", "--head", "negalign", good).exit_code == 0
 
 
-def test_scores_as_json_are_those_of_the_table_and_a_video_is_no_picture(arguments, tmp_path):
-    row = next(predictions(arguments).itertuples())
+def test_scores_as_json_are_those_of_the_table_and_a_video_is_no_picture(run, tmp_path):
+    row = next(predictions(run).itertuples())
     video = tmp_path / "video.webm"
     video.write_bytes(bytes.fromhex("1a45dfa3") + bytes(100))
     done = invoke("predict", "--head", "negalign", "--json", video, file_of(row))
@@ -175,80 +173,78 @@ def test_scores_as_json_are_those_of_the_table_and_a_video_is_no_picture(argumen
     assert said["final"] == pytest.approx(row.negalign, abs=1e-3)
 
 
-def test_without_a_finished_run_the_error_says_what_to_do(arguments, tmp_path):
+def test_without_a_finished_run_the_error_says_what_to_do(run, tmp_path):
     with pytest.raises(RunError, match=r"negalign has no finished run.*snakemake results/waterbirds_ood\.json"):
-        Predictor(*arguments[:4], tmp_path)
+        Predictor(replace(run, folder=tmp_path))
 
 
-def test_what_a_picture_needs_is_one_pass_of_one_clip(arguments):
+def test_what_a_picture_needs_is_one_pass_of_one_clip(run):
     changed = document(zscore=True)
     changed["features"]["clip_image"]["preprocess"] = {"resize": [128, 128]}
     with pytest.raises(PredictionError, match="clip_image and clip_cam_tokens differ in preprocess"):
-        Predictor(parse_params(changed), *arguments[1:])
+        Predictor(replace(run, params=parse_params(changed)))
 
 
 # --- the finished run -------------------------------------------------------------------------------------------------
 
 
-def test_the_sanity_check_passes_and_says_so(arguments):
-    found = sanity(*arguments)
+def test_the_sanity_check_passes_and_says_so(run):
+    found = sanity(replace(run))
     assert len(found) >= 10
     # 12 pictures and weights of a few MB: what must hold of the arithmetic, not how well it tells them apart.
     assert [check for check in found if not check.holds and "mean of ID" not in check.says] == []
 
 
-def test_the_usual_map_is_zero_because_its_output_reads_cls_alone(arguments):
-    predictor, row = Predictor(*arguments), next(predictions(arguments).itertuples())
+def test_the_usual_map_is_zero_because_its_output_reads_cls_alone(run):
+    predictor, row = Predictor(run), next(predictions(run).itertuples())
     tokens = predictor.tokens(file_of(row))
     target = predictor.cams.targets(tokens)
     assert not output_map(predictor.cams.blocks.last, tokens, target).any()
     assert predictor.cams.blocks.last.cam(tokens, target).abs().max() > 0
 
 
-def failing(arguments):
-    return [check.says for check in sanity(*arguments) if not check.holds]
+def failing(run):
+    return [check.says for check in sanity(replace(run)) if not check.holds]
 
 
-def test_the_sanity_check_sees_what_it_is_there_for(arguments, monkeypatch, tmp_path):
-    params, head, root, features, run = arguments
-    table, result = predictions(arguments), read_json(evaluation_of(run) / "result.json", "")
+def test_the_sanity_check_sees_what_it_is_there_for(run, monkeypatch, tmp_path):
+    table, result = predictions(run), read_json(run.evaluation_folder / "result.json", "")
     spoilt = tmp_path / "run"
-    evaluation = spoilt / evaluation_of(run).name
+    evaluation = spoilt / run.evaluation
     spoilt.mkdir()
-    (spoilt / "negatives.csv").write_bytes((run / "negatives.csv").read_bytes())
+    (spoilt / "negatives.csv").write_bytes((run.folder / "negatives.csv").read_bytes())
     inside = table["set"] == "id"
     table.loc[inside, "negalign"] -= 100
     table["cam_valid"] = table.index % 2 == 0
     twice = table[inside & (table["part"] == "reference")].head(1).assign(part="evaluated")
     leave(evaluation, result | {"lambda": 0.25}, pd.concat([table, twice]))
-    said = "\n".join(failing((params, head, root, features, spoilt)))
+    said = "\n".join(failing(replace(run, folder=spoilt)))
     for part in ("cam_valid", "predict", "above that of backgrounds", "both for choosing", "λ is that of params"):
         assert part in said
 
 
-def test_a_zero_map_fails_the_sanity_check(arguments, monkeypatch):
+def test_a_zero_map_fails_the_sanity_check(run, monkeypatch):
     from pipeline.store import FeatureStore
 
     read = FeatureStore.read
     monkeypatch.setattr(
         FeatureStore, "read", lambda self, ids, name: read(self, ids, name) * (0 if name == "map" else 1)
     )
-    said = "\n".join(failing(arguments))
+    said = "\n".join(failing(run))
     assert "no map is identically zero" in said and "no map is constant" in said
 
 
 # --- overlays ---------------------------------------------------------------------------------------------------------
 
 
-def test_overlays_show_the_extremes_and_the_pictures_nearest_to_the_threshold(arguments, tmp_path):
-    params, head, root, features, run = arguments
-    finished, groups = overlays(params, head, features, root, run, shown=2)
+def test_overlays_show_the_extremes_and_the_pictures_nearest_to_the_threshold(run, tmp_path):
+    groups, threshold = overlays(run, shown=2), accepted_from(run.predictions)
     assert list(groups) == [f"{side}, {kind}" for side in ("ID", "OOD") for kind in ("highest", "borderline", "lowest")]
-    inside = predictions(arguments).query("set == 'id' and part == 'evaluated'")["negalign"]
-    assert (inside >= finished.threshold).mean() >= 0.95 > (inside > finished.threshold).mean()
+    inside = predictions(run).query("set == 'id' and part == 'evaluated'")["negalign"]
+    assert (inside >= threshold).mean() >= 0.95 > (inside > threshold).mean()
     assert groups["ID, highest"][0].final == inside.max() and groups["ID, lowest"][-1].final == inside.min()
-    nearest = np.sort(np.abs(inside - finished.threshold))[:2]
-    assert [abs(one.final - finished.threshold) for one in groups["ID, borderline"]] == pytest.approx(list(nearest))
+    nearest = np.sort(np.abs(inside - threshold))[:2]
+    assert [abs(one.final - threshold) for one in groups["ID, borderline"]] == pytest.approx(list(nearest))
     for one in (overlay for shown in groups.values() for overlay in shown):
         assert one.picture_HWC.shape == (128, 128, 3) and one.picture_HWC.dtype == np.uint8
         assert one.map_RC.shape == one.background_RC.shape and (~one.background_RC).sum() > 0
@@ -256,23 +252,22 @@ def test_overlays_show_the_extremes_and_the_pictures_nearest_to_the_threshold(ar
     assert (tmp_path / "x/explanation/pictures/overlays.png").stat().st_size > 10_000
 
 
-def test_an_overlay_of_a_replaced_picture_or_a_damaged_map_is_refused(arguments):
-    params, head, root, features, run = arguments
-    table = predictions(arguments).query("set == 'id' and part == 'evaluated'")
+def test_an_overlay_of_a_replaced_picture_or_a_damaged_map_is_refused(run):
+    table = predictions(run).query("set == 'id' and part == 'evaluated'")
     highest = table.sort_values("negalign").iloc[-1]["sample"]
     path = Path("data/toy-waterbirds") / highest
     content = path.read_bytes()
-    data = next(path for path in (features["cam"] / "shard-000.zarr/map/c").rglob("0") if path.is_file())
+    data = next(path for path in (run.features["cam"] / "shard-000.zarr/map/c").rglob("0") if path.is_file())
     shard = data.read_bytes()
     try:
         Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(path)
         with pytest.raises(VideoError, match=f"{highest}: replaced: .*make the manifest again"):
-            overlays(params, head, features, root, run, shown=1)
+            overlays(run, shown=1)
         path.write_bytes(content)
-        overlays(params, head, features, root, run, shown=1)  # another time, and the same picture
+        overlays(run, shown=1)  # another time, and the same picture
         for offset in range(0, len(shard) - 1000, 100):
             flip_bit(data, offset)
-        for look in (lambda: overlays(params, head, features, root, run, shown=1), lambda: sanity(*arguments)):
+        for look in (lambda: overlays(run, shown=1), lambda: sanity(replace(run))):
             with pytest.raises(StoreCorrupt, match="does not fit its crc32c"):
                 look()
     finally:
@@ -280,30 +275,28 @@ def test_an_overlay_of_a_replaced_picture_or_a_damaged_map_is_refused(arguments)
         data.write_bytes(shard)
 
 
-def test_the_sanity_check_reads_no_damaged_embedding_and_no_replaced_picture(arguments):
-    _, _, _, features, _ = arguments
-    first = predictions(arguments).query("set == 'id' and part == 'evaluated'")["sample"].iloc[0]
+def test_the_sanity_check_reads_no_damaged_embedding_and_no_replaced_picture(run):
+    first = predictions(run).query("set == 'id' and part == 'evaluated'")["sample"].iloc[0]
     path = Path("data/toy-waterbirds") / first
     content = path.read_bytes()
-    data = next(path for path in features["image"].glob("shard-000.zarr/*/c/**/0") if path.is_file())
+    data = next(path for path in run.features["image"].glob("shard-000.zarr/*/c/**/0") if path.is_file())
     shard = data.read_bytes()
     try:
         for offset in range(0, len(shard) - 1000, 100):
             flip_bit(data, offset)
         with pytest.raises(StoreCorrupt, match="does not fit its crc32c"):
-            sanity(*arguments)
+            sanity(replace(run))
         data.write_bytes(shard)
         Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(path)
         with pytest.raises(VideoError, match=f"{first}: replaced"):
-            sanity(*arguments)
+            sanity(replace(run))
     finally:
         path.write_bytes(content)
         data.write_bytes(shard)
 
 
-def test_an_overlay_of_a_picture_that_is_gone_names_it(arguments):
-    params, head, root, features, run = arguments
-    moved = params.model_copy(deep=True)
+def test_an_overlay_of_a_picture_that_is_gone_names_it(run):
+    moved = run.params.model_copy(deep=True)
     moved.datasets["toy-waterbirds"] = moved.datasets["toy-waterbirds"].model_copy(update={"root": "elsewhere"})
     with pytest.raises(VideoError, match=r"elsewhere/.*missing"):
-        overlays(moved, head, features, root, run)
+        overlays(replace(run, params=moved))

@@ -1,6 +1,7 @@
 """Claims about segmentation heads on new videos, and about the frames beside the timelines of results."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from pipeline.plan import Plan
 from pipeline.prediction import strips
 from pipeline.reports.files import beside
 from pipeline.training.frames import transcript
-from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, run_of, verb
+from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, verb
 
 pytestmark = pytest.mark.slow
 VIDEOS = Path("data/toy-assembly/videos")
@@ -131,10 +132,11 @@ def test_results_show_frames_of_their_videos_and_the_same_ones_again(tmp_path):
 
 def test_a_video_that_is_gone_has_no_frames_and_a_reason():
     params = load_params("params.yaml")
-    there = strips(params, "fact", Path("features"), run_of("fact"))
+    run = Plan(params).run("fact")
+    there = strips(run)
     assert all(of.dtype == np.uint8 and of.shape[0] == 12 and of.shape[3] == 3 for of in there.values())
     for changed, why in (({"root": "elsewhere"}, "missing"), ({"videos": None}, "features only")):
         moved = params.datasets["toy-assembly"].model_copy(update=changed)
         other = params.model_copy(update={"datasets": {**params.datasets, "toy-assembly": moved}})
-        found = strips(other, "fact", Path("features"), run_of("fact"))
+        found = strips(replace(run, params=other))
         assert found.keys() == there.keys() and all(why in of for of in found.values())

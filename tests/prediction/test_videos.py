@@ -20,6 +20,7 @@ from pipeline.config import NpyFeature, load_params
 from pipeline.datasets import read_manifest
 from pipeline.extraction import TooMuch
 from pipeline.prediction import files, predict
+from pipeline.runs import Run
 from pipeline.store import StoreFull
 from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, run_of, shipped
 
@@ -128,7 +129,8 @@ def in_ones():
 
 
 def asking(*files):
-    return predict(in_ones(), "gasm_cast", Path("features"), {}, run_of("gasm_cast"), files)
+    params = in_ones()
+    return predict(Run(params, "gasm_cast", Path("features/toy-ssv2/manifest.parquet"), {}, run_of("gasm_cast")), files)
 
 
 def test_each_answer_is_there_before_the_next_file_is_looked_at(monkeypatch):
@@ -202,9 +204,9 @@ def test_features_that_somebody_else_computed_cannot_be_made_from_a_video(tmp_pa
     shutil.copytree(run, tmp_path / "run")
     from pipeline.prediction import PredictionError, predict
 
-    given = small, "gasm_cast", Path("features"), {}, tmp_path / "run", [VIDEOS / "100000.webm"]
+    of = Run(small, "gasm_cast", Path("features/toy-ssv2/manifest.parquet"), {}, tmp_path / "run")
     with pytest.raises(PredictionError, match="r3d18_clips, which somebody else computed"):
-        list(predict(*given))
+        list(predict(of, [VIDEOS / "100000.webm"]))
 
 
 @pytest.mark.parametrize("option", ["map", "out"])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pipeline.files import lock
+from pipeline.runs import only_writer
 from pipeline.store import FeatureStore, ShardWriter, StoreBusy, StoreMissing, leftovers, remove
-from pipeline.training.run_folder import only_writer
 
 FIELDS = {"tokens": ((2, 3), "float16")}
 

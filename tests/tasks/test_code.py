@@ -18,6 +18,7 @@ from pipeline.tasks import TASKS
 ROOT = Path(__file__).parents[2]
 CODE = (
     "samples",
+    "model",
     "table",
     "step",
     "evaluate",
@@ -67,14 +68,15 @@ def test_a_head_s_key_depends_on_no_other_head_and_on_nothing_that_is_asked_afte
     assert {module.split(".")[2] for module in heads} == {place(kind).split(".")[2]}
     assert not any(module.endswith(".config") for module in heads)
     trained = {module for module in others if module.startswith("pipeline.training")}
-    assert trained == set(others) - {"pipeline.accelerator", "pipeline.evaluation.negatives"}
+    assert trained == set(others) - {"pipeline.accelerator", "pipeline.runs", "pipeline.evaluation.negatives"}
     steps = {task.step.partition(":")[0] for task in TASKS.values() if task.step}
     assert len(trained & steps) == (1 if TASKS[HEADS[kind].task].trains else 0)
 
 
 def test_negalign_which_trains_nothing_rests_on_no_training():
     _, others = TASKS["ood"].decides(place("negalign"))
-    assert others == ["pipeline.evaluation.negatives", "pipeline.training.dataset"]  # the latter joins what is read
+    # The last joins what is read.
+    assert others == ["pipeline.evaluation.negatives", "pipeline.runs", "pipeline.training.dataset"]
 
 
 @pytest.fixture(scope="module")
@@ -158,8 +160,8 @@ def test_a_name_is_no_part_of_a_key_and_two_heads_of_a_kind_stand_side_by_side(m
     keys = {run.head: run.key for run in plan.results.values()}
     assert keys["again"] == keys["gasm_cast"] != keys["slower"]
     assert {plan.results[name].folder for name in ("again", "slower")} == {
-        f"runs/again/{keys['again']}",
-        f"runs/slower/{keys['slower']}",
+        Path("runs/again") / keys["again"],
+        Path("runs/slower") / keys["slower"],
     }
 
 

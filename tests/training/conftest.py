@@ -21,5 +21,5 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def run(made: Made, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run of EPOCHS epochs that nothing interrupted."""
     folder = tmp_path_factory.mktemp("runs") / "whole"
-    train(*made.arguments(folder, epochs=EPOCHS), progress=lambda line: None)
+    train(made.run(folder, epochs=EPOCHS), progress=lambda line: None)
     return folder

@@ -10,6 +10,7 @@ import pandas as pd
 
 from pipeline.config import Params, override, parse_params
 from pipeline.datasets.manifest import FACTS, LATER, write_manifest
+from pipeline.runs import Run
 from pipeline.store import ShardWriter
 
 EPOCHS = 6  # of the run that tests compare with
@@ -59,17 +60,17 @@ HEAD: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Made:
-    """What train and evaluate take."""
+    """What a run reads."""
 
     params: Params
     manifest: Path
     features: dict[str, Path]
 
-    def arguments(self, run: Path, **changes: Any) -> tuple:
-        """Positional arguments of `train`, the head's dotted params changed."""
+    def run(self, folder: Path, **changes: Any) -> Run:
+        """The run in a folder, the head's dotted params changed."""
         changes = {key.replace("__", "."): value for key, value in changes.items()}
         head = override(self.params.head("gasm_cast"), changes)
-        return self.params.replacing("gasm_cast", head), "gasm_cast", self.manifest, self.features, run
+        return Run(self.params.replacing("gasm_cast", head), "gasm_cast", self.manifest, self.features, folder)
 
 
 def made_params(compute: dict[str, Any] | None = None) -> Params:
@@ -194,4 +195,4 @@ if __name__ == "__main__":
         return step(self, batch, number)
 
     ClassificationStep.training_step = noted
-    train(*made.arguments(Path(run), **json.loads(changes)))
+    train(made.run(Path(run), **json.loads(changes)))

@@ -32,7 +32,7 @@ def killed(made, tmp_path_factory) -> Path:
             raise Killed
 
     with pytest.raises(Killed):
-        train(*made.arguments(folder, epochs=EPOCHS), progress=kill)
+        train(made.run(folder, epochs=EPOCHS), progress=kill)
     return folder
 
 
@@ -58,7 +58,7 @@ def removed(path: Path) -> None:
 def again(made: Made, folder: Path, whole: Path, **changes) -> list[str]:
     """Trains on to the end, which is that of `whole`. Returns what was said."""
     lines: list[str] = []
-    record = train(*made.arguments(folder, epochs=EPOCHS, **changes), progress=lines.append)
+    record = train(made.run(folder, epochs=EPOCHS, **changes), progress=lines.append)
     for name in ("weights.safetensors", "history.csv", CURVE):
         assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
     expected = read_json(whole / "run.json", "")
@@ -107,7 +107,7 @@ def test_two_damaged_checkpoints_are_said_in_one_line_and_the_training_starts_ag
 
 def test_checkpoints_of_other_params_are_not_gone_on_from(made, run, killed, tmp_path):
     folder = tmp_path / "run"
-    train(*made.arguments(folder, epochs=2, label_smoothing=0.0), progress=lambda line: None)
+    train(made.run(folder, epochs=2, label_smoothing=0.0), progress=lambda line: None)
     lines = again(made, folder, run)
     assert "what is there was learned from other samples or params: made again" in lines[0]
     assert "last.ckpt is of other samples or params" in lines[1] and lines[1].endswith("the training starts again")

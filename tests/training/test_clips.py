@@ -1,5 +1,7 @@
 """Claims about clips: who is learned from, what a batch holds, and what is refused."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,17 +24,17 @@ def made(tmp_path_factory):
 
 
 def features(made):
-    root = made.run.parent
+    root = made.run.folder.parent
     return {"tokens": root / "clips-keyclips", "maps": root / "attention-keymaps"}
 
 
 def opened(made, manifest=None, **changes):
-    return open_clips(manifest or made.run.parent / "manifest.parquet", features(made), **{**SPLITS, **changes})
+    return open_clips(manifest or made.run.folder.parent / "manifest.parquet", features(made), **{**SPLITS, **changes})
 
 
 def edited(made, path, edit):
     """The manifest with an edit, in a file of its own."""
-    frame = read_manifest(made.run.parent / "manifest.parquet")
+    frame = read_manifest(made.run.folder.parent / "manifest.parquet")
     edit(frame)
     write_manifest(frame, path)
     return path
@@ -116,7 +118,7 @@ def test_a_changed_map_makes_the_store_stale_and_the_run_another(made, tmp_path)
 
 
 def test_maps_on_another_grid_and_tokens_in_place_of_maps_are_refused(made):
-    root = made.run.parent
+    root = made.run.folder.parent
     with pytest.raises(DataError, match=r"maps: clips holds no maps; name a feature with backbone: maps"):
         open_clips(root / "manifest.parquet", features(made) | {"maps": root / "clips-keyclips"}, **SPLITS)
 
@@ -174,8 +176,6 @@ def test_a_head_trains_and_repeats_to_the_byte(made, tmp_path, changes):
     params = made.params.replacing("clip_align", override(made.params.head("clip_align"), changes))
     runs = [tmp_path / name for name in ("once", "again")]
     for run in runs:
-        record = train(
-            params, "clip_align", made.run.parent / "manifest.parquet", features(made), run, lambda line: None
-        )
+        record = train(replace(made.run, params=params, folder=run), lambda line: None)
         assert record["samples"]["without_map"] == 4 and np.isfinite(record["holdout_accuracy"])
     assert (runs[0] / "weights.safetensors").read_bytes() == (runs[1] / "weights.safetensors").read_bytes()

@@ -1,5 +1,7 @@
 """Batches: whole, repeatable, the same from memory and from disk."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,6 @@ import torch
 from pipeline.training.data import FeatureData, OrderedBatches, ShuffledBatches
 from pipeline.training.dataset import DataError
 from pipeline.training.tokens import Tokens
-from pipeline.training.trainer import head_samples
 from tests.training.learnable import FIELDS
 
 EVERYTHING, NOTHING = 1e9, 0.0
@@ -15,7 +16,7 @@ EVERYTHING, NOTHING = 1e9, 0.0
 
 @pytest.fixture(scope="module")
 def samples(made):
-    return head_samples(*made.arguments(None)[:4])
+    return made.run(Path()).samples
 
 
 def _equal(first, second) -> bool:

@@ -59,7 +59,7 @@ def refused(verb: Callable[[], object], monkeypatch, capsys) -> str:
 
 def test_training_on_a_full_disk_is_one_line_and_loses_no_epoch(made, run, full, tmp_path, monkeypatch, capsys):
     folder, lines = tmp_path / "run", []
-    begin = made.arguments(folder, epochs=EPOCHS)
+    begin = made.run(folder, epochs=EPOCHS)
     tried = {
         "last.ckpt": 3,
         "holdout_loss.tsv": 4,
@@ -70,10 +70,10 @@ def test_training_on_a_full_disk_is_one_line_and_loses_no_epoch(made, run, full,
     }
     for name, since in tried.items():
         full(name, since)
-        said = refused(lambda: train(*begin, progress=lines.append), monkeypatch, capsys)
+        said = refused(lambda: train(begin, progress=lines.append), monkeypatch, capsys)
         where = folder / ("dvclive" if name.endswith("tsv") else name)
         assert said == f"error: {where}: No space left on device; free some space, and run again"
-    train(*begin, progress=lines.append)
+    train(begin, progress=lines.append)
     # No epoch that has its checkpoint is computed again.
     assert [line[:9] for line in lines if line.startswith("epoch")] == [
         f"epoch   {epoch}" for epoch in (1, 2, 3, 3, 4, 5, 6)
@@ -86,7 +86,7 @@ def test_training_on_a_full_disk_is_one_line_and_loses_no_epoch(made, run, full,
 @pytest.fixture(scope="module")
 def evaluated(made, run) -> Path:
     """The folder of the run's evaluation."""
-    evaluate(*made.arguments(run, epochs=EPOCHS), progress=lambda line: None)
+    evaluate(made.run(run, epochs=EPOCHS), progress=lambda line: None)
     return evaluation_of(run)
 
 
@@ -96,11 +96,11 @@ def test_evaluating_on_a_full_disk_is_one_line_and_the_earlier_result_stays(
 ):
     before = (evaluated / name).read_bytes()
     full(name)
-    begin = made.arguments(run, epochs=EPOCHS)
-    said = refused(lambda: evaluate(*begin, progress=lambda line: None), monkeypatch, capsys)
+    begin = made.run(run, epochs=EPOCHS)
+    said = refused(lambda: evaluate(begin, progress=lambda line: None), monkeypatch, capsys)
     assert said == f"error: {evaluated / name}: No space left on device; free some space, and run again"
     assert (evaluated / name).read_bytes() == before
-    evaluate(*begin, progress=lambda line: None)
+    evaluate(begin, progress=lambda line: None)
 
 
 @pytest.mark.parametrize("name", ["training.png", "confusion.png", "x.json"])

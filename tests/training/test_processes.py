@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.config import Compute
+from pipeline.runs import Run
 from pipeline.training import RunError, train
 from pipeline.training.processes import environment
 from tests.training.learnable import Made
@@ -171,10 +173,9 @@ def test_what_is_complete_already_is_complete_for_every_process(made, together, 
 
 def test_a_process_that_nobody_started_as_one_of_many_is_refused_with_the_remedy(made, tmp_path, monkeypatch):
     monkeypatch.delenv("SLURM_NTASKS", raising=False)
-    params, *rest = made.arguments(tmp_path / "run")
-    params = params.model_copy(update={"compute": Compute(device="cpu", devices=4, nodes=2)})
+    params = made.params.model_copy(update={"compute": Compute(device="cpu", devices=4, nodes=2)})
     with pytest.raises(RunError, match=r"neither srun nor torchrun.*each of the 8 devices.*compute\.nodes: 1"):
-        train(params, *rest)
+        train(replace(made.run(tmp_path / "run"), params=params))
 
 
 def test_more_devices_than_there_are_is_an_error_before_anything_is_read(made, tmp_path, monkeypatch):
@@ -182,7 +183,7 @@ def test_more_devices_than_there_are_is_an_error_before_anything_is_read(made, t
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     params = made.params.model_copy(update={"compute": Compute(device="cuda", devices=2)})
     with pytest.raises(RunError, match=r"compute\.devices is 2, but torch finds 1 CUDA devices here; lower it"):
-        train(params, "gasm_cast", tmp_path / "none.parquet", {}, tmp_path / "run")
+        train(Run(params, "gasm_cast", tmp_path / "none.parquet", {}, tmp_path / "run"))
 
 
 def test_srun_s_places_are_taken_as_they_are(monkeypatch):

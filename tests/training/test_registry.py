@@ -1,5 +1,6 @@
 """Heads by name."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,15 +10,14 @@ from torch import nn
 from pipeline.config import override
 from pipeline.datasets.manifest import write_manifest
 from pipeline.heads.gasm_cast.config import GasmCastHead
+from pipeline.runs import Run
 from pipeline.training.registry import HeadError, TooLarge, build, count, predict
-from pipeline.training.trainer import head_samples
 from tests.training.procedures import CLASSES, params, table, write_rows
 
 
 def test_the_head_fits_the_stores_and_takes_half_precision_batches(made):
-    params, head, manifest, features, _ = made.arguments(None)
-    samples = head_samples(params, head, manifest, features)
-    module = build(head, params.head(head), samples).eval()
+    run = made.run(Path())
+    module, samples = build(run.head, run.config, run.samples).eval(), run.samples
     batch = {
         "semantic": torch.randn(3, 4, 16, 16).half(),
         "motion": torch.randn(3, 4, 4, 8).half(),
@@ -42,12 +42,11 @@ def test_the_limit_counts_trainable_parameters_only(monkeypatch):
 
 
 def test_params_that_do_not_fit_each_other_are_an_error_that_names_their_place(made):
-    params, head, manifest, features, _ = made.arguments(None)
-    samples = head_samples(params, head, manifest, features)
+    run = made.run(Path())
     widths = {"model.width": 12, "model.bottleneck": 12, "model.fusion": "vanilla"}  # tokens are 16 wide
-    config = override(params.head(head), {**widths, "model.attention_heads": 3})
+    config = override(run.config, {**widths, "model.attention_heads": 3})
     with pytest.raises(HeadError, match=r"heads\.gasm_cast\.model: semantic_dim is 16, which 3 attention_heads"):
-        build(head, config, samples)
+        build(run.head, config, run.samples)
 
 
 def test_fact_has_a_channel_for_every_verb_and_noun_of_the_vocabularies_whether_it_occurs_or_not(tmp_path):
@@ -57,7 +56,7 @@ def test_fact_has_a_channel_for_every_verb_and_noun_of_the_vocabularies_whether_
     write_manifest(frame, tmp_path / "manifest.parquet")
     chosen = params(**{"model": params().head("fact").model.model_dump(mode="json") | {"blocks": "IU"}})
     stores = {"frames": write_rows(tmp_path / "rows", frame)}
-    samples = head_samples(chosen, "fact", tmp_path / "manifest.parquet", stores)
+    samples = Run(chosen, "fact", tmp_path / "manifest.parquet", stores, tmp_path).samples
     module = build("fact", chosen.head("fact"), samples)
     assert samples.n_parts == module.n_parts == (6, 8), "the pairs alone would say 4 and 4"
     assert module.classes.channels(null=True) == 6 + 8 + 2 and len(module.pairs_A2) == len(CLASSES)

@@ -3,19 +3,20 @@
 import pytest
 
 from pipeline.datasets.manifest import read_manifest, write_manifest
+from pipeline.runs import Run
 from pipeline.training import DataError, train
 from pipeline.training.registry import HeadError
 from tests.training.procedures import CLASSES, FACT, make
 
 
-def arguments(world, run):
-    return world.params, "fact", world.manifest, {"frames": world.stores["frames"]}, run
+def fact(world, folder):
+    return Run(world.params, "fact", world.manifest, {"frames": world.stores["frames"]}, folder)
 
 
 def test_fewer_tokens_than_segments_leave_null_without_a_weight_and_are_told_with_the_remedy(tmp_path):
     world = make(tmp_path, model={**FACT, "tokens": 1}, epochs=1)
     with pytest.raises(HeadError, match=r"heads\.fact\.loss: nullw -1 needs more tokens than the .* segments"):
-        train(*arguments(world, tmp_path / "run"), progress=lambda line: None)
+        train(fact(world, tmp_path / "run"), progress=lambda line: None)
 
 
 @pytest.mark.parametrize("split", ["nowhere", "unlabelled"])
@@ -26,7 +27,7 @@ def test_a_split_to_evaluate_that_is_not_there_or_has_no_label_is_told_before_tr
         table.at[row, "split"], table.at[row, "segments"] = "unlabelled", None
     write_manifest(table, world.manifest)
     with pytest.raises(DataError, match=rf"no sample of the split '{split}' is usable.*correct eval_split in params"):
-        train(*arguments(world, tmp_path / "run"))
+        train(fact(world, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -38,7 +39,7 @@ def test_frames_of_one_class_are_nothing_to_learn(tmp_path):
         table.at[row, "segments"] = segments
     write_manifest(table, world.manifest)
     with pytest.raises(DataError, match=r"what fact can learn from is of fewer than two classes"):
-        train(*arguments(world, tmp_path / "run"))
+        train(fact(world, tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -60,5 +61,5 @@ def test_a_list_of_unseen_classes_that_leaves_nothing_to_learn_or_to_recognise_i
     table.attrs["class_lists"] = {"held_out": list(held_out)}
     write_manifest(table, world.manifest)
     with pytest.raises(DataError, match=said):
-        train(world.params, "fact_clip", world.manifest, world.stores, tmp_path / "run")
+        train(Run(world.params, "fact_clip", world.manifest, world.stores, tmp_path / "run"))
     assert not (tmp_path / "run").exists()

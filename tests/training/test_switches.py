@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -19,6 +20,7 @@ from torch import nn
 
 from pipeline.config import Params, ParamsError, override
 from pipeline.evaluation.segmentation import row_scores
+from pipeline.runs import Run
 from pipeline.training.alignment import AlignmentStep
 from pipeline.training.classification import ClassificationStep
 from pipeline.training.clips import ClipTable
@@ -26,7 +28,6 @@ from pipeline.training.frames import Rows
 from pipeline.training.registry import HeadError, build, predict
 from pipeline.training.segmentation import SegmentationStep
 from pipeline.training.tokens import Tokens
-from pipeline.training.trainer import head_samples
 from tests.evaluation.clinic import clinic
 from tests.training import learnable, procedures
 
@@ -203,7 +204,7 @@ def measured(worlds):
         world = worlds[head]
         config = override(world.params.head(head), json.loads(changes))
         params = world.params.replacing(head, config)
-        samples = head_samples(params, head, world.manifest, world.stores)
+        samples = Run(params, head, world.manifest, world.stores, Path()).samples
         model = build(head, config, samples)
         scatter(model)
         return loss_and_prediction(head, model, config, samples)

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -16,11 +17,11 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.datasets.manifest import read_manifest, write_manifest
+from pipeline.runs import Run, only_writer
 from pipeline.store import StoreMissing
 from pipeline.training import DataError, RunBusy, train
 from pipeline.training.callbacks import TrainingDiverged
 from pipeline.training.registry import TooLarge
-from pipeline.training.run_folder import only_writer
 from tests.training.learnable import EPOCHS, FEATURES, Made, made_params, make
 
 
@@ -52,7 +53,7 @@ class Started:
 def _train(root: Path, run: Path, compute: dict, changes: dict, said: Connection) -> None:
     os.dup2(said.fileno(), sys.stderr.fileno())
     features = {role: root / f"{FEATURES[role]}-key{role}" for role in FEATURES}
-    train(*Made(made_params(compute), root / "manifest.parquet", features).arguments(run, **changes))
+    train(Made(made_params(compute), root / "manifest.parquet", features).run(run, **changes))
 
 
 def test_a_run_leaves_weights_history_and_its_record(made, run):
@@ -84,14 +85,14 @@ def test_a_second_run_of_the_same_training_trains_nothing(made, run):
     before = (run / "run.json").read_bytes()
     (run / "run.json").unlink()  # as a scheduler does before it runs a rule
     lines: list[str] = []
-    train(*made.arguments(run, epochs=EPOCHS), progress=lines.append)
+    train(made.run(run, epochs=EPOCHS), progress=lines.append)
     assert "trained 0 epochs" in lines[-1]
     assert (run / "run.json").read_bytes() == before
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(made, run, tmp_path):
     for name, seed in (("same", 3), ("other", 4)):
-        train(*made.arguments(tmp_path / name, epochs=EPOCHS, seed=seed), progress=lambda line: None)
+        train(made.run(tmp_path / name, epochs=EPOCHS, seed=seed), progress=lambda line: None)
     weights = (run / "weights.safetensors").read_bytes()
     assert (tmp_path / "same" / "weights.safetensors").read_bytes() == weights
     assert (tmp_path / "same" / "history.csv").read_bytes() == (run / "history.csv").read_bytes()
@@ -99,58 +100,57 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(made, run,
 
 
 def test_training_ends_when_the_holdout_stops_gaining(made, tmp_path):
-    record = train(*made.arguments(tmp_path / "run", epochs=30, patience=2, lr=1e-9), progress=lambda line: None)
+    record = train(made.run(tmp_path / "run", epochs=30, patience=2, lr=1e-9), progress=lambda line: None)
     assert record["timings"]["epochs"] == record["best_epoch"] + 2 < 30
 
 
 def test_features_read_from_disk_train_to_the_same_weights(made, run, tmp_path):
-    params, *rest = made.arguments(tmp_path / "run", epochs=EPOCHS)
-    compute = params.compute.model_copy(update={"cache_memory_gb": 0.0, "decode_workers": 1})
-    train(params.model_copy(update={"compute": compute}), *rest, progress=lambda line: None)
+    chosen = made.run(tmp_path / "run", epochs=EPOCHS)
+    compute = chosen.params.compute.model_copy(update={"cache_memory_gb": 0.0, "decode_workers": 1})
+    train(replace(chosen, params=chosen.params.model_copy(update={"compute": compute})), progress=lambda line: None)
     assert (tmp_path / "run" / "weights.safetensors").read_bytes() == (run / "weights.safetensors").read_bytes()
 
 
 def test_training_leaves_the_repository_around_it_alone(made, tmp_path, monkeypatch):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     monkeypatch.chdir(tmp_path)
-    train(*made.arguments(tmp_path / "run", epochs=1), progress=lambda line: None)
+    train(made.run(tmp_path / "run", epochs=1), progress=lambda line: None)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".git", "run"]
     assert not subprocess.run(["git", "diff", "--cached", "--name-only"], capture_output=True, check=True).stdout
 
 
 def test_a_folder_in_which_another_process_trains_is_refused(made, tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.training.run_folder.PATIENCE", 0.0)
+    monkeypatch.setattr("pipeline.runs.PATIENCE", 0.0)
     with only_writer(tmp_path), pytest.raises(RunBusy, match="another process"):
-        train(*made.arguments(tmp_path))
+        train(made.run(tmp_path))
 
 
 def test_a_loss_that_is_no_number_ends_the_training(made, tmp_path):
     with pytest.raises(TrainingDiverged, match="lower lr"):
-        train(*with_lr(made.arguments(tmp_path / "run", warmup_epochs=0.0), 1e30), progress=lambda line: None)
+        train(with_lr(made.run(tmp_path / "run", warmup_epochs=0.0), 1e30), progress=lambda line: None)
 
 
-def with_lr(arguments: tuple, lr: float) -> tuple:
-    """Arguments of `train` with a learning rate that params refuse."""
-    params, name, *rest = arguments
-    return params.replacing(name, params.head(name).model_copy(update={"lr": lr})), name, *rest
+def with_lr(run: Run, lr: float) -> Run:
+    """A run with a learning rate that params refuse."""
+    return replace(run, params=run.params.replacing(run.head, run.config.model_copy(update={"lr": lr})))
 
 
 def test_a_training_whose_loss_ends_far_above_chance_says_so(made, tmp_path):
     lines: list[str] = []
-    train(*with_lr(made.arguments(tmp_path / "run", epochs=2, warmup_epochs=0.0), 300.0), progress=lines.append)
+    train(with_lr(made.run(tmp_path / "run", epochs=2, warmup_epochs=0.0), 300.0), progress=lines.append)
     assert any("warning: the loss ends at" in line and "10 times chance; lower lr" in line for line in lines)
 
 
 def test_sixteen_bits_on_the_cpu_are_bfloat16_and_the_record_and_the_log_say_so(made, tmp_path):
     lines: list[str] = []
-    record = train(*made.arguments(tmp_path / "run", epochs=1, precision="16-mixed"), progress=lines.append)
+    record = train(made.run(tmp_path / "run", epochs=1, precision="16-mixed"), progress=lines.append)
     assert (record["config"]["precision"], record["precision"]) == ("16-mixed", "bf16-mixed")
     assert "  precision 16-mixed runs as bf16-mixed on the CPU" in lines
 
 
 def test_a_batch_that_the_set_cannot_fill_is_told(made, tmp_path):
     lines: list[str] = []
-    train(*made.arguments(tmp_path / "run", epochs=1, batch_size=512), progress=lines.append)
+    train(made.run(tmp_path / "run", epochs=1, batch_size=512), progress=lines.append)
     assert "  batch_size is 512, and train has 64 samples: a step takes them all" in lines
 
 
@@ -161,7 +161,7 @@ def test_a_split_to_evaluate_that_is_not_there_or_has_no_label_is_told_before_tr
     table.loc[table["split"] == "validation", ["label", "split"]] = [None, "test"]
     write_manifest(table, made.manifest)
     with pytest.raises(DataError, match=rf"no sample of the split '{split}' is usable.*correct eval_split in params"):
-        train(*made.arguments(tmp_path / "run", eval_split=split))
+        train(made.run(tmp_path / "run", eval_split=split))
     assert not (tmp_path / "run").exists()
 
 
@@ -172,13 +172,13 @@ def test_one_class_is_nothing_to_learn(where, tmp_path):
     table.loc[(table["split"] == "train") | (where == "everywhere"), "label"] = "walking"
     write_manifest(table, made.manifest)
     with pytest.raises(DataError, match=r"fewer than two classes.*correct the labels"):
-        train(*made.arguments(tmp_path / "run"))
+        train(made.run(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
 def test_a_head_that_is_too_large_is_refused_before_training(made, tmp_path):
     with pytest.raises(TooLarge, match="max_trainable allows 1,000"):
-        train(*made.arguments(tmp_path / "run", max_trainable=1000), progress=lambda line: None)
+        train(made.run(tmp_path / "run", max_trainable=1000), progress=lambda line: None)
 
 
 def test_a_manifest_newer_than_its_stores_is_refused(tmp_path):
@@ -187,10 +187,10 @@ def test_a_manifest_newer_than_its_stores_is_refused(tmp_path):
     table.loc[0, "digest"] = "0" * 64
     write_manifest(table, made.manifest)
     with pytest.raises(DataError, match="stale"):
-        train(*made.arguments(tmp_path / "run"))
+        train(made.run(tmp_path / "run"))
     (tmp_path / f"{FEATURES['motion']}-keymotion" / "shard-000.json").unlink()
     with pytest.raises(StoreMissing):
-        train(*made.arguments(tmp_path / "run"))
+        train(made.run(tmp_path / "run"))
 
 
 @pytest.mark.slow

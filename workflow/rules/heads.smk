@@ -91,7 +91,7 @@ for name, runs in PLAN.swept.items():
             shards=JOBS.of_runs(JOBS.shards_of, runs),
             code=PLAN.code(runs[0].config.task, "evaluate"),
         output:
-            [run.result for run in runs],
+            [run.result_file for run in runs],
         log:
             f"logs/sweep/{name}.log",
         benchmark:
@@ -121,7 +121,7 @@ for result, runs in PLAN.probed.items():
             shards=JOBS.of_runs(JOBS.shards_of, runs),
             code=PLAN.code(runs[0].config.task, "evaluate"),
         output:
-            [run.result for run in runs],
+            [run.result_file for run in runs],
         log:
             f"logs/baselines/{result}.log",
         benchmark:

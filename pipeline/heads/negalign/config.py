@@ -133,6 +133,11 @@ class NegAlignHead(Head):
                 )
 
     @property
+    def sets(self) -> dict[str, tuple[str, str]]:
+        """ "id" and the names of the OOD sets in order -> (data set, prefix of its features' roles)."""
+        return {"id": (self.dataset, ""), **{name: (self.ood[name], f"ood.{name}.") for name in sorted(self.ood)}}
+
+    @property
     def inputs(self) -> dict[str, Input]:
         """image and cam of the ID pictures; ood.<name>.image and .cam; classes; words, and words.plain, .object and
         .background of the texts that tell their roles."""

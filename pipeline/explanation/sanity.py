@@ -3,9 +3,8 @@
 Shape suffixes: B pictures, T tokens, N patches, D width, E embedding width, S mask settings.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +13,12 @@ from torch import Tensor
 
 from pipeline.backbones.base import unit
 from pipeline.backbones.clip_cam import LastBlock
-from pipeline.config import Params
 from pipeline.datasets import read_manifest, samples_by_name, unchanged, video_folder
 from pipeline.evaluation.negatives import vectors
 from pipeline.evaluation.ood import Scorer, read_patches, weigh
 from pipeline.heads.negalign.masks import foreground
-from pipeline.prediction import FinishedRun, Predictor
+from pipeline.prediction import Predictor
+from pipeline.runs import Run
 from pipeline.store import FeatureStore
 
 PERCENTILES = (60.0, 80.0, 95.0)
@@ -36,55 +35,35 @@ class Check(NamedTuple):
     holds: bool
 
 
-class _Seen(NamedTuple):
-    """The finished run, and what the checks read beside it."""
-
-    predictor: Predictor
-    params: Params
-    head: str
-    root: Path
-    features: Mapping[str, Path]
-
-    @property
-    def run(self) -> FinishedRun:
-        return self.predictor.run
-
-    def evaluated(self, most: int) -> list[str]:
-        """The first evaluated ID pictures."""
-        table = self.run.table
-        return table[(table["set"] == "id") & (table["part"] == "evaluated")]["sample"].tolist()[:most]
-
-
-def sanity(params: Params, head: str, root: Path, features: Mapping[str, Path], run: Path) -> list[Check]:
-    """The checks, in the order in which a failure of one explains those after it.
-
-    Args:
-        params: holds the head.
-        head: its name.
-        root: the features' folder, where the manifests lie.
-        features: role -> directory of the store, as the head's `inputs`.
-        run: folder of the finished run.
+def sanity(run: Run) -> list[Check]:
+    """The checks of a finished run, in the order in which a failure of one explains those after it.
 
     Raises:
         PredictionError: there is no finished run, or single pictures cannot be scored with its features.
         VideoError: a picture that CLIP should run on cannot be read any more, or was replaced.
         StoreError: a store that is checked is damaged.
     """
-    seen = _Seen(Predictor(params, head, root, features, run), params, head, root, features)
-    return [found for check in CHECKS for found in check(seen)]
+    predictor = Predictor(run)
+    return [found for check in CHECKS for found in check(predictor)]
 
 
-def _valid(seen: _Seen) -> Iterator[Check]:
-    valid = seen.run.table["cam_valid"]
+def _evaluated(run: Run, most: int) -> list[str]:
+    """The first evaluated ID pictures."""
+    table = run.predictions
+    return table[(table["set"] == "id") & (table["part"] == "evaluated")]["sample"].tolist()[:most]
+
+
+def _valid(predictor: Predictor) -> Iterator[Check]:
+    valid = predictor.run.predictions["cam_valid"]
     figures = f"{valid.mean():.2%} of {len(valid)}, expected {LEAST_VALID:.0%} at least"
     yield Check("pictures have a background (cam_valid)", figures, bool(valid.mean() >= LEAST_VALID))
 
 
-def _maps(seen: _Seen) -> Iterator[Check]:
+def _maps(predictor: Predictor) -> Iterator[Check]:
     zero, constant, count = 0, 0, 0
-    for name, (_, prefix) in seen.run.sets.items():
-        store = FeatureStore(seen.features[f"{prefix}cam"], verify=True)
-        ids = seen.run.table.loc[seen.run.table["set"] == name, "sample"].tolist()
+    for name, (_, prefix) in predictor.run.config.sets.items():
+        store = FeatureStore(predictor.run.features[f"{prefix}cam"], verify=True)
+        ids = predictor.run.predictions.loc[predictor.run.predictions["set"] == name, "sample"].tolist()
         for start in range(0, len(ids), CHUNK):
             map_BN = store.read(ids[start : start + CHUNK], "map")
             zero += int((map_BN == 0).all(axis=1).sum())
@@ -94,15 +73,15 @@ def _maps(seen: _Seen) -> Iterator[Check]:
     yield Check("no map is constant", f"{constant} of {count}", constant == 0)
 
 
-def _sites(seen: _Seen) -> Iterator[Check]:
+def _sites(predictor: Predictor) -> Iterator[Check]:
     """Why the maps are not taken at the usual site, and that `predict` sees what the run saw."""
-    dataset, ids = seen.run.config.dataset, seen.evaluated(FEW)
-    listed = samples_by_name(read_manifest(seen.root / dataset / "manifest.parquet"))
-    folder = video_folder(seen.params.datasets[dataset])
+    run = predictor.run
+    ids, listed = _evaluated(run, FEW), samples_by_name(read_manifest(run.manifest))
+    folder = video_folder(run.params.datasets[run.dataset])
     paths = [unchanged(folder, listed[sample]) for sample in ids]
 
-    cams = seen.predictor.cams
-    tokens_BTD = torch.cat([seen.predictor.tokens(path) for path in paths])
+    cams = predictor.cams
+    tokens_BTD = torch.cat([predictor.tokens(path) for path in paths])
     last, last_BTD = cams.blocks.last, cams.blocks.before_last(tokens_BTD)
     target_BE = cams.targets(last_BTD)
     usual, ours = output_map(last, last_BTD, target_BE), last.cam(last_BTD, target_BE, cams.chosen.site)
@@ -111,10 +90,10 @@ def _sites(seen: _Seen) -> Iterator[Check]:
     least = float(ours.abs().amax(dim=1).min())
     yield Check(f"the map at {cams.chosen.site} is not", f"least of their largest {least:.3g}", least > 0)
 
-    table = seen.run.table.query("set == 'id'").set_index("sample")
+    table = predictor.run.predictions.query("set == 'id'").set_index("sample")
     columns = {"plain": "neglabel", "star": "star", "p_align": "p_align", "final": "negalign"}
     apart = max(
-        abs(getattr(seen.predictor.score(path), name) - table.loc[sample, column])
+        abs(getattr(predictor.score(path), name) - table.loc[sample, column])
         for sample, path in zip(ids, paths, strict=True)
         for name, column in columns.items()
     )
@@ -134,18 +113,18 @@ def output_map(block: LastBlock, tokens_BTD: Tensor, target_BE: Tensor) -> Tenso
     return torch.einsum("bnd,bd->bn", site_BTD.detach()[:, 1:], slope_BTD[:, 1:].mean(dim=1))
 
 
-def _masks(seen: _Seen) -> Iterator[Check]:
-    ids, scorer, config = seen.evaluated(SOME), seen.predictor.scorer, seen.run.config
-    image_BE = vectors(FeatureStore(seen.features["image"], verify=True), ids).to(scorer.device)
-    map_BN, patches_BNE = read_patches(FeatureStore(seen.features["cam"], verify=True), ids, scorer.device)
+def _masks(predictor: Predictor) -> Iterator[Check]:
+    ids, scorer, config = _evaluated(predictor.run, SOME), predictor.scorer, predictor.run.config
+    image_BE = vectors(FeatureStore(predictor.run.features["image"], verify=True), ids).to(scorer.device)
+    map_BN, patches_BNE = read_patches(FeatureStore(predictor.run.features["cam"], verify=True), ids, scorer.device)
     shares, aligned = [], []
     for percentile in PERCENTILES:
         changed = config.background.model_copy(update={"percentile": percentile})
         shares.append(foreground(map_BN, percentile, changed.dilate, scorer.grid).float().mean().item())
         other = Scorer(
             config.model_copy(update={"background": changed}),
-            seen.head,
-            seen.predictor.texts,
+            predictor.run.head,
+            predictor.texts,
             scorer.grid,
             scorer.device,
         )
@@ -158,14 +137,14 @@ def _masks(seen: _Seen) -> Iterator[Check]:
     yield Check("and moves P_align, in the mean by", figures, min(moves) > 0)
 
 
-def _switches(seen: _Seen) -> Iterator[Check]:
+def _switches(predictor: Predictor) -> Iterator[Check]:
     """S_NegLabel as it is defined, P / (P + Q), against S_NegLabel* with its switches off."""
-    ids, scorer, config = seen.evaluated(SOME), seen.predictor.scorer, seen.run.config
-    image_BE = vectors(FeatureStore(seen.features["image"], verify=True), ids).double().to(scorer.device)
-    maps, patches = read_patches(FeatureStore(seen.features["cam"], verify=True), ids, scorer.device)
+    ids, scorer, config = _evaluated(predictor.run, SOME), predictor.scorer, predictor.run.config
+    image_BE = vectors(FeatureStore(predictor.run.features["image"], verify=True), ids).double().to(scorer.device)
+    maps, patches = read_patches(FeatureStore(predictor.run.features["cam"], verify=True), ids, scorer.device)
     off = config.score.model_copy(update={"topk": None, "role_aware": False, "zscore": False})
     plain = Scorer(
-        config.model_copy(update={"score": off}), seen.head, seen.predictor.texts, scorer.grid, scorer.device
+        config.model_copy(update={"score": off}), predictor.run.head, predictor.texts, scorer.grid, scorer.device
     )
     star_B = plain.score(image_BE, maps, patches)["star"]
     fit_BC, unfit_BM = (
@@ -180,26 +159,26 @@ def _switches(seen: _Seen) -> Iterator[Check]:
     yield Check("with every switch off, S* is S_NegLabel", figures, apart <= EXACT)
 
 
-def _means(seen: _Seen) -> Iterator[Check]:
-    evaluated = seen.run.table.query("part == 'evaluated'")
+def _means(predictor: Predictor) -> Iterator[Check]:
+    evaluated = predictor.run.predictions.query("part == 'evaluated'")
     means = evaluated.groupby("set")["negalign"].mean()
-    for name in seen.run.config.ood:
+    for name in predictor.run.config.ood:
         says = f"final scores: the mean of ID is above that of {name}"
         yield Check(says, f"{means['id']:.4g} and {means[name]:.4g}", bool(means["id"] > means[name]))
 
 
-def _weight(seen: _Seen) -> Iterator[Check]:
-    run, table = seen.run, seen.run.table
+def _weight(predictor: Predictor) -> Iterator[Check]:
+    config, lam, table = predictor.run.config, predictor.lam, predictor.run.predictions
     both = table.groupby(["set", "sample"])["part"].nunique()
     figures = f"{int((both > 1).sum())} of {len(both)} pictures"
     yield Check("no picture is both for choosing and evaluated", figures, not (both > 1).any())
-    if run.config.lam.choose == "fixed":
-        yield Check("λ is that of params", f"{run.lam:.3g}", run.lam == run.config.lam.fixed)
+    if config.lam.choose == "fixed":
+        yield Check("λ is that of params", f"{lam:.3g}", lam == config.lam.fixed)
         return
     reference = table[table["part"] == "reference"]
-    again = weigh(run.config, reference)
-    figures = f"{run.lam:.3g}; from the {len(reference)} pictures for choosing alone {again:.3g}"
-    yield Check("λ was chosen without evaluated pictures", figures, bool(np.isclose(again, run.lam, rtol=1e-6)))
+    again = weigh(config, reference)
+    figures = f"{lam:.3g}; from the {len(reference)} pictures for choosing alone {again:.3g}"
+    yield Check("λ was chosen without evaluated pictures", figures, bool(np.isclose(again, lam, rtol=1e-6)))
 
 
 CHECKS = (_valid, _maps, _sites, _masks, _switches, _means, _weight)

@@ -1,0 +1,9 @@
+"""What cannot be explained. Knows nothing of how it is."""
+
+
+class ExplanationError(ValueError):
+    """A run that cannot be explained as asked; the message gives the remedy."""
+
+
+class NotOffered(ExplanationError):
+    """What a head has not, so that a part of its explanation is left out."""
