@@ -131,8 +131,8 @@ class Dataset(Strict):
         return self.laid.kind
 
     @property
-    def targets(self) -> Targets:
-        """What of whole samples can be learned."""
+    def targets(self) -> tuple[Targets, ...]:
+        """What of whole samples can be learned, the first unless a head says otherwise."""
         return self.laid.targets(self)
 
     @property

@@ -98,9 +98,10 @@ class Layout(ABC):
             DatasetError: one that must be there is not; says where it was looked for.
         """
 
-    def targets(self, dataset: "Dataset") -> Targets:
-        """The column of what is learned of whole samples: one `label`, several `labels`, or numbers, `target`."""
-        return "label"
+    def targets(self, dataset: "Dataset") -> tuple[Targets, ...]:
+        """The columns of what can be learned of whole samples, the first unless a head says otherwise: one `label`,
+        several `labels`, or numbers, `target`. Asked when params are read: what is not there yet has a label."""
+        return ("label",)
 
     def places(self, dataset: "Dataset", sample: str) -> tuple[str, ...]:
         """Where a sample's video may lie, below `videos`, where that may be several places: the first that is there."""

@@ -192,10 +192,11 @@ class Params(Strict):
                 f"learns from labels of {labels[0]}; name another data set"
             )
         learns = getattr(head, "targets", "label")
-        if head.framewise is False and learns != dataset.targets:
+        if head.framewise is False and learns not in dataset.targets:
+            have = " and ".join(TARGETS[of] for of in dataset.targets)
             raise ValueError(
-                f"{key}dataset names {head.dataset!r}, whose samples have {TARGETS[dataset.targets]}, and this head "
-                f"learns {TARGETS[learns]}; name another data set, or of a probe set targets: {dataset.targets}"
+                f"{key}dataset names {head.dataset!r}, whose samples have {have}, and this head learns "
+                f"{TARGETS[learns]}; name another data set, or of a probe set targets: {dataset.targets[0]}"
             )
         try:
             head.fits({role: found for role, found in given.items() if found is not None}, dataset.class_lists)
@@ -384,7 +385,7 @@ def _with_targets(head: Any, datasets: Mapping[str, Dataset]) -> Any:
         return head
     known = isinstance(name := head.get("dataset"), str) and name in datasets
     takes = known and "targets" in head_model(head["kind"]).model_fields
-    return {**head, "targets": datasets[name].targets} if takes else head
+    return {**head, "targets": datasets[name].targets[0]} if takes else head
 
 
 def _must_exist(key: str, name: str, known: Mapping[str, Any], section: str) -> None:

@@ -77,13 +77,22 @@ def test_what_does_not_fit_is_one_line_when_params_are_read(head, said):
 @pytest.mark.parametrize(("targets", "task"), [("label", "probe"), ("labels", "multilabel"), ("target", "regression")])
 def test_the_data_set_decides_what_is_learned_and_another_head_of_labels_is_refused(monkeypatch, targets, task):
     shipped()
-    monkeypatch.setattr(type(layout_of("ssv2")), "targets", lambda self, dataset: targets)
+    monkeypatch.setattr(type(layout_of("ssv2")), "targets", lambda self, dataset: (targets,))
     head = params({"features": "clip_image"}).head("probe")
     assert (head.targets, head.task) == (targets, task)
     assert params(head.model_dump(mode="json")).head("probe") == head
     if targets != "label":
         with pytest.raises(ParamsError, match=r"heads\.gasm_cast\.dataset names 'toy-ssv2', whose samples have"):
             parse_params(shipped())
+
+
+def test_of_a_class_beside_numbers_the_head_says_which_it_learns(monkeypatch):
+    shipped()
+    monkeypatch.setattr(type(layout_of("ssv2")), "targets", lambda self, dataset: ("label", "target"))
+    assert params({"features": "clip_image"}).head("probe").task == "probe"
+    assert params({"features": "clip_image", "targets": "target"}).head("probe").task == "regression"
+    with pytest.raises(ParamsError, match="have one label each and numbers, and this head learns several labels each"):
+        params({"features": "clip_image", "targets": "labels"})
 
 
 def test_a_knob_of_one_probe_moves_no_key_of_another_and_its_own_does(monkeypatch):
