@@ -69,7 +69,7 @@ class ProbeHead(WarmedHead):
     label_smoothing: Share = 0.0
     ema_decay: Share = 0.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    patience: Positive = 100
+    patience: Positive = 20
     holdout: Holdout = 0.1
     train_split: str = "train"
     bootstrap: Positive = 1000
