@@ -18,6 +18,7 @@ from pipeline.explanation.streams import Probing
 from pipeline.heads.probe.config import ProbeHead
 from pipeline.reports import publish
 from pipeline.reports.following import mean_average_precision, r2
+from pipeline.reports.importance import importance_figure
 from pipeline.runs import Run
 from pipeline.training import probed, train
 from pipeline.training.probed import Probed
@@ -148,7 +149,9 @@ def test_numbers_are_judged_by_r2_in_their_own_unit(several, made, tmp_path, pro
     assert result["r2"] > 0.2 > result["majority"] and result["chance"] == 0
     publish(evaluation_of(tmp_path / "run"), tmp_path / "results/probe.json")
     assert (tmp_path / "results/probe/report/pictures/scatter.png").exists()
-    assert importance(Probing(given), 0, repeats=2, resamples=3)["metric"] == "r2"
+    told = importance(Probing(given), 0, repeats=2, resamples=3)
+    assert told["metric"] == "r2"
+    assert "R² " in importance_figure(told).axes[0].get_title()
 
 
 def test_a_result_stands_beside_the_linear_probe_of_each_input_and_the_numbers_stay_as_evaluated(made, tmp_path):

@@ -12,6 +12,7 @@ from pipeline import plugins
 from pipeline.config import load_params, parse_params, read_documents
 from pipeline.config.heads import KINDS, head_model
 from pipeline.plan import Plan
+from pipeline.reports.importance import METRICS
 from pipeline.sources import digest
 from pipeline.tasks import TASKS
 
@@ -60,6 +61,11 @@ def test_all_that_a_record_names_is_there(name):
     for field in CODE:
         if named := getattr(TASKS[name], field):
             assert callable(plugins.load(named)), field
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_headline_that_is_explained_has_a_name_for_people(name):
+    assert TASKS[name].headline in METRICS
 
 
 @pytest.mark.parametrize("kind", KINDS)
