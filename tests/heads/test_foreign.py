@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.config import ParamsError, load_params, parse_params
@@ -82,6 +83,8 @@ def project(package, tmp_path_factory):
     """A project in which the probe is trained and evaluated."""
     rendered = {"ssv2": {"train": 4, "validation": 2, "test": 1, "frames": [16, 20]}}
     small = with_probe(document(rendered=rendered))
+    near = {"kind": "probe", "probe": "knn", "k": 3, "features": "clip_image", "result": "near", "holdout": 0.25}
+    small["heads"]["near"] = {**near, "dataset": "own-videos", "eval_split": "validation", "bootstrap": 10}
     with finished(tmp_path_factory.mktemp("project"), small, "probe") as root:
         yield root
 
@@ -128,6 +131,16 @@ def test_it_predicts_new_videos(project):
     video = next(Path("data/own-videos").rglob("*.webm"))
     answer = json.loads(ask("probe", video).stdout)
     assert answer["run"] == str(run_of("probe")) and len(answer["top"]) == 5
+
+
+def test_neighbours_predict_new_videos_as_they_were_evaluated(project):
+    verb("evaluate", "near")
+    rows = pd.read_parquet(evaluation_of("near") / "predictions.parquet").set_index("sample")
+    videos = {path.stem: path for path in Path("data/own-videos").rglob("*.webm")}
+    sample = next(name for name in rows.index if name in videos)
+    answer = json.loads(ask("near", videos[sample]).stdout)
+    assert answer["run"] == str(run_of("near")) and not (run_of("near") / "weights.safetensors").exists()
+    assert [of["class"] for of in answer["top"]][:3] == list(rows.loc[sample, "top"])[:3]
 
 
 def test_it_is_swept_in_an_ablation(project):
