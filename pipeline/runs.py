@@ -206,7 +206,7 @@ class Run:
     @cached_property
     def record(self) -> dict[str, Any]:
         """Of its training; {} where nothing is trained. Raises as `read_run`."""
-        return read_run(self.folder) if self.task.trains else {}
+        return read_run(self.folder) if self.config.trains else {}
 
     @property
     def model(self) -> Any:
@@ -253,7 +253,7 @@ class Run:
     def refuse_other_samples(self) -> None:
         """Raises RunError where the run is not complete, or learned from other samples than the stores hold now."""
         samples = self.samples
-        if self.task.trains and self.record["data_digest"] != samples.digest:
+        if self.config.trains and self.record["data_digest"] != samples.digest:
             raise RunError(
                 f"{self.folder} learned from other samples than {self.manifest} and the stores hold now; train the "
                 "head again"

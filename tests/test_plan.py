@@ -132,3 +132,61 @@ def test_a_head_that_names_a_split_that_its_data_set_lacks_is_refused_while_plan
             Plan(parse_params(document)).shards("toy-ssv2")
     table.write_text("path,label,split\na.mp4,x,train\nb.mp4,x,validation\n", encoding="utf-8")
     assert Plan(parse_params(document)).shards("toy-ssv2") == [0]
+
+
+# --- baselines --------------------------------------------------------------------------------------------------------
+
+
+def probing(plan, **head):
+    """The same params with one probe of the data set of gasm_cast, `mine`, beside it."""
+    document = plan.params.model_dump(mode="json") | {"ablations": {}, "claims": {}}
+    own = {"kind": "probe", "dataset": "toy-ssv2", "result": "mine", "eval_split": "validation", **head}
+    return Plan(parse_params({**document, "heads": {"gasm_cast": document["heads"]["gasm_cast"], "mine": own}}))
+
+
+def test_a_classifier_s_result_has_a_linear_probe_of_each_input_among_its_runs(plan):
+    assert list(plan.baselines) == ["ssv2_top1", "clinic_clip_align"], "frames and OOD have no label a sample"
+    alone = Plan(parse_params(plan.params.model_dump(mode="json") | {"ablations": {}, "claims": {}}))
+    main, found = alone.results["ssv2_top1"], alone.baselines["ssv2_top1"]
+    assert list(found) == ["semantic", "motion"]
+    assert all(run.head == "gasm_cast" and run.config.probe == "linear" for run in found.values())
+    assert len({main.key, *(run.key for run in found.values())}) == 3
+    assert {run.folder for run in found.values()} <= alone.referenced(Path("features"), Path("runs"))
+    assert {(run.head, run.key) for run in found.values()} <= alone.runs.keys(), "so that absent weights are told of"
+
+
+def test_the_job_of_baselines_sees_nothing_of_the_head_and_finds_the_same_runs(plan):
+    document = plan.params.model_dump(mode="json") | {"ablations": {}, "claims": {}}
+    alone = Plan(parse_params(document))
+    part = Plan(load_params(alone.probing("ssv2_top1")))
+    own = [(run.key, run.evaluation) for run in alone.probed["ssv2_top1"]]
+    assert [(run.key, run.evaluation) for run in map(part.run, part.params.heads)] == own
+    document["heads"]["gasm_cast"]["lr"] /= 2
+    assert Plan(parse_params(document)).probing("ssv2_top1") == alone.probing("ssv2_top1")
+
+
+def test_a_linear_probe_of_one_input_is_its_own_baseline_and_other_probes_have_one_of_each(plan):
+    both = ["dinov3_patches", "r3d18_clips"]
+    assert "mine" not in probing(plan, features=both[0]).baselines
+    assert list(probing(plan, features=both).baselines["mine"]) == both
+    assert list(probing(plan, features=both[0], probe="knn").baselines["mine"]) == both[:1]
+
+
+def test_what_is_asked_for_by_itself_is_no_part_of_the_job_of_baselines(plan):
+    of = probing(plan, features=["dinov3_patches", "r3d18_clips"])
+    assert len(of.probed["mine"]) == 2
+    document = of.params.model_dump(mode="json")
+    variants = {"both": {}, "one": {"features": ["r3d18_clips"]}}
+    document["ablations"] = {"streams": {"head": "mine", "seeds": [0], "variants": variants}}
+    again = Plan(parse_params(document))
+    assert [run.config.features for run in again.probed["mine"]] == [{"dinov3_patches": "dinov3_patches"}]
+    assert again.baselines["mine"]["r3d18_clips"].key == again.ablated("streams")["one", 0].key
+
+
+def test_probes_of_every_kind_may_be_variants_of_one_ablation(plan):
+    of = probing(plan, features="dinov3_patches")
+    rows = ablating(
+        of, "mine", linear={}, knn={"probe": "knn"}, light={"probe": "attentive", "blocks": 1}
+    ).ablation_runs
+    assert [run.config.trains for run in rows("it")] == [True, False, True]
+    assert len({run.key for run in rows("it")}) == 3

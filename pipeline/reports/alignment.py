@@ -21,12 +21,13 @@ ATTENTION = "attention.npz"
 LONGEST = 48  # letters of a sample's or a diagnosis' name
 
 
-def publish_alignment(evaluation: Path, out: Path) -> None:
+def publish_alignment(evaluation: Path, out: Path, more: Mapping[str, Any] | None = None) -> None:
     """Copies an evaluation's result.json to `out`; its report has confusion.png, retrieval.png and attention.png.
 
     Args:
         evaluation: folder with result.json and attention.npz, as an evaluation leaves them.
         out: results/x.json, written last.
+        more: what `out` says beside that.
     """
     result = read_result(evaluation, out)
     low, high = result["ci95"]
@@ -36,7 +37,7 @@ def publish_alignment(evaluation: Path, out: Path) -> None:
     save_figure(retrieval_figure(result["retrieval"]), beside(out, "retrieval.png"))
     shown = read_attention(evaluation, out, result)
     save_figure(attention_figure(shown), beside(out, "attention.png"))
-    write_json(out, result, ordered=True)
+    write_json(out, {**result, **(more or {})}, ordered=True)
 
 
 def read_attention(evaluation: Path, out: Path, result: Mapping[str, Any]) -> dict[str, np.ndarray]:

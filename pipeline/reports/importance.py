@@ -13,6 +13,8 @@ KINDS = {
 }
 METRICS = {
     "top1": "top-1",
+    "map": "mAP",
+    "r2": "R²",
     "accuracy": "accuracy",
     "acc": "accuracy over frames",
     "harmonic": "harmonic mean of seen and unseen accuracy",

@@ -22,4 +22,5 @@ ALIGNMENT = Task(
     streams="pipeline.explanation.streams:Diagnosis",
     page="pipeline.reports.page.results:alignment_parts",
     headlines="pipeline.reports.page.overview:alignment_headlines",
+    baselines=True,
 )

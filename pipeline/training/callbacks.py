@@ -71,6 +71,7 @@ class Journal(Callback):
         patience: epochs without a better one before the end.
         threads: of every process; multi-process strategies would set their own.
         progress: called with one line an epoch.
+        judged: what that calls the column `holdout_accuracy`.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class Journal(Callback):
         patience: int,
         threads: int,
         progress: Callable[[str], None],
+        judged: str = "accuracy",
     ) -> None:
+        self.judged = judged
         self.run, self.identity, self.average, self.patience = run, identity, average, patience
         self.threads, self.progress = threads, progress
         self.rows: list[list[float]] = []
@@ -167,8 +170,8 @@ class Journal(Callback):
         left = (epochs - epoch) * sum(self.seconds) / len(self.seconds)
         star = "*" if epoch == self.best_epoch else " "
         return (
-            f"epoch {epoch:3d}/{epochs}  loss {train_loss:.4f}  holdout {holdout_loss:.4f}, top-1 {accuracy:.3f}{star} "
-            f"lr {lr:.2e}  {self.seconds[-1]:.1f} s, at most {left:.0f} s left"
+            f"epoch {epoch:3d}/{epochs}  loss {train_loss:.4f}  holdout {holdout_loss:.4f}, "
+            f"{self.judged} {accuracy:.3f}{star} lr {lr:.2e}  {self.seconds[-1]:.1f} s, at most {left:.0f} s left"
         )
 
 

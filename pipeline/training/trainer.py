@@ -51,7 +51,7 @@ def train(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
     Raises:
         DataError, HeadError, RunBusy, RunError, TrainingDiverged: with the remedy.
     """
-    if not run.task.trains:
+    if not run.config.trains:
         raise HeadError(
             f"{run.head} trains nothing; `python -m pipeline evaluate {run.head}` scores it from the caches"
         )
@@ -121,7 +121,7 @@ def _train(run: Run, progress: Callable[[str], None]) -> dict[str, Any]:
             progress(f"  warning: the loss ends at {loss:,.0f}, and {bound:.0f} is {HOPELESS} times chance; lower lr")
         progress(
             f"{folder}: best epoch {journal.best_epoch} of {len(journal.rows)}, "
-            f"holdout top-1 {accuracy:.3f}, "
+            f"holdout {run.task.judged} {accuracy:.3f}, "
             f"{record['trainable']:,} trainable parameters, {time.monotonic() - began:.0f} s"
         )
         return record
@@ -143,7 +143,7 @@ def _fit(run: Run, identity: str, progress: Callable[[str], None]) -> tuple[Step
     steps = max(len(samples.parts["train"]) // config.batch_size, 1)
     module = run.task.code("step")(run.head, model, config, samples, steps)
     average = MovingAverage(config.ema_decay)
-    journal = Journal(folder, identity, average, config.patience, compute.threads, progress)
+    journal = Journal(folder, identity, average, config.patience, compute.threads, progress, run.task.judged)
     checkpoint = ModelCheckpoint(
         folder, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )

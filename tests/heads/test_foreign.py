@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from pipeline.config import ParamsError, load_params, parse_params
@@ -82,6 +83,8 @@ def project(package, tmp_path_factory):
     """A project in which the probe is trained and evaluated."""
     rendered = {"ssv2": {"train": 4, "validation": 2, "test": 1, "frames": [16, 20]}}
     small = with_probe(document(rendered=rendered))
+    near = {"kind": "probe", "probe": "knn", "k": 3, "features": "clip_image", "result": "near", "holdout": 0.25}
+    small["heads"]["near"] = {**near, "dataset": "own-videos", "eval_split": "validation", "bootstrap": 10}
     with finished(tmp_path_factory.mktemp("project"), small, "probe") as root:
         yield root
 
@@ -97,8 +100,13 @@ def test_it_is_trained_and_evaluated(project):
 
 
 def test_it_is_reported_explained_and_on_the_page_and_what_it_lacks_is_said(project):
-    verb("report", evaluation_of("probe"), "results/own.json")
+    verb("baselines", "probe")
+    (linear,) = Plan(load_params("params.yaml")).baselines["own"].values()
+    verb("report", evaluation_of("probe"), "results/own.json", "--baseline", f"video={linear.evaluation_folder}")
     assert Path("results/own/report/pictures/confusion.png").exists()
+    beside = json.loads(Path("results/own.json").read_text(encoding="utf-8"))["baselines"]
+    assert beside["linear"]["video"]["feature"] == "clip_image" and beside["linear"]["video"]["same_samples"]
+    assert beside["chance"] == beside["majority"], "each class has as many samples"
     done = invoke("explain", "probe")
     assert done.exit_code == 0, done.output
     assert "left out attention: own_package.probe:Probe offers no attention" in done.output
@@ -110,6 +118,8 @@ def test_it_is_reported_explained_and_on_the_page_and_what_it_lacks_is_said(proj
     verb("page", "--out", "results/report.html")
     page = Path("results/report.html").read_text(encoding="utf-8")
     assert "own: action recognition" in page and "top-1" in page and "attention.png is not made" not in page
+    assert "Beside baselines" in page and "linear probe of clip_image" in page
+    assert "is gone" not in page, "what is beside it does not hide where it was published from"
 
 
 def test_a_part_that_was_asked_for_and_is_not_offered_is_an_error(project):
@@ -121,6 +131,16 @@ def test_it_predicts_new_videos(project):
     video = next(Path("data/own-videos").rglob("*.webm"))
     answer = json.loads(ask("probe", video).stdout)
     assert answer["run"] == str(run_of("probe")) and len(answer["top"]) == 5
+
+
+def test_neighbours_predict_new_videos_as_they_were_evaluated(project):
+    verb("evaluate", "near")
+    rows = pd.read_parquet(evaluation_of("near") / "predictions.parquet").set_index("sample")
+    videos = {path.stem: path for path in Path("data/own-videos").rglob("*.webm")}
+    sample = next(name for name in rows.index if name in videos)
+    answer = json.loads(ask("near", videos[sample]).stdout)
+    assert answer["run"] == str(run_of("near")) and not (run_of("near") / "weights.safetensors").exists()
+    assert [of["class"] for of in answer["top"]][:3] == list(rows.loc[sample, "top"])[:3]
 
 
 def test_it_is_swept_in_an_ablation(project):

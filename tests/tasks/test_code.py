@@ -12,6 +12,7 @@ from pipeline import plugins
 from pipeline.config import load_params, parse_params, read_documents
 from pipeline.config.heads import KINDS, head_model
 from pipeline.plan import Plan
+from pipeline.reports.importance import METRICS
 from pipeline.sources import digest
 from pipeline.tasks import TASKS
 
@@ -31,6 +32,13 @@ CODE = (
     "headlines",
 )
 HEADS = {kind: head_model(kind) for kind in KINDS}
+# A kind that learns several sorts of targets has a model, and a task, of each.
+MODELS = {
+    model.task: (kind, model)
+    for kind, of in HEADS.items()
+    for model in map(of.for_targets, ("target", "labels", "label"))
+}
+PROBE = "  probe: {kind: probe, dataset: toy-ssv2, features: dinov3_patches, result: probe, eval_split: validation}"
 
 
 def place(kind: str) -> str:
@@ -40,7 +48,7 @@ def place(kind: str) -> str:
 @pytest.mark.parametrize("name", TASKS)
 def test_the_version_of_a_task_s_code_is_raised_when_that_changes_what_a_run_holds(name):
     task = TASKS[name]
-    kind = next(kind for kind, model in HEADS.items() if model.task == name)
+    kind, _ = MODELS[name]
     found = digest(*task.decides(place(kind))[1])[:10]
     assert found == task.pinned, (
         f"what decides the runs of {name} has changed: if weights, or what is mined, change, raise `version` in "
@@ -53,6 +61,11 @@ def test_all_that_a_record_names_is_there(name):
     for field in CODE:
         if named := getattr(TASKS[name], field):
             assert callable(plugins.load(named)), field
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_headline_that_is_explained_has_a_name_for_people(name):
+    assert TASKS[name].headline in METRICS
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -80,7 +93,8 @@ def moved(tmp_path_factory):
     shutil.copytree(package, copy / "pipeline", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("weights", "configs", "studies"):
         (copy / name).symlink_to(ROOT / name)
-    shutil.copy(ROOT / "params.yaml", copy)
+    params = (ROOT / "params.yaml").read_text(encoding="utf-8").replace("\nheads:\n", f"\nheads:\n{PROBE}\n")
+    (copy / "params.yaml").write_text(params, encoding="utf-8")
     said = (
         "from pipeline.plan import Plan; from pipeline.config import load_params, feature_key; "
         "p = load_params('params.yaml'); "
@@ -125,10 +139,13 @@ def test_an_edit_moves_the_keys_of_those_whose_runs_it_decides_alone(moved):
     assert moved(edit, "heads/gasm_cast/layers.py") == {"gasm_cast"}
     assert moved(edit, "heads/fact/branches.py") == {"fact", "fact_clip"}
     assert moved(edit, "heads/negalign/words.py") == {"negalign"}
+    assert moved(edit, "heads/probe/attentive.py") == {"probe"}
     assert moved(edit, "training/classification.py") == {"gasm_cast"}
-    assert moved(edit, "training/trainer.py") == {"gasm_cast", "fact", "fact_clip", "clip_align"}
+    assert moved(edit, "training/probed.py") == {"probe"}
+    assert moved(edit, "training/trainer.py") == {"gasm_cast", "fact", "fact_clip", "clip_align", "probe"}
     after = (
         "evaluation/classification.py",
+        "evaluation/probes.py",
         "reports/page/results.py",
         "prediction/videos.py",
         "cli.py",

@@ -116,6 +116,7 @@ def test_an_ablation_over_what_training_does_not_see_trains_once_and_evaluates_e
     planned.change(lambda document: document["ablations"].update(judged=table))
     jobs = planned.jobs("snakemake --cores 8 results/ssv2_top1.json results/ablations/judged.json")
     assert (jobs["train"], jobs["evaluate"], jobs["result"], jobs["ablation_classification"]) == (1, 3, 1, 1)
+    assert jobs["baselines_ssv2_top1"] == 1, "one job makes the linear probes of both inputs"
 
 
 def test_an_edit_of_a_study_is_an_edit_of_the_params(planned):

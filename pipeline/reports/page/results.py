@@ -12,6 +12,7 @@ from pipeline.reports.page.blocks import Bar, Cell, Note, Section, Table, slug
 from pipeline.reports.page.explained import explained
 from pipeline.reports.page.gather import Result
 from pipeline.reports.page.overview import DASH, provenance, tiles
+from pipeline.reports.page.probes import baseline_parts
 from pipeline.reports.page.stills import others, still
 from pipeline.tasks import TASKS
 
@@ -22,6 +23,7 @@ def result_section(result: Result, mini: frozenset[str]) -> Section:
     """All that is known of a finished result."""
     title = f"{result.name}: {TASKS[result.task].title}"
     parts = [
+        *baseline_parts(result, result.document or {}),
         *TASKS[result.task].code("page")(result, result.document or {}),
         *_training(result),
         *explained(result),
@@ -253,9 +255,10 @@ def _training(result: Result) -> Iterator[Section]:
     if history is None:
         return
     scales = {"train_loss": 1, "holdout_loss": 1, "holdout_accuracy": 100}
+    judged = TASKS[result.task].judged
     epochs = history.to_dict("records")
     rows = [[str(row["epoch"]), *(f"{of * row[key]:.4g}" for key, of in scales.items())] for row in epochs]
-    columns = ["epoch", "loss, train", "loss, holdout", "accuracy, holdout, %"]
+    columns = ["epoch", "loss, train", "loss, holdout", f"{judged}, holdout, %"]
     table = Table(columns, rows, "The training's history.", folded=f"all {len(rows)} epochs as a table")
     blocks = [*still(result, "training"), table]
     yield Section(f"{result.name}-training", "Training", blocks, contents="training")

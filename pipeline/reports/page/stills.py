@@ -17,7 +17,7 @@ SAID = {
         "calibration error is the mean distance from it. Lines are 95 % intervals of a bin's accuracy.",
     ),
     "training": (
-        "Loss of training and holdout, and holdout accuracy, by epoch",
+        "Loss of training and holdout, and what the holdout is judged by, by epoch",
         "Loss and accuracy by epoch, of what is learned from and of what is held out; the weights of the dotted epoch "
         "are kept.",
     ),
@@ -72,6 +72,14 @@ SAID = {
     "class_attention": (
         "Average attention of each class over the frames",
         "Attention, averaged over the videos of each class.",
+    ),
+    "classes": (
+        "Average precision of classes with its interval",
+        "Average precision by class, of the worst and the best where there are many.",
+    ),
+    "scatter": (
+        "What was predicted over what it is, a panel a number",
+        "A point an evaluated sample; on the dotted line both are the same.",
     ),
 }
 

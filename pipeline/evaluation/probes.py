@@ -1,0 +1,97 @@
+"""From a probe and its caches to a result: of one label a sample, of several, of numbers. Knows no video.
+
+Beside each stand what guessing gives (`chance`), and what the commonest class, the frequency of each class, or the mean
+of what was learned from gives (`majority`): the same figure of answers that look at nothing.
+
+Shape suffixes: N samples, C classes or numbers.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pipeline.evaluation.classification import predictions_of, softmax
+from pipeline.evaluation.metrics import summary
+from pipeline.evaluation.provenance import Evaluated, batches, inference
+from pipeline.evaluation.target_metrics import HALF, label_summary, number_summary
+from pipeline.heads.probe.figures import figure
+from pipeline.runs import Run
+from pipeline.training.probed import ProbedSamples
+from pipeline.training.registry import predict
+
+
+def evaluate(run: Run) -> Evaluated:
+    """`evaluation.evaluate` of a probe, by what it learns."""
+    scores_NC, wall = scores(run)
+    by_target = {"label": _labelled, "labels": _several, "target": _numbers}
+    figures, predictions, said = by_target[run.samples.learns](run.samples, scores_NC, run.config)
+    return Evaluated(figures, predictions, said, {"predict_s": wall})
+
+
+def scores(run: Run) -> tuple[np.ndarray, float]:
+    """Logits, or numbers, (N, C) float32 of the evaluated samples, and the seconds that took."""
+    began, model, parts = time.monotonic(), run.model, []
+    with inference(run):
+        for batch in batches(run, run.table(run.samples.parts["evaluated"])):
+            parts.append(predict(model, batch, tuple(run.samples.streams)).float().cpu().numpy())
+    return np.concatenate(parts), time.monotonic() - began
+
+
+def _labelled(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
+    labels, probabilities = samples.targets_of("evaluated"), softmax(logits_NC)
+    figures = summary(labels, probabilities, samples.classes, config)
+    commonest = np.bincount(samples.targets_of("train"), minlength=len(samples.classes)).argmax()
+    figures |= {"chance": 1 / len(samples.classes), "majority": float((labels == commonest).mean())}
+    low, high = figures["ci95"]
+    said = (
+        f"top-1 {figures['top1']:.4f} (95 % {low:.4f} to {high:.4f}), chance {figures['chance']:.4f}, "
+        f"majority {figures['majority']:.4f}"
+    )
+    return figures, predictions_of(samples, labels, {"as_is": probabilities}), said
+
+
+# --- several labels ---------------------------------------------------------------------------------------------------
+
+
+def _several(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
+    targets_NC = samples.targets_of("evaluated")
+    probabilities_NC = torch.from_numpy(logits_NC).double().sigmoid().numpy()
+    prior_NC = np.broadcast_to(samples.targets_of("train").mean(axis=0), targets_NC.shape)
+    figures = label_summary(targets_NC, probabilities_NC, samples.classes, config.bootstrap, config.seed)
+    figures |= {"chance": figure("labels", np.zeros_like(prior_NC), targets_NC)}
+    figures |= {"majority": figure("labels", prior_NC, targets_NC)}
+    names = np.array(samples.classes, dtype=object)
+    predictions = pd.DataFrame(
+        {
+            "sample": samples.parts["evaluated"],
+            "label": [names[of > 0].tolist() for of in targets_NC],
+            "prediction": [names[of >= HALF].tolist() for of in probabilities_NC],
+            "probabilities": probabilities_NC.tolist(),
+        }
+    )
+    low, high = figures["ci95"]
+    return figures, predictions, f"mAP {figures['map']:.4f} (95 % {low:.4f} to {high:.4f}), f1 {figures['f1']:.4f}"
+
+
+# --- numbers ----------------------------------------------------------------------------------------------------------
+
+
+def _numbers(samples: ProbedSamples, found_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
+    targets_NC, found_NC = samples.targets_of("evaluated"), found_NC.astype(np.float64)
+    mean_NC = np.broadcast_to(samples.targets_of("train").mean(axis=0), targets_NC.shape)
+    figures = number_summary(targets_NC, found_NC, samples.classes, config.bootstrap, config.seed)
+    # The mean of the evaluated samples themselves explains nothing of them, by R²'s definition.
+    figures |= {"chance": 0.0, "majority": figure("target", mean_NC, targets_NC)}
+    predictions = pd.DataFrame(
+        {
+            "sample": samples.parts["evaluated"],
+            "label": targets_NC.tolist(),
+            "prediction": found_NC.tolist(),
+        }
+    )
+    low, high = figures["ci95"]
+    said = f"R² {figures['r2']:.4f} (95 % {low:.4f} to {high:.4f}), MAE {figures['mae']:.4g}"
+    return figures, predictions, said
