@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.config import Dataset, NpyFeature
 from pipeline.datasets.annotations import read_annotations, read_labels, video_paths
+from pipeline.datasets.cuts import cut
 from pipeline.datasets.digests import digest_now
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
 from pipeline.datasets.imported import imported_files
@@ -123,7 +124,7 @@ def build_manifest(
             looked += chunk
             say(chunk)
         of_file = dict(zip(paths, looked, strict=True))
-        findings = [of_file[path] for path in annotations["path"]]
+        findings = cut(dataset, annotations, [of_file[path] for path in annotations["path"]])
         maps = _looked_at_maps(dataset, annotations, workers)
     findings, annotations["uneven"] = _timed(dataset, annotations, labels, findings, previous)
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
@@ -132,6 +133,8 @@ def build_manifest(
     # How the files of other stores looked stays, as what is kept of them does.
     earlier = {} if previous is None else previous.attrs.get("looks", {})
     stores = {record["feature"] for records in annotations["imported"] for record in records or ()}
+    if targets := annotations.attrs["targets"]:
+        frame.attrs["targets"] = list(targets)
     frame.attrs |= known | {"looks": {name: look for name, look in earlier.items() if name in stores} | now}
     expect_label_rate(dataset, frame)
     # Without the folder, so that the report of a set is the same wherever it lies.
@@ -140,6 +143,7 @@ def build_manifest(
     details = dict(zip(annotations["sample"], sentences, strict=True))
     details |= {sample: f"{' or '.join(paths)} does not exist" for sample, paths in absent.items()}
     asked = {**annotations.attrs, "notes": labels.notes if labels else {}, "label_fps": dataset.label_fps, "maps": maps}
+    asked["drawn"] = dataset.split is not None
     return frame, summarise(frame, dataset.kind, asked, details)
 
 
@@ -194,13 +198,14 @@ def _remembered(previous: pd.DataFrame | None) -> dict[str, Finding]:
     if previous is None:
         return {}
     same_version = previous.attrs.get("facts_version") == str(FACTS_VERSION)
-    names = ["path", "status", "digest", "bytes", "mtime_ns", *FACTS]
-    found = {}
+    names = ["path", "status", "digest", "file_digest", "bytes", "mtime_ns", *FACTS]
+    found: dict[str, Finding] = {}
     columns = [previous[name].astype(object).where(previous[name].notna(), None) for name in names]
-    for path, status, digest, size, mtime_ns, *facts in zip(*columns, strict=True):
-        if digest:
+    for path, status, digest, of_file, size, mtime_ns, *facts in zip(*columns, strict=True):
+        # Of several clips of one file, any whose facts are known says them.
+        if digest and not (path in found and found[path].facts):
             keep = status == "ok" and same_version
-            found[path] = Finding(status, digest, tuple(facts) if keep else None, size, mtime_ns)
+            found[path] = Finding(status, of_file or digest, tuple(facts) if keep else None, size, mtime_ns)
     return found
 
 

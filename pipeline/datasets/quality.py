@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.datasets.manifest import classes
 from pipeline.datasets.map_files import MapFinding
 from pipeline.datasets.twins import SHOWN, as_read, confusable, confusable_lines
 from pipeline.markdown import escaped, table
@@ -59,14 +60,50 @@ def _of_videos(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) 
         asked = {"labels": _of_labels(frame, attrs["notes"]) | _of_lengths(ok, attrs["label_fps"])}
     else:
         asked = {"classes": _classes(frame) | _absences(frame)}
+    lasts = (ok["stop"] - ok["start"]).astype("Float64").fillna(ok["duration"].astype("Float64"))
     return _of_files(frame, ok) | {
         "same_content": _same_content(ok, "split"),
         **asked,
         "listed_twice": {"count": len(twice), "samples": [list(item) for item in twice[:SHOWN]]},
-        "duration": _spread(ok["duration"]) | {"hours": round(float(ok["duration"].sum()) / 3600, 3)},
+        "duration": _spread(lasts) | {"hours": round(float(lasts.sum()) / 3600, 3)},
         "fps": _spread(ok["fps"]),
         "frames": _spread(ok["frames"]),
+        **_of_own(frame, attrs),
     }
+
+
+def _of_own(frame: pd.DataFrame, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What only lists of one's own have, each where it is there.
+
+    `clips`: how many, of how many videos, and how many of those lie in several splits; `groups`: how many a split has;
+    `targets`: the spread of each number; `drawn`: of each split that was drawn, the classes that it lacks; `ignored`:
+    {suffix: count} of files that are no samples.
+    """
+    found: dict[str, Any] = {}
+    splits = {split: rows for split, rows in frame.groupby("split", sort=False)}
+    if len(clips := frame[frame["start"].notna()]):
+        shared = clips.groupby("path")["split"].nunique()
+        found["clips"] = {"count": len(clips), "videos": len(shared), "across_splits": int((shared > 1).sum())}
+    if frame["group"].notna().any():
+        found["groups"] = {split: rows["group"].nunique() for split, rows in splits.items()}
+    if len(numbers := frame["target"].dropna()):
+        spreads = [_spread(pd.Series(values)) for values in zip(*numbers, strict=True)]
+        found["targets"] = dict(zip(frame.attrs["targets"], spreads, strict=True))
+    if attrs.get("drawn"):
+        names = set(classes(frame))
+        found["drawn"] = {split: sorted(names - set(_labels(rows))) for split, rows in splits.items()}
+    if ignored := attrs["ignored"]:
+        found["ignored"] = _ignored(ignored)
+    return found
+
+
+def _ignored(found: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:SHOWN])
+
+
+def _labels(frame: pd.DataFrame) -> pd.Series:
+    """The classes of all samples, one after the other: of one that is of several, each of them."""
+    return pd.concat([frame["label"].dropna(), frame["labels"].dropna().explode().dropna()])
 
 
 def _of_pictures(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +113,7 @@ def _of_pictures(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]
         "width": _spread(ok["width"]),
         "height": _spread(ok["height"]),
         "file_bytes": _spread(ok["bytes"]),
-        "ignored": dict(sorted(attrs["ignored"].items(), key=lambda item: (-item[1], item[0]))[:SHOWN]),
+        "ignored": _ignored(attrs["ignored"]),
     }
 
 
@@ -89,14 +126,14 @@ def _of_names(frame: pd.DataFrame, kind: str) -> dict[str, Any]:
     """`alike` and `unseen`: see `twins.confusable`. Of texts, what CLIP's tokenizer reads decides."""
     if kind == "text":
         return confusable({"texts": frame["sample"]}, as_read)
-    named = {"samples": frame["sample"], "classes": frame.attrs.get("classes", frame["label"].dropna())}
-    return confusable(named | {f"{column}s": frame[column].dropna() for column in ("patient", "clinician")})
+    named = {"samples": frame["sample"], "classes": frame.attrs.get("classes", _labels(frame))}
+    return confusable(named | {f"{column}s": frame[column].dropna() for column in ("patient", "clinician", "group")})
 
 
 def _of_files(frame: pd.DataFrame, ok: pd.DataFrame) -> dict[str, Any]:
     return {
         "unlabelled": {
-            split: int((rows["label"].isna() & rows["segments"].isna()).sum())
+            split: int(rows[["label", "segments", "labels", "target"]].isna().all(axis=1).sum())
             for split, rows in frame.groupby("split", sort=False)
         },
         "sizes": _counts((ok["width"].astype("string") + "x" + ok["height"].astype("string")).dropna(), SIZES_SHOWN),
@@ -227,6 +264,7 @@ def _same_content(ok: pd.DataFrame, across: str) -> dict[str, Any]:
     one is labelled wrongly.
     """
     ok = ok[ok["path"].isna() | ~ok["path"].duplicated()]
+    ok = ok.assign(digest=ok["file_digest"].fillna(ok["digest"]))
     shown = ok["split"] + "/" + ok["sample"] if across == "split" else ok["sample"]
     repeated = ok.assign(shown=shown)[ok["digest"].duplicated(keep=False)]
     groups = repeated.groupby("digest", sort=False)
@@ -239,15 +277,15 @@ def _same_content(ok: pd.DataFrame, across: str) -> dict[str, Any]:
 
 
 def _classes(frame: pd.DataFrame) -> dict[str, Any]:
-    labelled = frame.dropna(subset=["label"])
+    labelled = frame[frame["label"].notna() | frame["labels"].notna()]
     return {
-        "count": labelled["label"].nunique(),
-        "counts": {split: _counts(rows["label"]) for split, rows in labelled.groupby("split", sort=False)},
+        "count": _labels(labelled).nunique(),
+        "counts": {split: _counts(_labels(rows)) for split, rows in labelled.groupby("split", sort=False)},
     }
 
 
 def _absences(frame: pd.DataFrame) -> dict[str, list[str]]:
-    labels = {split: set(rows["label"].dropna()) for split, rows in frame.groupby("split")}
+    labels = {split: set(_labels(rows)) for split, rows in frame.groupby("split")}
     train, validation = labels.get("train", set()), labels.get("validation", labels.get("val", set()))
     return {"not_in_validation": sorted(train - validation), "not_in_train": sorted(validation - train)}
 
@@ -337,7 +375,27 @@ def _video_lines(quality: Mapping[str, Any]) -> list[str]:
         f"Ids listed twice: {twice['count']}"
         + "".join(f"; {sample} counts for {kept}, not for {ignored}" for sample, kept, ignored in shown)
         + ".",
+        *_own_lines(quality),
     ]
+
+
+def _own_lines(quality: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if clips := quality.get("clips"):
+        lines.append(
+            f"Clips within longer videos: {clips['count']}, of {clips['videos']} videos, of which "
+            f"{clips['across_splits']} have clips in several splits."
+        )
+    if groups := quality.get("groups"):
+        lines.append(f"Groups, none of which is in two splits: {_listing(groups)}.")
+    for name, spread in quality.get("targets", {}).items():
+        lines.append(f"Target {escaped(name)}: {spread['min']} to {spread['max']}, median {spread['median']}.")
+    for split, absent in quality.get("drawn", {}).items():
+        named = f"{len(absent)} classes{_named(absent[:SHOWN])}; another seed draws otherwise" if absent else "no class"
+        lines.append(f"The drawn split {escaped(split)} lacks {named}.")
+    if ignored := quality.get("ignored"):
+        lines.append(f"Files passed over: {_listing(ignored)}.")
+    return lines
 
 
 def _class_lines(classes: Mapping[str, Any]) -> list[str]:
