@@ -33,6 +33,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
 
 FEATURES, RUNS = Path("features"), Path("runs")
+OURS = ("pipeline.", "permafrost.")
 ALLOCATOR = "DefaultCPUAllocator"
 LACKING = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
@@ -69,7 +70,7 @@ class _Lines:
             say(f"{self.name}: {done} of {total}")
 
 
-def main() -> None:
+def main(program: Callable[[], Any] = app) -> None:
     """Runs a command; an error that the user can correct is one message without a traceback."""
     for stream in (sys.stdout, sys.stderr):
         # A log or a pipe is UTF-8 whatever the locale; a terminal shows what it can. No name of a user's ends a verb.
@@ -78,11 +79,11 @@ def main() -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        app()
+        program()
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         # Every error of ours carries its remedy and comes from one of our modules; where the machine lacks something it
         # is told here; anything else is a bug.
-        message = str(error) if type(error).__module__.startswith("pipeline.") else _of_the_machine(error)
+        message = str(error) if type(error).__module__.startswith(OURS) else _of_the_machine(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)

@@ -110,7 +110,7 @@ def build_manifest(
     labels = read_labels(dataset, samples)
     known = labels.metadata(dataset) if labels else {}
     maps: dict[str, MapFinding] = {}
-    say = _Progress(len(annotations), NOUNS[dataset.kind], progress)
+    say = Looking(len(annotations), NOUNS[dataset.kind], progress)
     if dataset.kind == "text":
         findings = [Finding("ok", hashlib.sha256(text.encode()).hexdigest()) for text in annotations["sample"]]
         say(findings)
@@ -120,7 +120,7 @@ def build_manifest(
     else:
         looked, paths = [], list(dict.fromkeys(annotations["path"]))
         say.total = len(paths)
-        for chunk in _examine_all(_jobs(dataset, paths, previous, afresh), workers):
+        for chunk in examine_all(_jobs(dataset, paths, previous, afresh), workers):
             looked += chunk
             say(chunk)
         of_file = dict(zip(paths, looked, strict=True))
@@ -176,7 +176,7 @@ def _looked_at_maps(dataset: Dataset, annotations: pd.DataFrame, workers: int) -
     paths, home = list(dict.fromkeys(path for path, digest in read if digest)), home_of(dataset)
     jobs = [MapJob(os.path.join(dataset.root, path), home) for path in paths]
     # A few are read sooner than a process starts.
-    chunks = _examine_all(jobs, workers if len(jobs) > CHUNK else 0)
+    chunks = examine_all(jobs, workers if len(jobs) > CHUNK else 0)
     return dict(zip(paths, itertools.chain.from_iterable(chunks), strict=True))
 
 
@@ -188,12 +188,12 @@ def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
 
 
 def _jobs(dataset: Dataset, paths: Sequence[str], previous: pd.DataFrame | None, afresh: bool) -> list[Job]:
-    folder, home, remembered = check_folder(dataset), home_of(dataset), _remembered(previous)
+    folder, home, remembered = check_folder(dataset), home_of(dataset), remembered_findings(previous)
     still = dataset.kind == "image"
     return [Job(os.path.join(folder, path), home, remembered.get(path), still, afresh) for path in paths]
 
 
-def _remembered(previous: pd.DataFrame | None) -> dict[str, Finding]:
+def remembered_findings(previous: pd.DataFrame | None) -> dict[str, Finding]:
     """Findings of an earlier manifest, by path; their facts only if this version would find the same."""
     if previous is None:
         return {}
@@ -311,7 +311,7 @@ def _examine_chunk(jobs: list[AnyJob]) -> list[AnyFinding]:
     return [examine_map(job) if isinstance(job, MapJob) else examine(job) for job in jobs]
 
 
-def _examine_all(jobs: list[AnyJob], workers: int) -> Iterator[list[AnyFinding]]:
+def examine_all(jobs: list[AnyJob], workers: int) -> Iterator[list[AnyFinding]]:
     """Findings in the order of `jobs`, a chunk at a time, whatever the number of workers."""
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     if workers == 0:
@@ -365,7 +365,7 @@ def _deadly(job: AnyJob) -> AnyFinding:
     return MapFinding(refused=why) if isinstance(job, MapJob) else Finding("decode_error", detail=f"{job.path} {why}")
 
 
-class _Progress:
+class Looking:
     """A line for people every few seconds, and one at the end."""
 
     def __init__(self, total: int, noun: str, say: Callable[[str], None] | None) -> None:
