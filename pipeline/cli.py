@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -401,6 +402,26 @@ def sweep(
 
 
 @app.command()
+def baselines(
+    head: Annotated[str, typer.Argument(help="Whose runs they lie beside.")], params: ParamsOption = "params.yaml"
+) -> None:
+    """Train and evaluate what a classifier's result stands beside: a linear probe of each of its inputs."""
+    from pipeline.evaluation import evaluate as score
+    from pipeline.training import train as learn
+
+    plan = Plan(load_params(params))
+    # The workflow hands over the probes alone: an edit of the head makes none of them again.
+    own = plan.params.heads.get(head)
+    found = [replace(plan.run(name), head=head) for name in plan.params.heads]
+    alone = plan.params.compute.model_copy(update={"devices": 1, "nodes": 1, "strategy": "auto"})
+    for run in found if own is None else plan.baselines.get(own.result, {}).values():
+        chosen, *arguments = _arguments(plan, run)
+        chosen = chosen.model_copy(update={"compute": alone})
+        learn(chosen, *arguments)
+        score(chosen, *arguments)
+
+
+@app.command()
 def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
     """Evaluate a trained head on its evaluation split; writes result.json and predictions into the run's folder."""
     from pipeline.evaluation import evaluate as run
@@ -511,6 +532,9 @@ def report(
     params: Annotated[
         str | None, typer.Option(help="Parameters; with them, timelines show frames of the videos.")
     ] = None,
+    baseline: Annotated[
+        list[str] | None, typer.Option(help="ROLE=EVALUATION of a linear probe that it stands beside. Repeatable.")
+    ] = None,
 ) -> None:
     """Publish the result in runs/HEAD/KEY/EVALUATION, with its pictures, as OUT: results/<name>.json."""
     from pipeline.reports import publish
@@ -523,6 +547,8 @@ def report(
             raise typer.BadParameter(f"EVALUATION is runs/HEAD/KEY/EVALUATION, got {evaluation}")
         run, head = evaluation.parent, evaluation.parts[-3]
         shown["strips"] = strips(load_params(params, heads=head), head, FEATURES, run)
+    if baseline:
+        shown["baselines"] = {role: Path(place) for role, _, place in (of.partition("=") for of in baseline)}
     publish(evaluation, out, **shown)
 
 

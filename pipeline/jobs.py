@@ -54,9 +54,13 @@ class Jobs:
         """An ablation's table."""
         return f"{self.plan.ablation_folder(ablation)}/{ablation}.json"
 
-    def heads(self, trained):
-        """A regular expression of the heads that train, or of those that do not."""
-        return one_of([name for name in self.plan.params.heads if self.plan.task(name).trains == trained])
+    def trained(self):
+        """A regular expression of the heads whose runs, or baselines of whose results, have weights to learn."""
+        return one_of(dict.fromkeys(run.head for run in self.plan.runs.values() if run.config.trains))
+
+    def mined(self):
+        """A regular expression of the heads whose runs hold what is mined."""
+        return one_of([name for name in self.plan.params.heads if self.plan.task(name).mines])
 
     def results(self):
         """A regular expression of the results."""
@@ -76,22 +80,33 @@ class Jobs:
 
     def evaluation_code(self, wildcards):
         """What an evaluation is made again for: the code of its task's."""
-        return self.plan.code(wildcards.head, "evaluate")
+        return self.plan.code(self.plan.runs[wildcards.head, wildcards.key].config.task, "evaluate")
 
     def report_code(self, wildcards):
         """What a result's report is made again for."""
-        return self.plan.code(self.plan.results[wildcards.result].head, "publish", "follows")
+        return self.plan.code(self.plan.results[wildcards.result].config.task, "publish", "follows")
 
     def explanation_code(self, wildcards):
         """What a result's explanation is made again for."""
-        return self.plan.code(self.plan.results[wildcards.result].head, "points", "streams")
+        return self.plan.code(self.plan.results[wildcards.result].config.task, "points", "streams")
 
     # --- runs, results, ablations -----------------------------------------------------------------------------------
 
     def made(self, wildcards):
-        """What says that the run of an evaluation is complete: weights, or what is mined."""
+        """What says that the run of an evaluation is complete: weights, or what is mined; nothing where it has none."""
         run = self.plan.runs[wildcards.head, wildcards.key]
-        return f"{run.folder}/{'run.json' if self.plan.task(run.head).trains else 'negatives.csv'}"
+        if run.config.trains:
+            return f"{run.folder}/run.json"
+        return [f"{run.folder}/negatives.csv"] if self.plan.task(run.head).mines else []
+
+    def baselines(self, wildcards):
+        """The results of the linear probes that a result stands beside."""
+        return [run.result for run in self.plan.baselines.get(wildcards.result, {}).values()]
+
+    def beside(self, wildcards):
+        """What tells a report of them."""
+        roles = self.plan.baselines.get(wildcards.result, {}).items()
+        return " ".join(f"--baseline {role}={run.evaluation_folder}" for role, run in roles)
 
     def shown_manifests(self, wildcards):
         """The manifests of the samples that a report shows, if it shows any."""
@@ -268,9 +283,10 @@ class Jobs:
         return self.plan.extraction_gpus(wildcards.feature)
 
     def scored_alone(self):
-        """A regular expression of the keys of runs that are no part of a sweep."""
-        swept = "|".join(run.key for runs in self.plan.swept.values() for run in runs)
-        return f"(?!{swept})[0-9a-f]{{10}}" if swept else "[0-9a-f]{10}"
+        """A regular expression of the keys of runs that are no part of a sweep, and no baseline of one job."""
+        jobs = [*self.plan.swept.values(), *self.plan.probed.values()]
+        others = "|".join(dict.fromkeys(run.key for runs in jobs for run in runs))
+        return f"(?!{others})[0-9a-f]{{10}}" if others else "[0-9a-f]{10}"
 
     def extracted_alone(self):
         """The features that have a job of their own: neither derived, nor extracted together with others."""
@@ -324,9 +340,9 @@ class Jobs:
         """The shard manifests of every feature of texts that a run reads."""
         return self.shards_of(self.text_inputs(wildcards))
 
-    def of_sweep(self, function, ablation):
-        """A function of what the runs of a sweep read, as one of the sweep."""
-        return lambda wildcards: function(self.inputs_of(*self.plan.swept[ablation]))
+    def of_runs(self, function, runs):
+        """A function of what some runs read, as one of their job."""
+        return lambda wildcards: function(self.inputs_of(*runs))
 
     def part(self, *names, features=()):
         """The canonical JSON of the part of params that a rule may see, quoted for the shell."""

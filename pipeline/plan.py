@@ -26,7 +26,9 @@ from pipeline.config import (
     feature_key,
     override,
 )
+from pipeline.config.contents import readable
 from pipeline.config.variants import parted
+from pipeline.heads.probe.config import READ, linear_of
 from pipeline.plugins import source_of
 from pipeline.replaced import Standing, standing
 from pipeline.tasks import TASKS, Task
@@ -91,7 +93,9 @@ class Plan:
         Raises:
             ParamsError: an override that does not fit, or a head of another package whose source cannot be read.
         """
-        config = self.params.changed(head, changes or {})
+        return self._run(head, self.params.changed(head, changes or {}))
+
+    def _run(self, head: str, config: Any) -> Run:
         place = (config.task, config.implementation)
         if place not in self._codes:
             try:
@@ -151,18 +155,62 @@ class Plan:
         return found
 
     @cached_property
+    def baselines(self) -> dict[str, dict[str, Run]]:
+        """Result of a classifier -> a linear probe of each of its inputs, by role: what it is compared with.
+
+        They lie in the folder of the head's runs. Left out is what no probe reads, what is of another data set, and of
+        a linear probe of one input the probe itself.
+        """
+        found: dict[str, dict[str, Run]] = {}
+        for name, run in self.results.items():
+            if TASKS[run.config.task].baselines:
+                read = {role: self._linear(run, role) for role in run.config.inputs}
+                found[name] = {role: of for role, of in read.items() if of is not None}
+        return {name: of for name, of in found.items() if of}
+
+    def _linear(self, run: Run, role: str) -> Run | None:
+        read = run.config.inputs[role]
+        contents = self.params.gives(read.feature)
+        alone = getattr(run.config, "probe", None) == "linear" and len(run.config.inputs) == 1
+        if alone or read.dataset != run.dataset or (contents is not None and len(readable(contents, READ)) != 1):
+            return None
+        return self._run(run.head, linear_of(run.config, role))
+
+    @cached_property
+    def probed(self) -> dict[str, list[Run]]:
+        """Result -> its baselines that one job makes: each once, none that is asked for by itself, too."""
+        others = {(run.head, run.key) for run in self._own.values()}
+        taken: set[tuple[str, str]] = set()
+        found: dict[str, list[Run]] = {}
+        for name, of in self.baselines.items():
+            found[name] = [run for run in of.values() if (run.head, run.key) not in others | taken]
+            taken |= {(run.head, run.key) for run in found[name]}
+        return {name: runs for name, runs in found.items() if runs}
+
+    def probing(self, result: str) -> str:
+        """Canonical JSON of the part of params that the job of `probed` sees: these probes, and nothing of the head."""
+        document: dict[str, Any] = {}
+        for number, run in enumerate(self.probed[result]):
+            name = f"{result}-{number}"
+            config = run.config.model_copy(update={"result": name})
+            for section, of in json.loads(self.params.replacing(name, config).part(head=name)).items():
+                document[section] = document.get(section, {}) | of
+        return canonical_json(document)
+
+    @cached_property
     def runs(self) -> dict[tuple[str, str], Run]:
         """A run of every training that params refer to, by (head, key): of several evaluations the first."""
         return {(run.head, run.key): run for run in reversed(self.evaluations.values())}
 
     @cached_property
     def evaluations(self) -> dict[tuple[str, str, str], Run]:
-        """Every evaluation that params refer to, by (head, key, evaluation), those of results first."""
-        chosen = [*self.results.values(), *(run for name in self.params.ablations for run in self.ablation_runs(name))]
-        found: dict[tuple[str, str, str], Run] = {}
-        for run in chosen:
-            found.setdefault((run.head, run.key, run.evaluation), run)
-        return found
+        """Every evaluation that params refer to, by (head, key, evaluation), those of results first, baselines last."""
+        return _by_key([*self._own.values(), *(run for of in self.baselines.values() for run in of.values())])
+
+    @cached_property
+    def _own(self) -> dict[tuple[str, str, str], Run]:
+        ablated = (run for name in self.params.ablations for run in self.ablation_runs(name))
+        return _by_key([*self.results.values(), *ablated])
 
     @cached_property
     def swept(self) -> dict[str, list[Run]]:
@@ -242,10 +290,9 @@ class Plan:
         runs = any(feature.sources or feature.compares for feature in chosen)
         return int(runs and self.params.compute.device != "cpu")
 
-    def code(self, head: str, *fields: str) -> list[str]:
+    def code(self, task: str, *fields: str) -> list[str]:
         """The sources of what fields of a task's record name, and of all above the store that these import."""
-        files = self.task(head).sources(*fields)
-        return [os.path.relpath(file) for file in files]
+        return [os.path.relpath(file) for file in TASKS[task].sources(*fields)]
 
     # --- features -----------------------------------------------------------------------------------------------------
 
@@ -404,6 +451,14 @@ class Plan:
             return self._misfits[path][1]
         except (FileNotFoundError, datasets.NoSuchShard, json.JSONDecodeError):
             return False  # what is damaged its readers name
+
+
+def _by_key(runs: Iterable[Run]) -> dict[tuple[str, str, str], Run]:
+    """(head, key, evaluation) -> the first run of it."""
+    found: dict[tuple[str, str, str], Run] = {}
+    for run in runs:
+        found.setdefault((run.head, run.key, run.evaluation), run)
+    return found
 
 
 def store_name(params: Params, feature: str) -> str:

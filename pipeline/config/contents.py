@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
     from .features import Weights
@@ -132,7 +133,7 @@ NAMES = {
 class Reads:
     """Marks a role of a head: `semantic: Annotated[Name, Reads(Tokens)]` takes a feature that gives one of these."""
 
-    content: type
+    content: type | UnionType
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,16 @@ class Given:
         return f"{self.key} ({self.feature})"
 
 
-def readable(contents: Contents, wanted: type) -> list[Content]:
+def told_types(wanted: type | UnionType) -> str:
+    """What a role reads, for people.
+
+    >>> told_types(Tokens | Rows)
+    'a grid of tokens or a row a frame'
+    """
+    return " or ".join(NAMES[of] for of in get_args(wanted) or (wanted,))
+
+
+def readable(contents: Contents, wanted: type | UnionType) -> list[Content]:
     """What of a feature a role of a type can be given. Beside a grid of tokens a head reads no other field: no CLS.
 
     >>> readable({"patch_tokens": Tokens(8), "cls": Vectors(48, 8)}, Vectors)

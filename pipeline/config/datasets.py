@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .base import Extension, Name, Place, Positive, Seed, Strict
-from .layouts import TAKEN, Kind, Layout, layout_of, taking
+from .layouts import TAKEN, Kind, Layout, Targets, layout_of, taking
 from .own import Columns, Lists, Shares
 from .places import VideoPlace
 
@@ -144,6 +144,11 @@ class Dataset(Strict):
     def kind(self) -> Kind:
         """What a sample is."""
         return self.laid.kind
+
+    @property
+    def targets(self) -> Targets:
+        """What of whole samples can be learned."""
+        return self.laid.targets(self)
 
     @property
     def learned(self) -> dict[str, Any]:

@@ -77,6 +77,16 @@ class Head(Strict):
             ValueError: names the keys, what both sides have, and the remedy.
         """
 
+    @classmethod
+    def for_targets(cls, targets: Any) -> "type[Head]":
+        """The model of a head of this kind that learns these: "label", "labels" or "target", as a data set has them."""
+        return cls
+
+    @property
+    def trains(self) -> bool:
+        """Whether it has weights to learn."""
+        return TASKS[self.task].trains
+
     @property
     def implementation(self) -> str:
         """Where its class lies: package.module:Name."""
@@ -175,7 +185,8 @@ def _of_its_kind(document: Any) -> Any:
     if not isinstance(document, Mapping) or not isinstance(document.get("kind"), str):
         raise ValueError(f"kind is missing: say which head it is, kind: {', kind: '.join(sorted(KINDS))}")
     # JSON mode, so that YAML's lists become the tuples that strict mode would refuse as Python objects.
-    return head_model(document["kind"]).model_validate_json(json.dumps(document))
+    model = head_model(document["kind"]).for_targets(document.get("targets"))
+    return model.model_validate_json(json.dumps(document))
 
 
 def head_model(kind: str) -> type[Head]:

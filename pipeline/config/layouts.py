@@ -29,6 +29,7 @@ LAYOUTS = {
 
 GROUP = "permafrost.layouts"  # of entry points
 Kind = Literal["video", "image", "text"]
+Targets = Literal["label", "labels", "target"]
 # The fields of a data set that have a meaning in some layouts only.
 TAKEN = frozenset(
     {"video_paths", "labels", "label_fps", "class_lists", "background", "csv", "masks"}
@@ -108,6 +109,10 @@ class Layout(ABC):
         Raises:
             DatasetError: one that must be there is not; says where it was looked for.
         """
+
+    def targets(self, dataset: "Dataset") -> Targets:
+        """The column of what is learned of whole samples: one `label`, several `labels`, or numbers, `target`."""
+        return "label"
 
     def places(self, dataset: "Dataset", sample: str) -> tuple[str, ...]:
         """Where a sample's video may lie, below `videos`, where that may be several places: the first that is there."""

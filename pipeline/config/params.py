@@ -8,13 +8,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from pipeline.tasks import TASKS
 
 from .backbones import AnyFeature
 from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json
-from .contents import NAMES, Contents, Given, Maps, Texts, readable, refuse_unlike, told
+from .contents import Contents, Given, Maps, Texts, readable, refuse_unlike, told, told_types
 from .datasets import Dataset, Toyworld
 from .features import (
     BackboneFeature,
@@ -27,12 +27,14 @@ from .features import (
     PixelFeature,
     TextFeature,
 )
-from .heads import KINDS, AnyHead, Input
+from .heads import KINDS, AnyHead, Input, head_model
 from .names import refuse_clashing_files, refuse_twins
 from .overrides import override
 from .studies import Ablation, Claim
 from .variants import parted, vary
 
+# What may be learned of whole samples: columns of a manifest.
+TARGETS = {"label": "one label each", "labels": "several labels each", "target": "numbers"}
 NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
 Threads = Annotated[int, Field(gt=0, le=4096)]
 
@@ -73,15 +75,16 @@ class Params(Strict):
 
     @field_validator("heads", mode="before")
     @classmethod
-    def _kinds(cls, heads: Any) -> Any:
-        """Files of before heads had names call each after its kind."""
+    def _kinds(cls, heads: Any, info: ValidationInfo) -> Any:
+        """Files of before heads had names call each after its kind. What a probe learns its data set decides."""
         if not isinstance(heads, Mapping):
             return heads
         old = [name for name, of in heads.items() if name in KINDS and isinstance(of, Mapping) and "kind" not in of]
         for name in old:
             said = f"heads.{name} has no kind and is taken for {name}; write kind: {name} below it"
             warnings.warn_explicit(said, FutureWarning, "params", 0)
-        return {name: {"kind": name, **of} if name in old else of for name, of in heads.items()}
+        heads = {name: {"kind": name, **of} if name in old else of for name, of in heads.items()}
+        return {name: _with_targets(of, info.data.get("datasets", {})) for name, of in heads.items()}
 
     @model_validator(mode="after")
     def _names_resolve(self) -> "Params":
@@ -188,6 +191,12 @@ class Params(Strict):
                 f"{key}dataset names {head.dataset!r}, whose layout {dataset.layout} labels {labels[1]}, and this head "
                 f"learns from labels of {labels[0]}; name another data set"
             )
+        learns = getattr(head, "targets", "label")
+        if head.framewise is False and learns != dataset.targets:
+            raise ValueError(
+                f"{key}dataset names {head.dataset!r}, whose samples have {TARGETS[dataset.targets]}, and this head "
+                f"learns {TARGETS[learns]}; name another data set, or a head with targets: {dataset.targets}"
+            )
         try:
             head.fits({role: found for role, found in given.items() if found is not None}, dataset.class_lists)
         except ValueError as error:
@@ -219,14 +228,14 @@ class Params(Strict):
         if len(found) != 1:
             others = [name for name in self.features if readable(self.gives(name) or {}, wanted)]
             raise ValueError(
-                f"{key} names {read.feature!r}, which gives {told(contents)}; expected {NAMES[wanted]}: name another "
-                f"feature ({', '.join(others) or 'declare one'})"
+                f"{key} names {read.feature!r}, which gives {told(contents)}; expected {told_types(wanted)}: name "
+                f"another feature ({', '.join(others) or 'declare one'})"
             )
         if (dataset.kind == "text") != (wanted is Texts):
             raise ValueError(
                 f"{key} names {read.feature!r}, but {read.dataset} holds {NOUNS[dataset.kind]}; name another data set"
             )
-        if wanted is Maps and not (dataset.masks or dataset.laid.maps):
+        if isinstance(found[0], Maps) and not (dataset.masks or dataset.laid.maps):
             raise ValueError(
                 f"{key} names {read.feature!r}, but {read.dataset} has no maps: its layout {dataset.layout} lists "
                 "none, and masks is not set; name another data set"
@@ -367,6 +376,15 @@ class Params(Strict):
             chosen = self.reading(*features)
             document["features"] = {name: self.features[name].model_dump(mode="json") for name in chosen}
         return canonical_json(document)
+
+
+def _with_targets(head: Any, datasets: Mapping[str, Dataset]) -> Any:
+    """A head's document with the targets that its data set has, where it has such a choice and says nothing."""
+    if not isinstance(head, Mapping) or "targets" in head or head.get("kind") not in KINDS:
+        return head
+    known = isinstance(name := head.get("dataset"), str) and name in datasets
+    takes = known and "targets" in head_model(head["kind"]).model_fields
+    return {**head, "targets": datasets[name].targets} if takes else head
 
 
 def _must_exist(key: str, name: str, known: Mapping[str, Any], section: str) -> None:

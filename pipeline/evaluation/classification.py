@@ -50,7 +50,7 @@ def evaluate(params: Params, head: str, samples: Samples, run: Path, device: tor
     said = f"top-1 {scores['top1']:.4f} (95 % {low:.4f} to {high:.4f}), {top5}ece {scores['ece']:.4f}" + "".join(
         f", tokens {order} {scores[f'top1_{order}']:.4f}" for order in orders[1:]
     )
-    return Evaluated(scores, _predictions(samples, labels, probabilities), said, {"predict_s": wall})
+    return Evaluated(scores, predictions_of(samples, labels, probabilities), said, {"predict_s": wall})
 
 
 def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str], config: Any) -> dict[str, Any]:
@@ -141,7 +141,7 @@ def softmax(logits_NC: np.ndarray) -> np.ndarray:
     return torch.from_numpy(logits_NC).double().softmax(dim=1).numpy()
 
 
-def _predictions(samples: Samples, labels: np.ndarray, probabilities: dict[str, np.ndarray]) -> pd.DataFrame:
+def predictions_of(samples: Samples, labels: np.ndarray, probabilities: dict[str, np.ndarray]) -> pd.DataFrame:
     """A row a sample: its label, the prediction, the best five with their probabilities, and what other orders gave."""
     names = np.array(samples.classes, dtype=object)
     best = ranked(probabilities["as_is"], TOP)

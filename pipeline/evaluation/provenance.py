@@ -18,6 +18,7 @@ from pipeline.store import apart, by_feature
 from pipeline.tables import read_frame
 from pipeline.tasks import TASKS
 from pipeline.training.dataset import SHOWN, Samples, content_digest
+from pipeline.training.probed import remember
 from pipeline.training.registry import build
 from pipeline.training.run_folder import PREDICTIONS, RESULT, WEIGHTS, RunError, read_run
 from pipeline.training.trainer import head_samples
@@ -51,9 +52,8 @@ def opened(
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
     torch.set_num_threads(params.compute.threads)
-    task = TASKS[params.head(head).task]
-    if not task.trains:
-        return task.code("samples")(params, head, manifest, features), {}
+    if not params.head(head).trains:
+        return TASKS[params.head(head).task].code("samples")(params, head, manifest, features), {}
     samples, record = head_samples(params, head, manifest, features), read_run(run)
     if record["data_digest"] != samples.digest:
         raise RunError(
@@ -83,9 +83,13 @@ def finished(params: Params, head: str, run: Path) -> tuple[dict[str, Any], pd.D
 
 
 def trained(params: Params, head: str, samples: Samples, run: Path, device: torch.device) -> nn.Module:
-    """The head with the run's weights, ready to predict."""
-    model = build(head, params.head(head), samples)
-    model.load_state_dict(load_file(run / WEIGHTS))
+    """The head with the run's weights, or with all that a head without weights remembers, ready to predict."""
+    config = params.head(head)
+    model = build(head, config, samples)
+    if config.trains:
+        model.load_state_dict(load_file(run / WEIGHTS))
+    else:
+        remember(model, samples, params.compute.cache_memory_gb * 1e9, device)
     return model.to(device).eval()
 
 

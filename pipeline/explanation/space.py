@@ -153,6 +153,11 @@ def of_classifier(finished: Finished) -> Points:
     )
 
 
+def of_targets(finished: Finished) -> Points:
+    """Raises NotOffered: a point has the colour of one class, and these samples have several, or numbers."""
+    raise NotOffered(f"{finished.head} learns {finished.task.title}: a point of the feature space shows one class")
+
+
 @contextmanager
 def inputs_of_last(module: nn.Module, n_classes: int):
     """A list whose last entry is, after each forward, what the last linear layer with a score a class was given.

@@ -20,6 +20,8 @@ from pipeline.evaluation.zeroshot_metrics import class_counts, seen_unseen, stac
 from pipeline.explanation.finished import ExplanationError, Finished
 from pipeline.explanation.importance import Change, Streams, order
 from pipeline.heads.negalign.scores import combine
+from pipeline.heads.probe.model import MASK
+from pipeline.training.probes import figure
 from pipeline.training.table import Batch
 
 
@@ -39,7 +41,7 @@ class _Task:
     def found_again(self, answer: Any) -> None:
         """Raises ExplanationError where the answers without any change are not those of the result."""
         again, stood = self.score(answer, np.arange(len(self.strata))), self.finished.result[self.metric]
-        said = 100 * stood if self.metric == "top1" else stood
+        said = self.finished.task.scale * stood
         if abs(again - said) > 1e-6 * max(abs(said), 1):
             raise ExplanationError(
                 f"{self.finished.run}: its result says {self.metric} {said:.4g}, and its weights and features say "
@@ -71,11 +73,14 @@ class Recognition(_Task):
             means = self.means
             for batch in self.finished.batches(self.rows):
                 for own, change, places in zip(right, changes, orders, strict=True):
-                    logits = self.finished.logits(self.changed(batch, change, places, means))
-                    own.append((logits.argmax(dim=1) == batch["label"]).cpu().numpy())
+                    own.append(self.answer(self.finished.logits(self.changed(batch, change, places, means)), batch))
         found = [np.concatenate(own) for own in right]
         self.found_again(found[changes.index(None)])
         return found
+
+    def answer(self, logits: Tensor, batch: Batch) -> np.ndarray:
+        """(B,) bool, who was right."""
+        return (logits.argmax(dim=1) == batch["label"]).cpu().numpy()
 
     @cached_property
     def means(self) -> dict[str, Tensor]:
@@ -105,6 +110,54 @@ class Recognition(_Task):
     def score(self, answer: np.ndarray, rows: np.ndarray) -> float:
         """Share that was right."""
         return 100 * float(answer[rows].mean())
+
+
+class Probing(Recognition):
+    """The features that a probe reads; the answer is (N, C) scores."""
+
+    def __init__(self, finished: Finished) -> None:
+        super().__init__(finished)
+        self.metric, self.learns = finished.task.headline, finished.samples.learns
+        self.targets = finished.samples.targets_of("evaluated")
+
+    def roles(self) -> dict[str, tuple[str, ...]]:
+        """A ragged stream's mask goes with it."""
+        samples = self.finished.samples
+        ragged = {} if samples.is_pooled else {name for name, of in samples.streams.items() if of.is_ragged}
+        return {name: (name, f"{name}{MASK}") if name in ragged else (name,) for name in samples.streams}
+
+    def answer(self, logits: Tensor, batch: Batch) -> np.ndarray:
+        """(B, C)."""
+        return logits.float().cpu().numpy()
+
+    @cached_property
+    def means(self) -> dict[str, Tensor]:
+        """Stream -> the mean over all samples: of rows, over all of them, as one row."""
+        sums: dict[str, Tensor] = {}
+        counts = dict.fromkeys(self.keys, 0)
+        for batch in self.finished.batches(self.rows):
+            for name, (key, *mask) in self.keys.items():
+                there = batch[key][batch[mask[0]]] if mask else batch[key]
+                total = there.double().sum(dim=0)
+                sums[name] = sums[name] + total if name in sums else total
+                counts[name] += len(there)
+        return {
+            name: (total / counts[name]).float()[None if self.keys[name][1:] else ...] for name, total in sums.items()
+        }
+
+    def changed(
+        self, batch: Batch, change: Change | None, places: np.ndarray | None, means: Mapping[str, Tensor]
+    ) -> Batch:
+        """The batch with one stream replaced, and its mask."""
+        found = super().changed(batch, change, places, means)
+        if change is not None and places is None and (mask := self.keys[change.stream][1:]):
+            there = torch.ones(len(batch["row"]), 1, dtype=torch.bool, device=batch["row"].device)
+            return {**found, mask[0]: there}
+        return found
+
+    def score(self, answer: np.ndarray, rows: np.ndarray) -> float:
+        """Top-1, mAP or R²."""
+        return 100 * figure(self.learns, answer[rows].astype(np.float64), self.targets[rows])
 
 
 class Diagnosis(Recognition):

@@ -17,4 +17,5 @@ KINDS = {
     "fact_clip": "pipeline.heads.fact.config:FactClipHead",
     "gasm_cast": "pipeline.heads.gasm_cast.config:GasmCastHead",
     "negalign": "pipeline.heads.negalign.config:NegAlignHead",
+    "probe": "pipeline.heads.probe.config:ProbeHead",
 }

@@ -18,18 +18,19 @@ LONGEST = 60  # letters of a class's name
 LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a grey smear
 
 
-def publish_classification(evaluation: Path, out: Path) -> None:
+def publish_classification(evaluation: Path, out: Path, more: Mapping[str, Any] | None = None) -> None:
     """Copies an evaluation's result.json to `out` and draws confusion.png into the folder of its report.
 
     Args:
         evaluation: folder with result.json.
         out: results/<name>.json, written last.
+        more: what `out` says beside that.
     """
     result = read_result(evaluation, out)
     low, high = result["ci95"]
     title = f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"
     save_figure(confusion_figure(result["confusion"], title), beside(out, "confusion.png"))
-    write_json(out, result, ordered=True)
+    write_json(out, {**result, **(more or {})}, ordered=True)
 
 
 def confusion_figure(confusion: Mapping[str, Any], title: str) -> plt.Figure:
@@ -62,8 +63,8 @@ def confusion_figure(confusion: Mapping[str, Any], title: str) -> plt.Figure:
     return figure
 
 
-def training_figure(history: pd.DataFrame) -> plt.Figure:
-    """Loss of training and holdout, and holdout accuracy, by epoch."""
+def training_figure(history: pd.DataFrame, judged: str = "accuracy") -> plt.Figure:
+    """Loss of training and holdout, and what the holdout is judged by, by epoch."""
     figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for column, name in (("train_loss", "train"), ("holdout_loss", "holdout")):
         loss.plot(history["epoch"], history[column], label=name)
@@ -72,7 +73,8 @@ def training_figure(history: pd.DataFrame) -> plt.Figure:
     accuracy.plot(history["epoch"], history["holdout_accuracy"], color="tab:green")
     best = best_epoch(history)
     accuracy.axvline(best, color="grey", linestyle=":", label=f"best, epoch {best}")
-    accuracy.set(xlabel="epoch", ylim=(0, 1.02), title="holdout accuracy")
+    floor = min(0.0, float(history["holdout_accuracy"].min()))  # R² may be below
+    accuracy.set(xlabel="epoch", ylim=(floor, 1.02), title=f"holdout {judged}")
     accuracy.legend(loc="lower right")
     for axes in (loss, accuracy):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

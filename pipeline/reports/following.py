@@ -41,6 +41,24 @@ def top1(predictions: pd.DataFrame, result: Mapping[str, Any]) -> tuple[str, flo
     return "top1", float((predictions["label"] == predictions["prediction"]).mean())
 
 
+def mean_average_precision(predictions: pd.DataFrame, result: Mapping[str, Any]) -> tuple[str, float]:
+    """Of several labels: over the classes that occur, the mean over their samples of the precision down to each."""
+    found = []
+    for number, name in enumerate(row["class"] for row in result["per_class"]):
+        theirs = np.array([name in label for label in predictions["label"]])
+        score = np.array([of[number] for of in predictions["probabilities"]])
+        if theirs.any():
+            found.append(np.mean([theirs[score >= edge].mean() for edge in score[theirs]]))
+    return "map", float(np.mean(found)) if found else 0.0
+
+
+def r2(predictions: pd.DataFrame, result: Mapping[str, Any]) -> tuple[str, float]:
+    """Of numbers: the mean of one less the share of their variance that is missed."""
+    truth, guess = (np.array(predictions[name].tolist()) for name in ("label", "prediction"))
+    varied = truth.std(axis=0) > 0
+    return "r2", float(np.mean(1 - ((truth - guess) ** 2).mean(axis=0)[varied] / truth.var(axis=0)[varied]))
+
+
 def accuracy(predictions: pd.DataFrame, result: Mapping[str, Any]) -> tuple[str, float]:
     """The same in percent."""
     return "accuracy", 100 * top1(predictions, result)[1]

@@ -4,8 +4,11 @@ from .alignment import ALIGNMENT
 from .base import Column, Task
 from .classification import CLASSIFICATION
 from .ood import OOD
+from .probes import MULTILABEL, PROBE, REGRESSION
 from .segmentation import SEGMENTATION, ZEROSHOT
 
 __all__ = ["TASKS", "Column", "Task"]
 
-TASKS = {task.name: task for task in (CLASSIFICATION, SEGMENTATION, ZEROSHOT, ALIGNMENT, OOD)}
+TASKS = {
+    task.name: task for task in (CLASSIFICATION, SEGMENTATION, ZEROSHOT, ALIGNMENT, OOD, PROBE, MULTILABEL, REGRESSION)
+}

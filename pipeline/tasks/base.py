@@ -59,6 +59,8 @@ class Task:
         compared: pictures beside these tables by ending: what draws one of (variant -> results).
         swept: whether many variants are one job.
         options: of the verb predict, those that it has a use for.
+        judged: what an epoch's holdout is judged by, for people.
+        baselines: whether its results stand beside chance, the majority, and a linear probe of each of their inputs.
     """
 
     name: str
@@ -87,6 +89,8 @@ class Task:
     compared: Mapping[str, str] = field(default_factory=dict)
     swept: bool = False
     options: tuple[str, ...] = ()
+    judged: str = "accuracy"
+    baselines: bool = False
 
     def code(self, name: str) -> Any:
         """What one of its fields names. Raises PluginError."""
@@ -102,7 +106,7 @@ class Task:
 
     @property
     def trains(self) -> bool:
-        """Whether its heads have weights to learn."""
+        """Whether its heads have weights to learn, unless they say otherwise."""
         return self.step is not None
 
     def decides(self, head: str) -> tuple[list[str], list[str]]:

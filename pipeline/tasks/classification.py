@@ -27,4 +27,5 @@ CLASSIFICATION = Task(
     streams="pipeline.explanation.streams:Recognition",
     page="pipeline.reports.page.results:classification_parts",
     headlines="pipeline.reports.page.overview:classification_headlines",
+    baselines=True,
 )

@@ -13,7 +13,7 @@ rule train:
     benchmark:
         "logs/train/{head}-{key}.tsv"
     wildcard_constraints:
-        head=JOBS.heads(trained=True),
+        head=JOBS.trained(),
     conda:
         "../../environment.yml"
     threads: PLAN.params.compute.threads
@@ -69,7 +69,7 @@ rule mine:
     benchmark:
         "logs/mine/{head}-{key}.tsv"
     wildcard_constraints:
-        head=JOBS.heads(trained=False),
+        head=JOBS.mined(),
         key=JOBS.scored_alone(),
     conda:
         "../../environment.yml"
@@ -86,9 +86,9 @@ for name, runs in PLAN.swept.items():
         name:
             f"sweep_{name}"
         input:
-            manifests=JOBS.of_sweep(JOBS.manifests_of, name),
-            shards=JOBS.of_sweep(JOBS.shards_of, name),
-            code=PLAN.code(PLAN.params.ablations[name].head, "evaluate"),
+            manifests=JOBS.of_runs(JOBS.manifests_of, runs),
+            shards=JOBS.of_runs(JOBS.shards_of, runs),
+            code=PLAN.code(runs[0].config.task, "evaluate"),
         output:
             [run.result for run in runs],
         log:
@@ -107,3 +107,32 @@ for name, runs in PLAN.swept.items():
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
             " python -m pipeline sweep {params.ablation} {params.chosen} --params {params.part} 2>&1 | tee {log}"
+
+
+# What a classifier's result stands beside: a linear probe of each of its inputs, which is minutes of a process at most.
+for result, runs in PLAN.probed.items():
+
+    rule:
+        name:
+            f"baselines_{result}"
+        input:
+            manifests=JOBS.of_runs(JOBS.manifests_of, runs),
+            shards=JOBS.of_runs(JOBS.shards_of, runs),
+            code=PLAN.code(runs[0].config.task, "evaluate"),
+        output:
+            [run.result for run in runs],
+        log:
+            f"logs/baselines/{result}.log",
+        benchmark:
+            f"logs/baselines/{result}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: PLAN.params.compute.threads
+        resources:
+            gpu=PLAN.evaluation_gpus,
+        params:
+            part=shlex.quote(PLAN.probing(result)),
+            head=runs[0].head,
+        shell:
+            "python -m pipeline.gpu --n {resources.gpu} --"
+            " python -m pipeline baselines {params.head} --params {params.part} 2>&1 | tee {log}"

@@ -4,6 +4,7 @@
 rule result:
     input:
         result=JOBS.result_file,
+        baselines=JOBS.baselines,
         manifests=JOBS.shown_manifests,
         params=JOBS.params_for("results/{result}.json"),
         code=JOBS.report_code,
@@ -29,8 +30,9 @@ rule result:
     params:
         evaluation=subpath(input.result, parent=True),
         looking=JOBS.looking,
+        beside=JOBS.beside,
     shell:
-        "python -m pipeline report {params.evaluation} {output.json} {params.looking} 2>&1 | tee {log}"
+        "python -m pipeline report {params.evaluation} {output.json} {params.looking} {params.beside} 2>&1 | tee {log}"
 
 
 # Why a result is what it is: opens stores and videos.

@@ -169,7 +169,8 @@ def training(history: pd.DataFrame, columns: Mapping[str, str], title: str, perc
         best, line={"dash": "dot", "color": MUTED}, annotation_text=f"best, {best}", annotation_font_size=10
     )
     figure.update_xaxes(title="epoch")
-    figure.update_yaxes(title=title, **({"range": [0, 103]} if percent else {"rangemode": "tozero"}))
+    floor = min(0, 100 * float(history[[*columns]].min().min()))  # R² may be below
+    figure.update_yaxes(title=title, **({"range": [floor, 103]} if percent else {"rangemode": "tozero"}))
     return figure
 
 

@@ -152,11 +152,11 @@ def _result(name: str, run: Run, root: Path) -> Result:
 
 def _published_from(path: Path, wanted: Path) -> Path | None:
     """The evaluation whose result.json a result is: that of params as they are, or an earlier one."""
-    if not path.exists():
+    if (published := _json(path)) is None:
         return None
-    text = path.read_bytes()
+    published.pop("baselines", None)  # of others' runs
     for found in (wanted / "result.json", *sorted(wanted.parents[1].glob("*/*/result.json"))):
-        if found.exists() and found.read_bytes() == text:
+        if _json(found) == published:
             return found.parent
     return None
 

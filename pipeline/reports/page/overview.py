@@ -57,6 +57,28 @@ def classification_headlines(result: Mapping[str, Any], chance: float) -> list[H
     return [*found, *(Headline(name, 100 * value, chance=chance) for name, value in said if value is not None)]
 
 
+def label_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:
+    """Of several labels a sample: guessing gives each class the precision of its share."""
+    between = [100 * edge for edge in result["ci95"]]
+    return [
+        Headline("mAP", 100 * result["map"], between, 100 * result["chance"]),
+        Headline("micro F1", 100 * result["f1"]),
+    ]
+
+
+def number_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:
+    """Of numbers: shares in percent; errors, which have units, stand in its section."""
+    found = [("R²", "r2", "ci95"), ("Spearman", "spearman", "spearman_ci95")]
+    return [
+        Headline(name, _percent(result[key]), [100 * edge for edge in result[interval]], 0.0)
+        for name, key, interval in found
+    ]
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
 def alignment_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:
     """Of a diagnosis."""
     unguided = result["retrieval"]["unguided"]["video_to_map"]

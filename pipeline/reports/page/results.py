@@ -13,11 +13,12 @@ from pipeline.reports.page.blocks import Cell, Note, Section, Table, command, pi
 from pipeline.reports.page.explained import explained
 from pipeline.reports.page.gather import Result
 from pipeline.reports.page.overview import DASH, provenance, tiles
+from pipeline.reports.page.probes import baseline_parts
 from pipeline.tasks import TASKS
 
 EXAMPLES = 12  # rows of a table of single samples
 # Stills that are on the page as plots, which say more.
-REDRAWN = {"confusion", "training", "gamma", "retrieval", "scores", "lambda", "features", "importance"}
+REDRAWN = {"confusion", "classes", "training", "gamma", "retrieval", "scores", "lambda", "features", "importance"}
 # The end of a still's name -> its alternative text, its caption.
 STILLS = {
     "worst": (
@@ -42,6 +43,10 @@ STILLS = {
         "Average attention of each class over the frames",
         "Attention, averaged over the videos of each class.",
     ),
+    "scatter": (
+        "What was predicted over what it is, a panel a number",
+        "A point an evaluated sample; on the dotted line both are the same.",
+    ),
 }
 
 
@@ -49,6 +54,7 @@ def result_section(result: Result, mini: frozenset[str], snakemake: str) -> Sect
     """All that is known of a finished result."""
     title = f"{result.name}: {TASKS[result.task].title}"
     parts = [
+        *baseline_parts(result, result.document or {}),
         *TASKS[result.task].code("page")(result, result.document or {}),
         *_training(result),
         *_stills(result, snakemake),
@@ -288,7 +294,8 @@ def _training(result: Result) -> Iterator[Section]:
     if history is None:
         return
     loss = {"train_loss": "train", "holdout_loss": "holdout"}
-    accuracy = {"holdout_accuracy": "holdout accuracy"}
+    judged = TASKS[result.task].judged
+    accuracy = {"holdout_accuracy": f"holdout {judged}"}
     blocks = [
         plot(
             f"{result.name}-loss",
@@ -298,8 +305,8 @@ def _training(result: Result) -> Iterator[Section]:
         ),
         plot(
             f"{result.name}-accuracy",
-            charts.training(history, accuracy, "accuracy, %", True),
-            "Accuracy on what is held out; the weights of the dotted epoch are kept.",
+            charts.training(history, accuracy, f"{judged}, %", True),
+            f"{judged[0].upper()}{judged[1:]} on what is held out; the weights of the dotted epoch are kept.",
             300,
         ),
     ]

@@ -1,0 +1,358 @@
+"""Samples of a probe, with one label, several, or numbers, and what it reads of them. Knows no head and no trainer.
+
+Shape suffixes: B samples, T steps, N tokens a step, L tokens, D width, C classes or numbers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Params
+from pipeline.datasets.manifest import classes, read_manifest
+from pipeline.heads.probe.model import MASK
+from pipeline.store import FeatureStore
+from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable, refuse_mixed, token_stream
+from pipeline.training.table import Batch, Table
+
+CLS = "cls"  # the field beside a grid of tokens that holds one a step
+CHUNK = 256  # samples whose tokens are in memory at once while they are pooled
+BINS = 10  # of numbers: the holdout has of each tenth its share
+
+
+@dataclass(frozen=True)
+class ProbedStream:
+    """One feature as a probe reads it, stored in `name`: its tokens, of `width` channels, or their mean.
+
+    Attributes:
+        shape: of a sample; None stands for as many rows as the sample has.
+        cls: the field of the CLS tokens beside them, and their width; None where there is none.
+    """
+
+    store: FeatureStore
+    name: str
+    shape: tuple[int | None, ...]
+    cls: tuple[str, int] | None = None
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return self.shape[-1]
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it is maps, of which a mean would say little: they are read whole, as (C, T, rows, columns)."""
+        return len(self.shape) == 4
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether each sample has as many rows as it is long."""
+        return self.shape[0] is None
+
+    @property
+    def pooled(self) -> int:
+        """The width of `pool`'s vectors."""
+        return math.prod(self.shape) if self.is_map else self.width + (self.cls[1] if self.cls else 0)
+
+    def pool(self, ids: Sequence[str]) -> Tensor:
+        """(B, pooled) float32: the mean of a sample's tokens, and beside it that of its CLS tokens; a map as it is."""
+        if self.is_ragged:
+            return torch.stack([torch.from_numpy(rows).float().mean(dim=0) for rows in self._rows(ids)])
+        parts = [self._flat(torch.from_numpy(self.store.read(ids, self.name)).float())]
+        if self.cls:
+            parts.append(self._flat(torch.from_numpy(self.store.read(ids, self.cls[0])).float()))
+        return torch.cat(parts, dim=1)
+
+    def _flat(self, values: Tensor) -> Tensor:
+        if self.is_map or values.ndim == 2:
+            return values.flatten(1)
+        return values.flatten(1, -2).mean(dim=1)
+
+    def tokens(self, ids: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """(B, L, D) as stored, zero where padded, and (B, L) bool, which are there; None where all are."""
+        if not self.is_ragged:
+            values = torch.from_numpy(self.store.read(ids, self.name))
+            return values.reshape(len(ids), -1, self.width), None
+        rows = [torch.from_numpy(of) for of in self._rows(ids)]
+        lengths = torch.tensor([len(of) for of in rows])
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), torch.arange(lengths.max()) < lengths[:, None]
+
+    def _rows(self, ids: Sequence[str]) -> list[np.ndarray]:
+        return [np.ascontiguousarray(rows) for rows in self.store.read_ragged(ids, self.name)]
+
+
+@dataclass(frozen=True)
+class ProbedSamples(Samples):
+    """What a probe learns from.
+
+    Attributes (beside those of Samples):
+        classes: names of the classes, or of the numbers.
+        labels: sample id -> class index; of several labels (n,) of them; of numbers the tenth that the first is in.
+        targets: sample id -> what is learned: class index; (C,) of 0 and 1; (C,) float64.
+        learns: "label", "labels" or "target".
+        is_pooled: whether a vector of each stream is read, and not its tokens.
+        centre, spread: (C,) of numbers: their mean and standard deviation over what is learned from.
+    """
+
+    targets: dict[str, Any] = field(repr=False, default_factory=dict)
+    learns: str = "label"
+    is_pooled: bool = True
+    centre: tuple[float, ...] = ()
+    spread: tuple[float, ...] = ()
+
+    def targets_of(self, part: str) -> np.ndarray:
+        """(N,) class indices, or (N, C), of "train", "holdout" or "evaluated"."""
+        return np.array([self.targets[sample] for sample in self.parts[part]])
+
+
+def probed_samples(params: Params, head: str, manifest: Path, features: Mapping[str, Path]) -> ProbedSamples:
+    """The samples of a probe as its params ask for them. Raises as `join_probed`."""
+    config, frame = params.head(head), read_manifest(manifest)
+    stores = {role: FeatureStore(directory, verify=True) for role, directory in features.items()}
+    refuse_mixed(params.compute, stores.values())
+    found = join_probed(
+        frame,
+        stores,
+        learns=config.targets,
+        train=config.train_split,
+        evaluated=config.eval_split,
+        holdout=config.holdout,
+        seed=config.seed,
+        is_pooled=config.probe != "attentive",
+    )
+    return found
+
+
+def join_probed(
+    frame: pd.DataFrame,
+    stores: Mapping[str, FeatureStore],
+    *,
+    learns: str,
+    train: str,
+    evaluated: str,
+    holdout: float,
+    seed: int,
+    is_pooled: bool,
+) -> ProbedSamples:
+    """Keeps the samples that have targets and are ok in every store, and counts the others.
+
+    Args:
+        frame: the manifest; columns sample, split, digest, status, and `learns`.
+        stores: role -> store. They are read each for itself: their times and crops may differ.
+        learns: "label", a name; "labels", a list of names; "target", a number or a list of them.
+        train, evaluated: names of the split that is learned from and of the one that is reported.
+        holdout: share of the train split carved out for early stopping, stratified by class, or by tenth of the first
+            number; of several labels by the rarest.
+        seed: decides the carve.
+        is_pooled: whether a vector of each stream is read.
+
+    Raises:
+        DataError: no such targets, a store made from other content than the manifest's, a sample that a store has not
+            seen, a number that is not finite, nothing to train on, or all of one kind.
+    """
+    streams = {role: probed_stream(role, store, is_pooled) for role, store in stores.items()}
+    if learns not in frame or not frame[learns].notna().any():
+        raise DataError(
+            f"no sample of the manifest has {learns!r}, which the probe learns; name a data set that has it, or "
+            "correct targets in params"
+        )
+    found = learnable(frame, stores, train, evaluated, labelled=frame[learns].notna())
+    told = {row.sample: getattr(row, learns) for row in found.rows}
+    names, targets = _TARGETS[learns](frame, told)
+    groups = _groups(learns, targets, found.splits[train])
+    held = carve(found.splits[train], groups, holdout, seed)
+    if not held:
+        raise DataError(
+            f"no class of the split {train!r} has two usable samples, so nothing can be held out of training"
+        )
+    parts = found.parts(train, evaluated, held)
+    content = {
+        "classes": names,
+        "learns": learns,
+        "features": {role: stream.store.key for role, stream in streams.items()},
+        **{
+            part: [(sample, found.digests[sample], np.asarray(targets[sample]).tolist()) for sample in parts[part]]
+            for part in ("train", "holdout")
+        },
+    }
+    scale = _scale(names, np.array([targets[sample] for sample in parts["train"]])) if learns == "target" else ((), ())
+    return ProbedSamples(
+        classes=names,
+        parts=parts,
+        labels=_labels(learns, targets, groups),
+        failed=found.failed,
+        unlabelled=found.unlabelled,
+        skipped=found.skipped,
+        digest=content_digest(content),
+        streams=streams,
+        targets=targets,
+        learns=learns,
+        is_pooled=is_pooled,
+        centre=scale[0],
+        spread=scale[1],
+    )
+
+
+def probed_stream(role: str, store: FeatureStore, is_pooled: bool = True) -> ProbedStream:
+    """What a store holds of each sample: tokens with the CLS beside them, vectors, rows or maps.
+
+    Raises:
+        DataError: several fields of which none, or more than one, is of tokens; a field of no shape that is read.
+    """
+    shapes = {name: shape for name, (shape, _) in store.fields.items()}
+    if len(shapes) > 1:
+        name = token_stream(role, store).name
+        cls = shapes.get(CLS)
+        return ProbedStream(store, name, shapes[name], (CLS, cls[-1]) if cls and len(cls) == 2 else None)
+    ((name, shape),) = shapes.items()
+    stream = ProbedStream(store, name, shape)
+    if not 1 <= len(shape) <= 4 or None in shape[1:] or (stream.is_ragged and len(shape) != 2):
+        raise DataError(f"{role}: {name} is {shape} a sample, and a probe reads tokens, vectors, rows or maps")
+    if stream.is_map and not is_pooled:
+        raise DataError(f"{role}: {name} is maps, whose cells say little alone; probe: linear reads a map whole")
+    return stream
+
+
+# --- targets ----------------------------------------------------------------------------------------------------------
+
+
+def _one_label(frame: pd.DataFrame, told: Mapping[str, str]) -> tuple[list[str], dict[str, int]]:
+    names = classes(frame)
+    index = {name: number for number, name in enumerate(names)}
+    return names, {sample: index[label] for sample, label in told.items()}
+
+
+def _several_labels(frame: pd.DataFrame, told: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, np.ndarray]]:
+    names = frame.attrs.get("classes") or sorted({name for of in frame["labels"].dropna() for name in of})
+    index = {name: number for number, name in enumerate(names)}
+    targets = {}
+    for sample, labels in told.items():
+        targets[sample] = np.zeros(len(names))
+        targets[sample][[index[name] for name in labels]] = 1
+    return names, targets
+
+
+def _numbers(frame: pd.DataFrame, told: Mapping[str, Any]) -> tuple[list[str], dict[str, np.ndarray]]:
+    targets = {sample: np.atleast_1d(np.asarray(value, np.float64)) for sample, value in told.items()}
+    first = len(next(iter(targets.values())))
+    for sample, of in targets.items():
+        if len(of) != first or not np.isfinite(of).all():
+            raise DataError(
+                f"sample {sample} has the target {of.tolist()}, expected {first} finite numbers, as the others have; "
+                "correct it"
+            )
+    names = frame.attrs.get("classes") or (["target"] if first == 1 else [f"target {i}" for i in range(1, first + 1)])
+    return names, targets
+
+
+_TARGETS = {"label": _one_label, "labels": _several_labels, "target": _numbers}
+
+
+def _groups(learns: str, targets: Mapping[str, Any], samples: Sequence[str]) -> dict[str, int]:
+    """What the holdout has its share of: sample -> class; its rarest class, -1 of none; the tenth of its number."""
+    if learns == "label":
+        return {sample: targets[sample] for sample in samples}
+    values = np.array([targets[sample] for sample in samples])
+    if learns == "target":
+        edges = np.quantile(values[:, 0], np.linspace(0, 1, BINS + 1)[1:-1])
+        return dict(zip(samples, np.searchsorted(edges, values[:, 0], side="right").tolist(), strict=True))
+    counts = np.where(values > 0, values.sum(axis=0), np.inf)
+    rarest = np.where(values.any(axis=1), counts.argmin(axis=1), -1)
+    return dict(zip(samples, rarest.tolist(), strict=True))
+
+
+def _labels(learns: str, targets: Mapping[str, Any], groups: Mapping[str, int]) -> dict[str, Any]:
+    """As `ProbedSamples.labels`; what is not learned from has no tenth."""
+    if learns == "labels":
+        return {sample: np.flatnonzero(of) for sample, of in targets.items()}
+    return dict(targets) if learns == "label" else {sample: groups.get(sample, 0) for sample in targets}
+
+
+def _scale(names: Sequence[str], values_NC: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    spread = values_NC.std(axis=0)
+    if not (spread > 0).all():
+        constant = names[int((spread > 0).argmin())]
+        raise DataError(
+            f"{constant} is {values_NC[0, int((spread > 0).argmin())]:g} in all {len(values_NC)} samples that are "
+            "learned from: there is nothing to learn; correct the targets, or train_split in params"
+        )
+    return tuple(values_NC.mean(axis=0).tolist()), tuple(spread.tolist())
+
+
+def remember(model: nn.Module, samples: ProbedSamples, memory: float, device: torch.device) -> None:
+    """Gives neighbours all that may be learned from, the holdout too: nothing is chosen with it."""
+    ids = samples.parts["train"] + samples.parts["holdout"]
+    rows, directions = Probed(samples, ids, memory), []
+    for start in range(0, len(rows), CHUNK):
+        batch = rows[range(start, min(start + CHUNK, len(rows)))]
+        directions.append(model.reader.direction(batch).to(device))
+    kept = rows.labels if samples.learns == "label" else rows.targets
+    kept = kept.bool() if samples.learns == "labels" else kept
+    model.reader.remember(torch.cat(directions), kept.to(device))
+
+
+class Probed(Table):
+    """Samples by lists of row numbers: a vector of each stream, or its tokens.
+
+    What fits into the memory allowed is held: vectors, once pooled, smallest stream first; tokens as stored. The rest
+    is read when it is asked for.
+
+    Args:
+        samples: the joined samples.
+        ids: the samples that rows count, in order.
+        memory: bytes that may be held.
+    """
+
+    def __init__(self, samples: ProbedSamples, ids: Sequence[str], memory: float) -> None:
+        self.ids, self.streams, self.is_pooled = list(ids), samples.streams, samples.is_pooled
+        self.labels = torch.tensor([samples.labels[sample] for sample in ids]) if samples.learns == "label" else None
+        self.targets = torch.tensor(np.array([samples.targets[sample] for sample in ids], np.float32))
+        self.held: dict[str, Tensor] = {}
+        sizes = {role: self._bytes(stream) for role, stream in self.streams.items()}
+        for role in sorted(sizes, key=lambda role: sizes[role]):
+            if sizes[role] <= memory:
+                memory -= sizes[role]
+                self.held[role] = self._load(self.streams[role])
+        self.in_memory = len(self.held) == len(self.streams)
+
+    def _bytes(self, stream: ProbedStream) -> float:
+        if self.is_pooled:
+            return 4 * len(self.ids) * stream.pooled
+        if stream.is_ragged:  # of padded rows one length would be that of the longest
+            return math.inf
+        itemsize = np.dtype(stream.store.fields[stream.name][1]).itemsize
+        return itemsize * len(self.ids) * math.prod(stream.shape)
+
+    def _load(self, stream: ProbedStream) -> Tensor:
+        if not self.is_pooled:
+            return stream.tokens(self.ids)[0]
+        return torch.cat([stream.pool(self.ids[at : at + CHUNK]) for at in range(0, len(self.ids), CHUNK)])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        """A batch: role -> (B, D) float32 or (B, L, D) as stored, of ragged ones with role.mask (B, L) bool; target
+        (B,) or (B, C) float32; row (B,) int64; of one label a sample label (B,) int64."""
+        index = torch.as_tensor(rows, dtype=torch.int64)
+        batch = {"target": self.targets[index], "row": index}
+        if self.labels is not None:
+            batch["label"] = self.labels[index]
+        for role, stream in self.streams.items():
+            if role in self.held:
+                batch[role] = self.held[role].index_select(0, index)
+                continue
+            ids = [self.ids[row] for row in index.tolist()]
+            if self.is_pooled:
+                batch[role] = stream.pool(ids)
+                continue
+            batch[role], mask_BL = stream.tokens(ids)
+            if mask_BL is not None:
+                batch[f"{role}{MASK}"] = mask_BL
+        return batch
