@@ -38,7 +38,7 @@ IGNORED = """\
 """
 
 
-class ProjectExists(Exception):
+class ProjectExists(ValueError):
     """The folder holds something that a new project would replace."""
 
 

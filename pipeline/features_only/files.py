@@ -10,13 +10,11 @@ import pandas as pd
 from pipeline.config import Dataset
 from pipeline.datasets import assign_shards, read_manifest, write_manifest
 from pipeline.datasets.build import Finding, Job, Looking, examine_all, manifest_frame, remembered_findings
-from pipeline.datasets.layouts.images import SPLIT, SUFFIXES, UNUSABLE
+from pipeline.datasets.folders import UNUSABLE
+from pipeline.datasets.layouts.images import SPLIT
+from pipeline.datasets.layouts.videos import TAKEN
 from pipeline.datasets.manifest import FACTS_VERSION
 
-VIDEOS = frozenset(
-    ".3gp .asf .avi .divx .dv .f4v .flv .m2ts .m2v .m4v .mjpeg .mjpg .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogg .ogv .ts "
-    ".vob .webm .wmv .y4m".split()
-)
 SHARD_SIZE = 256
 # Paths in these manifests are absolute: below the root of everything they are what they say.
 ANYWHERE = Dataset(layout="images", root=os.sep, allow_links=True)
@@ -66,7 +64,7 @@ def _below(folder: str) -> tuple[list[str], Counter]:
     found, ignored = [], Counter()
     for name in _walk(folder, "", (os.path.realpath(folder),)):
         suffix = os.path.splitext(name)[1].lower()
-        if suffix in VIDEOS or suffix in SUFFIXES:
+        if suffix in TAKEN:
             found.append(name)
         else:
             ignored[suffix or "without suffix"] += 1
