@@ -59,7 +59,9 @@ def _backbones(asked: bool) -> None:
     for row in offered():
         table.add_row(*map(Text, row))
     workflow.console.print(table)
-    workflow.say("Others: my_package.module:MyBackbone (docs/adding-a-backbone.md). --set changes any field of the feature.")
+    workflow.say(
+        "Others: my_package.module:MyBackbone (docs/adding-a-backbone.md). --set changes any field of the feature."
+    )
     raise typer.Exit()
 
 
@@ -70,13 +72,18 @@ def extract(
     out: Annotated[Path, typer.Option(help="Folder for the features; may be used again for more files.")],
     weights: Annotated[
         str | None,
-        typer.Option(help="A file or folder, OWNER/NAME@REVISION of a hub, random:SEED, or mini (shipped, for trying)."),
+        typer.Option(
+            help="A file or folder, OWNER/NAME@REVISION of a hub, random:SEED, or mini (shipped, for trying)."
+        ),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames of each video; by default as --list-backbones says.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(help="Frames of each video; by default as --list-backbones says.")
+    ] = None,
     fps: Annotated[float | None, typer.Option(help="Rows a second, of backbones that give a row a frame.")] = None,
     form: Annotated[str, typer.Option("--format", help=_FORMATS)] = "store",
     changes: Annotated[
-        list[str] | None, typer.Option("--set", help="Any other field of the feature: pool=2, precision=bf16. Repeatable.")
+        list[str] | None,
+        typer.Option("--set", help="Any other field of the feature: pool=2, precision=bf16. Repeatable."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     threads: Annotated[int, typer.Option(help="Of a CPU; they decide the last bits.")] = 1,
@@ -151,7 +158,9 @@ def new(folder: Annotated[Path, typer.Argument(help="Made if it is not there; wh
 
     for path in new_project(folder):
         workflow.say(f"{folder / path}")
-    workflow.say(f"cd {folder}, then `snakemake --cores 4 -- results/ssv2_top1.json` on the toy world, or `permafrost init`")
+    workflow.say(
+        f"cd {folder}, then `snakemake --cores 4 -- results/ssv2_top1.json` on the toy world, or `permafrost init`"
+    )
 
 
 def _warn(lines: Iterable[str]) -> None:

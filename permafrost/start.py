@@ -143,7 +143,9 @@ def _first_line(path: Path) -> str:
 def _table(place: Path) -> tuple[dict[str, Any], list[str]]:
     """The data set of a table: its columns by their names, its files where most of the first rows' are."""
     if place.suffix.lower() not in FORMS:
-        raise StartError(f"{place} is neither a folder nor a table that is read ({', '.join(FORMS)}); name one of these")
+        raise StartError(
+            f"{place} is neither a folder nor a table that is read ({', '.join(FORMS)}); name one of these"
+        )
     names: list[str] = []
 
     def all_of(found: list[str]) -> list[str]:
@@ -227,7 +229,12 @@ def _evenness(rows: pd.DataFrame) -> float:
     sizes = rows["split"].value_counts().reindex(shares.index, fill_value=0)
     worth = (sizes / (shares * len(rows))).clip(upper=1).min()
     if "label" in rows and rows["label"].notna().any():
-        counts = rows.groupby("label")["split"].value_counts().unstack(fill_value=0).reindex(columns=shares.index, fill_value=0)
+        counts = (
+            rows.groupby("label")["split"]
+            .value_counts()
+            .unstack(fill_value=0)
+            .reindex(columns=shares.index, fill_value=0)
+        )
         expected = counts.sum(axis=1).to_numpy()[:, None] * shares.to_numpy()
         enough = expected >= 1  # a class of few samples cannot be in each split
         worth = min(worth, (counts / expected).clip(upper=1).to_numpy()[enough].min(initial=1))
@@ -291,7 +298,9 @@ def _head(kind: str, whole: Mapping[str, Any], dataset: str, result: str, evalua
         return document | {"features": names}
     fields = getattr(head_model(kind).model_fields.get("features"), "annotation", None)
     roles = [role for role, field in getattr(fields, "model_fields", {}).items() if field.is_required()]
-    failed = ParamsError(f"--head {kind} reads {', '.join(roles)}, and there are {len(names)} features: {', '.join(names)}")
+    failed = ParamsError(
+        f"--head {kind} reads {', '.join(roles)}, and there are {len(names)} features: {', '.join(names)}"
+    )
     for order in permutations(names, len(roles)):
         head = document | {"features": dict(zip(roles, order, strict=True))}
         try:
@@ -320,7 +329,11 @@ def _written(
         "features": "extracted by `snakemake features`",
     }
     lines += _fields(whole["datasets"][name], comments, "    ")
-    lines += ["", "features:" + ("     # mini weights are for trying only, never for results: put real ones in their place" if red else "")]
+    lines += [
+        "",
+        "features:"
+        + ("     # mini weights are for trying only, never for results: put real ones in their place" if red else ""),
+    ]
     for feature, document in whole["features"].items():
         lines += [f"  {feature}:", *_fields(document, {}, "    ")]
     for kind, document in whole.get("heads", {}).items():
@@ -331,7 +344,9 @@ def _written(
         } | ({"kind": "linear; probe: attentive or probe: knn are the others"} if kind == "probe" else {})
         lines += ["", "heads:", f"  {kind}:", *_fields(document, of, "    ")]
     text = "\n".join(lines) + "\n"
-    assert read_yaml(text, "what was written") == json.loads(json.dumps(whole)), "what was written reads as another document"
+    assert read_yaml(text, "what was written") == json.loads(json.dumps(whole)), (
+        "what was written reads as another document"
+    )
     return text
 
 

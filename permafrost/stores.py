@@ -177,7 +177,9 @@ class Store(Mapping[str, np.ndarray]):
         if sample in self._held or (failed and sample in self.failed):
             return
         if sample in self.failed:
-            raise NoSample(f"{self.path}: sample {sample!r} has no data, it failed: {self.failed[sample]}; leave it out")
+            raise NoSample(
+                f"{self.path}: sample {sample!r} has no data, it failed: {self.failed[sample]}; leave it out"
+            )
         known = ", ".join(map(repr, self.ids[:3])) + (", ..." if len(self) > 3 else "")
         raise NoSample(f"{self.path} holds no sample {sample!r}; its {len(self)} ids are {known or 'none'}")
 
@@ -268,5 +270,3 @@ def _facts(store: Path) -> dict[str, str]:
 def _short(value: Any) -> str:
     text = str(value)
     return text[:_SHOWN] if len(text) == 64 and not text.strip("0123456789abcdef") else text
-
-

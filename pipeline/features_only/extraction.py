@@ -71,7 +71,9 @@ def extract_files(
     compute = compute or Compute()
     features = {choice.name: choice.feature}
     params = Params(compute=compute).model_copy(update={"features": features, "datasets": {home.name: ANYWHERE}})
-    place = feature_dir(params, home.name, choice.name, home.parent)  # first: weights that are not there are told at once
+    place = feature_dir(
+        params, home.name, choice.name, home.parent
+    )  # first: weights that are not there are told at once
     try:
         held = lock(home / ".lock")
     except BlockingIOError:
@@ -114,7 +116,10 @@ def _exported(
 ) -> dict[str, str]:
     """Exports a shard, if that was not done; its store is only there meanwhile. Returns its failures."""
     home = out / WORK
-    done, content = home / f"{place.name}.{form}" / f"shard-{shard:03d}.json", shard_digest(home / "manifest.parquet", shard)
+    done, content = (
+        home / f"{place.name}.{form}" / f"shard-{shard:03d}.json",
+        shard_digest(home / "manifest.parquet", shard),
+    )
     if done.exists():
         known = read_json(done, AGAIN)
         if known["content"] == content and whole_there(out, known["files"]):

@@ -38,7 +38,9 @@ def named_files(paths: Sequence[str | os.PathLike], say: Callable[[str], None]) 
         if os.path.isdir(place):
             below, ignored = _below(place)
             if not below:
-                raise FilesError(f"{path} holds no video and no picture among its {ignored.total()} files; name another")
+                raise FilesError(
+                    f"{path} holds no video and no picture among its {ignored.total()} files; name another"
+                )
             if ignored:
                 kinds = ", ".join(f"{count} {suffix}" for suffix, count in ignored.most_common())
                 say(f"{path}: {len(below)} files; passed over as no videos or pictures: {kinds}")

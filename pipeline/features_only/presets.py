@@ -132,7 +132,9 @@ def choose(
             document = merged(document, preset.mini_settings)
         if side := found and preset.side and size(architecture(Weights(**found)), *preset.side):
             geometry = document["preprocess"]
-            document["preprocess"] = {name: side if isinstance(of, int) else [side, side] for name, of in geometry.items()}
+            document["preprocess"] = {
+                name: side if isinstance(of, int) else [side, side] for name, of in geometry.items()
+            }
     if found is not None:
         document[preset.weights if preset else "weights"] = found
     if frames is not None or fps is not None:
@@ -153,7 +155,9 @@ def offered() -> list[tuple[str, str, str]]:
         mini = f"; {MINI}: shipped, for trying" if preset.mini else ""
         rows.append((name, f"{preset.gives}; {_told(preset.settings)}", f"{preset.get or 'needs none'}{mini}"))
     others = {name: place for name, place in plugins.offered(GROUP).items() if name not in BACKBONES}
-    return rows + [(name, f"of an installed package: {place}", "as that says") for name, place in sorted(others.items())]
+    return rows + [
+        (name, f"of an installed package: {place}", "as that says") for name, place in sorted(others.items())
+    ]
 
 
 def _told(settings: Mapping[str, Any]) -> str:
@@ -180,7 +184,9 @@ def _weights(
     if text == MINI:
         return _mini(backbone, preset)
     if text.startswith("random:") and text.removeprefix("random:").isdecimal():
-        return {"random": int(text.removeprefix("random:"))}, (f"{backbone} has random weights: its features mean nothing",)
+        return {"random": int(text.removeprefix("random:"))}, (
+            f"{backbone} has random weights: its features mean nothing",
+        )
     path = os.path.expanduser(text)
     if os.path.exists(path):
         return {"path": path}, ()
@@ -197,7 +203,9 @@ def _mini(backbone: str, preset: Preset | None) -> tuple[dict[str, Any], tuple[s
     path = SHIPPED / preset.mini if preset and preset.mini else None
     if path is None:
         known = ", ".join(name for name, of in PRESETS.items() if of.mini)
-        raise ParamsError(f"--weights {MINI}: none are shipped for {backbone}, only for {known}; give a path or a hub's id")
+        raise ParamsError(
+            f"--weights {MINI}: none are shipped for {backbone}, only for {known}; give a path or a hub's id"
+        )
     if not path.exists():
         raise ParamsError(f"--weights {MINI}: {path} is not there; they are in the repository's folder weights/")
     return {"path": str(path)}, (

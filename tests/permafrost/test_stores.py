@@ -35,8 +35,7 @@ def test_a_store_says_what_it_is(project):
     assert store.meta("v_001") == {"times": [0.25, 0.75]} and store.meta(FAILED) == {}
     assert store.key == KEYS["dinov3_patches"] and store.provenance["config"]["backbone"] == "dinov3"
     assert repr(store) == (
-        "<Store dinov3_patches-0a1b2c3d4e: 19 samples, 1 failed; "
-        "cls (2, 8) float16, patch_tokens (2, 4, 8) float16>"
+        "<Store dinov3_patches-0a1b2c3d4e: 19 samples, 1 failed; cls (2, 8) float16, patch_tokens (2, 4, 8) float16>"
     )
 
 
@@ -68,7 +67,9 @@ def test_several_keys_are_an_error_that_says_in_what_they_differ(project, tmp_pa
 
 def test_what_is_not_there_is_told_with_what_is_and_how_it_is_made(project, tmp_path):
     holds = r"holds clip_image, dinov3_patches, i3d_frames\); correct the path, or make the store: `snakemake features`"
-    with pytest.raises(pf.StoreMissing, match=rf"no store features/ucf/dino, with or without a key \(features/ucf {holds}"):
+    with pytest.raises(
+        pf.StoreMissing, match=rf"no store features/ucf/dino, with or without a key \(features/ucf {holds}"
+    ):
         pf.open("features/ucf/dino")
     with pytest.raises(pf.StoreMissing, match="is no store and holds none; correct the path"):
         pf.open(tmp_path)
@@ -85,14 +86,18 @@ def test_a_sample_that_is_not_there_or_failed_is_told_by_name(project):
 
 
 def test_an_unfinished_store_is_refused_when_it_is_opened(project, tmp_path):
-    copy = shutil.copytree(project / f"features/ucf/clip_image-{KEYS['clip_image']}", tmp_path / "clip_image-1111111111")
+    copy = shutil.copytree(
+        project / f"features/ucf/clip_image-{KEYS['clip_image']}", tmp_path / "clip_image-1111111111"
+    )
     (copy / "shard-001.json").unlink()
     with pytest.raises(pf.StoreMissing, match="1 of 3 shards have no manifest, the first shard-001; run `extract`"):
         pf.open(copy)
 
 
 def test_damage_is_told_when_the_sample_is_read(project, tmp_path, flip):
-    copy = shutil.copytree(project / f"features/ucf/clip_image-{KEYS['clip_image']}", tmp_path / "clip_image-1111111111")
+    copy = shutil.copytree(
+        project / f"features/ucf/clip_image-{KEYS['clip_image']}", tmp_path / "clip_image-1111111111"
+    )
     flip(copy / "shard-000.zarr/image_embed/c/0/0", 3)
     store = pf.open(copy)
     with pytest.raises(pf.StoreCorrupt, match="sample 'v_000', field 'image_embed' does not fit its crc32c"):
