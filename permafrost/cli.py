@@ -5,6 +5,7 @@ The workflow's `extract` is not among them: its rules call it by its module. Hol
 
 import copy
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from rich.text import Text
 
 from pipeline import cli as workflow
 from pipeline.config import assigned, parse_params
+from pipeline.files import write_text
 
 HELP = """Extract once, train forever: frozen features of videos and pictures, and heads that learn from them.
 
@@ -101,9 +103,7 @@ def extract(
         {"compute": {"device": device, "extract_threads": threads, "decode_workers": decode_workers}}, "the options"
     ).compute
     choice = choose(backbone, weights, frames, fps, dict(assigned(change, "--set") for change in changes or ()))
-    errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
-    for warning in choice.warnings:
-        errors.print(f"WARNING: {warning}", style="bold red", soft_wrap=True)
+    _warn(choice.warnings)
     found = extract_files(paths, choice, out, form, compute, workflow.say)
     done = len(found.ids) - len(found.failed)
     workflow.say(f"{found.folder}: {done} of {len(found.ids)} files have features")
@@ -112,6 +112,61 @@ def extract(
     if len(found.failed) > LISTED:
         print(f"  and {len(found.failed) - LISTED} more", file=sys.stderr)
     raise typer.Exit(0 if done else 1)
+
+
+@app.command(rich_help_panel="A project of your own")
+def init(
+    place: Annotated[Path, typer.Argument(help="A folder of videos and pictures, or a table with a row for each.")],
+    name: Annotated[str, typer.Option(help="Of the data set; its result is called after it.")],
+    out: Annotated[Path, typer.Option(help="The params file to write.")],
+    backbones: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--backbone",
+            help="NAME=WEIGHTS, as `permafrost extract --weights` takes them. Repeatable. By default shipped mini "
+            "ones, which are for trying only.",
+        ),
+    ] = None,
+    head: Annotated[str, typer.Option(help="The kind of head that learns from the features.")] = "probe",
+) -> None:
+    """Look at a folder or table of your own and write the params file that learns from it, with the command to run."""
+    from permafrost.start import StartError, start
+
+    if out.exists():
+        raise StartError(f"{out} is there; remove it, or name another --out")
+    given = None if backbones is None else dict(assigned_text(of) for of in backbones)
+    found = start(place, name, out, given, head)
+    write_text(out, found.text)
+    for line in found.said:
+        workflow.say(line)
+    _warn(found.warnings)
+    workflow.say(f"{out} is written; now run\n  {found.command}")
+
+
+def assigned_text(entry: str) -> tuple[str, str]:
+    """NAME=WEIGHTS, parted."""
+    name, mark, weights = entry.partition("=")
+    if not mark or not name or not weights:
+        raise typer.BadParameter(f"{entry!r} is no NAME=WEIGHTS, such as dinov3=weights/dinov3-vitb16")
+    return name, weights
+
+
+@app.command(rich_help_panel="A project of your own")
+def new(folder: Annotated[Path, typer.Argument(help="Made if it is not there; what lies in it stays.")]) -> None:
+    """Make a project outside the checkout: a Snakefile that uses the installed workflow, params, mini weights."""
+    from pipeline.projects import new_project
+
+    for path in new_project(folder):
+        workflow.say(f"{folder / path}")
+    workflow.say(
+        f"cd {folder}, then `snakemake --cores 4 -- results/ssv2_top1.json` on the toy world, or `permafrost init`"
+    )
+
+
+def _warn(lines: Iterable[str]) -> None:
+    errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
+    for line in lines:
+        errors.print(f"WARNING: {line}", style="bold red", soft_wrap=True)
 
 
 def _also(command: typer.models.CommandInfo) -> typer.models.CommandInfo:

@@ -22,6 +22,7 @@ Holdout = Annotated[float, Field(gt=0, lt=1, description="share of train carved 
 # step, whatever the gradient, and weights are below 1.
 LR_BATCH = 256
 HIGHEST_LR = 1.0
+Rate = Annotated[float, Field(gt=0, le=HIGHEST_LR)]
 
 # What a head's params hold that does not reach its weights: what decides an evaluation, and what decides no byte.
 EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins"})
@@ -48,7 +49,7 @@ class Head(Strict):
     dataset: Name
     features: Any
     result: Name
-    seed: Seed
+    seed: Seed = 0
 
     @property
     def inputs(self) -> dict[str, Input]:
@@ -116,19 +117,19 @@ class TrainedHead(Head):
     """What every head that is trained has: how long, on what, and how it is judged."""
 
     framewise: ClassVar = False
-    lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)]
+    lr: Rate
     batch_size: Annotated[Positive, Field(description="samples a step")]
     epochs: Positive
     weight_decay: Annotated[float, Field(ge=0)]
-    clip_norm: Annotated[float, Field(gt=0)]
-    ema_decay: Share
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Share = 0.0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     patience: Annotated[
         Positive, Field(description="epochs without a better holdout accuracy, or as good a one at a lower loss")
     ]
-    train_split: str
+    train_split: str = "train"
     eval_split: str
-    bootstrap: Positive
+    bootstrap: Positive = 1000
     max_trainable: Annotated[int, Field(gt=0, description="trainable parameters; a larger head is refused")] = (
         200_000_000
     )
@@ -145,9 +146,9 @@ class TrainedHead(Head):
 class WarmedHead(TrainedHead):
     """What the heads have in common whose rate is given per 256 samples of batch and warms up, then falls to zero."""
 
-    lr: Annotated[float, Field(gt=0, le=HIGHEST_LR, description="peak learning rate per 256 samples of batch")]
+    lr: Annotated[Rate, Field(description="peak learning rate per 256 samples of batch")]
     warmup_epochs: Annotated[float, Field(ge=0)]
-    label_smoothing: Share
+    label_smoothing: Share = 0.0
 
     @model_validator(mode="after")
     def _it_can_learn(self) -> "WarmedHead":
@@ -176,8 +177,8 @@ class ClassifierHead(WarmedHead):
     task: ClassVar = "classification"
     unmarked: ClassVar = FIXED
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0 is off")] = 0.0
-    holdout: Holdout
-    calibration_bins: Positive
+    holdout: Holdout = 0.1
+    calibration_bins: Positive = 15
 
 
 def _of_its_kind(document: Any) -> Any:

@@ -6,18 +6,16 @@ A preset is no default of the code: what it chooses stands in the store's proven
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import pipeline
-from pipeline import plugins
+from pipeline import plugins, projects
 from pipeline.config import AnyFeature, ParamsError, TextFeature, Weights, parse_params
 from pipeline.config.backbones import BACKBONES, GROUP
 from pipeline.config.contents import architecture, size
 from pipeline.config.documents import merged
 
 MINI = "mini"
-SHIPPED = Path(pipeline.__file__).parents[1] / "weights"
+SHIPPED = projects.ROOT / "weights"
 _HUB = "gated: accept its licence on the model's page at the hub, then `hf auth login`: "
 
 
@@ -93,11 +91,13 @@ class Choice:
     Attributes:
         name: of the feature: its backbone's, as a folder may be called.
         feature: in full.
+        document: what params say of it: what differs from the defaults of its backbone.
         warnings: what everybody should know who uses the features.
     """
 
     name: str
     feature: AnyFeature
+    document: Mapping[str, Any]
     warnings: tuple[str, ...]
 
 
@@ -124,7 +124,7 @@ def choose(
     preset = PRESETS.get(backbone)
     asked = _nested(settings or {})
     found, warnings = _weights(backbone, preset, weights, asked)
-    document: dict[str, Any] = {"backbone": backbone, "max_failed": 1.0}
+    document: dict[str, Any] = {"backbone": backbone}
     if preset is not None:
         document = merged(document, preset.settings)
         if weights == MINI:
@@ -139,10 +139,12 @@ def choose(
     if frames is not None or fps is not None:
         document["sampling"] = {name: of for name, of in (("frames", frames), ("fps", fps)) if of is not None}
     name = backbone.rpartition(":")[2].replace("-", "_").replace(".", "_")
-    feature = parse_params({"features": {name: merged(document, asked)}}, "what was asked for").features[name]
+    document = merged(document, asked)
+    whole = {"max_failed": 1.0} | document  # every file is asked for by name: one that fails stops no other
+    feature = parse_params({"features": {name: whole}}, "what was asked for").features[name]
     if isinstance(feature, TextFeature) or feature.reads:
         raise ParamsError(f"--backbone {backbone} reads no video by itself; declare its feature in a params file")
-    return Choice(name, feature, warnings)
+    return Choice(name, feature, document, warnings)
 
 
 def offered() -> list[tuple[str, str, str]]:

@@ -12,9 +12,10 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipeline.config import Annotations, Columns, Dataset, Layout
+from pipeline.config.layouts import Targets
 from pipeline.datasets.folders import video_folder
 from pipeline.datasets.labels import required
 from pipeline.datasets.listings import Listing, read_listing
@@ -69,6 +70,11 @@ class Table(Layout):
         if "start" in columns:
             columns["line"] = [f"{dataset.table}: {listing.noun} {listing.numbers[place]}: " for place in rows.kept]
         return Annotations(columns, listed, targets=_named(roles.get("target", ()), columns.get("target", ())))
+
+    def targets(self, dataset: Dataset) -> Targets:
+        """What `columns` of params name; one label where they name none of the three."""
+        named = [role for role in get_args(Targets) if getattr(dataset.columns, role) is not None]
+        return named[0] if named else "label"
 
     def files(self, dataset: Dataset) -> list[Path]:
         """The table. Raises DatasetError where it is not there, or is a link that leads out of the root."""
