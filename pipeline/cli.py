@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -539,7 +540,7 @@ def report(
         chosen = load_params(params, heads=head)
         # The folder that was named, whatever these params would call it; no store is opened.
         run = Run(chosen, head, manifest_path(chosen.head(head).dataset), {}, evaluation.parent)
-        shown["strips"] = strips(run)
+        shown["strips"] = partial(strips, run)
     if baseline:
         shown["baselines"] = {role: Path(place) for role, _, place in (of.partition("=") for of in baseline)}
     publish(evaluation, out, **shown)

@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pipeline.evaluation.alignment_metrics import FORMS, Answers, Cohort, pairs, similarity, summary
 from pipeline.evaluation.classification import softmax
 from pipeline.evaluation.provenance import Evaluated, batches, inference
-from pipeline.evaluation.retrieval import FORMS, Answers, Cohort, pairs, places, similarity, strangers, summary
+from pipeline.evaluation.retrieval import places, strangers
 from pipeline.heads.clip_align.model import ClipAlign
 from pipeline.runs import Run
 from pipeline.training.clips import Clips, ClipTable

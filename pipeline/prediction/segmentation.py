@@ -22,7 +22,7 @@ from pipeline.files import write_text
 from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
 from pipeline.prediction.files import Extracted, extracted, in_turn
 from pipeline.reports.files import save_figure
-from pipeline.reports.segmentation import Timeline, timelines, timelines_figure, worst_and_best
+from pipeline.reports.segmentation import Timeline, timelines_figure
 from pipeline.runs import Run
 from pipeline.store import FeatureStore
 from pipeline.training.frames import IGNORE, Videos, frame_stream, rows_of_labels, seen_classes, vocabulary
@@ -230,14 +230,9 @@ def strip_of(path: Path, facts: VideoFacts) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)) for frame in shown])
 
 
-def strips(run: Run) -> dict[str, np.ndarray | str]:
-    """Frames of the videos that the timelines of a result show, or why a video has none.
-
-    Raises:
-        RunError: the run has not been evaluated.
-    """
+def strips(run: Run, shown: Sequence[str]) -> dict[str, np.ndarray | str]:
+    """Frames of some videos of a run's data set, for its timelines, or why a video has none."""
     dataset = run.params.datasets[run.dataset]
-    shown = [video.name for group in worst_and_best(timelines(run.predictions)) for video in group]
     if dataset.videos is None:
         return dict.fromkeys(shown, "the data set has features only")
     rows, folder = samples_by_name(read_manifest(run.manifest)), video_folder(dataset)

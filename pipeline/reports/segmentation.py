@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import matplotlib
@@ -31,7 +30,7 @@ PANEL = 11.2  # and of what is over time in it
 MAPPING = "mapping.txt"
 HEADER = "### Frame level recognition: ###"
 BACKGROUND, UNLABELLED, WRONG = "#dcdcdc", "#ffffff", "#c00000"
-NO_STRIPS: Mapping[str, np.ndarray | str] = MappingProxyType({})
+Strips = Callable[[Sequence[str]], Mapping[str, "np.ndarray | str"]]
 HUE, TONES = 0.618034, ((0.75, 0.88), (0.45, 0.97), (0.95, 0.58))  # golden angle; saturation and value by turns
 
 
@@ -276,7 +275,7 @@ def seen_unseen_figure(variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> p
 # --- a run ------------------------------------------------------------------------------------------------------------
 
 
-def publish_segmentation(evaluation: Path, out: Path, strips: Mapping[str, np.ndarray | str] = NO_STRIPS) -> None:
+def publish_segmentation(evaluation: Path, out: Path, strips: Strips | None = None) -> None:
     """Copies an evaluation's result.json to `out`; its report has timelines, the γ curve, if there is one, and texts.
 
     In results/x/report: worst.png, best.png, gamma.png, predictions/<video>.
@@ -286,15 +285,17 @@ def publish_segmentation(evaluation: Path, out: Path, strips: Mapping[str, np.nd
             zero-shot run unseen_classes (indices) and what `zeroshot_metrics` returns; and with predictions.parquet, a
             row a video: sample; truth, prediction and confidence as lists; its acc, edit and f1@50, null where unknown.
         out: results/<name>.json, written last.
-        strips: video -> its `Timeline.strip`.
+        strips: the names of the videos that are shown -> `Timeline.strip` of each.
     """
     result = read_result(evaluation, out)
     videos = timelines(read_predictions(evaluation, out, result))
     unseen = result.get("unseen_classes", [])
-    for name, chosen in zip(("worst", "best"), worst_and_best(videos), strict=True):
+    groups = worst_and_best(videos)
+    frames = strips([video.name for group in groups for video in group]) if strips else {}
+    for name, chosen in zip(("worst", "best"), groups, strict=True):
         if chosen:
             title = f"{name} videos by F1@50, {len(chosen)} of {len(videos)}"
-            chosen = [replace(video, strip=strips.get(video.name, "")) for video in chosen]
+            chosen = [replace(video, strip=frames.get(video.name, "")) for video in chosen]
             figure = timelines_figure(chosen, result["classes"], result["background"], unseen, title)
             save_figure(figure, beside(out, f"{name}.png"))
     if "curve" in result:

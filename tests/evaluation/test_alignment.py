@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pipeline.evaluation.alignment import ATTENTION, cohort, evaluate
-from pipeline.evaluation.retrieval import FORMS, by_patient
+from pipeline.evaluation.alignment_metrics import FORMS, by_patient
 from pipeline.runs import WEIGHTS
 from pipeline.training.clips import ClipTable
 from tests.evaluation.clinic import GRID, clinic

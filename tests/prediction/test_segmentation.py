@@ -133,10 +133,12 @@ def test_results_show_frames_of_their_videos_and_the_same_ones_again(tmp_path):
 def test_a_video_that_is_gone_has_no_frames_and_a_reason():
     params = load_params("params.yaml")
     run = Plan(params).run("fact")
-    there = strips(run)
+    names = list(run.predictions["sample"][:2])
+    there = strips(run, names)
+    assert list(there) == names
     assert all(of.dtype == np.uint8 and of.shape[0] == 12 and of.shape[3] == 3 for of in there.values())
     for changed, why in (({"root": "elsewhere"}, "missing"), ({"videos": None}, "features only")):
         moved = params.datasets["toy-assembly"].model_copy(update=changed)
         other = params.model_copy(update={"datasets": {**params.datasets, "toy-assembly": moved}})
-        found = strips(replace(run, params=other))
+        found = strips(replace(run, params=other), names)
         assert found.keys() == there.keys() and all(why in of for of in found.values())

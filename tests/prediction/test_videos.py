@@ -22,6 +22,7 @@ from pipeline.extraction import TooMuch
 from pipeline.prediction import files, predict
 from pipeline.runs import Run
 from pipeline.store import StoreFull
+from pipeline.training import registry
 from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, run_of, shipped
 
 VIDEOS = Path("data/toy-ssv2")
@@ -131,6 +132,13 @@ def in_ones():
 def asking(*files):
     params = in_ones()
     return predict(Run(params, "gasm_cast", Path("features/toy-ssv2/manifest.parquet"), {}, run_of("gasm_cast")), files)
+
+
+def test_weights_are_loaded_once_however_many_batches_the_files_fill(monkeypatch):
+    loaded, load = [], registry.load_file
+    monkeypatch.setattr(registry, "load_file", lambda path: loaded.append(path) or load(path))
+    files = [VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:2]]
+    assert len(list(asking(*files))) == 2 and len(loaded) == 1
 
 
 def test_each_answer_is_there_before_the_next_file_is_looked_at(monkeypatch):

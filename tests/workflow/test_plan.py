@@ -51,7 +51,7 @@ def test_an_unknown_key_stops_the_workflow_before_any_job_and_is_named(project, 
 def test_nested_values_of_config_reach_params_as_numbers(project, monkeypatch):
     done = project.plan('snakemake --cores 1 results/ssv2_top1.json --config heads={"gasm_cast":{"lr":1e-3}}')
     monkeypatch.chdir(project.root)
-    assert Plan(load_params("params.yaml")).run("gasm_cast", {"lr": 0.001}).folder in done.stdout
+    assert str(Plan(load_params("params.yaml")).run("gasm_cast", {"lr": 0.001}).folder) in done.stdout
 
 
 def test_absent_weights_stop_the_workflow_before_any_job_with_the_remedy(project, tmp_path):

@@ -1,0 +1,171 @@
+"""All figures of a diagnosis aligned with attention, as pure functions of what a model said. Knows no file, no head.
+
+Shape suffixes: N evaluated videos, C classes, E width of an embedding.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from pipeline.evaluation.metrics import confusion
+from pipeline.evaluation.retrieval import accuracy_interval, agreement, belonging, classification, retrieval
+from pipeline.tasks import Column
+
+# Under which map the video was embedded: its own, which it must then find; a uniform one; another patient's.
+FORMS = ("published", "unguided", "shuffled")
+
+
+class Answers(NamedTuple):
+    """What the model says of N videos.
+
+    Attributes:
+        probabilities, without_map: (N, C) float64, under the video's own map, and without any.
+        video: form -> (N, E).
+        attention: (N, E), of the video's own map; without meaning where there is none.
+    """
+
+    probabilities: np.ndarray
+    without_map: np.ndarray
+    video: dict[str, np.ndarray]
+    attention: np.ndarray
+
+
+class Cohort(NamedTuple):
+    """Who the N evaluated videos are.
+
+    Attributes:
+        labels: (N,) class indices.
+        patients, clinicians, maps: of each; the last two may be None.
+        drawn: rows of those that have a map.
+        swapped: for each of `drawn`, a row of another patient's map; None where there are not enough.
+    """
+
+    ids: list[str]
+    classes: list[str]
+    labels: np.ndarray
+    patients: list[str]
+    clinicians: list[str | None]
+    maps: list[str | None]
+    drawn: np.ndarray
+    swapped: np.ndarray | None
+
+
+# Of the tables of alignment: figures that `summary` returns, by their paths.
+COLUMNS = (
+    *(Column(name, 1) for name in ("accuracy", "macro_f1", "auroc")),
+    Column("accuracy_without_map", 1, title="without a map"),
+    Column("patient.accuracy", 1, title="of patients"),
+    *(
+        Column(f"retrieval.{form}.{way}.r{k}", 1, best, f"R@{k} {arrow}, {form}")
+        for form, best in (("published", None), ("unguided", "high"), ("shuffled", None))
+        for way, arrow in (("video_to_map", "v→m"), ("map_to_video", "m→v"))
+        for k in (1, 5)
+    ),
+    *(
+        Column(f"agreement.{form}.{figure}", 2, None, f"{figure}, {form}")
+        for form in ("published", "unguided")
+        for figure in ("gap", "point_biserial")
+    ),
+)
+
+
+def summary(answers: Answers, who: Cohort, config: Any) -> dict[str, Any]:
+    """Every figure of the result; shares are in percent.
+
+    Args:
+        answers, who: of the same N videos.
+        config: `bootstrap` and `seed` of the head's params.
+
+    Right and wrong are the diagnoses under a video's own map everywhere but in what is called without_map; so the two
+    agreements differ by the embedding alone.
+    """
+    labels, classes = who.labels, who.classes
+    own, without = (classification(labels, of, classes) for of in (answers.probabilities, answers.without_map))
+    predicted = answers.probabilities.argmax(axis=1)
+    right = predicted == labels
+    return {
+        **own,
+        "ci95": accuracy_interval(right, who.patients, config.bootstrap, config.seed),
+        "per_class": [
+            row | {"recall_ci95": _recall_interval(right, labels == c, who.patients, config)}
+            for c, row in enumerate(own["per_class"])
+        ],
+        "confusion": {"classes": classes, "matrix": confusion(labels, predicted, len(classes)).tolist()},
+        **{f"{name}_without_map": without[name] for name in ("accuracy", "macro_f1", "auroc")},
+        "patient": _of_patients(answers, who),
+        "retrieval": _retrieval(answers, who),
+        "agreement": {
+            form: agreement(
+                similarity(answers, form)[who.drawn],
+                right[who.drawn],
+                [who.patients[row] for row in who.drawn],
+                config.bootstrap,
+                config.seed,
+            )
+            for form in ("published", "unguided")
+        },
+        "by_clinician": _by_clinician(right, who.clinicians),
+        "without_map": len(labels) - len(who.drawn),
+    }
+
+
+def _recall_interval(
+    right_N: np.ndarray, own_N: np.ndarray, patients: Sequence[str], config: Any
+) -> list[float] | None:
+    """Of the videos of one diagnosis; None where there is none."""
+    if not own_N.any():
+        return None
+    whose = [patients[row] for row in np.flatnonzero(own_N)]
+    return accuracy_interval(right_N[own_N], whose, config.bootstrap, config.seed)
+
+
+def similarity(answers: Answers, form: str) -> np.ndarray:
+    """(N,) cosine of each video with its own map."""
+    return np.einsum("ne,ne->n", answers.video[form].astype(np.float64), answers.attention.astype(np.float64))
+
+
+def by_patient(
+    labels_N: np.ndarray, probabilities_NC: np.ndarray, patients: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and mean probabilities of the patients; one with two diagnoses counts as two.
+
+    >>> by_patient(np.array([0, 1, 0]), np.array([[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]), ["ann", "bob", "ann"])
+    (array([0, 1]), array([[0.7, 0.3],
+           [0.2, 0.8]]))
+    """
+    means = pd.DataFrame(probabilities_NC).groupby([np.asarray(patients, dtype=object), labels_N]).mean()
+    return means.index.get_level_values(1).to_numpy(), means.to_numpy()
+
+
+def _of_patients(answers: Answers, who: Cohort) -> dict[str, Any]:
+    labels, means = by_patient(who.labels, answers.probabilities, who.patients)
+    own = classification(labels, means, who.classes)
+    without = classification(*by_patient(who.labels, answers.without_map, who.patients), who.classes)
+    figures = {name: own[name] for name in ("accuracy", "macro_f1", "auroc")}
+    return {**figures, "accuracy_without_map": without["accuracy"], "patients": len(labels)}
+
+
+def _retrieval(answers: Answers, who: Cohort) -> dict[str, dict[str, Any]]:
+    """Each form in both directions; a form that cannot be made has no queries."""
+    first, positives, excluded = pairs(who)
+    found = {}
+    for form in FORMS:
+        wanted = positives & (form != "shuffled" or who.swapped is not None)
+        video, maps = answers.video[form][who.drawn], answers.attention[who.drawn][first]
+        found[form] = {
+            "video_to_map": retrieval(video, maps, wanted, excluded),
+            "map_to_video": retrieval(maps, video, wanted.T, excluded.T),
+        }
+    return found
+
+
+def pairs(who: Cohort) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return belonging([who.maps[row] for row in who.drawn], [who.patients[row] for row in who.drawn])
+
+
+def _by_clinician(right_N: np.ndarray, clinicians: Sequence[str | None]) -> dict[str, dict[str, Any]]:
+    """Of each who is named."""
+    of = {name: right_N[[other == name for other in clinicians]] for name in set(clinicians) - {None}}
+    return {name: {"videos": len(of[name]), "accuracy": 100 * float(of[name].mean())} for name in sorted(of)}
