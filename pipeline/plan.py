@@ -167,7 +167,7 @@ class Plan:
         """Canonical JSON of the part of params that the job of `probed` sees: these probes, and nothing of the head."""
         document: dict[str, Any] = {}
         for number, run in enumerate(self.probed[result]):
-            name = f"{result}-{number}"
+            name = f"{number}-of-{run.head}"[:120]  # no head's own, and no longer than a name may be
             config = run.config.model_copy(update={"result": name})
             for section, of in json.loads(self.params.replacing(name, config).part(head=name)).items():
                 document[section] = document.get(section, {}) | of

@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pipeline.reports.ablation import ablation_table
-from pipeline.reports.baselines import beside as beside_it
+from pipeline.reports.baselines import stood_beside
 from pipeline.reports.claims import claims_table
 from pipeline.reports.classification import training_figure
 from pipeline.reports.files import beside, evaluate_again, read_history, read_predictions, read_result, save_figure
@@ -35,5 +35,5 @@ def publish(evaluation: Path, out: Path, baselines: Mapping[str, Path] = Mapping
     if history is not None:
         save_figure(training_figure(history, TASKS[result["task"]].judged), beside(out, "training.png"))
     if TASKS[result["task"]].baselines and (baselines or "majority" in result):
-        shown["more"] = {"baselines": beside_it(result, baselines, out)}
+        shown["more"] = {"baselines": stood_beside(result, baselines, out)}
     TASKS[result["task"]].code("publish")(evaluation, out, **shown)

@@ -8,7 +8,7 @@ from pipeline.reports.files import read_result
 from pipeline.tasks import TASKS
 
 
-def beside(result: Mapping[str, Any], probes: Mapping[str, Path], out: Path) -> dict[str, Any]:
+def stood_beside(result: Mapping[str, Any], probes: Mapping[str, Path], out: Path) -> dict[str, Any]:
     """The block `baselines` of a result that is published.
 
     Args:

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from pipeline.evaluation.target_metrics import label_summary, number_summary
-from pipeline.reports.baselines import beside
+from pipeline.reports.baselines import stood_beside
 from pipeline.reports.page import overview
 from pipeline.reports.page.probes import baseline_parts, label_parts, number_parts
 from tests.evaluations import leave
@@ -54,7 +54,7 @@ def test_what_a_result_stands_beside_is_in_its_own_unit_and_other_samples_are_ma
     probe = {"task": "probe", "top1": 0.5, "ci95": [0.4, 0.6], "chance": 0.25, "majority": 0.3,
              "samples": {"evaluated": 9}, "provenance": {"features": features, "evaluated": "b"}}  # fmt: skip
     own = {"task": "alignment", "accuracy": 75.0, "provenance": {"evaluated": "a"}}
-    block = beside(own, {"tokens": leave(tmp_path / "runs/x/y", probe)}, tmp_path / "out.json")
+    block = stood_beside(own, {"tokens": leave(tmp_path / "runs/x/y", probe)}, tmp_path / "out.json")
     assert (block["figure"], block["chance"], block["majority"]) == ("accuracy", 25.0, 30.0)
     assert block["linear"]["tokens"]["accuracy"] == 50.0 and not block["linear"]["tokens"]["same_samples"]
     retrieval = {"unguided": {"video_to_map": {"r1": None, "chance_r1": None}}}
