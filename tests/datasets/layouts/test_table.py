@@ -237,3 +237,11 @@ def test_300000_rows_are_read_in_half_a_gigabyte_without_torch_or_a_decoder(tmp_
     print(f"{rows} rows in {float(seconds):.1f} CPU s, {megabytes} MB at most")
     assert (int(rows), int(last_shard), heavy) == (300_000, 1171, [])
     assert int(megabytes) < 500 and float(seconds) < 30
+
+
+def test_what_can_be_learned_is_what_params_name_in_order_and_one_label_where_they_name_nothing(tmp_path):
+    def of(**columns: str) -> tuple[str, ...]:
+        return Dataset(layout="table", root=str(tmp_path), table="t.csv", columns=Columns(**columns)).targets
+
+    assert (of(), of(labels="tags"), of(target="height")) == (("label",), ("labels",), ("target",))
+    assert of(label="activity", target="height") == ("label", "target")
