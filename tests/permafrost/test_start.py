@@ -184,8 +184,9 @@ def test_in_a_project_weights_and_workflow_are_the_projects(tmp_path, monkeypatc
     assert "path: weights/mini-dinov3" in found.text and "--snakefile" not in found.command
 
 
-@pytest.mark.parametrize(("names", "train", "evaluated"), [("Train Test", "Train", "Test"),
-                                                           ("training validation", "training", "validation")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "train", "evaluated"), [("Train Test", "Train", "Test"), ("training valid", "training", "valid")]
+)
 def test_splits_are_known_by_their_usual_names_in_a_table_too(tmp_path, names, train, evaluated):
     rows = "".join(f"{n}.mp4,{'ab'[n % 2]},{names.split()[n > 5]}\n" for n in range(8))
     (put(tmp_path / "v", "0.mp4") / "t.csv").write_text(f"path,label,split\n{rows}", encoding="utf-8")
