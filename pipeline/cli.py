@@ -35,6 +35,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 # Files and classes are called as users please: "cam[red]1.webm" is a name, no markup.
 console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
 
+OURS = ("pipeline.", "permafrost.")
 ALLOCATOR = "DefaultCPUAllocator"
 LACKING = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
@@ -71,8 +72,8 @@ class _Lines:
             say(f"{self.name}: {done} of {total}")
 
 
-def main() -> None:
-    """Runs a command; an error that the user can correct is one message without a traceback."""
+def main(program: Callable[[], Any] | None = None) -> None:
+    """Runs a command, of `app` or of another program; an error that the user can correct is one message."""
     for stream in (sys.stdout, sys.stderr):
         # A log or a pipe is UTF-8 whatever the locale; a terminal shows what it can. No name of a user's ends a verb.
         stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
@@ -80,11 +81,11 @@ def main() -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     try:
-        app()
+        (program or app)()
     except (ValueError, RuntimeError, OSError, MemoryError) as error:
         # Every error of ours carries its remedy and comes from one of our modules; where the machine lacks something it
         # is told here; anything else is a bug.
-        message = str(error) if type(error).__module__.startswith("pipeline.") else _of_the_machine(error)
+        message = str(error) if type(error).__module__.startswith(OURS) else _of_the_machine(error)
         if message is None:
             raise
         print(f"error: {message}", file=sys.stderr)

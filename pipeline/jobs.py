@@ -12,8 +12,8 @@ from snakemake.io import IOFile, ancient
 from snakemake.settings.types import RerunTrigger
 
 from pipeline.config.documents import Written
+from pipeline.datasets.standing import STAMPS
 from pipeline.plan import Plan
-from pipeline.replaced import STAMPS
 
 PAGE = "results/report.html"
 RESULTS = ("results/*.json", "results/ablations/*.json", "results/*/explanation/*.json")

@@ -26,13 +26,15 @@ from pipeline.config import (
 )
 from pipeline.config.contents import readable
 from pipeline.config.variants import parted
+from pipeline.datasets.standing import Standing, standing
 from pipeline.heads.probe.config import READ, linear_of
 from pipeline.plugins import source_of
-from pipeline.replaced import Standing, standing
 from pipeline.runs import FEATURES, RUNS, Run
 from pipeline.sources import files
 from pipeline.tasks import TASKS, Task
 
+# The fields of heads that name a split.
+SPLITS = ("train_split", "holdout_split", "reference_split", "eval_split")
 # In the folder of a data set that toyworld has rendered: what from.
 RENDERED = ".rendered"
 
@@ -51,7 +53,7 @@ class Plan:
         self._standing: dict[str, Standing] = {}
         self._misfits: dict[str, tuple[tuple[int, int], bool]] = {}
         self._codes: dict[tuple[str, str], dict[str, Any]] = {}
-        self._keys: dict[str, str] = {}  # a plan of 9,000 shards asks for them 84,000 times
+        self._keys: dict[str, str] = {}
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides.
@@ -72,10 +74,14 @@ class Plan:
                     f"heads.{head}.kind: the source of {config.implementation} cannot be read ({error}), and the run's "
                     "key is made from it; keep it in Python files, in a package with an __init__.py"
                 ) from None
-        keys = {role: feature_key(params, read.feature) for role, read in config.inputs.items()}
+        keys = {role: self._key(read.feature) for role, read in config.inputs.items()}
         stores = {role: FEATURES / on / f"{name}-{keys[role]}" for role, (on, name) in config.inputs.items()}
         folder = RUNS / head / run_key(params, config, keys, self._codes[place])
         return Run(params, head, manifest_path(config.dataset), stores, folder)
+
+    def _key(self, feature: str) -> str:
+        """A feature's key, worked out once: a plan of 9,000 shards asks for them 84,000 times."""
+        return self._keys.get(feature) or self._keys.setdefault(feature, feature_key(self.params, feature))
 
     @cached_property
     def results(self) -> dict[str, Run]:
@@ -286,7 +292,7 @@ class Plan:
 
     def shard_path(self, dataset: str, feature: str, shard: int | str) -> str:
         """The manifest of a shard of a feature. Braces in the arguments stay, for patterns."""
-        key = self._keys.get(feature) or self._keys.setdefault(feature, feature_key(self.params, feature))
+        key = self._key(feature)
         return f"features/{dataset}/{feature}-{key}/shard-{shard if isinstance(shard, str) else f'{shard:03d}'}.json"
 
     def read_by(self, dataset: str, feature: str, shard: int) -> list[str]:
@@ -375,10 +381,27 @@ class Plan:
         state = (dataset, *((path, path.stat().st_mtime_ns) for path in known))
         if state not in self._shards:
             previous = datasets.read_shards(manifest) if manifest.exists() else {}
-            samples = datasets.read_annotations(chosen)["sample"].tolist()
+            annotations = datasets.read_annotations(chosen)
+            self._expect_splits(dataset, set(annotations["split"]))
+            samples = annotations["sample"].tolist()
             assigned = datasets.assign_shards(samples, previous, chosen.shard_size)
             self._shards[state] = sorted({assigned[sample] for sample in samples})
         return self._shards[state]
+
+    def _expect_splits(self, dataset: str, splits: set[str]) -> None:
+        """Raises DatasetError where a result needs a split that one's own data set (`videos`, `table`) does not have.
+
+        Of published sets a part may be there whose splits are named otherwise, as one fold of several.
+        """
+        for run in self.results.values() if "split" in self.params.datasets[dataset].laid.takes else ():
+            for field in SPLITS if run.dataset == dataset else ():
+                wanted = getattr(run.config, field, None)
+                if wanted is not None and wanted not in splits:
+                    draw = "" if len(splits) > 1 else ", or draw splits with split: {train: 0.8, val: 0.1, test: 0.1}"
+                    raise datasets.DatasetError(
+                        f"heads.{run.head}.{field} is {wanted!r}, but the splits of {dataset} are "
+                        f"{', '.join(sorted(splits))}; name one of these{draw}"
+                    )
 
     def shard_manifests(self, reads: Iterable[tuple[str, str]]) -> list[str]:
         """The shard manifests of features of data sets, by (dataset, feature), each once."""

@@ -32,13 +32,18 @@ def named(name: str, own: Mapping[str, str], group: str) -> str:
         return own[name]
     if ":" in name:
         return name
-    offered = _offered(group)
-    if name not in offered:
+    found = offered(group)
+    if name not in found:
         raise PluginError(
-            f"{name!r} is none of {', '.join([*own, *sorted(offered)])}; correct it, install the package that offers "
+            f"{name!r} is none of {', '.join([*own, *sorted(found)])}; correct it, install the package that offers "
             "it, or name your own class as my_package.module:Name"
         )
-    return offered[name]
+    return found[name]
+
+
+def offered(group: str) -> dict[str, str]:
+    """The entry points of a group: name -> place."""
+    return _offered(group)
 
 
 @cache

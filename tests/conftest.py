@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import av
@@ -46,11 +47,13 @@ def pytest_collection_modifyitems(items):
 
 
 class ExamplesAlone:
-    """Of the package, only files with examples are read for them: to import the others all at once takes seconds."""
+    """Only files with examples are read for them: to import the package at once, or search all tests, takes seconds."""
 
-    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
-        of_package = collection_path.suffix == ".py" and collection_path.is_relative_to(ROOT / "pipeline")
-        return True if of_package and ">>>" not in collection_path.read_text(encoding="utf-8") else None
+    @pytest.hookimpl(wrapper=True)
+    def pytest_collect_file(self, file_path: Path) -> Iterator[None]:
+        found = yield
+        of_tests = [one for one in found if type(one) is pytest.Module]
+        return found if found and ">>>" in file_path.read_text(encoding="utf-8") else of_tests
 
 
 class FailuresAtOnce:

@@ -28,11 +28,11 @@ from pipeline.datasets import (
     write_manifest,
 )
 from pipeline.datasets.annotations import read_labels
+from pipeline.datasets.standing import standing
 from pipeline.digests import file_digest, sha256, write_json
 from pipeline.evaluation import negatives
 from pipeline.evaluation.negatives import ORIGIN, TABLE, read_negatives
 from pipeline.plan import RENDERED, Plan
-from pipeline.replaced import standing
 from pipeline.reports.alignment import read_attention
 from pipeline.reports.files import read_history, read_predictions, read_result
 from pipeline.reports.page.gather import _jobs, _json, _stores

@@ -63,6 +63,13 @@ def test_extraction_loads_no_architecture_before_a_feature_asks_for_it():
     assert run(sys.executable, "-c", code).strip() == ""
 
 
+def test_what_comes_after_a_training_loads_no_trainer_and_no_backbone_before_one_is_asked_for():
+    heavy = {"lightning", "torchmetrics", "dvclive", "torchvision", "transformers", "umap"}
+    verbs = "pipeline.evaluation.segmentation, pipeline.evaluation.classification, pipeline.explanation"
+    code = f"import sys, pipeline.prediction, {verbs}; print(*({heavy} & sys.modules.keys()))"
+    assert run(sys.executable, "-c", code).strip() == ""
+
+
 def unnamed_encodings(source: str) -> list[int]:
     """Lines that open a text file in the locale's encoding. Ruff sees only those whose object it knows to be a path."""
     found = []
@@ -82,7 +89,7 @@ def unnamed_encodings(source: str) -> list[int]:
 
 
 def test_text_files_are_utf_8_whatever_the_locale():
-    folders = ("pipeline", "workflow", ".ci", "benchmarks", "weights")
+    folders = ("permafrost", "pipeline", "workflow", ".ci", "benchmarks", "weights")
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
     found = {path: unnamed_encodings(path.read_text(encoding="utf-8")) for path in files}
     assert [f"{path.relative_to(ROOT)}:{line}" for path, lines in found.items() for line in lines] == []

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config import ParamsError, load_params, parse_params
+from pipeline.datasets import DatasetError
 from pipeline.plan import Plan
 
 ROOT = Path(__file__).parents[1]
@@ -116,6 +117,21 @@ def test_the_texts_that_maps_are_compared_with_are_asked_for(plan):
 def test_a_data_set_in_the_folder_of_another_is_rendered_with_it(plan):
     assert plan.rendered_with("toy-waterbirds-backgrounds") == plan.rendered_with("toy-waterbirds") == "toy-waterbirds"
     assert plan.rendered_with("toy-waterbirds-words") is None
+
+
+def test_a_head_that_names_a_split_that_its_data_set_lacks_is_refused_while_planning(plan, tmp_path):
+    document = plan.params.model_dump(mode="json")
+    document["datasets"]["toy-ssv2"] = {"layout": "table", "root": str(tmp_path)}
+    table = tmp_path / "videos.csv"
+    for text, told in (
+        ("path,label,split\na.mp4,x,train\nb.mp4,x,test\n", "are test, train; name one of these$"),
+        ("path,label\na.mp4,x\nb.mp4,x\n", "are all; name one of these, or draw splits with split: {train"),
+    ):
+        table.write_text(text, encoding="utf-8")
+        with pytest.raises(DatasetError, match=rf"heads\.gasm_cast\..* but the splits of toy-ssv2 {told}"):
+            Plan(parse_params(document)).shards("toy-ssv2")
+    table.write_text("path,label,split\na.mp4,x,train\nb.mp4,x,validation\n", encoding="utf-8")
+    assert Plan(parse_params(document)).shards("toy-ssv2") == [0]
 
 
 # --- baselines --------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from .keys import (
 )
 from .layouts import LAYOUTS, Annotations, Layout, layout_of
 from .overrides import override
+from .own import Columns, Lists, Shares
 from .params import Compute, Params
 from .places import VideoPlace
 from .reading import load_params, parse_params, parse_written
@@ -62,6 +63,7 @@ __all__ = [
     "ClipCamFeature",
     "ClipFeature",
     "ClipTextFeature",
+    "Columns",
     "Compute",
     "Dataset",
     "DerivedFeature",
@@ -73,6 +75,7 @@ __all__ = [
     "I3DFlow",
     "Input",
     "Layout",
+    "Lists",
     "MapsFeature",
     "NpyFeature",
     "Params",
@@ -82,6 +85,7 @@ __all__ = [
     "R3D18Feature",
     "RowsFeature",
     "Sampling",
+    "Shares",
     "TextFeature",
     "ToyAssembly",
     "ToySSv2",

@@ -118,6 +118,7 @@ class Flow:
 
 
 Content = Tokens | Vectors | Rows | Maps | Texts | Cams | Hidden | Flow
+FIXED = (Tokens, Vectors, Maps, Cams, Hidden)  # of one shape in every sample of a data set of videos or pictures
 Contents = Mapping[str, Content]  # by the name of the store's field
 NAMES = {
     Tokens: "a grid of tokens",

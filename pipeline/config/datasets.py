@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from .base import Extension, Name, Place, Positive, Seed, Strict
 from .layouts import TAKEN, Kind, Layout, Targets, layout_of, taking
+from .own import Columns, Lists, Shares
 from .places import VideoPlace
+
+# Fields that data sets of earlier versions lack.
+LATER = frozenset({"table", "columns", "lists", "split"})
 
 
 def _a_layout(name: str) -> str:
@@ -92,7 +96,7 @@ class Dataset(Strict):
     root: Place
     videos: Place | None = "."  # folder below root; None where there are published features and no videos
     extension: Extension = ".webm"
-    # Some layouts alone take what follows, down to `masks`: each says which.
+    # Some layouts alone take what follows, down to `split`: each says which.
     # Where videos do not lie as <id><extension>: the first whose `ids` fit decides.
     video_paths: tuple[VideoPlace, ...] = ()
     # Where labels of frames lie below root, how many there are a second (None: one a row
@@ -103,6 +107,10 @@ class Dataset(Strict):
     background: tuple[str, ...] = ()
     csv: Place = "clinic.csv"  # below root
     masks: Place | None = None  # of pictures, a folder below root: the mask of a/b.jpg is <masks>/a/b.png
+    table: Place = "videos.csv"  # below root: CSV, TSV, Parquet or JSON lines, with what `columns` says
+    columns: Columns = Columns()
+    lists: Lists | None = None  # of splits, as published
+    split: Shares | None = None  # where a data set has no splits, they are drawn by these shares
     made_by: Literal["toyworld"] | None = None
     within: Name | None = None  # the data set in whose folder it lies, and with which it is made
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
@@ -119,6 +127,13 @@ class Dataset(Strict):
                     f"{name} is for the layouts {' and '.join(taking(name))}, got {self.layout}; remove it"
                 )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_it_was(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the later fields that nobody set: a manifest of a version that lacked them stays up to date."""
+        fields = type(self).model_fields
+        unset = {name for name in LATER if getattr(self, name) == fields[name].default}
+        return {name: value for name, value in handler(self).items() if name not in unset}
 
     @property
     def laid(self) -> Layout:

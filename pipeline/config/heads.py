@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Collection, Mapping
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
@@ -10,7 +10,7 @@ from pipeline.plugins import PluginError, load, named
 from pipeline.tasks import TASKS
 
 from .base import Name, Positive, Seed, Share, Strict
-from .contents import Content, Given, Reads
+from .contents import FIXED, Content, Given, Reads
 
 # Kind -> its model of params; where the heads lie. By name, since heads know this module.
 KINDS: Mapping[str, str] = load("pipeline.heads:KINDS")
@@ -22,6 +22,7 @@ Holdout = Annotated[float, Field(gt=0, lt=1, description="share of train carved 
 # step, whatever the gradient, and weights are below 1.
 LR_BATCH = 256
 HIGHEST_LR = 1.0
+Rate = Annotated[float, Field(gt=0, le=HIGHEST_LR)]
 
 # What a head's params hold that does not reach its weights: what decides an evaluation, and what decides no byte.
 EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins"})
@@ -44,10 +45,11 @@ class Head(Strict):
     kind: str
     # Whether it learns from labels of frames, or of whole samples; None where it learns from none.
     framewise: ClassVar[bool | None] = None
+    unmarked: ClassVar[tuple[type[Content], ...]] = get_args(Content)  # what a role takes that `Reads` does not mark
     dataset: Name
     features: Any
     result: Name
-    seed: Seed
+    seed: Seed = 0
 
     @property
     def inputs(self) -> dict[str, Input]:
@@ -57,7 +59,7 @@ class Head(Strict):
 
     @property
     def wanted(self) -> dict[str, type[Content]]:
-        """Role -> what its feature must give, as `Reads` marks it; a role that takes anything is absent."""
+        """Role -> what its feature must give, as `Reads` marks it; a role that is not marked is absent."""
         fields = type(self.features).model_fields.items() if isinstance(self.features, Strict) else ()
         return {role: mark.content for role, of in fields for mark in of.metadata if isinstance(mark, Reads)}
 
@@ -115,19 +117,19 @@ class TrainedHead(Head):
     """What every head that is trained has: how long, on what, and how it is judged."""
 
     framewise: ClassVar = False
-    lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)]
+    lr: Rate
     batch_size: Annotated[Positive, Field(description="samples a step")]
     epochs: Positive
     weight_decay: Annotated[float, Field(ge=0)]
-    clip_norm: Annotated[float, Field(gt=0)]
-    ema_decay: Share
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"]
+    clip_norm: Annotated[float, Field(gt=0)] = 1.0
+    ema_decay: Share = 0.0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     patience: Annotated[
         Positive, Field(description="epochs without a better holdout accuracy, or as good a one at a lower loss")
     ]
-    train_split: str
+    train_split: str = "train"
     eval_split: str
-    bootstrap: Positive
+    bootstrap: Positive = 1000
     max_trainable: Annotated[int, Field(gt=0, description="trainable parameters; a larger head is refused")] = (
         200_000_000
     )
@@ -144,9 +146,9 @@ class TrainedHead(Head):
 class WarmedHead(TrainedHead):
     """What the heads have in common whose rate is given per 256 samples of batch and warms up, then falls to zero."""
 
-    lr: Annotated[float, Field(gt=0, le=HIGHEST_LR, description="peak learning rate per 256 samples of batch")]
+    lr: Annotated[Rate, Field(description="peak learning rate per 256 samples of batch")]
     warmup_epochs: Annotated[float, Field(ge=0)]
-    label_smoothing: Share
+    label_smoothing: Share = 0.0
 
     @model_validator(mode="after")
     def _it_can_learn(self) -> "WarmedHead":
@@ -173,17 +175,23 @@ class ClassifierHead(WarmedHead):
     """What a head has beside that which gives each sample one label. Its task's other heads add their own fields."""
 
     task: ClassVar = "classification"
+    unmarked: ClassVar = FIXED
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0 is off")] = 0.0
-    holdout: Holdout
-    calibration_bins: Positive
+    holdout: Holdout = 0.1
+    calibration_bins: Positive = 15
 
 
 def _of_its_kind(document: Any) -> Any:
     """A head's document as the model of its kind reads it."""
     if isinstance(document, Head):
         return document
-    if not isinstance(document, Mapping) or not isinstance(document.get("kind"), str):
-        raise ValueError(f"kind is missing: say which head it is, kind: {', kind: '.join(sorted(KINDS))}")
+    kinds = f"kind: {', kind: '.join(sorted(KINDS))}"
+    if not isinstance(document, Mapping):
+        raise ValueError(f"is {document!r}, expected a section that says which head it is, {kinds}")
+    if "kind" not in document:
+        raise ValueError(f"kind is missing: say which head it is, {kinds}")
+    if not isinstance(document["kind"], str):
+        raise ValueError(f"kind is {document['kind']!r}, expected a name: {kinds}")
     # JSON mode, so that YAML's lists become the tuples that strict mode would refuse as Python objects.
     model = head_model(document["kind"]).for_targets(document.get("targets"))
     return model.model_validate_json(json.dumps(document))

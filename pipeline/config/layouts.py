@@ -23,13 +23,18 @@ LAYOUTS = {
     "waterbirds": "pipeline.datasets.layouts.waterbirds:Waterbirds",
     "words": "pipeline.datasets.layouts.words:Words",
     "clinic": "pipeline.datasets.layouts.clinic:Clinic",
+    "videos": "pipeline.datasets.layouts.videos:Videos",
+    "table": "pipeline.datasets.layouts.table:Table",
 }
 
 GROUP = "permafrost.layouts"  # of entry points
 Kind = Literal["video", "image", "text"]
 Targets = Literal["label", "labels", "target"]
 # The fields of a data set that have a meaning in some layouts only.
-TAKEN = frozenset({"video_paths", "labels", "label_fps", "class_lists", "background", "csv", "masks"})
+TAKEN = frozenset(
+    {"video_paths", "labels", "label_fps", "class_lists", "background", "csv", "masks"}
+    | {"table", "columns", "lists", "split"}
+)
 
 
 @dataclass(frozen=True)
@@ -42,15 +47,20 @@ class Annotations:
             `split`: text.
             `path`: of the video or picture, POSIX, relative to `videos` of the data set; None where it has no videos.
                 A text is its own id, and has none.
-            `label`, `template`, and of layouts that know of them `map` (POSIX, relative to the root), `patient` and
-            `clinician`: text or None. A column that is absent is None throughout.
+            `label`, `template`, and of layouts that know of them `map` (POSIX, relative to the root), `patient`,
+            `clinician` and `group`: text or None. A column that is absent is None throughout.
+            `labels`: a list of the names of the classes that a sample is of, maybe none; `target`: a list of numbers;
+            `start` and `stop`: numbers, of a clip within a longer video, in the unit that `columns` of the data set
+            says; each or None. `line`: where a clip stands, below the root, for messages: "clips.csv: line 7: ".
         listed_twice: [sample, list that counts, list ignored] of what is listed again, for the quality report.
         ignored: {suffix: count} of the files that are no samples, for the quality report.
+        targets: the names of the numbers in `target`.
     """
 
-    columns: Mapping[str, Sequence[str | None] | str | None]
+    columns: Mapping[str, Sequence[Any] | str | None]
     listed_twice: list[list[str]] = field(default_factory=list)
     ignored: Mapping[str, int] = field(default_factory=dict)
+    targets: Sequence[str] = ()
 
 
 class Layout(ABC):
@@ -78,12 +88,14 @@ class Layout(ABC):
         kind: what a sample is: "video", "image" or "text".
         takes: which of `TAKEN`, the fields of a data set that not every layout has, it reads.
         maps: whether its annotations name maps of samples (the column `map`).
+        searched: whether a file that lists samples says their names alone, and the videos' folder is searched for them.
         labelled: whether the frames of its videos have labels: `labels` then gives a `pipeline.datasets.labels.Labels`.
     """
 
     kind: ClassVar[Kind]
     takes: ClassVar[frozenset[str]] = frozenset()
     maps: ClassVar[bool] = False
+    searched: ClassVar[bool] = False
     labelled: ClassVar[bool] = False
 
     @abstractmethod

@@ -17,7 +17,6 @@ from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_jso
 from .contents import Contents, Given, Maps, Texts, readable, refuse_unlike, told, told_types
 from .datasets import Dataset, Toyworld
 from .features import (
-    BackboneFeature,
     ClipCamFeature,
     ClipFeature,
     DerivedFeature,
@@ -183,7 +182,10 @@ class Params(Strict):
         for role, read in head.inputs.items():
             _must_exist(f"{key}dataset of {role}", read.dataset, self.datasets, "datasets")
             _must_exist(f"{key}{head.key_of(role)}", read.feature, self.features, "features")
-            given[role] = self._given(f"{key}{head.key_of(role)}", role, read, head.wanted.get(role))
+            place = f"{key}{head.key_of(role)}"
+            if role not in head.wanted:
+                self._unmarked_fits(place, read, head)
+            given[role] = self._given(place, role, read, head.wanted.get(role))
         dataset = self.datasets[head.dataset]
         if head.framewise is not None and head.framewise != dataset.laid.labelled:
             labels = ("samples", "frames") if head.framewise is False else ("frames", "samples")
@@ -243,6 +245,17 @@ class Params(Strict):
             )
         return Given(key, read.feature, found[0], self._alike(read.feature))
 
+    def _unmarked_fits(self, key: str, read: Input, head: Any) -> None:
+        """Refuses what no head of this task can read in a role that says nothing of what it takes."""
+        contents = self.gives(read.feature)
+        if contents is not None and not any(isinstance(content, head.unmarked) for content in contents.values()):
+            known = ((name, self.gives(name) or {}) for name in self.features)
+            others = [name for name, of in known if any(isinstance(content, head.unmarked) for content in of.values())]
+            raise ValueError(
+                f"{key} names {read.feature!r}, which gives {told(contents)}; {head.task} reads what has one shape in "
+                f"every sample: name another feature ({', '.join(others) or 'declare one'})"
+            )
+
     def _alike(self, feature: str) -> frozenset[str]:
         """The features that differ from one in their weights at most, itself among them."""
         chosen = self.features[feature]
@@ -262,7 +275,7 @@ class Params(Strict):
         if isinstance(feature, DerivedFeature | MapsFeature):
             source = self.features[feature.source]
             derived = (DerivedFeature, ClipCamFeature) if isinstance(feature, MapsFeature) else ()
-            if source.ragged or not isinstance(source, (BackboneFeature, *derived)):
+            if source.ragged or not isinstance(source, (PixelFeature, *derived)):
                 raise ValueError(f"features.{name}.source names {feature.source!r}, which has no token grid")
         if isinstance(feature, ClipCamFeature):
             source = self.features[feature.source]

@@ -31,7 +31,7 @@ _MODULES = {
         "write_manifest",
     ],
     "names": ["DatasetError"],
-    "quality": ["quality_markdown"],
+    "quality_page": ["quality_markdown"],
     "segments": ["frame_labels"],
     "shards": ["assign_shards"],
 }

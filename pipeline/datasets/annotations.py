@@ -5,6 +5,7 @@ Opens no video and no picture.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -14,13 +15,16 @@ from pipeline.datasets.names import DatasetError
 
 # Of every layout, and those that are None where it does not give them.
 COLUMNS, OPTIONAL = ("sample", "path", "label", "split", "template"), ("label", "template")
+# Those that are not text: what one value of each is.
+LISTED, NUMBERS = {"labels": str, "target": float}, ("start", "stop")
 
 
 def read_annotations(dataset: Dataset) -> pd.DataFrame:
     """One row a sample: `sample`, `path`, `label` (str or None), `split`, `template`; ids are unique; all are objects.
 
-    A layout that knows of maps, patients and clinicians also gives `map`, `patient` and `clinician` (str or None).
-    `frame.attrs` has `listed_twice` and `ignored`, as `Annotations`.
+    A layout that knows of them also gives `map`, `patient`, `clinician` and `group` (str or None), `labels` (list of
+    str or None), `target` (list of float or None), `start` and `stop` (float or None). `frame.attrs` has
+    `listed_twice`, `ignored` and `targets`, as `Annotations`.
 
     Cheap enough for plan time: it reads the annotation files of `dataset.layout`, or lists the folders of one that has
     none, and looks at no video or picture, nor at labels of frames. A text is its own id, and has no path.
@@ -31,11 +35,11 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     found = dataset.laid.annotations(dataset)
     columns = _columns(dataset, found)
     frame = pd.DataFrame({name: columns[name] for name in [*COLUMNS, *columns]}, dtype=object)
-    frame.attrs |= {"listed_twice": found.listed_twice, "ignored": found.ignored}
+    frame.attrs |= {"listed_twice": found.listed_twice, "ignored": found.ignored, "targets": found.targets}
     return frame
 
 
-def _columns(dataset: Dataset, found: Annotations) -> dict[str, Sequence[str | None]]:
+def _columns(dataset: Dataset, found: Annotations) -> dict[str, Sequence[Any]]:
     """The columns that a layout gave, as lists of one length. Raises DatasetError where they are not that."""
 
     def refused(what: str, remedy: str) -> DatasetError:
@@ -57,8 +61,10 @@ def _columns(dataset: Dataset, found: Annotations) -> dict[str, Sequence[str | N
             name == "path" and dataset.kind != "text" and dataset.videos is not None
         )
         for sample, value in zip(samples, values, strict=True):
-            if not (isinstance(value, str) and value if needed else value is None or isinstance(value, str)):
-                raise refused(f"the {name} {value!r} of {sample!r}", f"give text{'' if needed else ' or None'}")
+            if not (isinstance(value, str) and value if needed else value is None or _is_a(name, value)):
+                wanted = f"a list of {LISTED[name].__name__}" if name in LISTED else "a number"
+                wanted = wanted if name in (*LISTED, *NUMBERS) else "text"
+                raise refused(f"the {name} {value!r} of {sample!r}", f"give {wanted}{'' if needed else ' or None'}")
     if len(set(samples)) < len(samples):
         known: set[str] = set()
         twice = next(sample for sample in samples if sample in known or known.add(sample))
@@ -68,6 +74,13 @@ def _columns(dataset: Dataset, found: Annotations) -> dict[str, Sequence[str | N
             if path is not None and (path.startswith("/") or ".." in path.split("/")):
                 raise refused(f"the {name} {path!r}", "give one below the data set's folder, as folder/name")
     return columns
+
+
+def _is_a(name: str, value: Any) -> bool:
+    """Whether a value is one of a column."""
+    if name in LISTED:
+        return isinstance(value, list) and all(isinstance(of, LISTED[name]) for of in value)
+    return isinstance(value, float if name in NUMBERS else str)
 
 
 def annotation_files(dataset: Dataset) -> list[Path]:

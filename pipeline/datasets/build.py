@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.config import Dataset, NpyFeature
 from pipeline.datasets.annotations import read_annotations, read_labels, video_paths
+from pipeline.datasets.cuts import cut
 from pipeline.datasets.digests import digest_now
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
 from pipeline.datasets.imported import imported_files
@@ -88,8 +89,8 @@ def build_manifest(
 
     Returns:
         The manifest (columns of `manifest.SCHEMA`, rows in annotation order) and the quality report, JSON-able.
-        `status` is ok, or a reason of video.VideoError, or missing, not_a_file, outside_root. Where the set has no
-        videos, a sample with labels is ok, and its digest is theirs.
+        `status` is ok, or a reason of video.VideoError, or missing, not_a_file, outside_root, or of a clip
+        past_end. Where the set has no videos, a sample with labels is ok, and its digest is theirs.
 
     Raises:
         DatasetError: the annotations or a file of labels cannot be used, labels are at another rate than `label_fps`,
@@ -109,7 +110,7 @@ def build_manifest(
     labels = read_labels(dataset, samples)
     known = labels.metadata(dataset) if labels else {}
     maps: dict[str, MapFinding] = {}
-    say = _Progress(len(annotations), NOUNS[dataset.kind], progress)
+    say = Looking(len(annotations), NOUNS[dataset.kind], progress)
     if dataset.kind == "text":
         findings = [Finding("ok", hashlib.sha256(text.encode()).hexdigest()) for text in annotations["sample"]]
         say(findings)
@@ -119,11 +120,11 @@ def build_manifest(
     else:
         looked, paths = [], list(dict.fromkeys(annotations["path"]))
         say.total = len(paths)
-        for chunk in _examine_all(_jobs(dataset, paths, previous, afresh), workers):
+        for chunk in examine_all(_jobs(dataset, paths, previous, afresh), workers):
             looked += chunk
             say(chunk)
         of_file = dict(zip(paths, looked, strict=True))
-        findings = [of_file[path] for path in annotations["path"]]
+        findings = cut(dataset, annotations, [of_file[path] for path in annotations["path"]])
         maps = _looked_at_maps(dataset, annotations, workers)
     findings, annotations["uneven"] = _timed(dataset, annotations, labels, findings, previous)
     assigned = {} if previous is None else dict(zip(previous["sample"], previous["shard"].tolist(), strict=True))
@@ -132,6 +133,8 @@ def build_manifest(
     # How the files of other stores looked stays, as what is kept of them does.
     earlier = {} if previous is None else previous.attrs.get("looks", {})
     stores = {record["feature"] for records in annotations["imported"] for record in records or ()}
+    if targets := annotations.attrs["targets"]:
+        frame.attrs["targets"] = list(targets)
     frame.attrs |= known | {"looks": {name: look for name, look in earlier.items() if name in stores} | now}
     expect_label_rate(dataset, frame)
     # Without the folder, so that the report of a set is the same wherever it lies.
@@ -140,6 +143,7 @@ def build_manifest(
     details = dict(zip(annotations["sample"], sentences, strict=True))
     details |= {sample: f"{' or '.join(paths)} does not exist" for sample, paths in absent.items()}
     asked = {**annotations.attrs, "notes": labels.notes if labels else {}, "label_fps": dataset.label_fps, "maps": maps}
+    asked["drawn"] = dataset.split is not None
     return frame, summarise(frame, dataset.kind, asked, details)
 
 
@@ -172,7 +176,7 @@ def _looked_at_maps(dataset: Dataset, annotations: pd.DataFrame, workers: int) -
     paths, home = list(dict.fromkeys(path for path, digest in read if digest)), home_of(dataset)
     jobs = [MapJob(os.path.join(dataset.root, path), home) for path in paths]
     # A few are read sooner than a process starts.
-    chunks = _examine_all(jobs, workers if len(jobs) > CHUNK else 0)
+    chunks = examine_all(jobs, workers if len(jobs) > CHUNK else 0)
     return dict(zip(paths, itertools.chain.from_iterable(chunks), strict=True))
 
 
@@ -184,23 +188,24 @@ def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
 
 
 def _jobs(dataset: Dataset, paths: Sequence[str], previous: pd.DataFrame | None, afresh: bool) -> list[Job]:
-    folder, home, remembered = check_folder(dataset), home_of(dataset), _remembered(previous)
+    folder, home, remembered = check_folder(dataset), home_of(dataset), remembered_findings(previous)
     still = dataset.kind == "image"
     return [Job(os.path.join(folder, path), home, remembered.get(path), still, afresh) for path in paths]
 
 
-def _remembered(previous: pd.DataFrame | None) -> dict[str, Finding]:
+def remembered_findings(previous: pd.DataFrame | None) -> dict[str, Finding]:
     """Findings of an earlier manifest, by path; their facts only if this version would find the same."""
     if previous is None:
         return {}
     same_version = previous.attrs.get("facts_version") == str(FACTS_VERSION)
-    names = ["path", "status", "digest", "bytes", "mtime_ns", *FACTS]
-    found = {}
+    names = ["path", "status", "digest", "file_digest", "bytes", "mtime_ns", *FACTS]
+    found: dict[str, Finding] = {}
     columns = [previous[name].astype(object).where(previous[name].notna(), None) for name in names]
-    for path, status, digest, size, mtime_ns, *facts in zip(*columns, strict=True):
-        if digest:
+    for path, status, digest, of_file, size, mtime_ns, *facts in zip(*columns, strict=True):
+        # Of several clips of one file, any whose facts are known says them.
+        if digest and not (path in found and found[path].facts):
             keep = status == "ok" and same_version
-            found[path] = Finding(status, digest, tuple(facts) if keep else None, size, mtime_ns)
+            found[path] = Finding(status, of_file or digest, tuple(facts) if keep else None, size, mtime_ns)
     return found
 
 
@@ -306,7 +311,7 @@ def _examine_chunk(jobs: list[AnyJob]) -> list[AnyFinding]:
     return [examine_map(job) if isinstance(job, MapJob) else examine(job) for job in jobs]
 
 
-def _examine_all(jobs: list[AnyJob], workers: int) -> Iterator[list[AnyFinding]]:
+def examine_all(jobs: list[AnyJob], workers: int) -> Iterator[list[AnyFinding]]:
     """Findings in the order of `jobs`, a chunk at a time, whatever the number of workers."""
     chunks = [jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK)]
     if workers == 0:
@@ -360,7 +365,7 @@ def _deadly(job: AnyJob) -> AnyFinding:
     return MapFinding(refused=why) if isinstance(job, MapJob) else Finding("decode_error", detail=f"{job.path} {why}")
 
 
-class _Progress:
+class Looking:
     """A line for people every few seconds, and one at the end."""
 
     def __init__(self, total: int, noun: str, say: Callable[[str], None] | None) -> None:

@@ -62,7 +62,7 @@ def unchanged(folder: Path, row: ShardSample) -> Path:
         VideoError: replaced.
     """
     path = folder / str(row.path)
-    if why := changed(path, row.digest, row.bytes, row.mtime_ns):
+    if why := changed(path, row.of_file, row.bytes, row.mtime_ns):
         from pipeline.video import VideoError  # here, as in `build.examine`: a plan loads no decoder
 
         raise VideoError(path, "replaced", why)

@@ -1,10 +1,15 @@
 """Where a data set's files lie, and which links may be followed. Knows no layout."""
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.config import Dataset
 from pipeline.datasets.names import DatasetError
+
+# Control characters, line separators, and bytes that are not UTF-8 (Python shows them as lone surrogates).
+UNUSABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def video_folder(dataset: Dataset) -> Path:
@@ -57,3 +62,38 @@ def check_folder(dataset: Dataset) -> Path:
         raise DatasetError(f"the folder {folder} does not exist; correct the data set's root or videos in params")
     followed(folder, home_of(dataset))
     return folder
+
+
+def files_below(top: str, home: str | None) -> Iterator[str]:
+    """POSIX paths, relative to `top`, of all files below it that are not hidden, links among them, in no order."""
+    # Each folder with the real folders that lead to it, so that a link back to one of them is seen.
+    waiting: list[tuple[str, tuple[str, ...]]] = [("", (os.path.realpath(top),))]
+    while waiting:
+        prefix, trail = waiting.pop()
+        try:
+            with os.scandir(os.path.join(top, prefix)) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    path = prefix + entry.name
+                    if UNUSABLE.search(entry.name):
+                        raise DatasetError(
+                            f"{top}: the name {path!r} is refused because it holds a control character or is not "
+                            "UTF-8; rename that file or folder"
+                        )
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append((f"{path}/", _extended(trail, os.path.join(trail[-1], entry.name), path)))
+                    elif entry.is_symlink() and os.path.isdir(entry.path):
+                        waiting.append((f"{path}/", _extended(trail, followed(entry.path, home), path)))
+                    else:
+                        yield path
+        except OSError as error:
+            raise DatasetError(
+                f"{os.path.join(top, prefix)} cannot be listed: {error.strerror}; check its permissions"
+            ) from None
+
+
+def _extended(trail: tuple[str, ...], real: str, path: str) -> tuple[str, ...]:
+    if real in trail:
+        raise DatasetError(f"the folder {path} leads back to {real}, which it lies in; remove that link")
+    return (*trail, real)

@@ -61,14 +61,18 @@ def _annotations(dataset: Dataset, samples: Sequence[str]) -> Look:
     """The files that declare the samples and label them; of a folder of pictures, the list of what is in it."""
     try:
         files = [*annotation_files(dataset), *label_files(dataset, samples).values()]
+        listed = ""
+        if not files or dataset.laid.searched:
+            found = read_annotations(dataset)["path" if files else "sample"]
+            listed = hashlib.sha256("\n".join(found).encode()).hexdigest()
         if not files:
-            listed = hashlib.sha256("\n".join(read_annotations(dataset)["sample"]).encode()).hexdigest()
             return [listed, listed]
     except DatasetError:
         return None  # who needs them says why they cannot be used
     top = Path(dataset.root)
     folder = top if top.is_dir() else top.parent  # a list of texts is its own root
-    return _look(folder, dict.fromkeys(os.path.relpath(path, folder) for path in files))
+    look = _look(folder, dict.fromkeys(os.path.relpath(path, folder) for path in files))
+    return [f"{digest}{listed}" for digest in look] if look and listed else look
 
 
 def _look(folder: Path, names: Iterable[str]) -> Look:

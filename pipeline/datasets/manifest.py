@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,15 +61,26 @@ SCHEMA = pa.schema(
         "patient": pa.string(),  # null, as clinician, of the layouts that name none
         "clinician": pa.string(),
         "imported": pa.list_(pa.field("element", pa.struct(IMPORTED))),
+        "labels": pa.list_(pa.field("element", pa.string())),  # of several classes; null where nobody said
+        "target": pa.list_(pa.field("element", pa.float64())),  # numbers to be predicted; null where nobody said
+        "group": pa.string(),  # what no two splits share
+        "start": pa.float64(),  # of a clip, seconds into its video, as stop; null of a whole video
+        "stop": pa.float64(),
+        "file_digest": pa.string(),  # of a clip, sha256 of its video, while `digest` is of that and of its ends
     },
     metadata={"facts_version": str(FACTS_VERSION)},
 )
 # What is in `frame.attrs`, and as JSON in the file: how the files looked that it was made from (`looks`); of labelled
-# frames the names of the classes in their order, lists of classes by name, and the verb and noun of each class.
-JSON_ATTRS = ("looks", "classes", "class_lists", "parts")
+# frames the names of the classes in their order, lists of classes by name, and the verb and noun of each class; the
+# names of the numbers in `target`.
+JSON_ATTRS = ("looks", "classes", "class_lists", "parts", "targets")
+# Columns that a file has only where one of its rows has a value of them.
+SPARSE = ("labels", "target", "group", "start", "stop", "file_digest")
 # Columns that manifests of earlier versions lack: null in all of their rows.
 LATER_FACTS = frozenset({"mirrored", "video_streams", "grid", "key_frames", "decord_doubt"})
-LATER = frozenset({"segments", "uneven", "map", "map_digest", "patient", "clinician", "imported"}) | LATER_FACTS
+LATER = frozenset(
+    {"segments", "uneven", "map", "map_digest", "patient", "clinician", "imported", *SPARSE} | LATER_FACTS
+)
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -91,6 +103,12 @@ class ShardSample(NamedTuple):
     imported: Sequence[Mapping[str, Any]] | None = None  # records of IMPORTED; None where nothing is imported
     bytes: int | None = None  # as mtime_ns, of the file when its digest was taken; None where there was none
     mtime_ns: int | None = None
+    file_digest: str | None = None  # of a clip's whole video; None where `digest` is the file's
+
+    @property
+    def of_file(self) -> str:
+        """sha256 of the bytes of its video or picture."""
+        return self.file_digest or self.digest
 
 
 # Why a sample without a map has none in a store of maps: it is no failure of the file.
@@ -162,7 +180,8 @@ def write_manifest(frame: pd.DataFrame, path: Path) -> bool:
         there, known = _read_table(path, SCHEMA.names, unproved=True)
         if known and there.equals(table, check_metadata=True):
             return False
-    write_table(table, path, compression="zstd", durable=True)
+    absent = [name for name in SPARSE if table[name].null_count == len(table)]
+    write_table(table.drop_columns(absent), path, compression="zstd", durable=True)
     return True
 
 
@@ -198,7 +217,8 @@ def read_shards(path: Path) -> dict[str, int]:
 
 def classes(frame: pd.DataFrame) -> list[str]:
     """Class i of every head is the i-th of these: the data set's own, else the labels that occur, sorted."""
-    return frame.attrs.get("classes") or sorted(frame["label"].dropna().unique())
+    several = frame["labels"].dropna() if "labels" in frame else ()
+    return frame.attrs.get("classes") or sorted({*frame["label"].dropna(), *chain.from_iterable(several)})
 
 
 def shard_samples(frame: pd.DataFrame, shard: int) -> list[ShardSample]:
@@ -225,9 +245,11 @@ def _shard_sample(row: Mapping[str, Any]) -> ShardSample:
         raise DatasetError(
             f"the facts of {row['path']} are of an earlier version, which did not see mirrors; make the manifest again"
         )
+    if facts is not None and not pd.isna(row["start"]):
+        facts |= {"start": row["start"], "duration": row["stop"] - row["start"]}
     known = (row[name] for name in ("status", "map", "map_digest", "imported"))
     looked = (None if pd.isna(row[name]) else int(row[name]) for name in ("bytes", "mtime_ns"))
-    return ShardSample(row["sample"], row["digest"], row["path"], facts, *known, *looked)
+    return ShardSample(row["sample"], row["digest"], row["path"], facts, *known, *looked, row["file_digest"])
 
 
 def shard_digest(manifest_path: Path, shard: int, of: str = "") -> str:

@@ -1,23 +1,21 @@
-"""What a manifest says about its data set, for people: a JSON-able summary and its Markdown. Opens no file."""
+"""What a manifest says about its data set, as a JSON-able summary; `quality_page` makes it Markdown. Opens no file."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
+from pipeline.datasets.manifest import classes
 from pipeline.datasets.map_files import MapFinding
-from pipeline.datasets.twins import SHOWN, as_read, confusable, confusable_lines
-from pipeline.markdown import escaped, table
+from pipeline.datasets.twins import SHOWN, as_read, confusable
 
 SIZES_SHOWN = 10
 NOUNS = {"video": "videos", "image": "pictures", "text": "texts"}
 LENGTH_STEPS = (1, 5, 25)  # frames by which labels and video differ, as the report counts them
-LABEL_SPREADS = ("frames_a_video", "segments_a_video")
 # What maps are divided by but for floats, whose unit may be anything; a map that stays below FAINT_MAP deserves a look.
 UNITS = tuple(2**bits - 1 for bits in (1, 8, 10, 12, 14, 16))
 FAINT_MAP = 0.1
-SPREADS = ("duration", "fps", "frames", "width", "height", "file_bytes", "characters", "words")
 
 
 def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details: Mapping[str, str]) -> dict[str, Any]:
@@ -38,7 +36,7 @@ def summarise(frame: pd.DataFrame, kind: str, attrs: Mapping[str, Any], details:
         `unlabelled` {split: count}, `classes`, and over the ok samples `sizes`, `codecs`, `bytes`. Of videos also
         `listed_twice`, `duration` (s), `fps` and `frames`, and where frames have labels, `labels`
         instead of `classes`, with `lengths` in it where there are videos too; of pictures `width`, `height`,
-        `file_bytes` and `ignored`; of texts `characters` and `words`.
+        `file_bytes` and `ignored`; of texts `characters` and `words`. Of lists of one's own what `_of_own` says.
     """
     ok = frame[frame["status"] == "ok"]
     report = {
@@ -59,14 +57,50 @@ def _of_videos(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) 
         asked = {"labels": _of_labels(frame, attrs["notes"]) | _of_lengths(ok, attrs["label_fps"])}
     else:
         asked = {"classes": _classes(frame) | _absences(frame)}
+    lasts = (ok["stop"] - ok["start"]).astype("Float64").fillna(ok["duration"].astype("Float64"))
     return _of_files(frame, ok) | {
         "same_content": _same_content(ok, "split"),
         **asked,
         "listed_twice": {"count": len(twice), "samples": [list(item) for item in twice[:SHOWN]]},
-        "duration": _spread(ok["duration"]) | {"hours": round(float(ok["duration"].sum()) / 3600, 3)},
+        "duration": _spread(lasts) | {"hours": round(float(lasts.sum()) / 3600, 3)},
         "fps": _spread(ok["fps"]),
         "frames": _spread(ok["frames"]),
+        **_of_own(frame, attrs),
     }
+
+
+def _of_own(frame: pd.DataFrame, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """What only lists of one's own have, each where it is there.
+
+    `clips`: how many, of how many videos, and how many of those lie in several splits; `groups`: how many a split has;
+    `targets`: the spread of each number; `drawn`: of each split that was drawn, the classes that it lacks; `ignored`:
+    {suffix: count} of files that are no samples.
+    """
+    found: dict[str, Any] = {}
+    splits = {split: rows for split, rows in frame.groupby("split", sort=False)}
+    if len(clips := frame[frame["start"].notna()]):
+        shared = clips.groupby("path")["split"].nunique()
+        found["clips"] = {"count": len(clips), "videos": len(shared), "across_splits": int((shared > 1).sum())}
+    if frame["group"].notna().any():
+        found["groups"] = {split: rows["group"].nunique() for split, rows in splits.items()}
+    if len(numbers := frame["target"].dropna()):
+        spreads = [_spread(pd.Series(values)) for values in zip(*numbers, strict=True)]
+        found["targets"] = dict(zip(frame.attrs["targets"], spreads, strict=True))
+    if attrs.get("drawn"):
+        names = set(classes(frame))
+        found["drawn"] = {split: sorted(names - set(_labels(rows))) for split, rows in splits.items()}
+    if ignored := attrs["ignored"]:
+        found["ignored"] = _ignored(ignored)
+    return found
+
+
+def _ignored(found: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0]))[:SHOWN])
+
+
+def _labels(frame: pd.DataFrame) -> pd.Series:
+    """The classes of all samples, one after the other: of one that is of several, each of them."""
+    return pd.concat([frame["label"].dropna(), frame["labels"].dropna().explode().dropna()])
 
 
 def _of_pictures(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,7 +110,7 @@ def _of_pictures(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]
         "width": _spread(ok["width"]),
         "height": _spread(ok["height"]),
         "file_bytes": _spread(ok["bytes"]),
-        "ignored": dict(sorted(attrs["ignored"].items(), key=lambda item: (-item[1], item[0]))[:SHOWN]),
+        "ignored": _ignored(attrs["ignored"]),
     }
 
 
@@ -89,14 +123,14 @@ def _of_names(frame: pd.DataFrame, kind: str) -> dict[str, Any]:
     """`alike` and `unseen`: see `twins.confusable`. Of texts, what CLIP's tokenizer reads decides."""
     if kind == "text":
         return confusable({"texts": frame["sample"]}, as_read)
-    named = {"samples": frame["sample"], "classes": frame.attrs.get("classes", frame["label"].dropna())}
-    return confusable(named | {f"{column}s": frame[column].dropna() for column in ("patient", "clinician")})
+    named = {"samples": frame["sample"], "classes": frame.attrs.get("classes", _labels(frame))}
+    return confusable(named | {f"{column}s": frame[column].dropna() for column in ("patient", "clinician", "group")})
 
 
 def _of_files(frame: pd.DataFrame, ok: pd.DataFrame) -> dict[str, Any]:
     return {
         "unlabelled": {
-            split: int((rows["label"].isna() & rows["segments"].isna()).sum())
+            split: int(rows[["label", "segments", "labels", "target"]].isna().all(axis=1).sum())
             for split, rows in frame.groupby("split", sort=False)
         },
         "sizes": _counts((ok["width"].astype("string") + "x" + ok["height"].astype("string")).dropna(), SIZES_SHOWN),
@@ -227,6 +261,7 @@ def _same_content(ok: pd.DataFrame, across: str) -> dict[str, Any]:
     one is labelled wrongly.
     """
     ok = ok[ok["path"].isna() | ~ok["path"].duplicated()]
+    ok = ok.assign(digest=ok["file_digest"].fillna(ok["digest"]))
     shown = ok["split"] + "/" + ok["sample"] if across == "split" else ok["sample"]
     repeated = ok.assign(shown=shown)[ok["digest"].duplicated(keep=False)]
     groups = repeated.groupby("digest", sort=False)
@@ -239,15 +274,15 @@ def _same_content(ok: pd.DataFrame, across: str) -> dict[str, Any]:
 
 
 def _classes(frame: pd.DataFrame) -> dict[str, Any]:
-    labelled = frame.dropna(subset=["label"])
+    labelled = frame[frame["label"].notna() | frame["labels"].notna()]
     return {
-        "count": labelled["label"].nunique(),
-        "counts": {split: _counts(rows["label"]) for split, rows in labelled.groupby("split", sort=False)},
+        "count": _labels(labelled).nunique(),
+        "counts": {split: _counts(_labels(rows)) for split, rows in labelled.groupby("split", sort=False)},
     }
 
 
 def _absences(frame: pd.DataFrame) -> dict[str, list[str]]:
-    labels = {split: set(rows["label"].dropna()) for split, rows in frame.groupby("split")}
+    labels = {split: set(_labels(rows)) for split, rows in frame.groupby("split")}
     train, validation = labels.get("train", set()), labels.get("validation", labels.get("val", set()))
     return {"not_in_validation": sorted(train - validation), "not_in_train": sorted(validation - train)}
 
@@ -262,155 +297,3 @@ def _spread(values: pd.Series) -> dict[str, float | None]:
     present = values.dropna().astype(float)
     names = {"min": 0.0, "median": 0.5, "max": 1.0}
     return {name: round(float(present.quantile(q)), 3) if len(present) else None for name, q in names.items()}
-
-
-def quality_markdown(quality: Mapping[str, Any]) -> str:
-    """The report as Markdown: what is there, what is not, and what deserves a look."""
-    noun = NOUNS[quality["kind"]]
-    parts = [f"# Data set: {quality['ok']} of {quality['samples']} {noun} ok", _split_table(quality)]
-    spreads = {name: quality[name] for name in SPREADS if name in quality}
-    if "labels" in quality:
-        spreads |= {f"labelled {name.split('_')[0]}": quality["labels"][name] for name in LABEL_SPREADS}
-    parts.append(
-        _table(
-            [f"of the ok {noun}", "min", "median", "max"],
-            [
-                [name, *("–" if spread[q] is None else spread[q] for q in ("min", "median", "max"))]
-                for name, spread in spreads.items()
-            ],
-        )
-    )
-    lines = {"video": _video_lines, "image": _picture_lines, "text": lambda _: []}[quality["kind"]](quality)
-    lines += _map_lines(quality["maps"]) if "maps" in quality else []
-    lines += confusable_lines(quality)
-    if lines:
-        parts.append("\n".join(f"- {line}" for line in lines))
-    if "labels" in quality:
-        rows = [[name, *counts.values()] for name, counts in quality["labels"]["classes"].items()]
-        parts.append(f"## Labels of frames\n\n{_table(['class', 'frames', 'segments', 'videos'], rows)}")
-        parts += _length_tables(quality["labels"].get("lengths"))
-    for reason, found in quality["not_ok"].items():
-        rows = [[item["sample"], item["detail"]] for item in found["samples"]]
-        head = f"## {reason}: {found['count']}" + (f", the first {len(rows)}" if len(rows) < found["count"] else "")
-        parts.append(f"{head}\n\n{_table(['sample', 'detail'], rows)}")
-    return "\n\n".join(parts) + "\n"
-
-
-def _length_tables(lengths: Mapping[str, Any] | None) -> list[str]:
-    if lengths is None:
-        return []
-    tables = [_table(["differ by", "videos"], list(lengths["differences"].items()))]
-    if lengths["worst"]:
-        head = ["sample", "labels", "video", "difference"]
-        tables.append(_table(head, [[row[name] for name in head] for row in lengths["worst"]]))
-    if lengths["uneven"]["count"]:
-        named = "".join(
-            f"; {escaped(of['sample'])} by up to {of['seconds']:.2f} s" for of in lengths["uneven"]["samples"]
-        )
-        tables.append(
-            f"{lengths['uneven']['count']} have as many labels as frames, but show their frames for unequal times"
-            f"{named}. Labels that count frames have no rate there: they do not fit rows a second."
-        )
-    return ["\n\n".join([f"## Frames of labels less those of the video: {lengths['videos']} videos", *tables])]
-
-
-def _split_table(quality: Mapping[str, Any]) -> str:
-    statuses = ["ok", *quality["not_ok"]]
-    head, rows = ["split", "samples", *statuses], []
-    for split, counts in quality["splits"].items():
-        rows.append([split, sum(counts.values()), *(counts.get(status, 0) for status in statuses)])
-    if "unlabelled" in quality:
-        head.append("unlabelled")
-        rows = [[*row, quality["unlabelled"][row[0]]] for row in rows]
-    return _table(head, rows)
-
-
-def _video_lines(quality: Mapping[str, Any]) -> list[str]:
-    same, twice = quality["same_content"], quality["listed_twice"]
-    shown = [map(escaped, of) for of in twice["samples"]]
-    return [
-        f"{quality['duration']['hours']} hours, {quality['bytes'] / 1e9:.2f} GB.",
-        "Codecs: " + _listing(quality["codecs"]) + ". Sizes: " + _listing(quality["sizes"]) + ".",
-        *(_label_lines(quality["labels"]) if "labels" in quality else _class_lines(quality["classes"])),
-        f"Same content under different ids: {same['count']} groups, {same['across_splits']} of them across splits"
-        + _repeated(same),
-        f"Ids listed twice: {twice['count']}"
-        + "".join(f"; {sample} counts for {kept}, not for {ignored}" for sample, kept, ignored in shown)
-        + ".",
-    ]
-
-
-def _class_lines(classes: Mapping[str, Any]) -> list[str]:
-    return [
-        f"Classes: {classes['count']}; in train but not in validation {len(classes['not_in_validation'])}, "
-        f"in validation but not in train {len(classes['not_in_train'])}."
-    ]
-
-
-def _label_lines(labels: Mapping[str, Any]) -> list[str]:
-    without = labels["without"]
-    lines = [
-        f"Labels: {labels['frames']} frames in {labels['segments']} segments of {labels['videos']} videos.",
-        f"Videos without labels: {without['count']}" + _named(without["samples"]) + ".",
-        f"Classes: {len(labels['classes'])}; without a frame {', '.join(map(escaped, labels['never'])) or 'none'}.",
-    ]
-    lines += [
-        f"List {name}: {found['classes']} classes, {found['frames']} frames in {found['segments']} segments."
-        for name, found in labels["lists"].items()
-    ]
-    if "frames_of_several_actions" in labels:
-        lines.append(
-            f"Actions overlap on {labels['frames_of_several_actions']} frames; {labels['actions_without_a_frame']} are "
-            "left without one."
-        )
-    return lines
-
-
-def _picture_lines(quality: Mapping[str, Any]) -> list[str]:
-    same, counts = quality["same_content"], quality["classes"]["counts"]
-    sizes = [count for labels in counts.values() for count in labels.values()]
-    per_class = f", of {min(sizes)} to {max(sizes)} pictures" if sizes else ""
-    return [
-        f"{quality['bytes'] / 1e9:.2f} GB. Formats: {_listing(quality['codecs'])}. "
-        f"Sizes: {_listing(quality['sizes'])}.",
-        f"Classes: {quality['classes']['count']}{per_class}.",
-        f"Same content under different ids: {same['count']} groups, {same['across_labels']} of them across labels"
-        + _repeated(same),
-        "Files passed over, since their names are not those of pictures: " + _listing(quality["ignored"]) + ".",
-    ]
-
-
-def _map_lines(maps: Mapping[str, Any]) -> list[str]:
-    bad = maps["unreadable"]
-    return [
-        f"Samples with a map: {_listing(maps['with'])}; without: {_listing(maps['without'])}; {maps['distinct']} "
-        "different maps.",
-        f"Maps that cannot be read: {bad['count']}" + _named(bad["samples"]) + ".",
-        f"Their numbers are divided by: {_listing(maps['units'])}; the largest of each is then "
-        f"{maps['largest']['min']} to {maps['largest']['max']}, median {maps['largest']['median']}.",
-        f"Maps that stay below {FAINT_MAP} everywhere, of which the unit may be wrong or which are empty: "
-        f"{maps['faint']['count']}" + _named(maps["faint"]["maps"]) + ".",
-        f"Maps that are refused: {maps['refused']['count']}"
-        + "".join(f"; {escaped(f'{path} {why}')}" for path, why in maps["refused"]["maps"])
-        + ".",
-        f"Patients: {_listing(maps['patients'])}. Samples of each clinician: {_listing(maps['clinicians'])}.",
-    ]
-
-
-def _named(names: Iterable[str]) -> str:
-    return "".join(f", {escaped(name)}" for name in names)
-
-
-def _repeated(same: Mapping[str, Any]) -> str:
-    return (
-        "".join(f"; {group['count']} times: {', '.join(map(escaped, group['samples']))}" for group in same["groups"])
-        + "."
-    )
-
-
-def _listing(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{escaped(name)} ({count})" for name, count in counts.items()) or "none"
-
-
-def _table(head: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    return table([escaped(name) for name in head], [[escaped(cell) for cell in row] for row in rows])

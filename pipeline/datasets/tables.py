@@ -1,22 +1,30 @@
 """Reads the lines of a csv file that lists samples, and says what is wrong with one. Knows no layout."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from pipeline.datasets.names import DatasetError, check_file_name
 
-PARTED_BY = (";", "\t")  # what spreadsheets put where commas are wanted
+PARTED_BY = (";", "\t", ",")  # what spreadsheets put where another mark is wanted
+MARKS = {",": "commas", "\t": "tabs"}
 
 
-def table_lines(path: Path, columns: Sequence[str], remedy: str, again: str) -> Iterator[tuple[int, dict[str, str]]]:
+def table_lines(
+    path: Path,
+    columns: Sequence[str] | Callable[[list[str]], Sequence[str]],
+    remedy: str,
+    again: str,
+    mark: str = ",",
+) -> Iterator[tuple[int, dict[str, str]]]:
     """Each line of a csv file that has a head, those without a value passed over: spreadsheets leave `,,,` at the end.
 
     Args:
         path: UTF-8, with a byte order mark or without.
-        columns: that the head must have, in any order and beside others.
+        columns: that the head must have, in any order and beside others; or what tells them from the head's names.
         remedy: what to do about a head or a line that cannot be used, for the errors.
         again: what to do about a file that is no such table at all.
+        mark: what parts the fields.
 
     Returns:
         The line's number and its fields by column.
@@ -27,16 +35,16 @@ def table_lines(path: Path, columns: Sequence[str], remedy: str, again: str) -> 
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
+            reader = csv.reader(stream, strict=True, delimiter=mark)
             head = next(reader, [])
-            absent = [name for name in columns if name not in head]
-            if absent:
-                parted = next((mark for mark in PARTED_BY if len(head) == 1 and mark in head[0]), None)
-                remedy = f"its columns are parted by {parted!r}: save it with commas" if parted else remedy
-                raise DatasetError(
-                    f"{path}: line 1 lacks the columns {', '.join(absent)}, got {','.join(head)[:200]!r}; {remedy}"
-                )
-            if twice := [name for name in columns if head.count(name) > 1]:
+            parted = next((of for of in PARTED_BY if len(head) == 1 and of in head[0] and of != mark), None)
+            remedy = f"its columns are parted by {parted!r}: save it with {MARKS[mark]}" if parted else remedy
+            needed = columns if not callable(columns) else () if parted else columns(head)
+            absent = [name for name in needed if name not in head]
+            if absent or (parted and callable(columns)):
+                lacks = f"lacks the columns {', '.join(absent)}" if absent else "has one column"
+                raise DatasetError(f"{path}: line 1 {lacks}, got {mark.join(head)[:200]!r}; {remedy}")
+            if twice := [name for name in needed if head.count(name) > 1]:
                 raise DatasetError(
                     f"{path}: line 1 has the column {twice[0]} twice, and either may be meant; remove or rename one"
                 )

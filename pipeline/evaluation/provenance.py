@@ -12,7 +12,7 @@ from pipeline.accelerator import accelerator, arithmetic, device, made_by
 from pipeline.config import canonical_json, code_digest
 from pipeline.runs import Run
 from pipeline.store import apart, by_feature
-from pipeline.training.data import OrderedBatches
+from pipeline.training.batches import OrderedBatches
 from pipeline.training.dataset import SHOWN, Samples, content_digest
 from pipeline.training.table import Batch, Table
 

@@ -25,8 +25,8 @@ from pipeline.evaluation.zeroshot_metrics import choose_gamma, stacked, zeroshot
 from pipeline.heads.fact.clip import score
 from pipeline.heads.fact.prediction import predict
 from pipeline.runs import Run
+from pipeline.training.answers import answer
 from pipeline.training.frames import IGNORE, Videos
-from pipeline.training.segmentation import answer
 
 
 class Scored(NamedTuple):

@@ -24,9 +24,9 @@ from pipeline.explanation.errors import ExplanationError, NotOffered
 from pipeline.explanation.pictures import NotShown, Pictures, seen_by, thumbnail
 from pipeline.prediction import accepted_from
 from pipeline.runs import Run
+from pipeline.training.answers import answer
 from pipeline.training.dataset import shuffled
 from pipeline.training.registry import predict
-from pipeline.training.segmentation import answer
 
 MOST, FEWEST = 25_000, 5  # points
 KEPT = 50  # principal components that t-SNE and UMAP start from

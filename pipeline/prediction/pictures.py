@@ -13,7 +13,6 @@ from pipeline.backbones import load, preprocessor
 from pipeline.backbones.base import unit
 from pipeline.config import ClipFeature
 from pipeline.evaluation.ood import Scorer, read_texts
-from pipeline.extraction.cams import Cams
 from pipeline.extraction.device import Device
 from pipeline.heads.negalign.scores import Standard, combine
 from pipeline.prediction.answers import Answered, PredictionError, Question
@@ -69,6 +68,9 @@ class Predictor:
         tokens = tokens_feature(run)
         self.texts = read_texts(run)
         self.pixels, self.tower = preprocessor(tokens), load(tokens, device)
+        # Its CLIP takes seconds to import: explaining, and predicting for other heads, need none.
+        from pipeline.extraction.cams import Cams
+
         self.cams = Cams(run.params, config.features.cam, run.root)
         self.scorer = Scorer(config, run.head, self.texts, self.cams.blocks.last.grid, device)
 

@@ -19,7 +19,7 @@ LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a 
 
 
 def publish_classification(evaluation: Path, out: Path, more: Mapping[str, Any] | None = None) -> None:
-    """Copies an evaluation's result.json to `out` and draws confusion.png into the folder of its report.
+    """Copies an evaluation's result.json to `out`; its report has confusion.png and reliability.png.
 
     Args:
         evaluation: folder with result.json.
@@ -30,6 +30,7 @@ def publish_classification(evaluation: Path, out: Path, more: Mapping[str, Any] 
     low, high = result["ci95"]
     title = f"top-1 {result['top1']:.3f} (95 % interval {low:.3f} to {high:.3f}), n = {result['samples']['evaluated']}"
     save_figure(confusion_figure(result["confusion"], title), beside(out, "confusion.png"))
+    save_figure(reliability_figure(result), beside(out, "reliability.png"))
     write_json(out, {**result, **(more or {})}, ordered=True)
 
 
@@ -60,6 +61,32 @@ def confusion_figure(confusion: Mapping[str, Any], title: str) -> plt.Figure:
     axes.set_ylabel("true")
     axes.set_title(title)
     figure.colorbar(image, ax=axes, shrink=0.8, label="share of the true class")
+    return figure
+
+
+def reliability_figure(result: Mapping[str, Any]) -> plt.Figure:
+    """Accuracy over confidence by bin with its 95 % interval, a dot at a bin's mean confidence, by its samples.
+
+    Args:
+        result: its calibration, a row a bin, and the calibration error with its interval.
+    """
+    bins = [row for row in result["calibration"] if row["n"]]
+    samples = sum(row["n"] for row in bins)
+    accuracies = np.array([row["accuracy"] for row in bins])
+    reach = np.abs(np.array([row["accuracy_ci95"] for row in bins]).T - accuracies)
+    figure, axes = plt.subplots(figsize=(5.4, 5), layout="constrained")
+    widths = [0.96 * (row["upper"] - row["lower"]) for row in bins]
+    middles = [(row["lower"] + row["upper"]) / 2 for row in bins]
+    axes.bar(middles, accuracies, widths, yerr=reach, color="#b8cfe6", ecolor="grey", capsize=3, label="accuracy")
+    sizes = [30 + 400 * row["n"] / samples for row in bins]
+    means = [row["confidence"] for row in bins]
+    axes.scatter(means, accuracies, sizes, color="tab:blue", label="at its mean confidence, by size", zorder=3)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="calibrated")
+    axes.set(xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.05))
+    low, high = result["ece_ci95"]
+    axes.set_title(f"calibration error {result['ece']:.3f} (95 % interval {low:.3f} to {high:.3f})", fontsize=10)
+    axes.legend(fontsize=8, loc="upper left", markerscale=0.5, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
     return figure
 
 

@@ -4,10 +4,12 @@ HDF5 killed while it writes is unreadable, and on a full disk it leaves its file
 are appended to plain files, and `finish` lets HDF5 lay out a file without data in memory, writes that down, fills in
 the data, syncs and renames. Nothing in it depends on time or on the order of writing. For a moment the shard takes its
 bytes twice. The datasets are /<array>/<sample>, with "/" and "%" in a sample's id as %2F and %25; where their data
-begin stands in the manifest, so that readers need no HDF5.
+begin stands in the manifest, so that readers need no HDF5. Attributes say the rest: `labels` of the file where they
+are, as JSON; `id` of a dataset, and the numbers and texts that extraction noted of the sample, such as `fps`.
 """
 
 import errno
+import json
 import logging
 import os
 import shutil
@@ -24,7 +26,7 @@ from .chunks import ChunkFile, read_chunk
 from .durable import PARTIAL, make_directory, sync_directory, write_all
 from .errors import StoreCorrupt
 from .fields import Array
-from .manifest import beside
+from .manifest import LABELS, beside
 
 _log = logging.getLogger(__name__)
 
@@ -131,6 +133,7 @@ class Hdf5Layout:
         contiguous.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         places: dict[str, list[int | None]] = {}
         with h5py.File(stream, "w", libver="earliest") as file:
+            _attribute(file, "labels", json.dumps(LABELS))
             for name, array in self.arrays.items():
                 group, places[name] = file.create_group(name), []
                 for row in rows:
@@ -141,6 +144,8 @@ class Hdf5Layout:
                             entry(row["sample"]), shape, array.dtype, track_times=False, dcpl=contiguous
                         )
                         place = dataset.id.get_offset()
+                        for attribute, said in {**row["meta"], "id": row["sample"]}.items():
+                            _attribute(dataset, attribute, said)
                     places[name].append(place)
         return places
 
@@ -169,6 +174,18 @@ class Hdf5Layout:
     def check(self, manifest: Mapping[str, Any], file: File) -> None:
         if self._structure_crc(manifest["samples"], manifest["hdf5"], file) != manifest["hdf5"]["crc32c"]:
             raise ValueError("HDF5's own structures do not fit the crc32c of the manifest")
+
+
+def _attribute(of: Any, name: str, value: Any) -> None:
+    """Keeps a number or a text. Not a list: beyond 64 KB HDF5 refuses an attribute, and the manifest has it."""
+    if isinstance(value, str):
+        import h5py
+
+        # Of one length: texts of any length lie in a heap, whose free bytes nobody defines.
+        text = value.encode()
+        of.attrs.create(name, text, dtype=h5py.string_dtype("utf-8", len(text) or 1))
+    elif isinstance(value, int | float):
+        of.attrs[name] = value
 
 
 def _extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:

@@ -12,6 +12,8 @@ from .journal import guard, unguard
 
 FORMAT = 1
 _SHARD_FILE = re.compile(r"(shard-\d+)\.(json|journal|zarr|h5)")
+# Where labels are, for readers that know only the data file; its path is relative to the shard's folder.
+LABELS = {"manifest": "../manifest.parquet", "id": "sample", "label": "label", "split": "split"}
 LOCK_FILE = re.compile(r"shard-\d+\.lock")
 # <feature>-<key>; what a folder of another form holds, its name does not say.
 _KEYED = re.compile(rf".+-([0-9a-f]{{{KEY_LENGTH}}})")

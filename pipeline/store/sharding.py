@@ -18,7 +18,7 @@ from .access import File
 from .chunks import CRC_BYTES, ChunkFile, crc_bytes
 from .durable import make_directory, replace_file
 from .fields import Array
-from .manifest import beside
+from .manifest import LABELS, beside
 
 ABSENT = np.uint64(np.iinfo(np.uint64).max)
 
@@ -52,7 +52,7 @@ class ZarrLayout:
             index = encode_index([offsets[name].get(row["sample"]) for row in rows], _stride(array))
             files[name].finish(index)
         digests = {}
-        for path, content in metadata(len(rows), self.arrays).items():
+        for path, content in metadata(rows, self.arrays).items():
             replace_file(self.folder / path, content)
             digests[f"{self.folder.name}/{path}"] = hashlib.sha256(content).hexdigest()
         return digests, {}
@@ -111,23 +111,37 @@ def decode_index(raw: bytes) -> np.ndarray:
     return np.frombuffer(body, dtype="<u8").reshape(-1, 2)
 
 
-def metadata(samples: int, arrays: Mapping[str, Array]) -> dict[str, bytes]:
-    """The zarr.json files of the group and of each array: relative path -> content, written by zarr-python itself."""
+def metadata(rows: Sequence[Mapping[str, Any]], arrays: Mapping[str, Array]) -> dict[str, bytes]:
+    """The zarr.json files of the group and of each array: relative path -> content, written by zarr-python itself.
+
+    The group's attributes say what the rows are: `ids`, `failed` (id -> reason), `labels` (where they are), and of each
+    row what extraction noted, such as `times` in seconds, or null.
+    """
     import zarr  # half a second, and readers never need it
 
     held: dict[str, Any] = {}
-    group = zarr.create_group(zarr.storage.MemoryStore(store_dict=held), zarr_format=3)
+    attributes: dict[str, Any] = {name: [row.get("meta", {}).get(name) for row in rows] for name in _noted(rows)}
+    attributes |= {"ids": [row["sample"] for row in rows], "labels": LABELS}
+    attributes["failed"] = {row["sample"]: row["reason"] for row in rows if row["status"] == "failed"}
+    group = zarr.create_group(zarr.storage.MemoryStore(store_dict=held), zarr_format=3, attributes=attributes)
     for name, array in arrays.items():
         group.create_array(
             name,
-            shape=(samples, *array.shape),
-            shards=(samples, *array.shape),
+            shape=(len(rows), *array.shape),
+            shards=(len(rows), *array.shape),
             chunks=(1, *array.shape),
             dtype=array.dtype,
             compressors=[zarr.codecs.Crc32cCodec()],
             fill_value=float("nan") if array.dtype.kind == "f" else 0,
         )
     documents = {path: json.loads(content.to_bytes()) for path, content in held.items()}
+    # The group's on one line: its attributes have a line a number else.
     return {
-        path: (json.dumps(document, indent=2, sort_keys=True) + "\n").encode() for path, document in documents.items()
+        path: (json.dumps(document, indent=2 if path.count("/") else None, sort_keys=True) + "\n").encode()
+        for path, document in documents.items()
     }
+
+
+def _noted(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of what extraction noted of any row."""
+    return sorted({name for row in rows for name in row.get("meta", {})})

@@ -52,7 +52,6 @@ class Task:
         folder: where these lie.
         publish: (evaluation, out) -> pictures of a result.
         looks: whether these show samples, so that they need params and a manifest.
-        expected: pictures that the page misses where they are not there: in which folder of the result they lie.
         predict: (question) -> answers for new files.
         points, streams: (run) -> what `explain` projects, and what it permutes.
         page: (result, document) -> its part of the page; headlines: its figures there.
@@ -86,7 +85,6 @@ class Task:
     scale: float = 1.0
     folder: str = "results/ablations"
     looks: bool = False
-    expected: Mapping[str, str] = field(default_factory=dict)
     recalls: bool = False
     compared: Mapping[str, str] = field(default_factory=dict)
     swept: bool = False

@@ -13,7 +13,6 @@ OOD = Task(
     evaluate="pipeline.evaluation.ood:evaluate",
     follows="pipeline.reports.following:auroc",
     publish="pipeline.reports.ood:publish_ood",
-    expected={"overlays": "explanation"},
     predict="pipeline.prediction.pictures:score",
     points="pipeline.explanation.space:of_pictures",
     streams="pipeline.explanation.streams:Detection",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from pipeline.training.dataset import Samples
-from pipeline.training.registry import predict
+from pipeline.training.registry import HeadError, predict
 from pipeline.training.step import Step, adamw_and_cosine
 from pipeline.training.table import Batch
 
@@ -25,13 +25,17 @@ class ClassificationStep(Step):
 
     def __init__(self, head: str, model: nn.Module, config: Any, samples: Samples, steps: int) -> None:
         super().__init__(head, model, config, samples, steps)
-        self.roles = tuple(samples.streams)
+        self.roles, self.classes = tuple(samples.streams), len(samples.classes)
         self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro")
         self.mixing = np.random.default_rng(0)
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits (B, C)."""
-        return predict(self.model, batch, self.roles)
+        """Logits (B, C). Raises HeadError: those of the head have another shape."""
+        logits_BC, expected = predict(self.model, batch, self.roles), (len(batch["label"]), self.classes)
+        if (found := tuple(getattr(logits_BC, "shape", ()))) != expected:
+            said = f"the logits of {type(self.model).__name__} are {found or type(logits_BC).__name__}"
+            raise HeadError(f"heads.{self.head}: {said}, expected {expected}: a row a sample, a column a class")
+        return logits_BC
 
     def on_train_batch_start(self, batch: Batch, step: int) -> None:
         """The draws of a step, those of mixup among them."""

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from pipeline.heads.fact.clip import FactClip, clip_loss
+from pipeline.heads.fact.clip import clip_loss
 from pipeline.heads.fact.losses import LossSettings, fact_loss, targets_of
 from pipeline.heads.fact.outputs import BlockOutput
 from pipeline.heads.fact.prediction import predict
+from pipeline.training.answers import answer
 from pipeline.training.frames import IGNORE, Videos
 from pipeline.training.registry import HeadError
 from pipeline.training.step import Step
@@ -77,11 +78,3 @@ class SegmentationStep(Step):
         optimizer = torch.optim.Adam(self.model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [config.decay_epoch])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "epoch"}}
-
-
-def answer(model: nn.Module, batch: Batch) -> tuple[list[BlockOutput], Tensor | None]:
-    """What the blocks say of a batch, and the embeddings that are compared with texts where the head has any."""
-    given = batch["frames"].float(), batch["mask"]
-    if isinstance(model, FactClip):
-        return model(*given)
-    return model(*given, batch["transcript"] if model.transcript else None), None

@@ -32,6 +32,9 @@ class VideoError(ValueError):
 class VideoFacts:
     """The facts of a whole, readable video, or of a still picture, which is a video of one frame.
 
+    With a `start` they are those of a clip within it: times count from there, and none shows a frame of before the clip
+    or after it. All but `duration` stay the file's.
+
     Attributes:
         duration: seconds from the start of the first shown frame to the end of the last; 0 for a picture.
         frames: number of shown frames, counted by decoding.
@@ -48,6 +51,7 @@ class VideoFacts:
         key_frames: where decoding may begin, as `pipeline.video.landings` writes it; "" for a picture.
         decord_doubt: why decord is not to be believed on this file; `UNTRIED` where only a trial can tell; "" where its
             frames are proved to be the same (`probe(path, decord=True)`).
+        start: of a clip, seconds into the file; None of a whole file.
     """
 
     duration: float
@@ -63,6 +67,7 @@ class VideoFacts:
     grid: str = ""
     key_frames: str = ""
     decord_doubt: str = UNTRIED
+    start: float | None = None
 
     @property
     def decord_exact(self) -> bool:

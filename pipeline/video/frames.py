@@ -52,7 +52,8 @@ def read_frames(
 
     Args:
         path: the video or picture.
-        times: seconds from the start of the first frame, in any order, repeats allowed.
+        times: seconds from the start of the first frame, or of the clip that `facts` are of, in any order, repeats
+            allowed.
         decoder: "auto" or "pyav" (the same frames at the same price), or "decord", which fails where it is not proved:
             by `facts.decord_doubt`, or by a trial that costs more than the reading.
         facts: what `probe(path)` said of these very bytes; without them the file is probed first, which costs a decode.
@@ -106,6 +107,7 @@ def iterate_frames(
         raise ValueError(f"times of {path} descend, expected them to ascend; sort them, or use read_frames")
     if not wanted.size:
         return
+    wanted = _within(wanted, facts)
     if facts.still:
         yield from _of_picture(path, wanted, facts, piece)
     elif decoder == "decord":
@@ -114,7 +116,8 @@ def iterate_frames(
             doubt = probe(path, decord=True).decord_doubt
         if doubt:
             raise VideoError(path, "unproved", f"decord is not proved to give its frames ({doubt}); use decoder: auto")
-        yield from by_decord.iterate(path, frames_at(frame_starts(path, facts), wanted), facts.frames, piece)
+        starts = frame_starts(path, replace(facts, start=None))
+        yield from by_decord.iterate(path, frames_at(starts, wanted), facts.frames, piece)
     else:
         yield from _with_pyav(path, wanted, facts, piece)
 
@@ -125,12 +128,15 @@ def frame_starts(path: Path, facts: VideoFacts) -> np.ndarray:
     At a constant rate the facts say it. Elsewhere it costs a decode.
 
     Returns:
-        (facts.frames,) float64 seconds, ascending, whole microseconds, counted from the first.
+        (facts.frames,) float64 seconds, ascending, whole microseconds, counted from the first, or from where the clip
+        begins that `facts` are of: those of frames before it are below zero.
 
     Raises:
         VideoError: as `probe` says, or another number of frames than `facts` say.
     """
     must_hold_bytes(path)
+    if facts.start is not None:
+        return frame_starts(path, replace(facts, start=None)) - facts.start
     if facts.rate is not None:
         return np.array([at_rate(number, facts.rate) for number in range(facts.frames)]) / MICROSECONDS
     if facts.still:
@@ -148,6 +154,13 @@ def frames_at(starts: np.ndarray, times: np.ndarray) -> np.ndarray:
     [0, 0, 1, 2]
     """
     return (np.searchsorted(microseconds(starts), microseconds(times), side="right") - 1).clip(min=0)
+
+
+def _within(times: np.ndarray, facts: VideoFacts) -> np.ndarray:
+    """Times of the file, of times of a clip in it: what is asked of before or after it, is its first or last frame."""
+    if facts.start is None:
+        return times
+    return facts.start + times.clip(0, max(0.0, facts.duration - 1 / MICROSECONDS))
 
 
 def _of_picture(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) -> Iterator[np.ndarray]:

@@ -18,6 +18,7 @@ from pipeline.backbones.base import seeded
 from pipeline.backbones.towers import Pixels
 from pipeline.config import ParamsError, backbone_class, feature_dir, feature_key, load_params, parse_params
 from pipeline.config.backbones import BACKBONES
+from pipeline.extraction import derive
 from pipeline.store import FeatureStore, describe, verify
 from pipeline.training.dataset import token_stream
 from pipeline.video import read_frames, segment_centres
@@ -212,6 +213,17 @@ def test_a_head_reads_its_tokens(package, few, tmp_path):
     run(params, tmp_path, names="colours")
     stream = token_stream("motion", FeatureStore(feature_dir(params, "small", "colours", tmp_path)))
     assert (stream.name, stream.grid, stream.width) == ("colours", (4, 2, 2), 3)
+
+
+def test_a_feature_is_derived_from_its_tokens(package, few, tmp_path):
+    pooled = {"backbone": "derived", "source": "colours", "pool": 2}
+    laid = {"backbone": "maps", "source": "colours"}
+    params = params_of(few, {"colours": FEATURE, "pooled": pooled, "laid": laid})
+    run(params, tmp_path, names="colours")
+    assert derive(params, "small", "pooled", 0, tmp_path, print)["counts"] == {"ok": 6, "failed": 0}
+    whole, found = (FeatureStore(feature_dir(params, "small", name, tmp_path)) for name in ("colours", "pooled"))
+    wanted = whole.read(["3"], "colours")[0].astype(np.float32).mean(axis=1, keepdims=True)
+    np.testing.assert_allclose(found.read(["3"], "colours")[0], wanted, atol=1e-3)
 
 
 def test_one_of_rows_extracts_videos_of_any_length(package, few, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import ParamsError, load_params, parse_written, read_laid, read_yaml
+from pipeline.config import ParamsError, load_params, parse_params, parse_written, read_laid, read_yaml
 from pipeline.config.documents import LARGEST, merged, read_document, read_json
 
 ROOT = Path(__file__).parents[2]
@@ -133,6 +133,20 @@ def test_nested_values_of_config_are_numbers(monkeypatch):
     params = parse_written(read_laid(["params.yaml"], entries))
     head = params.head("gasm_cast")
     assert (head.lr, head.model.width, head.model.bottleneck, params.compute.threads) == (0.001, 64, 64, 2)
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ({}, r"kind is missing: say which head it is, kind: clip_align, kind: fact, "),
+        ({"kind": 3}, r"kind is 3, expected a name: kind: clip_align, "),
+        (3, r"is 3, expected a section that says which head it is, kind: clip_align, "),
+    ],
+    ids=str,
+)
+def test_a_head_whose_kind_says_nothing_is_told_what_is_wrong_with_it(head, said):
+    with pytest.raises(ParamsError, match=rf"heads\.nope: {said}"):
+        parse_params({"heads": {"nope": head}})
 
 
 def test_errors_name_the_file_that_was_given(tmp_path, monkeypatch):

@@ -172,7 +172,7 @@ def test_a_package_that_breaks_when_it_is_imported_is_one_line(installed):
         (f"{__name__}:DatasetError", r"is no layout; derive the class from"),
         (f"{__name__}:Unwritten", r"lacks annotations, files; pipeline\.config\.layouts\.Layout says what it gives"),
         (f"{__name__}:OfFilms", "its kind is 'film', expected one of video, image, text"),
-        (f"{__name__}:Greedy", r"it takes \['shard_size'\], of a data set's background, class_lists, csv, "),
+        (f"{__name__}:Greedy", r"it takes \['shard_size'\], of a data set's background, class_lists, columns, csv, "),
         ("a b:Leaves", "is no place of code; write my_package.module:Name"),
         (":Leaves", "is no place of code"),
     ],

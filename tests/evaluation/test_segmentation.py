@@ -93,15 +93,15 @@ def test_training_never_learns_which_held_out_class_a_frame_is_of(world, tmp_pat
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
-def test_equal_params_give_equal_bytes(world, fact, tmp_path):
-    run, result = fact
-    again = trained(world, "fact", tmp_path / "run")
-    for one in (result, again):
+def test_equal_params_give_equal_bytes(world, tmp_path):
+    # Two epochs, with the rate lowered between them, do all that 25 do.
+    runs = [tmp_path / name for name in ("one", "other")]
+    results = [trained(world, "fact", run, epochs=2, decay_epoch=1) for run in runs]
+    for one in results:
         one["provenance"].pop("timings", None)
-    assert json.dumps(result, sort_keys=True) == json.dumps(again, sort_keys=True)
-    assert (run / "weights.safetensors").read_bytes() == (tmp_path / "run" / "weights.safetensors").read_bytes()
-    tables = [evaluation_of(of) / "predictions.parquet" for of in (run, tmp_path / "run")]
-    assert tables[0].read_bytes() == tables[1].read_bytes()
+    assert json.dumps(results[0], sort_keys=True) == json.dumps(results[1], sort_keys=True)
+    assert len({(run / "weights.safetensors").read_bytes() for run in runs}) == 1
+    assert len({(evaluation_of(run) / "predictions.parquet").read_bytes() for run in runs}) == 1
 
 
 def test_a_finished_training_with_stand_ins_is_not_trained_again(world, fact_clip):

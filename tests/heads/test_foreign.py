@@ -204,6 +204,20 @@ def test_a_head_whose_source_cannot_enter_a_key_is_one_line(package, monkeypatch
         _ = Plan(parse_params(document)).runs
 
 
+@pytest.mark.parametrize(("feature", "gives"), [("i3d_frames", "rows of frames"), ("clip_text", "embeddings of texts")])
+def test_rows_and_texts_are_refused_in_a_role_that_does_not_say_what_it_takes(package, monkeypatch, feature, gives):
+    monkeypatch.chdir(ROOT)
+    document = with_probe(load_params("params.yaml").model_dump(mode="json") | {"ablations": {}, "claims": {}})
+    document["heads"]["probe"] = PROBE | {"features": {"video": feature}}
+    said = (
+        rf"heads\.probe\.features\.video names '{feature}', which gives {gives}.*; classification reads what has one "
+        r"shape in every sample: name another feature \(.*clip_image"
+    )
+    with pytest.raises(ParamsError, match=said) as error:
+        parse_params(document)
+    assert "i3d_frames" not in str(error.value).partition("name another feature")[2]
+
+
 def test_a_kind_is_replaced_by_no_override(package, monkeypatch):
     monkeypatch.chdir(ROOT)
     document = with_probe(load_params("params.yaml").model_dump(mode="json") | {"ablations": {}, "claims": {}})

@@ -17,7 +17,9 @@ ROOT = Path("data/toy-clinic")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with a finished run of clip_align."""
-    small = document("clip_align", rendered={"clinic": {"train": 24, "val": 8, "test": 8}})
+    small = document(
+        "clip_align", rendered={"clinic": {"train": 12, "val": 4, "test": 4, "size": 64, "frames": [16, 20]}}
+    )
     small["heads"]["clip_align"]["clinicians"] = None
     with finished(tmp_path_factory.mktemp("world"), small, "clip_align") as root:
         yield root

@@ -26,7 +26,9 @@ HEADS = ("fact", "fact_clip")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with finished runs of both heads."""
-    small = document(*HEADS, rendered={"assembly": {"train": 10, "test": 2, "frames": [6, 10]}})
+    small = document(
+        *HEADS, rendered={"assembly": {"train": 8, "test": 2, "size": 64, "steps": [4, 6], "frames": [6, 8]}}
+    )
     for head in small["heads"].values():
         head |= {"decay_epoch": 1}
     with finished(tmp_path_factory.mktemp("world"), small, *HEADS) as root:

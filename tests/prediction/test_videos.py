@@ -31,7 +31,9 @@ VIDEOS = Path("data/toy-ssv2")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with a finished run of gasm_cast."""
-    small = document("gasm_cast", rendered={"ssv2": {"train": 3, "validation": 1, "test": 1}})
+    small = document(
+        "gasm_cast", rendered={"ssv2": {"train": 2, "validation": 1, "test": 1, "size": 64, "frames": [20, 24]}}
+    )
     features = shipped().model_dump(mode="json")["features"]
     small["features"] |= {name: features[name] for name in ("dinov3_full", "dinov3_pool_int8")}
     small["heads"]["gasm_cast"]["features"]["semantic"] = "dinov3_pool_int8"
@@ -105,21 +107,24 @@ def test_a_name_that_is_no_utf8_is_one_error_and_the_other_files_are_answered(tm
 
 
 def test_nothing_but_the_run_and_the_weights_is_needed_and_nothing_is_left(tmp_path, monkeypatch):
+    video = VIDEOS / f"{evaluated()['sample'][0]}.webm"
+    with_features = ask("gasm_cast", video)
     monkeypatch.setattr(pipeline.cli, "FEATURES", tmp_path / "absent")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    row = next(evaluated().itertuples())
-    done = ask("gasm_cast", VIDEOS / f"{row.sample}.webm")
-    assert answers(done)[0]["top"][0]["class"] == row.top[0]
+    assert answers(ask("gasm_cast", video)) == answers(with_features) != []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_table_shows_five_classes_of_each_video():
-    row = next(evaluated().itertuples())
-    done = invoke("predict", *[VIDEOS / f"{row.sample}.webm"] * 2, "--head", "gasm_cast")
+    video = VIDEOS / f"{evaluated()['sample'][0]}.webm"
+    done = invoke("predict", video, video, "--head", "gasm_cast")
     assert done.exit_code == 0
-    assert done.stdout.count("probability") == 1 and done.stdout.count(f"{row.sample}.webm") == 2
-    for name, probability in zip(row.top, row.probabilities, strict=True):
-        assert name in done.stdout and f"{probability:.2f}" in done.stdout
+    assert done.stdout.count("probability") == 1 and done.stdout.count(video.name) == 2
+    # Of the same batch: among other samples a feature is rounded otherwise, which four digits may show.
+    top = answers(ask("gasm_cast", video, video))[0]["top"]
+    assert len(top) == 5
+    for of in top:
+        assert of["class"] in done.stdout and f"{of['probability']:.4f}" in done.stdout
 
 
 def in_ones():

@@ -80,7 +80,11 @@ def test_histograms_show_the_evaluated_pictures_of_each_set_beside_those_in_dist
     assert len(figure.axes) == 2 * len(SCORES)
     for axes in figure.axes:
         assert sum(patch.get_height() for patch in axes.patches) == pytest.approx(200), "two times 100 percent"
-    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["ID, 40", "OOD, 40"]
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "ID, 40",
+        "OOD, 40",
+        "95 % of ID above",
+    ]
     assert figure.axes[1].get_title() == "AUROC {auroc:.1f}, FPR95 {fpr95:.1f}".format(
         **result["sets"]["far"]["neglabel"]
     )

@@ -27,6 +27,11 @@ def result(top1: float, classes: int = 3) -> dict:
         "top1_reversed": 0.5,
         "top1_shuffled": 0.25,
         "ci95": [top1 - 0.1, top1 + 0.1],
+        "ece_ci95": [0.05, 0.2],
+        "calibration": [
+            {"lower": 0.0, "upper": 0.5, "n": 0, "confidence": None, "accuracy": None, "accuracy_ci95": None},
+            {"lower": 0.5, "upper": 1.0, "n": 6, "confidence": 0.9, "accuracy": 0.8, "accuracy_ci95": [0.4, 1.0]},
+        ],
         "samples": {"evaluated": 6},
         "confusion": {"classes": [f"class {i}" for i in range(classes)], "matrix": matrix},
     }
@@ -188,7 +193,7 @@ def test_publishing_copies_the_result_and_draws_its_pictures_at_any_number_of_cl
     out = tmp_path / "results/x.json"
     publish(run, out)
     assert out.read_text() == (run / "result.json").read_text()
-    for name in ("confusion", "training"):
+    for name in ("confusion", "reliability", "training"):
         picture = imread(beside(out, f"{name}.png"))
         assert picture.shape[0] > 300 and picture.std() > 0.01
     before = beside(out, "confusion.png").read_bytes()

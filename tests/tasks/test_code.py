@@ -146,7 +146,7 @@ def test_an_edit_moves_the_keys_of_those_whose_runs_it_decides_alone(moved):
     after = (
         "evaluation/classification.py",
         "evaluation/probes.py",
-        "reports/page/charts.py",
+        "reports/page/results.py",
         "prediction/videos.py",
         "cli.py",
         "store/reader.py",

@@ -1,9 +1,12 @@
 """A small data set of made-up features that can be learned: stores and manifest as stage 1 would leave them."""
 
 import hashlib
+import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -175,18 +178,13 @@ def make(
     return Made(made_params(compute), root / "manifest.parquet", features)
 
 
-# `python -m tests.training.learnable ROOT RUN COMPUTE CHANGES`: trains in a process of its own, and leaves beside the
-# run which rows each process learned from.
-if __name__ == "__main__":
-    import json
-    import sys
-
+def train_and_note(root: Path, run: Path, compute: dict[str, Any], changes: dict[str, Any]) -> None:
+    """Trains, and leaves beside the run which rows each process learned from."""
     from pipeline.training import train
     from pipeline.training.classification import ClassificationStep
 
-    root, run, compute, changes = sys.argv[1:]
-    features = {role: Path(root) / f"{FEATURES[role]}-key{role}" for role in FEATURES}
-    made = Made(made_params(json.loads(compute)), Path(root) / "manifest.parquet", features)
+    features = {role: root / f"{FEATURES[role]}-key{role}" for role in FEATURES}
+    made = Made(made_params(compute), root / "manifest.parquet", features)
     step = ClassificationStep.training_step
 
     def noted(self: ClassificationStep, batch: dict, number: int) -> Any:
@@ -194,5 +192,10 @@ if __name__ == "__main__":
             rows.write(json.dumps([self.current_epoch, number, batch["row"].tolist()]) + "\n")
         return step(self, batch, number)
 
-    ClassificationStep.training_step = noted
-    train(made.run(Path(run), **json.loads(changes)))
+    with patch.object(ClassificationStep, "training_step", noted):
+        train(made.run(run, **changes))
+
+
+# `python -m tests.training.learnable ROOT RUN COMPUTE CHANGES`: in a process of its own.
+if __name__ == "__main__":
+    train_and_note(*map(Path, sys.argv[1:3]), *map(json.loads, sys.argv[3:]))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.training.data import FeatureData, OrderedBatches, ShuffledBatches
+from pipeline.training.batches import OrderedBatches, ShuffledBatches
+from pipeline.training.data import FeatureData
 from pipeline.training.dataset import DataError
 from pipeline.training.tokens import Tokens
 from tests.training.learnable import FIELDS

@@ -21,7 +21,7 @@ from pipeline.config import Compute
 from pipeline.runs import Run
 from pipeline.training import RunError, train
 from pipeline.training.processes import environment
-from tests.training.learnable import Made
+from tests.training.learnable import Made, train_and_note
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 4
@@ -113,9 +113,9 @@ def together(request, made, tmp_path_factory) -> tuple[dict, Path, list[str]]:
 
 @pytest.fixture(scope="module")
 def alone(made, tmp_path_factory) -> Path:
-    """The same training in one process."""
+    """The same training in one process, this one."""
     run = tmp_path_factory.mktemp("alone") / "one"
-    Training(made, run, {}, PLAIN).end()
+    train_and_note(made.manifest.parent, run, {}, PLAIN)
     return run
 
 

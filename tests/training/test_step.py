@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from pipeline.training.classification import ClassificationStep, mix
+from pipeline.training.registry import HeadError
 from pipeline.training.step import lr_factor, parameter_groups
 
 
@@ -117,6 +118,20 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
     smooth = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     expected = 0.25 * smooth(logits, batch["label"]) + 0.75 * smooth(logits, batch["label"].roll(1))
     torch.testing.assert_close(module.training_step(batch, 0), expected)
+
+
+@pytest.mark.parametrize(
+    ("logits", "found"),
+    [(torch.zeros(5, 3), r"\(5, 3\)"), (torch.zeros(7), r"\(7,\)"), ((torch.zeros(5, 7),), "tuple")],
+)
+def test_logits_of_another_shape_are_refused_at_the_first_batch_by_the_head_s_name(made, monkeypatch, logits, found):
+    model = nn.Linear(1, 1)
+    model.logits = lambda batch: logits
+    module = ClassificationStep("mine", model, made.params.head("gasm_cast"), samples_of(7), 3)
+    monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
+    for step in (module.training_step, module.validation_step):
+        with pytest.raises(HeadError, match=rf"heads\.mine: the logits of Linear are {found}, expected \(5, 7\)"):
+            step(_batch(), 0)
 
 
 def samples_of(n_classes: int, train: int = 100) -> SimpleNamespace:

@@ -30,7 +30,7 @@ class Started:
 
     def __init__(self, made: Made, run: Path, compute: dict | None = None, **changes) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.training.learnable", "pipeline.training"])
+        context.set_forkserver_preload([__name__, "pipeline.training.trainer"])
         reader, writer = context.Pipe(duplex=False)
         words = (made.manifest.parent, run, compute or {}, changes, writer)
         self.process = context.Process(target=_train, args=words)
@@ -51,6 +51,8 @@ class Started:
 
 
 def _train(root: Path, run: Path, compute: dict, changes: dict, said: Connection) -> None:
+    # Of workers that read, as in any other training: a fork server of theirs would outlive who is killed.
+    multiprocessing.set_start_method("fork", force=True)
     os.dup2(said.fileno(), sys.stderr.fileno())
     features = {role: root / f"{FEATURES[role]}-key{role}" for role in FEATURES}
     train(Made(made_params(compute), root / "manifest.parquet", features).run(run, **changes))

@@ -14,23 +14,31 @@ import pytest
 import yaml
 
 from pipeline.config import read_documents
+from tests.workflow.forks import programs
 
 ROOT = Path(__file__).parents[2]
 FILES = ("Snakefile", "workflow", "profiles", "environment.yml", "params.yaml", "studies", "configs", "weights")
+BIN = Path(sys.executable).parent
 # The README's line, literally.
 LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
 
 
 class Project:
-    """A copy of the workflow in a directory of its own; the code is the installed one."""
+    """A copy of the workflow in a directory of its own; the code is the installed one.
+
+    Attributes:
+        environment: with the real programs, for what is killed or watched.
+        called: what `run` calls instead of starting it: all, the jobs of a real Snakemake, or none.
+    """
+
+    called = "all"
 
     def __init__(self, root: Path) -> None:
         self.root = root
         for name in FILES if not (root / "Snakefile").exists() else ():
             source = ROOT / name
             (shutil.copytree if source.is_dir() else shutil.copy)(source, root / name)
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self.environment = os.environ | {"PATH": path}
+        self.environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
     @classmethod
     def copied(cls, whole: Path) -> "Project":
@@ -56,11 +64,12 @@ class Project:
         path.write_text(before)
 
     def run(self, line: str, check: bool = True) -> subprocess.CompletedProcess:
-        """Runs a command line in the project and returns it with all its output in stdout."""
+        """Runs a command line in the project, by calls, and returns it with all its output in stdout."""
+        path = f"{programs() / self.called}{os.pathsep}{self.environment['PATH']}"
         done = subprocess.run(
             line.split(),
             cwd=self.root,
-            env=self.environment,
+            env=self.environment | {"PATH": path},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -69,35 +78,8 @@ class Project:
         return done
 
     def plan(self, line: str, check: bool = True) -> subprocess.CompletedProcess:
-        """A dry run of a Snakemake's command line, by a call: in a fork, whose libraries this process has read."""
-        import snakemake.cli
-
-        from snakemake_logger_plugin_permafrost import targets_last
-
-        with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
-            child = os.fork()
-            if child == 0:
-                status = 1
-                try:
-                    os.dup2(said.fileno(), 1)
-                    os.dup2(said.fileno(), 2)
-                    sys.stdout, sys.stderr = os.fdopen(1, "w", encoding="utf-8"), os.fdopen(2, "w", encoding="utf-8")
-                    os.chdir(self.root)
-                    os.environ.update(self.environment)
-                    # As at Snakemake's start, when logger plugins are imported.
-                    sys.argv = targets_last([*line.split(), "-n"])
-                    snakemake.cli.main()
-                except SystemExit as ended:
-                    status = int(bool(ended.code))
-                finally:
-                    sys.stdout.flush()
-                    sys.stderr.flush()
-                    os._exit(status)
-            code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            said.seek(0)
-            done = subprocess.CompletedProcess(line.split(), code, said.read())
-        assert not check or done.returncode == 0, done.stdout
-        return done
+        """A dry run of a Snakemake's command line."""
+        return self.run(f"{line} -n", check)
 
     def jobs(self, line: str) -> dict[str, int]:
         """How many jobs of each rule a command line would run."""
@@ -147,6 +129,10 @@ def rendered(tmp_path_factory) -> Path:
     def make(root: Path) -> Project:
         project = Project(Path(tempfile.mkdtemp(dir=root)))
         project.change(small)
+        # 270 runs to plan, in each job of a cluster too.
+        project.change(lambda document: document.update(ablations={}, claims={}))
+        # Asks for GPUs where there are none.
+        project.change(lambda document: document["compute"].update(device="auto"))
         project.run("snakemake --cores 2 features/toy-ssv2/manifest.parquet")
         return project
 
@@ -159,7 +145,7 @@ def finished(rendered, tmp_path_factory) -> Path:
 
     def make(root: Path) -> Project:
         project = Project.copied(rendered)
-        project.run(LINE)
+        project.run(f"{BIN}/{LINE}")  # Snakemake itself, whose reading of this line is half of the claim
         return project
 
     return _once(tmp_path_factory, "finished", make)

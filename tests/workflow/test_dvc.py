@@ -61,7 +61,9 @@ def test_locks_stay_on_the_machine_and_dvc_s_own_is_tracked():
 
 
 class Tracked(Project):
-    """A project under git and DVC, with its own copy of the code."""
+    """A project under git and DVC, with its own copy of the code, which Snakemake's plans are of."""
+
+    called = "jobs"
 
     def __init__(self, root: Path) -> None:
         root.mkdir()
@@ -91,10 +93,6 @@ class Tracked(Project):
         names = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         self.environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         self.environment |= names | {"PYTHONPATH": str(root), "DVC_NO_ANALYTICS": "1"}
-
-    def plan(self, line: str, check: bool = True) -> subprocess.CompletedProcess:
-        """A dry run by a process of its own: its code is that of this project, not the one that tests import."""
-        return self.run(f"{line} -n", check=check)
 
     def commit(self) -> None:
         self.run("git add -A")
@@ -178,11 +176,20 @@ def tracked(killed, room) -> Tracked:
     return project
 
 
+@pytest.fixture(scope="module")
+def cloned(tracked, room) -> tuple[Tracked, Path]:
+    """A clone, and a copy of it as it was: links to its cache lead to its place."""
+    clone = tracked.clone(room / "clone")
+    return clone, shutil.copytree(clone.root, room / "as it was", symlinks=True)
+
+
 @pytest.fixture
-def clone(tracked, room):
-    target = room / "clone"
-    yield tracked.clone(target)
-    shutil.rmtree(target)
+def clone(cloned) -> Tracked:
+    clone, as_it_was = cloned
+    shutil.rmtree(clone.root)
+    shutil.copytree(as_it_was, clone.root, symlinks=True)
+    clone.called = Tracked.called
+    return clone
 
 
 @pytest.mark.slow
@@ -267,6 +274,7 @@ def test_an_ordinary_user_reads_what_dvc_linked_and_writes_beside_the_cache_neve
     shard = folder / "shard-000.json"
     assert shard.is_symlink()
     cache = {path: path.read_bytes() for path in clone.root.glob(".dvc/cache/**/*") if path.is_file()}
+    clone.called = "none"  # calls have the rights of the tests
 
     def as_user(line: str, check: bool = True) -> str:
         return clone.run(" ".join([*ordinary, line]), check).stdout

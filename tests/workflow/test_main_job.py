@@ -5,13 +5,13 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.workflow.conftest import LINE, Project
+from tests.workflow.forks import started
 from tests.workflow.states import committed_samples, stores
 
 pytestmark = pytest.mark.slow
@@ -68,29 +68,23 @@ def test_a_deleted_shard_manifest_costs_nothing_to_make_again(finished):
 def test_the_command_killed_at_random_moments_ends_byte_for_byte_equal(finished):
     """Kill -9 of the whole process group; nothing that was committed is ever computed again.
 
-    Three times, since each is a start of Python and its libraries; tests/extraction/test_loop.py has ten.
+    tests/extraction/test_loop.py has ten kills.
     """
     wanted = stores(finished)
     folder = next(finished.root.glob("features/*/r3d18*"))
     shutil.rmtree(folder)
-    command = ["python", "-m", "pipeline", "extract", "toy-ssv2", "r3d18_clips", "--shard", "0"]
+    words = ["extract", "toy-ssv2", "r3d18_clips", "--shard", "0"]
     rng = random.Random(0)
     kills = 0
     committed = 0
     while kills < 3:
-        job = subprocess.Popen(
-            command,
-            cwd=finished.root,
-            env=finished.environment,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        there = int(job.stdout.readline().split(": ")[1].split()[0])
+        job, said = started(words, finished.root, finished.environment)
+        there = int(said.readline().split(": ")[1].split()[0])
         assert there >= committed, "something that was committed had to be computed again"
         time.sleep(rng.uniform(0, 1.0))
-        os.killpg(job.pid, signal.SIGKILL)
-        if job.wait() == 0:
+        os.killpg(job, signal.SIGKILL)
+        said.close()
+        if os.waitpid(job, 0)[1] == 0:
             # Finished before it could be killed: begin again, for three kills are three kills.
             shutil.rmtree(folder)
             committed = 0

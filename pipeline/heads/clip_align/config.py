@@ -1,4 +1,4 @@
-"""What a person may choose of clip_align."""
+"""What a person may choose of clip_align. The defaults are those of configs/clinic.yaml, in single precision."""
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Positive, Share, Strict
 from pipeline.config.contents import Given, Maps, Reads, Tokens
-from pipeline.config.heads import WarmedHead
+from pipeline.config.heads import Rate, WarmedHead
 
 GROUPS = 8  # of the norms: widths are multiples of it
 
@@ -22,26 +22,28 @@ class ClipAlignFeatures(Strict):
 class ClipAlignModel(Strict):
     """Arguments of heads.clip_align.ClipAlign that do not follow from the data (spec: docs of that class)."""
 
-    encoder: Literal["3dcnn", "2dcnn", "cnn_lstm"]
-    map_guided: bool
-    map_guided_type: Literal["spatiotemporal", "channel", "weighted_pool", "summary_gate"]
+    encoder: Literal["3dcnn", "2dcnn", "cnn_lstm"] = "3dcnn"
+    map_guided: bool = True
+    map_guided_type: Literal["spatiotemporal", "channel", "weighted_pool", "summary_gate"] = "spatiotemporal"
     sigmoid_gate: Annotated[
         bool, Field(description="of spatiotemporal: a gate learned from the map, not the map itself")
-    ]
-    classifier_source: Literal["video", "attn", "fusion"]
-    map_dropout: Share
-    width: Annotated[Positive, Field(multiple_of=GROUPS)]
-    feature_dim: Positive
-    embed_dim: Annotated[int, Field(ge=2, lt=2**31, description="normalised, so that of one number nothing is left")]
-    map_width: Annotated[Positive, Field(multiple_of=GROUPS)]
-    dropout: Share
+    ] = False
+    classifier_source: Literal["video", "attn", "fusion"] = "video"
+    map_dropout: Share = 0.2
+    width: Annotated[Positive, Field(multiple_of=GROUPS)] = 128
+    feature_dim: Positive = 512
+    embed_dim: Annotated[
+        int, Field(ge=2, lt=2**31, description="normalised, so that of one number nothing is left")
+    ] = 256
+    map_width: Annotated[Positive, Field(multiple_of=GROUPS)] = 32
+    dropout: Share = 0.1
 
 
 class ClipAlignLoss(Strict):
     """Weights of the terms beside the classification, 0 being off, and of the classes."""
 
-    clip_weight: Annotated[float, Field(ge=0)]
-    lambda_token: Annotated[float, Field(ge=0)]
+    clip_weight: Annotated[float, Field(ge=0)] = 1.0
+    lambda_token: Annotated[float, Field(ge=0)] = 0.0
     class_weights: Annotated[bool, Field(description="each class by the inverse of its share of train")] = False
 
 
@@ -58,11 +60,19 @@ class ClipAlignHead(WarmedHead):
     task: ClassVar = "alignment"
     code: ClassVar = "pipeline.heads.clip_align.model:ClipAlign"
     features: ClipAlignFeatures
-    model: ClipAlignModel
-    loss: ClipAlignLoss
+    model: ClipAlignModel = ClipAlignModel()
+    loss: ClipAlignLoss = ClipAlignLoss()
+    lr: Rate = 8e-3
+    batch_size: Positive = 32
+    epochs: Positive = 40
+    warmup_epochs: Annotated[float, Field(ge=0)] = 2.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    label_smoothing: Share = 0.05
+    ema_decay: Share = 0.98
+    patience: Positive = 15
     compat: Annotated[Literal["published"] | None, Field(description="published: the original formulas")] = None
     max_trainable: Positive = 20_000_000
-    holdout_split: Annotated[str, Field(description="for early stopping: other patients than those of train")]
+    holdout_split: Annotated[str, Field(description="for early stopping: other patients than those of train")] = "val"
     clinicians: Clinicians | None = None
     fraction: Annotated[float, Field(gt=0, le=1, description="share of the patients of train that is learned from")] = (
         1.0

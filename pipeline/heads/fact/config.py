@@ -1,4 +1,4 @@
-"""What a person may choose of fact and fact_clip."""
+"""What a person may choose of fact and fact_clip. The defaults are those of the paper for Breakfast (configs/)."""
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Fraction, Name, Positive, Share, Strict, Vocabulary
 from pipeline.config.contents import Content, Given, Reads, Rows, Texts
-from pipeline.config.heads import Holdout, Input, TrainedHead
+from pipeline.config.heads import Holdout, Input, Rate, TrainedHead
 
 AUTOMATIC = -1.0  # the weight of null that follows from the data
 
@@ -39,11 +39,15 @@ class TimeMask(Strict):
 class FactModel(Strict):
     """Constructor arguments of heads.fact.Fact that do not follow from the data (spec: docs of that class)."""
 
-    blocks: Annotated[str, Field(pattern="^[iI][uU]*$")]
-    Bi: FactBlock  # the blocks i and I
+    blocks: Annotated[str, Field(pattern="^[iI][uU]*$")] = "iuUU"
+    # The blocks i and I.
+    Bi: FactBlock = FactBlock(
+        hid_dim=512, a_dim=512, a_ffdim=512, a_layers=6, a_nhead=8, f="m2", f_dim=512, f_layers=10, f_ln=False,
+        dropout=0.0, s_layers=1,
+    )  # fmt: skip
     Bu: FactBlock = FactBlock()  # u
     BU: FactBlock = FactBlock()  # U
-    tokens: Positive
+    tokens: Positive = 60
     frame_positions: bool = True
     transcript: bool = False
     channel_dropout: Share = 0.3
@@ -111,11 +115,15 @@ class SegmentationHead(TrainedHead):
     framewise: ClassVar = True
     code: ClassVar = "pipeline.heads.fact.model:Fact"
     features: FactFeatures
-    model: FactModel
+    model: FactModel = FactModel()
+    lr: Rate = 1e-4
+    batch_size: Positive = 4
+    epochs: Positive = 150
+    patience: Positive = 150
     loss: FactLoss = FactLoss()
-    mwt: Fraction
-    holdout: Holdout
-    decay_epoch: Annotated[int, Field(gt=0, description="from this epoch on, a tenth of the learning rate")]
+    mwt: Fraction = 0.1
+    holdout: Holdout = 0.1
+    decay_epoch: Annotated[int, Field(gt=0, description="from this epoch on, a tenth of the learning rate")] = 80
     weight_decay: Annotated[float, Field(ge=0, le=1, description="of each weight, added to its gradient")] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] = 10.0
     ema_decay: Share = 0.0
@@ -132,13 +140,13 @@ class FactHead(SegmentationHead):
 class Alignment(Strict):
     """What is aligned with text, and how (spec: docs of heads.fact.FactClip)."""
 
-    target: Literal["action_token", "frame", "logit"]
-    hidden: Positive
-    dropout: Share
-    temperature: Annotated[float, Field(gt=0)]
-    w_fact: Annotated[float, Field(ge=0)]
-    w_con: Annotated[float, Field(ge=0)]
-    scoring: Literal["cosine", "classifier"]
+    target: Literal["action_token", "frame", "logit"] = "action_token"
+    hidden: Positive = 512
+    dropout: Share = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 0.07
+    w_fact: Annotated[float, Field(ge=0)] = 0.5
+    w_con: Annotated[float, Field(ge=0)] = 0.5
+    scoring: Literal["cosine", "classifier"] = "cosine"
 
 
 class FactClipHead(SegmentationHead):
@@ -151,9 +159,11 @@ class FactClipHead(SegmentationHead):
     code: ClassVar = "pipeline.heads.fact.clip:FactClip"
 
     vocabulary: Vocabulary
-    alignment: Alignment
+    alignment: Alignment = Alignment()
     unseen: Annotated[str, Field(description="a list of the data set's class_lists: the classes held out of training")]
-    stand_ins: Annotated[float, Field(gt=0, lt=1, description="share of the seen classes held out to choose gamma on")]
+    stand_ins: Annotated[
+        float, Field(gt=0, lt=1, description="share of the seen classes held out to choose gamma on")
+    ] = 0.15
 
     @model_validator(mode="after")
     def _without_transcript(self) -> "FactClipHead":

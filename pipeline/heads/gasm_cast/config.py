@@ -1,4 +1,4 @@
-"""What a person may choose of gasm_cast."""
+"""What a person may choose of gasm_cast. The defaults are those of configs/ssv2.yaml, in single precision."""
 
 from collections.abc import Collection, Mapping
 from typing import Annotated, ClassVar, Literal
@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config.base import Name, Positive, Share, Strict
 from pipeline.config.contents import Given, Reads, Tokens, refuse_unlike
-from pipeline.config.heads import ClassifierHead
+from pipeline.config.heads import ClassifierHead, Rate
 
 UNBOUNDED = -1  # the radius of a graph that joins every node to every other
 
@@ -15,18 +15,18 @@ UNBOUNDED = -1  # the radius of a graph that joins every node to every other
 class GasmCastModel(Strict):
     """Constructor arguments of heads.gasm_cast.GasmCast that do not follow from the data (spec: docs of that class)."""
 
-    fusion: Literal["cast", "vanilla", "concat", "semantic", "motion", "probe"]
-    layers: Positive
-    width: Positive
-    attention_heads: Positive
-    bottleneck: Positive
-    window: Literal["cell", "full"]
-    graph: Literal["full", "spatial", "none"]
-    radii: tuple[int, ...]
-    semantic_neighbours: Annotated[int, Field(ge=0)]
-    motion_neighbours: Annotated[int, Field(ge=0)]
-    dropout: Share
-    token_dropout: Share
+    fusion: Literal["cast", "vanilla", "concat", "semantic", "motion", "probe"] = "cast"
+    layers: Positive = 3
+    width: Positive = 256
+    attention_heads: Positive = 8
+    bottleneck: Positive = 256
+    window: Literal["cell", "full"] = "cell"
+    graph: Literal["full", "spatial", "none"] = "full"
+    radii: tuple[int, ...] = (1, 2, UNBOUNDED)
+    semantic_neighbours: Annotated[int, Field(ge=0)] = 8
+    motion_neighbours: Annotated[int, Field(ge=0)] = 2
+    dropout: Share = 0.3
+    token_dropout: Share = 0.3
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "GasmCastModel":
@@ -55,7 +55,14 @@ class GasmCastHead(ClassifierHead):
     attention: ClassVar = "pipeline.heads.gasm_cast.attention:looks"
     code: ClassVar = "pipeline.heads.gasm_cast.model:GasmCast"
     features: GasmCastFeatures
-    model: GasmCastModel
+    model: GasmCastModel = GasmCastModel()
+    lr: Rate = 1e-3
+    batch_size: Positive = 32
+    epochs: Positive = 50
+    warmup_epochs: Annotated[float, Field(ge=0)] = 5.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    label_smoothing: Share = 0.1
+    patience: Positive = 10
     max_trainable: Positive = 20_000_000
 
     def fits(self, given: Mapping[str, Given], class_lists: Collection[str]) -> None:

@@ -30,8 +30,8 @@ class WordRoles(Strict):
     plain: Name
     object: Name
     background: Name
-    mode: Literal["tau", "percentile"]
-    value: Annotated[float, Field(ge=0, description="tau, or the percent of words at either end")]
+    mode: Literal["tau", "percentile"] = "percentile"
+    value: Annotated[float, Field(ge=0, description="tau, or the percent of words at either end")] = 45.0
 
     @model_validator(mode="after")
     def _ends_do_not_meet(self) -> "WordRoles":
@@ -45,15 +45,15 @@ class NegativeWords(Strict):
 
     dataset: Name
     feature: Name
-    quantile: Fraction
-    top_p: Annotated[float, Field(gt=0, le=1)]
+    quantile: Fraction = 0.95
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.15
     roles: WordRoles
 
 
 class NegScore(Strict):
     """S_NegLabel and its three independent switches: all off is NegLabel's own score."""
 
-    groups: Positive
+    groups: Positive = 100
     scale: Annotated[float, Field(gt=0, description="CLIP's logit scale")] = 100.0
     topk: Annotated[Positive | None, Field(description="M1: the largest negatives of a group; null is all")] = None
     role_aware: Annotated[bool, Field(description="M2: object words alone are negatives")] = False
@@ -72,7 +72,7 @@ class Background(Strict):
 class Weighing(Strict):
     """λ in S = S_NegLabel* + λ P_align: one of `values`, chosen on validation pictures; or `fixed`."""
 
-    values: Annotated[tuple[float, ...], Field(min_length=1)]
+    values: Annotated[tuple[float, ...], Field(min_length=1)] = tuple(step / 10 for step in range(21))
     choose: Literal["validation", "adaptive", "fixed"] = "validation"
     fixed: float | None = None
     validation: Annotated[float, Field(gt=0, lt=1, description="share of each OOD set that is for choosing")] = 0.25
@@ -99,13 +99,13 @@ class NegAlignHead(Head):
     classes: Vocabulary
     ood: Annotated[dict[Name, Name], Field(min_length=1, description="name -> data set of pictures")]
     words: NegativeWords
-    score: NegScore
+    score: NegScore = NegScore()
     background: Background = Background()
-    lam: Weighing
+    lam: Weighing = Weighing()
     # ID pictures for choosing and for M3; null carves them out of eval_split, as of the OOD sets.
     reference_split: str | None
     eval_split: str
-    bootstrap: Positive
+    bootstrap: Positive = 1000
 
     @model_validator(mode="after")
     def _chosen_on_other_pictures(self) -> "NegAlignHead":

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from pipeline.config.base import Name, Positive, PositiveFloat, Seed, Share
 from pipeline.config.contents import Content, Given, Maps, Rows, Tokens, Vectors
-from pipeline.config.heads import HIGHEST_LR, Head, Holdout, Input, WarmedHead
+from pipeline.config.heads import Head, Holdout, Input, Rate, WarmedHead
 
 READ = Tokens | Vectors | Rows | Maps
 # What a batch has beside the streams.
@@ -60,7 +60,7 @@ class ProbeHead(WarmedHead):
     k: Positive = 20
     temperature: PositiveFloat = 0.07
     seed: Seed = 0
-    lr: Annotated[float, Field(gt=0, le=HIGHEST_LR)]
+    lr: Rate
     weight_decay: Annotated[float, Field(ge=0)]
     epochs: Positive
     warmup_epochs: Annotated[float, Field(ge=0)]

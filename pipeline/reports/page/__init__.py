@@ -1,20 +1,18 @@
 """One self-contained HTML page of everything that is finished. Reads results only: no store's arrays, no video.
 
-`gather` finds the files, `overview`, `results`, `explained` and `stages` say what is in them as blocks, `charts` draws,
-and page.html.j2 with page.css and page.js sets the blocks. Plotly's JavaScript is inside; the page asks nobody for
-anything.
+`gather` finds the files, `overview`, `results`, `explained` and `stages` say what is in them as blocks, and
+page.html.j2 with page.css and page.js sets the blocks. It draws nothing itself: a result's pictures are the files of
+its report and its explanation (`stills`), and what has no file is a bar in a table. The page asks nobody for anything.
 """
 
-import json
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from pipeline.files import write_text
 from pipeline.plan import Plan
-from pipeline.reports.page.charts import templates
+from pipeline.reports.page.blocks import command
 from pipeline.reports.page.gather import Found, PageError, gather
 from pipeline.reports.page.overview import claims, missing, summary, warnings
 from pipeline.reports.page.results import result_section
@@ -43,7 +41,7 @@ def _render(found: Found, snakemake: str) -> str:
     sections = [
         summary(found),
         *([claims(found)] if found.claims else []),
-        *(result_section(result, found.mini, snakemake) for result in finished),
+        *(result_section(result, found.mini) for result in finished),
         *([ablations(found)] if any(table.document is not None for table in found.ablations) else []),
         data(found),
         cost(found),
@@ -56,9 +54,5 @@ def _render(found: Found, snakemake: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html.j2").render(
-        sections=sections,
-        warnings=list(warnings(found)),
-        templates=Markup(json.dumps(templates()).replace("</", "<\\/")),
-        plotly=Markup(get_plotlyjs()),
-    )
+    environment.filters["command"] = partial(command, snakemake)
+    return environment.get_template("page.html.j2").render(sections=sections, warnings=list(warnings(found)))

@@ -1,34 +1,46 @@
-"""What a page is built of: sections of plots, pictures, tables, notes. Knows no result and no file but pictures."""
+"""What a page is built of: sections of pictures, tables, notes. Knows no result and no file but pictures."""
 
 import base64
 import io
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
-import plotly.graph_objects as go
 from PIL import Image
-from plotly.io.json import to_json_plotly
 
-WIDEST = 1500  # pixels of a picture
-QUALITY = 80
+# Of photographs: pixels, and of JPEG's scale. A drawing stays as it is: letters blur, and it becomes no smaller.
+WIDEST, QUALITY = 1500, 80
+DRAWING = 0.25  # bytes a pixel of a PNG, of which photographs have more
 # A number with its deviation, interval or unit, or a dash for none.
 NUMBER = re.compile(r"[-−–]$|[-−]?[\d,]+(\.\d+)?(e[-+]\d+)?( ± [\d.e-]+)?( (%|s|min|h|kB|MB|GB))?$")
+
+
+class Bar(NamedTuple):
+    """A value drawn in its cell, from 0 to 100 % of the column's width: a bar from `start` to it, a dot where there is
+    none, and a line over its interval."""
+
+    at: float
+    start: float | None = 0.0
+    low: float | None = None
+    high: float | None = None
 
 
 class Cell(NamedTuple):
     """Of a table: what it says, whether it is the best of its column, how it is meant (good, bad, faint), and more.
 
-    `title` appears under the pointer, `note` below the text.
+    `title` appears under the pointer, `note` below the text; what a `bar` shows stands in another cell as a number.
     """
 
-    text: str
+    text: str = ""
     best: bool = False
     tone: str = ""
     title: str = ""
     note: str = ""
+    bar: Bar | None = None
 
 
 @dataclass(frozen=True)
@@ -39,31 +51,17 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str | Cell]]
     caption: str
-    wide: bool = True
     folded: str = ""
 
-    @property
+    @cached_property
     def body(self) -> list[list[Cell]]:
         """Every cell as one."""
         return [[of if isinstance(of, Cell) else Cell(of) for of in row] for row in self.rows]
 
-    @property
+    @cached_property
     def numeric(self) -> list[bool]:
         """Whether a column holds numbers, which are set flush right."""
         return [all(NUMBER.match(row[i].text) for row in self.body) for i in range(len(self.columns))]
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A plotly figure as JSON, without a template: the page has two, one for light and one for dark."""
-
-    kind: ClassVar = "plot"
-    id: str
-    spec: str
-    caption: str
-    height: int
-    wide: bool = False
-    widest: int = 0  # pixels; as wide as there is room if 0
 
 
 @dataclass(frozen=True)
@@ -78,31 +76,30 @@ class Space:
     colourings: Sequence[str]
     classes: Sequence[str]
     caption: str
-    wide: bool = True
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A still, inside the page."""
+    """A file's picture, inside the page; `natural` is the width, in CSS pixels, that its letters are meant for."""
 
     kind: ClassVar = "picture"
+    name: str
     source: str
     width: int
     height: int
+    natural: int
     alt: str
     caption: str
-    wide: bool = True
 
 
 @dataclass(frozen=True)
 class Note:
-    """A line of text, and the command that it speaks of."""
+    """A line of text, and the file whose making it speaks of."""
 
     kind: ClassVar = "note"
     text: str
-    command: str = ""
+    target: str = ""
     tone: str = ""
-    wide: bool = True
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,6 @@ class Tiles:
 
     kind: ClassVar = "tiles"
     tiles: Sequence[tuple[str, str, str]]
-    wide: bool = True
 
 
 @dataclass(frozen=True)
@@ -121,7 +117,6 @@ class Listing:
     kind: ClassVar = "listing"
     folded: str
     text: str
-    wide: bool = True
 
 
 @dataclass(frozen=True)
@@ -136,23 +131,25 @@ class Section:
     contents: str = ""
 
 
-def plot(id: str, figure: go.Figure, caption: str, height: int = 360, wide: bool = False, widest: int = 0) -> Plot:
-    """A figure for the page: equal figures give equal text, and nothing in it can end the script that holds it."""
-    document = figure.to_dict()
-    document["layout"].pop("template", None)
-    return Plot(slug(id), to_json_plotly(document), caption, height, wide, widest)
+def embedded(document: Any) -> str:
+    """JSON for a script of the page: equal documents give equal text, and nothing in it can end the script."""
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def picture(path: Path, alt: str, caption: str) -> Picture:
-    """A picture file, at most 1500 pixels wide, as WebP. Equal pixels give equal text."""
+    """A picture file as WebP: of drawings all pixels, of photographs 1500 across at most. Equal pixels, equal text."""
     with Image.open(path) as opened:
-        image = opened.convert("RGB")
-    if image.width > WIDEST:
-        image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
-    buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY, method=6)
+        image, dots = opened.convert("RGB"), opened.info.get("dpi", (96,))[0]
+    natural, buffer = round(image.width * 96 / dots), io.BytesIO()
+    if path.stat().st_size < DRAWING * image.width * image.height:
+        image.save(buffer, "WEBP", lossless=True)
+    else:
+        if image.width > WIDEST:
+            image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
+        image.save(buffer, "WEBP", quality=QUALITY, method=6)
     source = f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-    return Picture(source, image.width, image.height, alt, caption)
+    return Picture(path.stem, source, image.width, image.height, natural, alt, caption)
 
 
 def slug(text: str) -> str:

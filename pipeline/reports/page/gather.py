@@ -31,9 +31,9 @@ class Result:
         asked: the head's params as they are now.
         document: what the file holds; None where there is none.
         evaluation: the folder that it was published from, in that of its run; None where it is gone.
-        pictures: what they show, the end of their names -> file.
+        pictures: "report" and "explanation", where they are made -> what their pictures show -> file; what is not
+            among them the head does not have.
         explained: "features" and "importance" -> what explains it, of those that exist.
-        made: the folders of its report and its explanation that are there: what they lack the head does not have.
     """
 
     name: str
@@ -42,9 +42,8 @@ class Result:
     asked: Mapping[str, Any]
     document: dict[str, Any] | None
     evaluation: Path | None
-    pictures: dict[str, Path]
+    pictures: dict[str, dict[str, Path]]
     explained: dict[str, dict[str, Any]]
-    made: frozenset[str]
 
     @property
     def history(self) -> pd.DataFrame | None:
@@ -135,7 +134,8 @@ def gather(plan: Plan, root: Path) -> Found:
 
 def _result(name: str, run: Run, root: Path) -> Result:
     path = root / "results" / f"{name}.json"
-    pictures = {picture.stem: picture for picture in sorted(path.with_suffix("").glob("*/pictures/*.png"))}
+    folders = sorted(path.with_suffix("").glob("*/pictures"))
+    pictures = {of.parent.name: {file.stem: file for file in sorted(of.glob("*.png"))} for of in folders}
     explained = {kind: _json(beside(path, f"{kind}.json", "explanation")) for kind in EXPLAINED}
     return Result(
         name,
@@ -146,7 +146,6 @@ def _result(name: str, run: Run, root: Path) -> Result:
         _published_from(path, root / run.evaluation_folder),
         pictures,
         {kind: document for kind, document in explained.items() if document is not None},
-        frozenset(folder.name for folder in path.with_suffix("").glob("*") if (folder / "pictures").is_dir()),
     )
 
 

@@ -1,79 +1,80 @@
-// Draws what comes into view, in the template of the colour scheme, and wires the switches of feature spaces.
-const templates = JSON.parse(document.getElementById("templates").textContent);
-const dark = matchMedia("(prefers-color-scheme: dark)");
+// Wires the feature spaces, points to look around in. All else on the page is there without a script.
 const narrow = matchMedia("(max-width: 56rem)");
-let printing = false; // paper is white
-const template = () => templates[dark.matches && !printing ? "dark" : "light"];
-// By default plotly offers to send a figure to its makers.
-const config = () => ({
-  responsive: true, displaylogo: false, showSendToCloud: false, plotlyServerURL: "", displayModeBar: narrow.matches ? false : "hover",
-  modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
-});
-const spec = (element) => JSON.parse(document.getElementById(element.dataset.spec).textContent);
-const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;"); // plotly reads markup
-const MANY = 24, NARROW_MANY = 8; // groups: beyond this many, a legend helps nobody
-function brief(names, letters = 22) { // the shortest that still tells them apart
-  const cut = names.map((name) => name.length > letters ? `${name.slice(0, letters / 2 - 1)}…${name.slice(-letters / 2)}` : name);
-  return new Set(cut).size === new Set(names).size ? cut : brief(names, letters + 4);
-}
-
-function draw(element) {
-  const { data, layout } = spec(element);
-  if (narrow.matches && data[0].type === "heatmap") { // names and scale would take all the room; a tap tells them
-    layout.xaxis.showticklabels = layout.yaxis.showticklabels = data[0].showscale = false;
-  } else if (narrow.matches && layout.yaxis?.ticktext) {
-    layout.yaxis.ticktext = brief(layout.yaxis.ticktext);
-  }
-  // A finger scrolls the page, not the plot.
-  Plotly.newPlot(element, data, { ...layout, template: template(), dragmode: narrow.matches ? false : "zoom" }, config());
-}
+const MANY = 24; // colours: beyond this many, a legend helps nobody
+const NEAR = 12; // CSS pixels from a point to what points at it
 
 function openSpace(figure) {
-  const of = spec(figure), [element, panel] = [figure.querySelector(".plot"), figure.querySelector(".under")];
+  const of = JSON.parse(document.getElementById(figure.dataset.spec).textContent);
+  const [canvas, legend, panel] = ["canvas", ".legend", ".under"].map((selector) => figure.querySelector(selector));
+  const ink = canvas.getContext("2d");
   const choice = (name) => figure.querySelector(`[data-choice=${name}]`).value;
-  function show() {
-    const { x, y } = of.projections[choice("projection")], colouring = of.colourings[choice("colouring")];
-    const wanted = choice("class"), many = colouring.names.length > (narrow.matches ? NARROW_MANY : MANY);
-    const rows = [...of.samples.keys()].filter((row) => wanted === "" || of.labels[row] === Number(wanted));
-    const colour = (k) => colouring.colours ? colouring.colours[k] : template().layout.colorway[k];
-    const groups = many ? [["", rows]] : colouring.names.map((name, k) => [name, rows.filter((row) => colouring.of[row] === k)]);
-    const data = groups.filter(([, members]) => members.length).map(([name, members]) => ({
-      type: "scattergl", mode: "markers", name: plain(name), customdata: members,
-      x: members.map((row) => x[row]), y: members.map((row) => y[row]),
-      text: members.map((row) => `${plain(of.samples[row])}<br>${plain(of.classes[of.labels[row]])}`), hoverinfo: "text",
-      marker: { size: rows.length > 5000 ? 4 : 7, line: { width: rows.length > 5000 ? 0 : 0.5, color: "gray" }, opacity: 0.75, color: members.map((row) => colour(colouring.of[row])), symbol: members.map((row) => colouring.symbols?.[colouring.of[row]] ?? "circle") },
-    }));
-    const axis = { showticklabels: false, zeroline: false };
-    const layout = { template: template(), showlegend: !many, hovermode: "closest", xaxis: axis, yaxis: axis, dragmode: narrow.matches ? false : "pan", uirevision: choice("projection") };
-    Plotly.react(element, data, layout, { ...config(), scrollZoom: !narrow.matches });
+  let view = { zoom: 1, x: 0, y: 0 }, pixels = [], rows = [], held = null; // pixels: x and y of each row
+
+  function place() { // all of a projection fits while the zoom is 1, whatever class is chosen
+    const { x, y } = of.projections[choice("projection")], { clientWidth: width, clientHeight: height } = canvas;
+    const reach = (values) => values.reduce(([low, high], value) => [Math.min(low, value), Math.max(high, value)], [Infinity, -Infinity]);
+    const [[left, right], [bottom, top]] = [reach(x), reach(y)];
+    const at = (value, low, high, room) => 16 + (value - low) / (high - low || 1) * (room - 32);
+    pixels = of.samples.map((_, row) => [
+      view.x + view.zoom * at(x[row], left, right, width), view.y + view.zoom * (height - at(y[row], bottom, top, height)),
+    ]);
   }
-  show();
-  dark.addEventListener("change", show);
-  figure.querySelectorAll("select").forEach((select) => select.addEventListener("change", show));
-  element.on("plotly_hover", ({ points: [{ customdata: row }] }) => {
+  function draw() {
+    const colouring = of.colourings[choice("colouring")], wanted = choice("class"), dots = devicePixelRatio || 1;
+    [canvas.width, canvas.height] = [canvas.clientWidth * dots, canvas.clientHeight * dots];
+    ink.scale(dots, dots);
+    place();
+    rows = [...of.samples.keys()].filter((row) => wanted === "" || of.labels[row] === Number(wanted));
+    canvas.dataset.points = rows.length;
+    const size = rows.length > 5000 ? 3 : 7;
+    ink.globalAlpha = 0.75;
+    for (const row of rows) {
+      const [x, y] = pixels[row];
+      ink.fillStyle = colouring.colours[colouring.of[row]];
+      ink.fillRect(x - size / 2, y - size / 2, size, size);
+    }
+    const shown = [...new Set(rows.map((row) => colouring.of[row]))].sort((one, other) => one - other);
+    legend.replaceChildren(...(shown.length > MANY ? [] : shown).map((k) => {
+      const entry = Object.assign(document.createElement("li"), { textContent: colouring.names[k] });
+      entry.style.setProperty("--of", colouring.colours[k]);
+      return entry;
+    }));
+  }
+  function tell({ offsetX, offsetY }) {
+    const far = (row) => Math.hypot(pixels[row][0] - offsetX, pixels[row][1] - offsetY);
+    const row = rows.reduce((best, one) => best === -1 || far(one) < far(best) ? one : best, -1);
+    if (row === -1 || far(row) > NEAR) return;
     const lines = [`sample ${of.samples[row]}`, `label: ${of.classes[of.labels[row]]}`, `prediction: ${of.classes[of.predicted[row]]}, ${(100 * of.probability[row]).toFixed(1)} %`];
     panel.replaceChildren(...lines.map((line) => Object.assign(document.createElement("p"), { textContent: line })));
     const source = of.thumbnails[of.samples[row]];
     if (source) panel.prepend(Object.assign(new Image(), { src: source, alt: `a frame of ${of.samples[row]}` }));
+  }
+  function whole() { view = { zoom: 1, x: 0, y: 0 }; draw(); }
+
+  canvas.addEventListener("pointerdown", (event) => { tell(event); held = event.pointerType === "mouse" ? event : null; }); // a finger scrolls the page
+  canvas.addEventListener("pointermove", (event) => {
+    if (!held || !event.buttons) return tell(event);
+    view = { ...view, x: view.x + event.offsetX - held.offsetX, y: view.y + event.offsetY - held.offsetY };
+    held = event;
+    draw();
   });
+  canvas.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    const zoom = Math.max(1, view.zoom * 1.0015 ** -event.deltaY), by = zoom / view.zoom;
+    view = zoom === 1 ? { zoom, x: 0, y: 0 } : { zoom, x: event.offsetX + by * (view.x - event.offsetX), y: event.offsetY + by * (view.y - event.offsetY) };
+    draw();
+  }, { passive: false });
+  canvas.addEventListener("dblclick", whole);
+  figure.querySelectorAll("select").forEach((select) => select.addEventListener("change", whole));
+  new ResizeObserver(draw).observe(canvas);
 }
 
 const seen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
-    if (isIntersecting) show(target);
+    if (isIntersecting) { seen.unobserve(target); openSpace(target); }
   }
 }, { rootMargin: "600px" });
-const waiting = new Set(document.querySelectorAll("figure.space, figure:not(.space) > .plot"));
-function show(target) {
-  if (!waiting.delete(target)) return;
-  seen.unobserve(target);
-  target.matches(".space") ? openSpace(target) : draw(target);
-}
-waiting.forEach((element) => seen.observe(element));
-const recolour = () => document.querySelectorAll(".js-plotly-plot").forEach((element) => Plotly.relayout(element, { template: template() }));
-dark.addEventListener("change", recolour);
-addEventListener("beforeprint", () => { printing = true; [...waiting].forEach(show); recolour(); });
-addEventListener("afterprint", () => { printing = false; recolour(); });
+document.querySelectorAll("figure.space").forEach((figure) => seen.observe(figure));
 
 const contents = document.getElementById("contents");
 const fold = () => { contents.open = !narrow.matches; };

@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.reports.page import charts
-from pipeline.reports.page.blocks import Cell, Section, Table, plot
+from pipeline.reports.page.blocks import Bar, Cell, Section, Table
 from pipeline.reports.page.gather import Result
 from pipeline.reports.page.overview import DASH, headlines
+from pipeline.reports.page.stills import still
 from pipeline.tasks import TASKS
 
 WORST = 12  # samples of a table
+AP = "average_precision"
 
 
 def baseline_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
@@ -42,35 +43,26 @@ def baseline_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Sect
 
 def label_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     """The average precision of each class, and all figures of it."""
-    every = document["per_class"]
-    rows = [
-        {
-            "class": row["class"],
-            "n": row["n"],
-            "precision": None if row["average_precision"] is None else 100 * row["average_precision"],
-            "recall_ci95": row["average_precision_ci95"] and [100 * edge for edge in row["average_precision_ci95"]],
-        }
-        for row in every
-    ]
-    name = "average precision"
-    figure, shown = charts.class_bars(rows, "precision", name)
-    some = "every class" if shown == len(rows) else f"{shown} of {len(rows)} classes, the worst and the best"
-    caption = f"{name.capitalize()} of {some} with its 95 % interval, worst on top."
-    bars = plot(f"{result.name}-classes-plot", figure, caption, 120 + 19 * shown, wide=True)
     table = [
         [
             row["class"],
+            Cell()
+            if row[AP] is None
+            else Cell(bar=Bar(100 * row[AP], 0.0, *(100 * of for of in row[f"{AP}_ci95"] or ()))),
             str(row["n"]),
-            *(_percent(row[key]) for key in ("prevalence", "average_precision")),
-            DASH if row["average_precision_ci95"] is None else _between(row["average_precision_ci95"]),
+            *(_percent(row[key]) for key in ("prevalence", AP)),
+            DASH if row[f"{AP}_ci95"] is None else _between(row[f"{AP}_ci95"]),
             *(_percent(row[key]) for key in ("precision", "recall", "f1")),
         ]
-        for row in sorted(every, key=lambda row: (row[name.replace(" ", "_")] or 0, row["class"]))
+        for row in sorted(document["per_class"], key=lambda row: (row[AP] or 0, row["class"]))
     ]
-    columns = ["class", "n", "share of samples", name, "95 %", "precision", "recall", "F1"]
-    said = "In percent, worst first; precision, recall and F1 of what is told with a probability of half or more."
-    folded = f"all {len(every)} classes as a table"
-    blocks = [bars, Table(columns, table, said, folded=folded)]
+    columns = ["class", "average precision, 0 to 100", "n", "share of samples", "average precision", "95 %"]
+    columns += ["precision", "recall", "F1"]
+    caption = (
+        f"All {len(table)} classes in percent, worst first; lines are 95 % intervals. Precision, recall and F1 are of "
+        "what is told with a probability of half or more."
+    )
+    blocks = [Table(columns, table, caption), *still(result, "classes")]
     yield Section(f"{result.name}-classes", "Classes", blocks, contents="classes")
 
 
@@ -89,7 +81,8 @@ def number_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Sectio
     ]
     columns = ["number", "n", "mean", "R², %", "95 %", "Spearman, %", "95 %", "MAE", "95 %"]
     said = "Errors in the number's own unit; intervals are the middle 95 % of bootstrap resamples of the samples."
-    yield Section(f"{result.name}-numbers", "Numbers", [Table(columns, rows, said)], contents="numbers")
+    blocks = [Table(columns, rows, said), *still(result, "scatter")]
+    yield Section(f"{result.name}-numbers", "Numbers", blocks, contents="numbers")
     table = result.predictions("sample", "label", "prediction")
     if table is not None:
         sds = [of["sd"] or 1.0 for of in document["per_target"]]
@@ -101,6 +94,10 @@ def number_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Sectio
         caption = "Samples that are missed by most, in standard deviations of the number."
         missed = Table(["sample", "true", "predicted", "missed by"], shown, caption)
         yield Section(f"{result.name}-mistakes", "Largest errors", [missed], contents="largest errors")
+
+
+def _bar(share: float, edges: Sequence[float] | None) -> Bar:
+    return Bar(100 * share, 0.0, *(100 * edge for edge in edges or ()))
 
 
 def _miss(label: Sequence[float], prediction: Sequence[float], sds: Sequence[float]) -> float:

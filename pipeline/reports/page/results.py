@@ -7,64 +7,32 @@ import numpy as np
 import pandas as pd
 
 from pipeline.reports.alignment import DIRECTIONS, FORMS
-from pipeline.reports.ood import FIGURES, SCORES, threshold
-from pipeline.reports.page import charts
-from pipeline.reports.page.blocks import Cell, Note, Section, Table, command, picture, plot, slug
+from pipeline.reports.ood import FIGURES, SCORES, score_shares, threshold
+from pipeline.reports.page.blocks import Bar, Cell, Note, Section, Table, slug
 from pipeline.reports.page.explained import explained
 from pipeline.reports.page.gather import Result
 from pipeline.reports.page.overview import DASH, provenance, tiles
 from pipeline.reports.page.probes import baseline_parts
+from pipeline.reports.page.stills import others, still
 from pipeline.tasks import TASKS
 
 EXAMPLES = 12  # rows of a table of single samples
-# Stills that are on the page as plots, which say more.
-REDRAWN = {"confusion", "classes", "training", "gamma", "retrieval", "scores", "lambda", "features", "importance"}
-# The end of a still's name -> its alternative text, its caption.
-STILLS = {
-    "worst": (
-        "Timelines of the worst videos: truth over prediction, wrong frames marked in red, confidence below",
-        "The videos of lowest F1@50. Above what was labelled, below it what was predicted; red marks wrong frames, and "
-        "the area at the bottom is the confidence. Numbers are classes, listed below the last video.",
-    ),
-    "best": (
-        "Timelines of the best videos: truth over prediction, wrong frames marked in red, confidence below",
-        "The videos of highest F1@50, drawn in the same way.",
-    ),
-    "overlays": (
-        "Pictures of high, low and borderline scores, each with its class-activation map and its background",
-        "Each picture as CLIP saw it, its class-activation map over it, and the background that P_align is computed "
-        "from, the object left black.",
-    ),
-    "attention": (
-        "Where the model looks in several videos, over their frames",
-        "Where the model looks, frame by frame, in videos that it recognised and in videos that it did not.",
-    ),
-    "class_attention": (
-        "Average attention of each class over the frames",
-        "Attention, averaged over the videos of each class.",
-    ),
-    "scatter": (
-        "What was predicted over what it is, a panel a number",
-        "A point an evaluated sample; on the dotted line both are the same.",
-    ),
-}
 
 
-def result_section(result: Result, mini: frozenset[str], snakemake: str) -> Section:
+def result_section(result: Result, mini: frozenset[str]) -> Section:
     """All that is known of a finished result."""
     title = f"{result.name}: {TASKS[result.task].title}"
     parts = [
         *baseline_parts(result, result.document or {}),
         *TASKS[result.task].code("page")(result, result.document or {}),
         *_training(result),
-        *_stills(result, snakemake),
-        *explained(result, snakemake),
-        provenance(result, mini),
+        *explained(result),
     ]
+    parts += [*others(result, parts), provenance(result, mini)]
     blocks = [tiles(result)]
     if result.evaluation is None:
         said = "The evaluation that it was published from is gone: its curves and single samples are not shown."
-        blocks.append(Note(said, command(snakemake, f"results/{result.name}.json"), "bad"))
+        blocks.append(Note(said, f"results/{result.name}.json", "bad"))
     return Section(slug(result.name), title, blocks, f"Head {result.head}.", parts, result.name)
 
 
@@ -94,40 +62,33 @@ def classification_parts(result: Result, document: Mapping[str, Any]) -> Iterato
             [Table(["sample", "label", "prediction", "probability"], shown, caption)],
             contents="surest mistakes",
         )
-    between = " to ".join(f"{100 * edge:.1f}" for edge in document["ece_ci95"])
-    caption = (
-        f"How often the model is right when it is this sure. On the dotted line it would be calibrated; the expected "
-        f"calibration error, the mean distance from it, is {100 * document['ece']:.1f} points "
-        f"({between}). Lines are 95 % intervals of a bin's accuracy."
-    )
-    figure = charts.reliability(document["calibration"])
-    yield Section(
-        f"{result.name}-reliability",
-        "Reliability",
-        [plot(f"{result.name}-reliability-plot", figure, caption, 380)],
-        contents="reliability",
-    )
+    bins = [
+        [
+            f"{100 * row['lower']:.0f} to {100 * row['upper']:.0f}",
+            str(row["n"]),
+            f"{100 * row['confidence']:.1f}",
+            f"{100 * row['accuracy']:.1f}",
+            "{:.1f} to {:.1f}".format(*(100 * edge for edge in row["accuracy_ci95"])),
+        ]
+        for row in document["calibration"]
+        if row["n"]
+    ]
+    columns = ["confidence", "n", "mean confidence", "accuracy", "accuracy, 95 %"]
+    table = Table(columns, bins, "In percent, a row a bin that has samples.", folded="the bins as a table")
+    blocks = [*still(result, "reliability"), table]
+    yield Section(f"{result.name}-reliability", "Reliability", blocks, contents="reliability")
 
 
 def segmentation_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     if "curve" in document:
-        lines, area = charts.gamma(document)
-        blocks = [
-            plot(
-                f"{result.name}-gamma",
-                lines,
-                "Accuracy on seen and unseen classes, all of them to choose from, as γ is taken from the scores of "
-                f"seen ones. γ = {document['gamma']:.3g} was chosen on classes that a second training did not see.",
-            ),
-            plot(
-                f"{result.name}-ausuc",
-                area,
-                "Seen over unseen accuracy: every γ is a point of the curve, and the area below it is AUSUC, "
-                f"{document['ausuc']:.1f}."
-                if document["ausuc"] is not None
-                else "Seen over unseen accuracy.",
-            ),
-        ]
+        names = {"gamma": "γ", "seen": "S, seen", "unseen": "U, unseen", "harmonic": "H, harmonic mean"}
+        names["fraction_unseen"] = "frames put on unseen"
+        columns = [[f"{of:.4g}" for of in document["curve"]["gamma"]]]
+        columns += [[_figure(of) for of in document["curve"][key]] for key in list(names)[1:]]
+        rows = list(zip(*columns, strict=True))
+        caption = f"In percent; γ = {document['gamma']:.3g} was chosen, and chance is {document['chance']:.1f}."
+        table = Table(list(names.values()), rows, caption, folded="the curve as a table")
+        blocks = [*still(result, "gamma"), table]
         yield Section(f"{result.name}-unseen", "Seen and unseen classes", blocks, contents="seen and unseen")
     unseen = {document["classes"][index] for index in document["unseen_classes"]}
     rows = [
@@ -143,23 +104,29 @@ def segmentation_parts(result: Result, document: Mapping[str, Any]) -> Iterator[
         table = Table(["video", "frame accuracy", "edit", "F1@50"], shown, caption)
         yield Section(f"{result.name}-videos", "Videos", [table], contents="videos")
     yield _confusions(result, document["classes"], document["confusion"], "frames")
+    blocks = [*still(result, "worst"), *still(result, "best")]
+    if blocks:
+        yield Section(f"{result.name}-timelines", "Timelines", blocks, contents="timelines")
 
 
 def alignment_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     yield _classes(result, document["per_class"], "recall", "recall")
     yield _confusions(result, document["confusion"]["classes"], document["confusion"]["matrix"], "videos")
-    blocks = []
-    for direction, name in DIRECTIONS.items():
-        found = {form: of[direction] for form, of in document["retrieval"].items()}
-        forms = {form: said.replace("\n", "<br>") for form, said in FORMS.items()}
-        chance = next((of["chance_r1"] for of in found.values() if of["chance_r1"] is not None), None)
-        one = found["published"]
-        caption = (
-            f"{name.capitalize()}: how often the right one is first, or among the first five, of {one['gallery']}, in "
-            f"{one['queries']} queries. Under its own map a video may find it by the map it was shown (the leak); "
-            "under a uniform one it cannot."
-        )
-        blocks.append(plot(f"{result.name}-{direction}", charts.retrieval(forms, found, chance), caption, 340))
+    rows = [
+        [
+            direction,
+            form.replace("\n", " "),
+            *(_figure(found[key]) for key in ("r1", "r5", "chance_r1", "median_rank")),
+            str(found["queries"]),
+            str(found["gallery"]),
+        ]
+        for way, direction in DIRECTIONS.items()
+        for kind, form in FORMS.items()
+        for found in (document["retrieval"][kind][way],)
+    ]
+    columns = ["direction", "the video is embedded under", "R@1", "R@5", "R@1 by chance", "median rank"]
+    columns += ["queries", "gallery"]
+    blocks = [*still(result, "retrieval"), Table(columns, rows, "Recalls in percent.")]
     videos = result.predictions(
         "sample", "label", "prediction", "similarity", "rank_video_to_map", "rank_video_to_map_unguided"
     )
@@ -183,24 +150,25 @@ def alignment_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Sec
         columns = ["video", "label", "prediction", "rank", "rank, unguided", "similarity"]
         blocks.append(Table(columns, shown, caption))
     yield Section(f"{result.name}-retrieval", "Retrieval", blocks, contents="retrieval")
+    if blocks := still(result, "attention"):
+        yield Section(f"{result.name}-attention", "Attention", blocks, contents="attention")
 
 
 def ood_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     table = result.predictions("set", "part", *SCORES)
+    blocks: list[Any] = still(result, "scores")
     if table is not None:
         evaluated = table[table["part"] == "evaluated"]
-        inside = evaluated[evaluated["set"] == "id"]
-        blocks = []
-        for name, of in document["sets"].items():
-            outside = evaluated[evaluated["set"] == name]
-            for kind, title in SCORES.items():
-                scores = inside[kind].to_numpy()
-                figure = charts.score_histogram(scores, outside[kind].to_numpy(), threshold(scores))
-                caption = (
-                    f"{name}: {title}. Dashed, the score that 95 % of the ID pictures reach; FPR95, the share of OOD "
-                    f"above it, is {of[kind]['fpr95']:.1f} %, AUROC {of[kind]['auroc']:.1f} %."
-                )
-                blocks.append(plot(f"{result.name}-{name}-{kind}", figure, caption, 280))
+        for kind, title in SCORES.items():
+            shares = score_shares(evaluated, kind)
+            shown = [[f"{middle:.4g}", *(f"{of:.1f}" for of in row)] for middle, *row in shares.itertuples()]
+            reached = threshold(evaluated[evaluated["set"] == "id"][kind].to_numpy())
+            caption = (
+                f"Percent of each set's pictures by score, by the middle of a bin; 95 % of ID reach {reached:.4g}."
+            )
+            columns = ["score", *("ID" if name == "id" else name for name in shares)]
+            blocks.append(Table(columns, shown, caption, folded=f"{title} as a table"))
+    if blocks:
         yield Section(f"{result.name}-scores", "Scores", blocks, contents="scores")
     rows = []
     for name, of in {**document["sets"], "mean": document["average"]}.items():
@@ -222,15 +190,16 @@ def ood_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
         contents="figures by set",
     )
     sweeps = {name: of["lambda_sweep"] for name, of in document["sets"].items()} | {"mean": document["lambda_sweep"]}
-    blocks = [
-        plot(
-            f"{result.name}-lambda-{key}",
-            charts.over_lambda(sweeps, document["lambda"], key, FIGURES[key]),
-            f"{FIGURES[key]} of the evaluated pictures over λ, the weight of P_align, which was chosen without them.",
-            320,
-        )
-        for key in ("auroc", "fpr95")
+    figures = [(key, name) for key in ("auroc", "fpr95") for name in sweeps]
+    rows = [
+        [lam, *(_figure(sweeps[name][lam][key]) for key, name in figures)]
+        for lam in sorted(document["lambda_sweep"], key=float)
     ]
+    columns = ["λ", *(f"{FIGURES[key]}, {name}" for key, name in figures)]
+    table = Table(
+        columns, rows, f"In percent; λ = {document['lambda']:.3g} was chosen.", folded="the curves as a table"
+    )
+    blocks = [*still(result, "lambda"), table]
     yield Section(f"{result.name}-over-lambda", "Over λ", blocks, contents="over λ")
 
 
@@ -238,45 +207,24 @@ def ood_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
 
 
 def _classes(result: Result, rows: Sequence[Mapping[str, Any]], key: str, name: str, more: str = "") -> Section:
-    figure, shown = charts.class_bars(rows, key, name)
-    some = (
-        f"the {charts.EDGE} worst and the {charts.EDGE} best of {len(rows)} classes"
-        if shown < len(rows)
-        else "every class"
-    )
-    caption = f"{name.capitalize()} of {some} with its 95 % interval, worst on top{more}."
-    bars = plot(f"{result.name}-classes-plot", figure, caption, 120 + 19 * shown, wide=True)
     optional = [column for column in ("precision", "recall", "f1", "f1@10", "f1@25", "f1@50") if column in rows[0]]
     scale = TASKS[result.task].scale
     table = [
         [
             row["class"],
+            Cell() if row[key] is None else Cell(bar=Bar(row[key], 0.0, *(row["recall_ci95"] or ()))),
             str(row["n"]),
             DASH if row["recall_ci95"] is None else "{:.1f} to {:.1f}".format(*row["recall_ci95"]),
             *(_figure(row[column], 1 if column == key else scale) for column in optional),
         ]
         for row in sorted(rows, key=lambda row: (row[key] is None, row[key], row["class"]))
     ]
-    columns, folded = ["class", "n", f"{name}, 95 %", *optional], f"all {len(rows)} classes as a table"
-    every = Table(columns, table, "In percent, worst first.", folded=folded)
-    return Section(f"{result.name}-classes", "Classes", [bars, every], contents="classes")
+    columns = ["class", f"{name}, 0 to 100", "n", f"{name}, 95 %", *optional]
+    caption = f"All {len(rows)} classes in percent, worst first; lines are 95 % intervals{more}."
+    return Section(f"{result.name}-classes", "Classes", [Table(columns, table, caption)], contents="classes")
 
 
 def _confusions(result: Result, classes: Sequence[str], matrix: Sequence[Sequence[int]], of: str) -> Section:
-    caption = (
-        f"A row a true class, a column a prediction: the stronger the colour, the more of the row's {of} went there."
-    )
-    chart = charts.confusion(classes, matrix, of)
-    names = max(map(len, chart.layout.xaxis.ticktext or [""]))
-    size = min(800, 180 + 5 * names + 15 * len(classes))
-    figure = plot(
-        f"{result.name}-confusion-plot",
-        chart,
-        caption,
-        size,
-        wide=True,
-        widest=size + 120,
-    )
     counts = np.asarray(matrix, dtype=np.int64)
     wrong = counts.copy()
     np.fill_diagonal(wrong, 0)
@@ -285,49 +233,35 @@ def _confusions(result: Result, classes: Sequence[str], matrix: Sequence[Sequenc
     rows = [
         [classes[t], classes[p], str(counts[t, p]), f"{100 * counts[t, p] / counts[t].sum():.1f} %"] for t, p in pairs
     ]
-    table = Table(["true", "predicted", of, "of the true class"], rows, "What is confused most often.")
-    return Section(f"{result.name}-confusion", "Confusion", [figure, table], contents="confusion")
+    most = Table(["true", "predicted", of, "of the true class"], rows, "What is confused most often.")
+    rows = [
+        [
+            classes[t],
+            str(counts[t].sum()),
+            str(counts[t, t]),
+            "; ".join(f"{classes[p]} {wrong[t, p]}" for p in np.argsort(-wrong[t], kind="stable") if wrong[t, p]),
+        ]
+        for t in range(len(classes))
+    ]
+    columns = ["true", of, "right", f"predicted instead, {of}"]
+    caption = f"All {of} of every class, by what they were taken for."
+    every = Table(columns, rows, caption, folded=f"all {len(classes)} classes as a table")
+    blocks = [*still(result, "confusion"), most, every]
+    return Section(f"{result.name}-confusion", "Confusion", blocks, contents="confusion")
 
 
 def _training(result: Result) -> Iterator[Section]:
     history = result.history
     if history is None:
         return
-    loss = {"train_loss": "train", "holdout_loss": "holdout"}
+    scales = {"train_loss": 1, "holdout_loss": 1, "holdout_accuracy": 100}
     judged = TASKS[result.task].judged
-    accuracy = {"holdout_accuracy": f"holdout {judged}"}
-    blocks = [
-        plot(
-            f"{result.name}-loss",
-            charts.training(history, loss, "loss", False),
-            "Loss by epoch, of what is learned from and of what is held out.",
-            300,
-        ),
-        plot(
-            f"{result.name}-accuracy",
-            charts.training(history, accuracy, f"{judged}, %", True),
-            f"{judged[0].upper()}{judged[1:]} on what is held out; the weights of the dotted epoch are kept.",
-            300,
-        ),
-    ]
+    epochs = history.to_dict("records")
+    rows = [[str(row["epoch"]), *(f"{of * row[key]:.4g}" for key, of in scales.items())] for row in epochs]
+    columns = ["epoch", "loss, train", "loss, holdout", f"{judged}, holdout, %"]
+    table = Table(columns, rows, "The training's history.", folded=f"all {len(rows)} epochs as a table")
+    blocks = [*still(result, "training"), table]
     yield Section(f"{result.name}-training", "Training", blocks, contents="training")
-
-
-def _stills(result: Result, snakemake: str) -> Iterator[Section]:
-    blocks = []
-    order = [*STILLS, *(name for name in result.pictures if name not in STILLS)]
-    for name in order:
-        path = result.pictures.get(name)
-        folder = TASKS[result.task].expected.get(name)
-        if path is None and folder is not None and folder not in result.made:
-            target = f"results/{result.name}/{folder}"
-            blocks.append(Note(f"{target}/pictures/{name}.png is not made yet.", command(snakemake, target), "faint"))
-        if path is None or name in REDRAWN:
-            continue
-        alt, caption = STILLS.get(name, (f"{name.replace('_', ' ')} of {result.name}", f"{name.replace('_', ' ')}."))
-        blocks.append(picture(path, alt, caption))
-    if blocks:
-        yield Section(f"{result.name}-pictures", "Pictures", blocks, contents="pictures")
 
 
 def _figure(value: float | None, scale: float = 1) -> str | Cell:

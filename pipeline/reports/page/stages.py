@@ -6,13 +6,12 @@ from typing import Any
 import pandas as pd
 
 from pipeline.reports.ablation import best, cell_text
-from pipeline.reports.page import charts
-from pipeline.reports.page.blocks import Cell, Note, Section, Table, picture, plot, slug
+from pipeline.reports.page.blocks import Bar, Cell, Note, Section, Table, picture, slug
 from pipeline.reports.page.gather import Ablated, Found
 from pipeline.reports.page.overview import DASH, duration
 from pipeline.tasks import TASKS, Column
 
-DRAWN = 24  # rows of an ablation: more are a table only
+OPEN = 20  # classes of a data set whose counts are shown at once
 SPLITS = ("train", "val", "validation", "test")
 
 
@@ -30,22 +29,18 @@ def _ablation(table: Ablated, document: Mapping[str, Any]) -> Section:
     seeds = document["seeds"]
     first = next((of for of in columns if of.name == TASKS[table.task].headline), columns[0])
     seen = [best(column, [of["mean"][column.name] for of in variants.values()]) for column in columns]
+    low, high = _reach(first, variants)
     rows = [
-        [name, *(_cell(column, of, top) for column, top in zip(columns, seen, strict=True))]
+        [name, _dot(first, of, low, high), *(_cell(column, of, top) for column, top in zip(columns, seen, strict=True))]
         for name, of in variants.items()
     ]
-    caption = f"{len(variants)} variants, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} each."
-    blocks: list[Any] = [Table(["variant", *(column.title or column.name for column in columns)], rows, caption)]
-    if len(variants) <= DRAWN:
-        means = {name: of["mean"][first.name] for name, of in variants.items()}
-        deviations = {name: of["sd"][first.name] for name, of in variants.items()}
-        said = (
-            f"{first.title or first.name} of each variant; lines are one standard deviation over seeds to either side."
-        )
-        height = 110 + 26 * len(variants)
-        blocks.append(
-            plot(f"{id}-plot", charts.spread(means, deviations, first.title or first.name), said, height, wide=True)
-        )
+    names = [column.title or column.name for column in columns]
+    caption = (
+        f"{len(variants)} variants, {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'} each. Dots are "
+        f"{first.title or first.name}, lines one standard deviation over seeds to either side."
+    )
+    drawn = f"{first.title or first.name}, {low:.3g} to {high:.3g}"
+    blocks: list[Any] = [Table(["variant", drawn, *names], rows, caption)]
     if table.picture is not None:
         alt = f"Seen over unseen accuracy of the variants of {table.name}"
         blocks.append(
@@ -68,6 +63,22 @@ def _columns(task: str, variants: Mapping[str, Any]) -> list[Column]:
     there = next(iter(variants.values()))["mean"]
     known = [column for column in TASKS[task].code("columns") if column.name in there]
     return [*known, *(Column(name, 1) for name in there if name.startswith("recall."))]
+
+
+def _reach(column: Column, variants: Mapping[str, Any]) -> tuple[float, float]:
+    """The least and the largest of a column, deviations included; 0 to 1 where nothing is known."""
+    known = [(of["mean"][column.name], of["sd"][column.name] or 0) for of in variants.values()]
+    ends = [mean + side * sd for mean, sd in known if mean is not None for side in (-1, 1)]
+    return (min(ends), max(ends)) if ends else (0.0, 1.0)
+
+
+def _dot(column: Column, variant: Mapping[str, Any], low: float, high: float) -> Cell:
+    """Where a variant's mean and deviation lie in that."""
+    mean, sd = variant["mean"][column.name], variant["sd"][column.name] or 0
+    if mean is None:
+        return Cell()
+    at, *ends = (100 * (value - low) / (high - low or 1) for value in (mean, mean - sd, mean + sd))
+    return Cell(bar=Bar(at, None, *ends))
 
 
 def _cell(column: Column, variant: Mapping[str, Any], top: float | None) -> Cell:
@@ -155,7 +166,14 @@ def _counts(name: str, of: Mapping[str, Any]) -> Iterator[Any]:
     else:
         return
     table = table.loc[table.sum(axis=1).sort_values(ascending=False, kind="stable").index]
-    yield plot(f"data-{name}", charts.stacked(table, "count"), f"{name}: {what}, the most frequent first.", 340)
+    sums = table.sum(axis=1)
+    rows = [
+        [str(label), Cell(bar=Bar(100 * sums[label] / max(sums.max(), 1))), *map(str, table.loc[label])]
+        for label in table.index
+    ]
+    folded = "" if len(rows) <= OPEN else f"{name}: {what.partition(',')[0]}, all {len(rows)}"
+    columns = ["class", f"0 to {sums.max()}", *map(str, table.columns)]
+    yield Table(columns, rows, f"{name}: {what}, the most frequent first.", folded=folded)
 
 
 # --- cost -------------------------------------------------------------------------------------------------------------
@@ -173,21 +191,31 @@ def cost(found: Found) -> Section:
             megabytes=("megabytes", "max"),
         )
         stages = stages.sort_values("seconds", ascending=False, kind="stable")
+        most = max(stages["seconds"].max(), 1)
         rows = [
-            [str(of.Index), str(of.jobs), *map(duration, (of.seconds, of.longest, of.cpu)), f"{of.megabytes:,.0f} MB"]
+            [
+                str(of.Index),
+                Cell(bar=Bar(100 * of.seconds / most)),
+                str(of.jobs),
+                *map(duration, (of.seconds, of.longest, of.cpu)),
+                f"{of.megabytes:,.0f} MB",
+            ]
             for of in stages.fillna(0).itertuples()
         ]
         caption = (
             "Of each stage's finished jobs, the last time that they ran. Jobs run side by side, so that their sum is "
             "more than what a person waits; a job shorter than a second may count as no processor time."
         )
-        columns = ["stage", "jobs", "wall time", "longest job", "processor time", "most memory"]
-        values = {str(stage): seconds / 60 for stage, seconds in stages["seconds"].items()}
-        figure = charts.bars(values, "wall time, minutes", "%{y}: %{x:.2f} min")
-        blocks += [
-            Table(columns, rows, caption),
-            plot("cost-plot", figure, "Wall time of all jobs of each stage.", 100 + 24 * len(values), wide=True),
+        columns = [
+            "stage",
+            f"wall time, 0 to {duration(most)}",
+            "jobs",
+            "wall time",
+            "longest job",
+            "processor time",
+            "most memory",
         ]
+        blocks.append(Table(columns, rows, caption))
     if found.stores:
         rows = [
             [

@@ -13,8 +13,8 @@ import pytest
 from pipeline.config import Dataset, NpyFeature
 from pipeline.datasets import build_manifest, read_manifest, shard_digests, write_manifest
 from pipeline.datasets.manifest import shard_contents, to_table
+from pipeline.datasets.standing import Standing, standing
 from pipeline.digests import Damaged
-from pipeline.replaced import Standing, standing
 from tests.conftest import write_clip, write_ssv2
 from tests.datasets.made_up import picture, write_images, write_labelled, write_texts
 
