@@ -82,7 +82,7 @@ class Project:
         return self.run(f"{line} -n", check)
 
     def histories(self, head: str) -> list[Path]:
-        """What the trainings of a head have written of their epochs; its baselines, which lie beside them, have no log."""
+        """What the trainings of a head have written of their epochs; its baselines, beside them, have no such log."""
         runs = [log.stem.rpartition("-")[2] for log in self.root.glob(f"logs/train/{head}-*.log")]
         return [path for run in runs if (path := self.root / f"runs/{head}/{run}/history.csv").exists()]
 
