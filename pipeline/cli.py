@@ -402,16 +402,18 @@ def sweep(
 
 @app.command()
 def baselines(
-    head: Annotated[str, typer.Argument(help="Whose runs they lie beside.")], params: ParamsOption = "params.yaml"
+    head: Annotated[str, typer.Argument(help="Whose runs they lie beside.")],
+    params: ParamsOption = "params.yaml",
+    probes: Annotated[bool, typer.Option("--probes", help="The heads of these parameters are the probes.")] = False,
 ) -> None:
     """Train and evaluate what a classifier's result stands beside: a linear probe of each of its inputs."""
     from pipeline.evaluation import evaluate as score
     from pipeline.training import train as learn
 
-    plan = Plan(load_params(params))
     # The workflow hands over the probes alone: an edit of the head makes none of them again.
-    own = plan.params.heads.get(head)
-    found = map(plan.run, plan.params.heads) if own is None else plan.baselines.get(own.result, {}).values()
+    plan = Plan(load_params(params) if probes else load_params(params, heads=head))
+    own = {} if probes else plan.baselines.get(plan.params.head(head).result, {})
+    found = map(plan.run, plan.params.heads) if probes else own.values()
     alone = plan.params.compute.model_copy(update={"devices": 1, "nodes": 1, "strategy": "auto"})
     for run in found:
         chosen = run.params.replacing(head, run.config).model_copy(update={"compute": alone})

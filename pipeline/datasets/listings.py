@@ -1,8 +1,11 @@
 """Tables of any columns that list samples: CSV, TSV, Parquet, JSON lines. Knows no layout and no role of a column."""
 
+import csv
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,31 @@ class Listing:
     def line(self, place: int) -> str:
         """Where a row stands, for messages."""
         return f"{self.path}: {self.noun} {self.numbers[place]}"
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of a table's columns, of JSON lines the keys of the first; [] where they cannot be told.
+
+    What is wrong with the file who reads it says.
+    """
+    try:
+        status = os.stat(path)
+        return _column_names(path, status.st_mtime_ns, status.st_size)
+    except (OSError, ValueError, TypeError, csv.Error):
+        return []
+
+
+@lru_cache(maxsize=64)
+def _column_names(path: Path, _mtime_ns: int, _size: int) -> list[str]:
+    form = FORMS.get(path.suffix.lower())
+    if form == "parquet":
+        from pipeline.tables import opened
+
+        return opened(path, "write it again", unproved=True).schema_arrow.names
+    with path.open(encoding="utf-8-sig", newline="") as lines:
+        if form == "jsonl":
+            return list(json.loads(next((line for line in lines if line.strip()), "{}")))
+        return next(csv.reader(lines, delimiter="\t" if form == "tsv" else ","), [])
 
 
 def read_listing(path: Path, choose: Chooser) -> Listing:

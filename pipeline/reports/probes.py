@@ -50,7 +50,7 @@ def precision_figure(result: Mapping[str, Any]) -> plt.Figure:
     axes.set(xlim=(0, 1), xlabel="average precision")
     low, high = result["ci95"]
     axes.set_title(f"mAP {result['map']:.3f} (95 % interval {low:.3f} to {high:.3f})")
-    axes.legend(loc="lower right", fontsize=8)
+    figure.legend(loc="outside lower right", fontsize=8)  # no bar lies there
     return figure
 
 

@@ -315,7 +315,8 @@ def _expect_differences(learns: str, learned: np.ndarray, judged: np.ndarray, ev
 
 
 def _scale(names: Sequence[str], values_NC: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    spread, largest = values_NC.std(axis=0), np.abs(values_NC).max(axis=0)
+    with np.errstate(over="ignore"):
+        spread, largest = values_NC.std(axis=0), np.abs(values_NC).max(axis=0)
     for name, values, of, most in zip(names, values_NC.T, spread, largest, strict=True):
         if not np.ptp(values):
             raise DataError(

@@ -81,6 +81,11 @@ class Project:
         """A dry run of a Snakemake's command line."""
         return self.run(f"{line} -n", check)
 
+    def histories(self, head: str) -> list[Path]:
+        """What the trainings of a head have written of their epochs; its baselines, beside them, have no such log."""
+        runs = [log.stem.rpartition("-")[2] for log in self.root.glob(f"logs/train/{head}-*.log")]
+        return [path for run in runs if (path := self.root / f"runs/{head}/{run}/history.csv").exists()]
+
     def jobs(self, line: str) -> dict[str, int]:
         """How many jobs of each rule a command line would run."""
         out = self.plan(line).stdout

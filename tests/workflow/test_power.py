@@ -61,7 +61,7 @@ def test_after_a_power_cut_the_same_line_goes_on_where_each_job_was(rendered, fi
     assert list((project.root / ".snakemake/locks").iterdir()), "this is what would ask for --unlock"
 
     def trained_two_epochs() -> bool:
-        return any(len(path.read_text().splitlines()) > 2 for path in project.root.glob("runs/*/*/history.csv"))
+        return any(len(path.read_text().splitlines()) > 2 for path in project.histories("gasm_cast"))
 
     # The same line, and the power goes again while the head trains ...
     run_until(project, trained_two_epochs)

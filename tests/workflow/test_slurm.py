@@ -64,7 +64,7 @@ def test_cancelled_and_killed_in_the_middle_it_ends_as_if_nothing_had_happened(r
             committed = committed_samples(journal)
             assert not journal.with_suffix(".json").exists()
             # ... and a training is killed after its first epoch.
-            history = when(lambda: list(project.root.glob("runs/gasm_cast/*/history.csv")), run)[0]
+            history = when(lambda: project.histories("gasm_cast"), run)[0]
             when(lambda: len(history.read_text().splitlines()) > 2, run)
             os.kill(min(job.pid for job in running(project, "train")), signal.SIGKILL)
             assert run.wait(timeout=600) == 0, told.read_text()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 SECONDS_BETWEEN_LOOKS = 0.1
-VERBS = ("extract", "derive", "train", "evaluate")
+VERBS = ("extract", "derive", "train", "evaluate", "baselines")
 
 
 @dataclass(frozen=True)

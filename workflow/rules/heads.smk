@@ -136,4 +136,4 @@ for result, runs in PLAN.probed.items():
             head=runs[0].head,
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
-            " python -m pipeline baselines {params.head} --params {params.part} 2>&1 | tee {log}"
+            " python -m pipeline baselines {params.head} --probes --params {params.part} 2>&1 | tee {log}"

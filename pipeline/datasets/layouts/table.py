@@ -12,18 +12,19 @@ import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pipeline.config import Annotations, Columns, Dataset, Layout
 from pipeline.config.layouts import Targets
 from pipeline.datasets.folders import video_folder
 from pipeline.datasets.labels import required
-from pipeline.datasets.listings import Listing, read_listing
+from pipeline.datasets.listings import Listing, column_names, read_listing
 from pipeline.datasets.names import DatasetError
 from pipeline.datasets.splits import ALL, drawn, refuse_shared_groups
 from pipeline.datasets.tables import check_path
 from pipeline.datasets.twins import but_for_looks
 
+ANSWERS: tuple[Targets, ...] = ("label", "labels", "target")  # what can be learned
 ROLES = ("path", "id", "label", "labels", "target", "split", "start", "stop", "group")
 # What two rows of one sample must say alike, for the second to be a mere repetition.
 SAID = ("path", "label", "labels", "target", "split", "start", "stop", "group")
@@ -72,8 +73,13 @@ class Table(Layout):
         return Annotations(columns, listed, targets=_named(roles.get("target", ()), columns.get("target", ())))
 
     def targets(self, dataset: Dataset) -> tuple[Targets, ...]:
-        """What `columns` of params name; one label where they name none of the three."""
-        return tuple(role for role in get_args(Targets) if getattr(dataset.columns, role) is not None) or ("label",)
+        """Those that it has a column of; of a table that is not there yet whatever a head says."""
+        names, columns = column_names(Path(dataset.root, dataset.table)), dataset.columns
+        named = [role for role in ANSWERS if getattr(columns, role) is not None]
+        other = {"label": "labels", "labels": "label"}
+        free = (role for role in ANSWERS if role not in (*named, *columns.ignore) and other.get(role) not in named)
+        there = {*named, *(role for role in free if role in names)}
+        return tuple(role for role in ANSWERS if role in there or not names) or ("label",)
 
     def files(self, dataset: Dataset) -> list[Path]:
         """The table. Raises DatasetError where it is not there, or is a link that leads out of the root."""

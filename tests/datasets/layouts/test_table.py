@@ -53,6 +53,21 @@ def test_a_table_is_the_same_in_each_of_its_forms(tmp_path, name):
     assert frame["split"].tolist() == ["train", "train", "test"]
 
 
+@pytest.mark.parametrize("name", ["videos.csv", "videos.tsv", "videos.parquet", "videos.jsonl"])
+def test_what_can_be_learned_is_what_there_is_a_column_of(tmp_path, name):
+    rows = [{**row, "age": 3.5, "target": 1} for row in ROWS]
+    assert write(tmp_path, ROWS, name).targets == ("label",)
+    assert write(tmp_path, rows, name).targets == ("label", "target")
+    assert write(tmp_path, rows, name, columns=Columns(target="age", ignore=("label",))).targets == ("target",)
+    assert write(tmp_path, rows, name, columns=Columns(labels="label")).targets == ("labels", "target")
+
+
+def test_of_a_table_that_is_not_there_or_no_table_a_head_says_what_it_learns(tmp_path):
+    assert Dataset(layout="table", root=str(tmp_path), table="gone.csv").targets == ("label", "labels", "target")
+    for name in ("videos.csv", "videos.parquet", "videos.jsonl", "videos.txt"):
+        assert write(tmp_path, "\x00[1", name).targets
+
+
 def test_columns_are_named_in_params_and_others_are_passed_over(tmp_path):
     text = "age,who,file,activity,part\n7,p1,x.mp4,3,train\n,p2,./y.mp4,4,val\n,,,,\n"
     columns = Columns(path="file", id="who", label="activity", split="part")
@@ -237,14 +252,6 @@ def test_300000_rows_are_read_in_half_a_gigabyte_without_torch_or_a_decoder(tmp_
     print(f"{rows} rows in {float(seconds):.1f} CPU s, {megabytes} MB at most")
     assert (int(rows), int(last_shard), heavy) == (300_000, 1171, [])
     assert int(megabytes) < 500 and float(seconds) < 30
-
-
-def test_what_can_be_learned_is_what_params_name_in_order_and_one_label_where_they_name_nothing(tmp_path):
-    def of(**columns: str) -> tuple[str, ...]:
-        return Dataset(layout="table", root=str(tmp_path), table="t.csv", columns=Columns(**columns)).targets
-
-    assert (of(), of(labels="tags"), of(target="height")) == (("label",), ("labels",), ("target",))
-    assert of(label="activity", target="height") == ("label", "target")
 
 
 def test_a_group_in_two_spellings_is_refused_where_a_draw_parts_it(tmp_path):

@@ -86,6 +86,15 @@ def test_the_data_set_decides_what_is_learned_and_another_head_of_labels_is_refu
             parse_params(shipped())
 
 
+@pytest.mark.parametrize(("column", "task"), [("label", "probe"), ("labels", "multilabel"), ("target", "regression")])
+def test_of_one_s_own_table_its_columns_decide(tmp_path, column, task):
+    (tmp_path / "videos.csv").write_text(f"path,{column}\na.mp4,1\n", encoding="utf-8")
+    own = {"own": {"layout": "table", "root": str(tmp_path), "split": {"train": 0.8, "test": 0.2}}}
+    head = {**PROBE, "dataset": "own", "features": "clip_image", "eval_split": "test"}
+    kept = {"compute": shipped()["compute"], "features": {"clip_image": shipped()["features"]["clip_image"]}}
+    assert parse_params({**kept, "datasets": own, "heads": {"probe": head}}).head("probe").task == task
+
+
 def test_of_a_class_beside_numbers_the_head_says_which_it_learns(monkeypatch):
     shipped()
     monkeypatch.setattr(type(layout_of("ssv2")), "targets", lambda self, dataset: ("label", "target"))
