@@ -76,6 +76,8 @@ def extract_files(
     place = feature_dir(
         params, home.name, choice.name, home.parent
     )  # first: weights that are not there are told at once
+    if form != "store" and not home.exists():
+        _expect_nobody_elses(out, form)
     try:
         held = lock(home / ".lock")
     except BlockingIOError:
@@ -104,6 +106,14 @@ def extract_files(
 
 
 # --- other formats ----------------------------------------------------------------------------------------------------
+
+
+def _expect_nobody_elses(out: Path, form: str) -> None:
+    suffix = {"webdataset": "tar"}.get(form, form)
+    if (there := next(out.rglob(f"*.{suffix}"), None) or next(out.glob(INDEX), None)) is not None:
+        raise FilesError(
+            f"{there} was made by something else, and might be replaced; name another --out, or move that file away"
+        )
 
 
 def _expect_alike(out: Path, name: str) -> None:

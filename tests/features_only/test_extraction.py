@@ -166,3 +166,12 @@ def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_read(cl
             extract_files(clips, choice, out)
     with pytest.raises(FilesError, match="--out is empty"):
         extract_files(clips, choice, "")
+
+
+@pytest.mark.parametrize(("form", "name"), [("npz", "a/1.npz"), ("npy", "x.npy"), ("webdataset", "shard-000.tar")])
+def test_what_somebody_else_made_is_never_replaced(clips, choice, tmp_path, form, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(FilesError, match=f"{name} was made by something else"):
+        extract_files(clips, choice, tmp_path, form)
+    assert (tmp_path / name).read_bytes() == b"mine"

@@ -10,6 +10,7 @@ from pipeline.config.contents import Content, Given, Maps, Rows, Tokens, Vectors
 from pipeline.config.heads import Head, Holdout, Input, Rate, WarmedHead
 
 READ = Tokens | Vectors | Rows | Maps
+LEARNED = ("label", "labels", "target")
 # What a batch has beside the streams.
 TAKEN = frozenset({"label", "target", "row", "times"})
 
@@ -80,6 +81,8 @@ class ProbeHead(WarmedHead):
     def _as_its_kind_is_trained(cls, document: Any) -> Any:
         if not isinstance(document, dict):
             return document
+        if (targets := document.get("targets", "label")) not in LEARNED:
+            raise ValueError(f"targets is {targets!r}, expected one of {', '.join(LEARNED)}")
         defaults = TRAINED["attentive" if document.get("probe") == "attentive" else "linear"]
         known = {name: value for name, value in defaults.items() if name not in document}
         if "warmup_epochs" in known and isinstance(epochs := document.get("epochs"), int):
@@ -95,7 +98,7 @@ class ProbeHead(WarmedHead):
     @classmethod
     def for_targets(cls, targets: Any) -> type["ProbeHead"]:
         """The model of a probe that learns these: several labels a sample, or numbers, are tasks of their own."""
-        return {"labels": LabelsProbeHead, "target": TargetProbeHead}.get(targets, ProbeHead)
+        return LabelsProbeHead if targets == "labels" else TargetProbeHead if targets == "target" else ProbeHead
 
     @property
     def trains(self) -> bool:

@@ -132,3 +132,9 @@ def test_the_examples_of_the_docs_are_params():
         assert {run.config.kind for run in plan.results.values()} == {"probe"}
         for name in example.get("ablations", {}):
             assert len({run.key for run in plan.ablation_runs(name)}) == 5 * 3
+
+
+@pytest.mark.parametrize("targets", ["classes", ["labels", "target"], None])
+def test_targets_that_there_are_not_are_told_with_those_that_there_are(targets):
+    with pytest.raises(ParamsError, match="expected one of label, labels, target"):
+        params({"features": "dinov3_patches", "targets": targets})
