@@ -71,10 +71,10 @@ class Table(Layout):
             columns["line"] = [f"{dataset.table}: {listing.noun} {listing.numbers[place]}: " for place in rows.kept]
         return Annotations(columns, listed, targets=_named(roles.get("target", ()), columns.get("target", ())))
 
-    def targets(self, dataset: Dataset) -> Targets:
+    def targets(self, dataset: Dataset) -> tuple[Targets, ...]:
         """What `columns` of params name; one label where they name none of the three."""
-        named = [role for role in get_args(Targets) if getattr(dataset.columns, role) is not None]
-        return named[0] if named else "label"
+        named = tuple(role for role in get_args(Targets) if getattr(dataset.columns, role) is not None)
+        return named or ("label",)
 
     def files(self, dataset: Dataset) -> list[Path]:
         """The table. Raises DatasetError where it is not there, or is a link that leads out of the root."""

@@ -147,6 +147,14 @@ def test_targets_are_numbers_of_one_column_or_of_several(tmp_path):
     refused(r"line 3: the sample 'b' has no target", tmp_path, "path,target\na.mp4,1\nb.mp4,\n")
 
 
+def test_what_can_be_learned_is_every_column_that_params_name(tmp_path):
+    def learned(**columns):
+        return write(tmp_path, "path\na.mp4\n", columns=Columns(**columns)).targets
+
+    assert learned() == ("label",) and learned(label="of") == ("label",) and learned(labels="tags") == ("labels",)
+    assert learned(target=("a", "b"), label="of") == ("label", "target")
+
+
 def test_clips_of_one_video_are_samples_by_their_ends(tmp_path):
     frame = read_annotations(write(tmp_path, "path,start,stop\nlong.mp4,0,1.5\nlong.mp4,1.5,\nother.mp4,,\n"))
     assert frame["sample"].tolist() == ["long_0_1.5", "long_1.5", "other"]
