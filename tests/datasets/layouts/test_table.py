@@ -184,6 +184,18 @@ def test_a_table_without_splits_has_one(tmp_path):
     assert read_annotations(write(tmp_path, "path\na.mp4\n"))["split"].tolist() == ["all"]
 
 
+def test_the_quality_report_names_the_splits_that_are_there_and_counts_the_frames_of_clips(tmp_path, clips):
+    (tmp_path / "0.webm").write_bytes(clips[0])
+    lines = ["0.webm,cut,0,0.25,Train", "0.webm,peel,0.25,0.5,Test", "0.webm,cut,0,0.5,Test"]
+    quality = build_manifest(write(tmp_path, "\n".join(["path,label,start,stop,split", *lines])))[1]
+    assert {key: of for key, of in quality["classes"].items() if "not" in key} == {
+        "not_in_Test": [], "not_in_train": ["peel"]
+    }  # fmt: skip
+    assert "in another split but not in train 1, peel" in quality_markdown(quality)
+    assert "validation" not in quality_markdown(quality)
+    assert quality["frames"]["max"] == quality["fps"]["max"] / 2
+
+
 def test_what_a_manifest_keeps_of_a_table_is_there_when_it_is_read_again(tmp_path, clips):
     for number in range(3):
         (tmp_path / f"{number}.webm").write_bytes(clips[number])
