@@ -18,7 +18,7 @@ from pipeline.datasets import DatasetError, read_annotations
 from pipeline.datasets.layouts.images import SUFFIXES as PICTURES
 from pipeline.datasets.layouts.videos import TAKEN
 from pipeline.datasets.listings import FORMS, read_listing
-from pipeline.datasets.splits import ALL
+from pipeline.datasets.splits import ALL, usual
 from pipeline.features_only.presets import MINI, SHIPPED, Choice, choose
 
 SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -27,10 +27,10 @@ SMALL, SEEDS, EVEN = 2000, 100, 0.6
 LOOKED_AT = 200  # rows of a table whose files decide where files lie
 # Column names that are common, by role, in lower case; the first that a table has is taken.
 COMMON: Mapping[str, Sequence[str]] = {
-    "path": ("path", "file", "filepath", "file_path", "filename", "file_name", "video_path", "video", "clip", "image",
-             "image_path"),
+    "path": ("path", "file", "filepath", "file_path", "filename", "file_name", "video_path", "video", "recording",
+             "clip", "image", "image_path"),
     "id": ("id", "sample", "sample_id", "clip_id", "video_id", "uid"),
-    "label": ("label", "class", "class_name", "category", "action", "label_name", "y"),
+    "label": ("label", "class", "class_name", "category", "action", "activity", "label_name", "y"),
     "labels": ("labels", "classes", "tags", "categories", "actions"),
     "target": ("target", "score", "value"),
     "split": ("split", "subset", "set", "partition", "fold_name"),
@@ -99,16 +99,17 @@ def start(
     features = {choice.name: _with_near_weights(choice.document) for choice in chosen}
     answer = next((role for role in HEADLINE if _answers(found, role)), None)
     sizes = Counter(found["split"])
-    evaluated = next((split for split in ("test", "val") if sizes[split]), None)
+    splits = {usual(split): split for split in sorted(sizes, key=lambda split: usual(split) == split)}
+    trained, evaluated = splits.get("train"), splits.get("test", splits.get("val"))
     whole: dict[str, Any] = {"datasets": {name: document}, "features": features}
-    nothing = _nothing_to_learn(found, answer, sizes, evaluated)
+    nothing = _nothing_to_learn(found, answer, trained, evaluated, document)
     if nothing:
         document["features"] = list(features)
         target = "features"
         notes.append(f"{nothing}: only features are extracted")
     else:
         target = f"results/{name}_{HEADLINE[answer]}.json"
-        whole["heads"] = {kind: _head(kind, whole, name, f"{name}_{HEADLINE[answer]}", evaluated)}
+        whole["heads"] = {kind: _head(kind, whole, name, f"{name}_{HEADLINE[answer]}", trained, evaluated)}
     parse_params(whole, "what was found")
     here = Path("Snakefile").exists()
     flags = ["--cores 4", *([] if here else [f"--snakefile {projects.SNAKEFILE}"]), f"--configfile {out}"]
@@ -277,22 +278,32 @@ def _answers(found: pd.DataFrame, role: str) -> bool:
     return role in found and bool(found[role].notna().any())
 
 
-def _nothing_to_learn(found: pd.DataFrame, answer: str | None, sizes: Counter, evaluated: str | None) -> str:
-    """Why no head can learn from it; empty where one can."""
+def _nothing_to_learn(
+    found: pd.DataFrame, answer: str | None, trained: str | None, evaluated: str | None, document: Mapping[str, Any]
+) -> str:
+    """Why no head can learn from it, and what would change that; empty where one can."""
     if answer is None:
-        return "nothing says of which class a sample is"
-    if not sizes["train"] or evaluated is None:
-        return "there is no split train with test or val beside it"
+        remedy = (
+            f"call its column {', '.join(COMMON['label'][:-1])}" if "table" in document else "make a folder a class"
+        )
+        return f"nothing says of which class a sample is ({remedy})"
+    if trained is None or evaluated is None:
+        return (
+            "there is no split train with test or val beside it (write train_split and eval_split of a head yourself)"
+        )
     if answer == "label" and found["label"].nunique() < 2:
         return "all samples are of one class"
     return ""
 
 
-def _head(kind: str, whole: Mapping[str, Any], dataset: str, result: str, evaluated: str) -> dict[str, Any]:
+def _head(
+    kind: str, whole: Mapping[str, Any], dataset: str, result: str, trained: str, evaluated: str
+) -> dict[str, Any]:
     """A head over all features; of a kind with named roles, the first way to give them that fits."""
     from pipeline.config.heads import head_model
 
     document = {"kind": kind, "dataset": dataset, "result": result, "eval_split": evaluated}
+    document |= {} if trained == "train" else {"train_split": trained}
     names = list(whole["features"])
     if kind == "probe":
         return document | {"features": names}
