@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ROOT = Path("features")
 MANIFEST = "manifest.parquet"
+FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 def manifest(dataset: str | Path, root: str | Path = ROOT) -> pd.DataFrame:
@@ -56,11 +57,17 @@ def dataset(
         dtype: of the tensors of floats; None leaves what is stored (float16, mostly).
 
     Raises:
-        DataError: no such split, no usable sample, or a store of other files than the manifest's.
+        DataError: no such split, no usable sample, an argument that is none of these, or a store of other files than
+            the manifest's.
         StoreMissing, StoreError: as `open`. DatasetError, ParamsError: as their files say.
     """
     from permafrost.batches import FeatureDataset
+    from pipeline.training.dataset import DataError
 
+    if unlabelled not in ("drop", "keep"):
+        raise DataError(f"unlabelled is {unlabelled!r}, expected 'drop' or 'keep'")
+    if dtype not in (None, *FLOATS):
+        raise DataError(f"dtype is {dtype!r}, expected None or one of {', '.join(FLOATS)}")
     folder = folder_of(dataset, root)
     return FeatureDataset(
         manifest(folder), _stores(folder, features, params), split, keep=unlabelled == "keep", dtype=dtype

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -99,20 +100,27 @@ def start(
     features = {choice.name: _with_near_weights(choice.document) for choice in chosen}
     answer = next((role for role in HEADLINE if _answers(found, role)), None)
     sizes = Counter(found["split"])
-    splits = {usual(split): split for split in sorted(sizes, key=lambda split: usual(split) == split)}
-    trained, evaluated = splits.get("train"), splits.get("test", splits.get("val"))
+    answered = found if answer is None else found[found[answer].notna()]
+    train, *others = (_split_of(answered, part) for part in ("train", "test", "val"))
+    evaluated = next(filter(None, others), None)
     whole: dict[str, Any] = {"datasets": {name: document}, "features": features}
-    nothing = _nothing_to_learn(found, answer, trained, evaluated, document)
+    nothing = _nothing_to_learn(answered, answer, train, evaluated, document)
+    if answer is not None and len(answered) < len(found):
+        notes.append(f"{len(found) - len(answered)} of {len(found)} samples have no {answer}")
     if nothing:
         document["features"] = list(features)
         target = "features"
         notes.append(f"{nothing}: only features are extracted")
     else:
         target = f"results/{name}_{HEADLINE[answer]}.json"
-        whole["heads"] = {kind: _head(kind, whole, name, f"{name}_{HEADLINE[answer]}", trained, evaluated)}
+        whole["heads"] = {kind: _head(kind, whole, name, f"{name}_{HEADLINE[answer]}", train, evaluated)}
     parse_params(whole, "what was found")
     here = Path("Snakefile").exists()
-    flags = ["--cores 4", *([] if here else [f"--snakefile {projects.SNAKEFILE}"]), f"--configfile {out}"]
+    flags = [
+        "--cores 4",
+        *([] if here else [f"--snakefile {projects.SNAKEFILE}"]),
+        f"--configfile {shlex.quote(str(out))}",
+    ]
     command = f"snakemake {' '.join(flags)} -- {target}"
     said = (f"{films} videos and {pictures} pictures in {len(sizes)} splits: " + _counted(sizes), *notes)
     return Start(_written(whole, name, said, command, answer, bool(warnings)), said, tuple(warnings), command)
@@ -188,8 +196,8 @@ def _columns(names: Sequence[str], place: Path) -> dict[str, str]:
 def _folder_of(place: Path, paths: Sequence[str]) -> str:
     """The folder that the paths of a table are relative to."""
     looked = paths[:LOOKED_AT]
-    if all(os.path.isabs(path) for path in looked):
-        return os.path.commonpath([os.path.dirname(path) for path in paths])
+    if all(os.path.isabs(path) for path in looked):  # relative ones further down are then relative to the same folder
+        return os.path.commonpath([os.path.dirname(path) for path in paths if os.path.isabs(path)])
     beside = sorted(str(path) for path in place.parent.iterdir() if path.is_dir() and not path.name.startswith("."))
     tried = list(dict.fromkeys([str(place.parent), *beside, os.getcwd()]))
     hits = {folder: sum(os.path.exists(os.path.join(folder, path)) for path in looked) for folder in tried}
@@ -203,25 +211,23 @@ def _folder_of(place: Path, paths: Sequence[str]) -> str:
 
 
 def _with_splits(document: dict[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Adds shares where there are no splits, with a seed that comes near to them."""
+    """Adds shares where there are no splits, with a seed that comes near to them; none where there is nothing to learn,
+    or too few samples for a split each."""
     found = _annotations(document)
-    if set(found["split"]) != {ALL}:
+    if set(found["split"]) != {ALL} or not any(_answers(found, role) for role in HEADLINE):
         return document, found
     best, least = None, 0.0
     for seed in range(SEEDS if len(found) <= SMALL else 1):
         drawn = document | {"split": SHARES | ({"seed": seed} if seed else {})}
         try:
             rows = _annotations(drawn)
-        except DatasetError as error:  # a split without a sample
-            refused = error
+        except DatasetError:  # a split without a sample, or a group in two spellings that is in two
             continue
         if (worth := _evenness(rows)) > least or best is None:
             best, least = (drawn, rows), worth
         if worth >= EVEN:
             break
-    if best is None:
-        raise refused
-    return best
+    return best or (document, found)
 
 
 def _evenness(rows: pd.DataFrame) -> float:
@@ -278,32 +284,37 @@ def _answers(found: pd.DataFrame, role: str) -> bool:
     return role in found and bool(found[role].notna().any())
 
 
+def _split_of(rows: pd.DataFrame, part: str) -> str | None:
+    """What the split train, val or test of some rows is called in their table."""
+    names = [split for split in dict.fromkeys(rows["split"]) if usual(split) == part]
+    return part if part in names else next(iter(names), None)
+
+
 def _nothing_to_learn(
-    found: pd.DataFrame, answer: str | None, trained: str | None, evaluated: str | None, document: Mapping[str, Any]
+    found: pd.DataFrame, answer: str | None, train: str | None, evaluated: str | None, document: Mapping[str, Any]
 ) -> str:
-    """Why no head can learn from it, and what would change that; empty where one can."""
+    """Why no head can learn from samples with an answer, and what would change that; empty where one can."""
     if answer is None:
         remedy = (
             f"call its column {', '.join(COMMON['label'][:-1])}" if "table" in document else "make a folder a class"
         )
         return f"nothing says of which class a sample is ({remedy})"
-    if trained is None or evaluated is None:
+    if train is None or evaluated is None:
         return (
-            "there is no split train with test or val beside it (write train_split and eval_split of a head yourself)"
+            f"there is no split train with test or val beside it, of samples with a {answer} (write train_split and "
+            "eval_split of a head yourself)"
         )
-    if answer == "label" and found["label"].nunique() < 2:
-        return "all samples are of one class"
+    if answer == "label" and found["label"][found["split"] == train].nunique() < 2:
+        return f"all samples of {train} are of one class"
     return ""
 
 
-def _head(
-    kind: str, whole: Mapping[str, Any], dataset: str, result: str, trained: str, evaluated: str
-) -> dict[str, Any]:
+def _head(kind: str, whole: Mapping[str, Any], dataset: str, result: str, train: str, evaluated: str) -> dict[str, Any]:
     """A head over all features; of a kind with named roles, the first way to give them that fits."""
     from pipeline.config.heads import head_model
 
     document = {"kind": kind, "dataset": dataset, "result": result, "eval_split": evaluated}
-    document |= {} if trained == "train" else {"train_split": trained}
+    document |= {} if train == "train" else {"train_split": train}
     names = list(whole["features"])
     if kind == "probe":
         return document | {"features": names}

@@ -1,5 +1,6 @@
 """Finds a store by its feature's name and reads it as a mapping: id -> array. Loads no torch."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from glob import escape
@@ -231,7 +232,7 @@ def _told(folder: Path) -> str:
     """What there is instead, and the remedy: the end of a sentence."""
     try:
         there = {store.with_name(store.name.rpartition("-")[0] or store.name) for store in stores_below(folder)}
-        is_there = f" ({folder} holds {', '.join(sorted(str(store.relative_to(folder)) for store in there))})"
+        is_there = f" ({folder} holds {', '.join(sorted(os.path.relpath(store, folder) for store in there))})"
     except StoreMissing:
         is_there = ""
     return (

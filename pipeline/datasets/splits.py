@@ -74,5 +74,6 @@ def refuse_shared_groups(groups: Sequence[str], splits: Sequence[str], line: Cal
             raise DatasetError(
                 f"{line(here)} has the group {told(group)} in {split}, and {line(there).rpartition(': ')[2]} has "
                 f"{told(other)} in {known}: what belongs together would be learned from and evaluated on; move one of "
-                "the two, or give two groups names that differ in more than capitals and spaces"
+                "the two, write one group alike in all rows, or give two groups names that differ in more than "
+                "capitals and spaces"
             )

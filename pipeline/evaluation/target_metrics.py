@@ -96,7 +96,7 @@ def number_summary(
     """R², mean absolute error and Spearman's rank correlation, of each number and in the mean, with intervals.
 
     Args:
-        targets_NC, found_NC: float64, in their own units.
+        targets_NC, found_NC: float64, in their own units; one target at least is not the same in all samples.
         names: of the numbers.
         draws, seed: of the bootstrap.
     """
@@ -107,11 +107,17 @@ def number_summary(
     return {
         **{key: _mean(of) for key, of in whole.items()},
         "ci95": _middle_of(intervals["r2"]),
-        **{f"{key}_ci95": _middle_of(intervals[key]) for key in ("mae", "spearman")},
+        **{
+            f"{key}_ci95": _middle_of(intervals[key]) if np.isfinite(whole[key]).any() else None
+            for key in ("mae", "spearman")
+        },
         "per_target": [
             {"target": name, "n": n, "mean": float(targets_NC[:, c].mean()), "sd": float(targets_NC[:, c].std())}
             | {key: float(of[c]) if np.isfinite(of[c]) else None for key, of in whole.items()}
-            | {f"{key}_ci95": middle(_known(of[:, c])) for key, of in intervals.items()}
+            | {
+                f"{key}_ci95": middle(_known(of[:, c])) if np.isfinite(whole[key][c]) else None
+                for key, of in intervals.items()
+            }
             for c, name in enumerate(names)
         ],
     }

@@ -60,11 +60,13 @@ def extract_files(
         say: called with a line now and then.
 
     Raises:
-        FilesError: files that are not there; `out` is in use, or holds files of another feature.
+        FilesError: files that are not there; `out` is in use, cannot be written, or holds files of another feature.
         ExtractionError, BackboneError, DatasetError, StoreError: with the remedy; what was computed is kept.
     """
     if form not in FORMATS:
         raise FilesError(f"--format {form}: expected one of {', '.join(FORMATS)}")
+    if not os.fspath(out):
+        raise FilesError("--out is empty; name a folder")
     out = Path(os.path.abspath(os.path.expanduser(os.fspath(out))))
     files = named_files(paths, say)
     home = out if form == "store" else out / WORK
@@ -78,6 +80,8 @@ def extract_files(
         held = lock(home / ".lock")
     except BlockingIOError:
         raise FilesError(f"{out}: another extraction is writing there; wait for it, or name another --out") from None
+    except OSError as error:
+        raise FilesError(f"{out} is no folder that can be written ({error.strerror}); name another --out") from None
     try:
         if form != "store":
             _expect_alike(out, f"{place.name}.{form}")

@@ -18,13 +18,24 @@ from pipeline.datasets.manifest import classes, read_manifest
 from pipeline.heads.probe.model import MASK
 from pipeline.runs import Run
 from pipeline.store import FeatureStore
-from pipeline.training.dataset import DataError, Samples, carve, content_digest, learnable, sound, token_stream
+from pipeline.training.dataset import (
+    DataError,
+    Samples,
+    carve,
+    content_digest,
+    learnable,
+    refuse_mixed,
+    sound,
+    token_stream,
+)
 from pipeline.training.registry import build, trained
 from pipeline.training.table import Batch, Table
 
 CLS = "cls"  # the field beside a grid of tokens that holds one a step
 CHUNK = 256  # samples whose tokens are in memory at once while they are pooled
 BINS = 10  # of numbers: the holdout has of each tenth its share
+# Of numbers: float32, in which they are learned, keeps seven digits, and the squares of what it holds must fit.
+LEAST_SPREAD, LARGEST = 1e-5, 1e18
 
 
 @dataclass(frozen=True)
@@ -113,7 +124,7 @@ class ProbedSamples(Samples):
 
 
 def probed_samples(run: Run) -> ProbedSamples:
-    """The samples of a probe as its params ask for them. Raises as `join_probed` and `sound`."""
+    """The samples of a probe as its params ask for them. Raises as `join_probed`, and as `sound`."""
     config, frame = run.config, read_manifest(run.manifest)
     stores = {role: FeatureStore(directory, verify=True) for role, directory in run.features.items()}
     found = join_probed(
@@ -126,7 +137,10 @@ def probed_samples(run: Run) -> ProbedSamples:
         seed=config.seed,
         is_pooled=config.probe != "attentive",
     )
-    return sound(run, found)
+    if found.learns == "label":
+        return sound(run, found)
+    refuse_mixed(run.params.compute, stores.values())
+    return found
 
 
 def join_probed(
@@ -154,7 +168,8 @@ def join_probed(
 
     Raises:
         DataError: no such targets, a store made from other content than the manifest's, a sample that a store has not
-            seen, a number that is not finite, nothing to train on, or all of one kind.
+            seen, a number that is not finite or that float32 cannot tell from the others, nothing to train on, or all
+            of one kind, or nothing to evaluate.
     """
     streams = {role: probed_stream(role, store, is_pooled) for role, store in stores.items()}
     if learns not in frame or not frame[learns].notna().any():
@@ -172,6 +187,9 @@ def join_probed(
             f"no class of the split {train!r} has two usable samples, so nothing can be held out of training"
         )
     parts = found.parts(train, evaluated, held)
+    learned, judged = (np.array([targets[sample] for sample in parts[part]]) for part in ("train", "evaluated"))
+    scale = _scale(names, learned) if learns == "target" else ((), ())
+    _expect_differences(learns, learned, judged, evaluated)
     content = {
         "classes": names,
         "learns": learns,
@@ -181,7 +199,6 @@ def join_probed(
             for part in ("train", "holdout")
         },
     }
-    scale = _scale(names, np.array([targets[sample] for sample in parts["train"]])) if learns == "target" else ((), ())
     return ProbedSamples(
         classes=names,
         parts=parts,
@@ -230,6 +247,8 @@ def _one_label(frame: pd.DataFrame, told: Mapping[str, str]) -> tuple[list[str],
 
 def _several_labels(frame: pd.DataFrame, told: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, np.ndarray]]:
     names = frame.attrs.get("classes") or sorted({name for of in frame["labels"].dropna() for name in of})
+    if not names:
+        raise DataError("the labels of all samples are empty: there is nothing to learn; write them")
     index = {name: number for number, name in enumerate(names)}
     targets = {}
     for sample, labels in told.items():
@@ -240,7 +259,7 @@ def _several_labels(frame: pd.DataFrame, told: Mapping[str, Sequence[str]]) -> t
 
 def _numbers(frame: pd.DataFrame, told: Mapping[str, Any]) -> tuple[list[str], dict[str, np.ndarray]]:
     targets = {sample: np.atleast_1d(np.asarray(value, np.float64)) for sample, value in told.items()}
-    first = len(next(iter(targets.values())))
+    first = max(len(next(iter(targets.values()))), 1)
     for sample, of in targets.items():
         if len(of) != first or not np.isfinite(of).all():
             raise DataError(
@@ -261,7 +280,9 @@ def _groups(learns: str, targets: Mapping[str, Any], samples: Sequence[str]) -> 
     values = np.array([targets[sample] for sample in samples])
     if learns == "target":
         edges = np.quantile(values[:, 0], np.linspace(0, 1, BINS + 1)[1:-1])
-        return dict(zip(samples, np.searchsorted(edges, values[:, 0], side="right").tolist(), strict=True))
+        # Where most are the least, or the largest, number there is, one side tells them from the others.
+        places = (np.searchsorted(edges, values[:, 0], side=side) for side in ("right", "left"))
+        return dict(zip(samples, max(places, key=lambda of: len(np.unique(of))).tolist(), strict=True))
     counts = np.where(values > 0, values.sum(axis=0), np.inf)
     rarest = np.where(values.any(axis=1), counts.argmin(axis=1), -1)
     return dict(zip(samples, rarest.tolist(), strict=True))
@@ -274,14 +295,39 @@ def _labels(learns: str, targets: Mapping[str, Any], groups: Mapping[str, int]) 
     return dict(targets) if learns == "label" else {sample: groups.get(sample, 0) for sample in targets}
 
 
-def _scale(names: Sequence[str], values_NC: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    spread = values_NC.std(axis=0)
-    if not (spread > 0).all():
-        constant = names[int((spread > 0).argmin())]
+def _expect_differences(learns: str, learned: np.ndarray, judged: np.ndarray, evaluated: str) -> None:
+    """Refuses labels that are the same in all that is learned from, and what no figure is defined of."""
+    if learns == "labels" and (learned == learned[0]).all():
         raise DataError(
-            f"{constant} is {values_NC[0, int((spread > 0).argmin())]:g} in all {len(values_NC)} samples that are "
-            "learned from: there is nothing to learn; correct the targets, or train_split in params"
+            f"all {len(learned)} samples that are learned from have the same labels: there is nothing to learn; "
+            "correct them, or train_split in params"
         )
+    if learns == "labels" and not judged.any():
+        raise DataError(
+            f"none of the {len(judged)} samples of the split {evaluated!r} has any label, so no precision of them is "
+            "defined; correct the labels, or eval_split in params"
+        )
+    if learns == "target" and not np.ptp(judged, axis=0).any():
+        raise DataError(
+            f"all {len(judged)} usable samples of the split {evaluated!r} have the target {judged[0].tolist()}, so no "
+            "R² of them is defined; correct the targets, or eval_split in params"
+        )
+
+
+def _scale(names: Sequence[str], values_NC: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    with np.errstate(over="ignore"):
+        spread, largest = values_NC.std(axis=0), np.abs(values_NC).max(axis=0)
+    for name, values, of, most in zip(names, values_NC.T, spread, largest, strict=True):
+        if not np.ptp(values):
+            raise DataError(
+                f"{name} is {values[0]:g} in all {len(values)} samples that are learned from: there is nothing to "
+                "learn; correct the targets, or train_split in params"
+            )
+        if most > LARGEST or of < max(LEAST_SPREAD * most, 1 / LARGEST):
+            raise DataError(
+                f"{name} has a mean of {values.mean():g} and a standard deviation of {of:g}, which float32 cannot hold "
+                "or tell apart; give the target another unit, or as its distance from a number near the mean"
+            )
     return tuple(values_NC.mean(axis=0).tolist()), tuple(spread.tolist())
 
 

@@ -211,3 +211,6 @@ def test_figures_of_numbers_are_scikit_learn_s_and_scipy_s_and_what_is_not_defin
     assert np.allclose(figures["spearman"], [spearmanr(truth[:, c], found[:, c]).statistic for c in range(2)])
     constant = number_summary(np.ones((5, 1)), np.arange(5.0)[:, None], ["age"], 10, 0)
     assert constant["r2"] is None and constant["per_target"][0]["spearman"] is None
+    same = number_summary(np.full((3, 2), [0.1, 1.0]), np.arange(6.0).reshape(3, 2), ["age", "size"], 10, 0)
+    assert same["r2"] is None and [of["r2_ci95"] for of in same["per_target"]] == [None, None]
+    assert same["spearman_ci95"] is None

@@ -157,3 +157,12 @@ def test_a_folder_that_another_extraction_writes_is_left_to_it(clips, choice, tm
     with pytest.raises(FilesError, match="another extraction is writing there; wait for it, or name another --out"):
         take(clips, choice, tmp_path)
     assert held
+
+
+def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_read(clips, choice, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    for out in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(FilesError, match=r"is no folder that can be written .*; name another --out"):
+            extract_files(clips, choice, out)
+    with pytest.raises(FilesError, match="--out is empty"):
+        extract_files(clips, choice, "")

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 import permafrost as pf
 from permafrost.cli import app, main
 from pipeline.cli import app as workflow
+from pipeline.config import ParamsError
 from tests.conftest import write_clip
 
 SMALL = ["--backbone", "dinov3", "--weights", "mini", "--frames", "2", "--set", "preprocess.resize=[32, 32]"]
@@ -80,8 +81,24 @@ def test_backbones_are_listed_with_their_weights():
 
 def test_the_command_has_every_verb_of_the_workflow_and_an_extract_of_its_own():
     own, theirs = ({of.callback.__name__ for of in program.registered_commands} for program in (app, workflow))
-    assert own == theirs and "python -m pipeline extract" in " ".join(invoke("--help").output.replace("│", "").split())
+    assert own == theirs | {"init", "new"}
+    assert "python -m pipeline extract" in " ".join(invoke("--help").output.replace("│", "").split())
     assert "python -m pipeline extract DATASET" in " ".join(invoke("extract", "--help").output.split())
     assert "DATASET" not in invoke("extract", "--help").output.split("Arguments")[1]
     done = CliRunner().invoke(workflow, ["extract", "--help"], prog_name="python -m pipeline")
     assert "python -m pipeline extract" in done.output and "--params" in done.output
+
+
+def test_a_script_without_a_guard_is_not_started_again_by_what_decodes(clips, monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setattr("pipeline.features_only.extract_files", lambda *of: seen.append(of[4]) or 1 / 0)
+    for has_file in (True, False):
+        main = type(sys)("__main__")
+        if has_file:
+            main.__file__ = "script.py"
+        monkeypatch.setitem(sys.modules, "__main__", main)
+        with pytest.warns(UserWarning), pytest.raises(ZeroDivisionError):
+            pf.extract(["a.mp4"], "dinov3", weights="mini", out=tmp_path)
+    assert [of.decode_workers for of in seen] == [0, 1]
+    with pytest.warns(UserWarning), pytest.raises(ParamsError, match=r"compute\.device: .*'tpu'"):
+        pf.extract(["a.mp4"], "dinov3", weights="mini", out=tmp_path, device="tpu")

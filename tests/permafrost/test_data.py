@@ -144,3 +144,12 @@ def test_a_worker_tells_damage_as_the_store_does(project, tmp_path, flip):
     loader = pf.loader(pf.dataset(folder, ["clip_image"], split="train"), workers=1, start="fork")
     with pytest.raises(pf.StoreCorrupt, match="sample 'v_000', field 'image_embed' does not fit its crc32c"):
         list(loader)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"unlabelled": "both"}, "'both', expected 'drop' or"), ({"dtype": "nn"}, "'nn', expected None")],
+)
+def test_an_argument_that_means_nothing_is_refused(project, change, said):
+    with pytest.raises(DataError, match=said):
+        pf.dataset("ucf", ["clip_image"], **change)

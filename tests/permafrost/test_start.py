@@ -207,3 +207,40 @@ def test_in_a_project_weights_and_workflow_are_the_projects(tmp_path, monkeypatc
     assert CliRunner().invoke(app, ["new", "."]).exit_code == 0
     found = start(folder(tmp_path / "videos"), "own", Path("own.yaml"))
     assert "path: weights/mini-dinov3" in found.text and "--snakefile" not in found.command
+
+
+@pytest.mark.parametrize(
+    ("names", "train", "evaluated"), [("Train Test", "Train", "Test"), ("training valid", "training", "valid")]
+)
+def test_splits_are_known_by_their_usual_names_in_a_table_too(tmp_path, names, train, evaluated):
+    rows = "".join(f"{n}.mp4,{'ab'[n % 2]},{names.split()[n > 5]}\n" for n in range(8))
+    (put(tmp_path / "v", "0.mp4") / "t.csv").write_text(f"path,label,split\n{rows}", encoding="utf-8")
+    read, found = params(tmp_path, tmp_path / "v/t.csv")
+    assert (read.heads["probe"].train_split, read.heads["probe"].eval_split) == (train, evaluated)
+    assert found.command.endswith("results/own_top1.json")
+
+
+def test_a_split_without_labels_is_not_what_a_head_is_evaluated_on(tmp_path):
+    rows = "".join(f"{n}.mp4,{'ab'[n % 2]},{'train' if n < 6 else 'val'}\n" for n in range(8))
+    (put(tmp_path / "v", "0.mp4") / "t.csv").write_text(f"path,label,split\n{rows}9.mp4,,test\n", encoding="utf-8")
+    read, found = params(tmp_path, tmp_path / "v/t.csv")
+    assert read.heads["probe"].eval_split == "val" and "1 of 9 samples have no label" in found.said
+
+
+def test_of_too_few_or_unlabelled_files_features_are_extracted_and_no_split_is_drawn(tmp_path):
+    for files in (["a/1.mp4"], ["a/1.mp4", "b/1.mp4"], [f"{n}.mp4" for n in range(9)]):
+        folder = tmp_path / str(len(files))
+        read, found = params(tmp_path, put(folder, *files))
+        assert read.datasets["own"].split is None and found.command.endswith("-- features")
+
+
+def test_absolute_paths_and_a_relative_one_far_below_are_taken(tmp_path):
+    rows = "".join(f"{tmp_path}/v/{n}.mp4,{'ab'[n % 2]},{'train' if n < 200 else 'test'}\n" for n in range(220))
+    (put(tmp_path / "v", "0.mp4") / "t.csv").write_text(f"path,label,split\n{rows}z.mp4,a,test\n", encoding="utf-8")
+    read, _ = params(tmp_path, tmp_path / "v/t.csv")
+    assert read.datasets["own"].root == str(tmp_path / "v")
+
+
+def test_the_command_can_be_pasted_where_the_params_file_has_a_space_in_its_name(tmp_path):
+    command = start(folder(tmp_path / "videos"), "own", tmp_path / "my own.yaml").command
+    assert str(tmp_path / "my own.yaml") in shlex.split(command)

@@ -109,3 +109,9 @@ def test_reading_loads_no_torch_and_no_pandas(project):
     code = "import sys, permafrost as pf; pf.open('features/ucf/clip_image')['v_001']"
     code += "; print(*{'torch', 'pandas', 'lightning'} & sys.modules.keys())"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_a_file_within_a_store_is_no_store_and_the_store_is_named(project):
+    shard = next(project.glob("features/ucf/clip_image-*/shard-*.json"))
+    with pytest.raises(pf.stores.StoreMissing, match=r"there is no store .*\.json, .* holds \.\./clip_image"):
+        pf.open(shard)

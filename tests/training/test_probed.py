@@ -144,6 +144,17 @@ def test_numbers_have_their_scale_and_the_holdout_its_share_of_each_tenth(table,
         (lambda t: numbers(t).assign(target=[np.inf, *range(1, len(t))]), "target", r"expected 1 finite numbers"),
         (lambda t: numbers(t).assign(target=3.0), "target",
          r"target is 3 in all \d+ samples that are learned from: there is nothing to learn"),
+        (lambda t: numbers(t).assign(target=0.1), "target", r"target is 0.1 in all \d+ samples that are learned from"),
+        (lambda t: numbers(t).assign(target=1.7e9 + t.index % 5), "target", r"float32 cannot hold or tell apart; give"),
+        (lambda t: numbers(t).assign(target=1e300 * t.index), "target", r"float32 cannot hold or tell apart"),
+        (lambda t: numbers(t).assign(target=[[] for _ in t.index]), "target", r"expected 1 finite numbers"),
+        (lambda t: numbers(t).assign(target=t.index.where(t["split"] == "train", 7)), "target",
+         r"all 16 usable samples of the split 'validation' have the target \[7\.0\], so no R² of them is defined"),
+        (lambda t: t.assign(labels=[[] for _ in t.index]), "labels", r"the labels of all samples are empty"),
+        (lambda t: t.assign(labels=[["a"] for _ in t.index]), "labels", r"have the same labels: there is nothing to"),
+        (lambda t: t.assign(labels=[[row % 2 * "a"] if s == "train" and row % 2 else [] for row, s in
+                                    zip(t.index, t["split"], strict=True)]), "labels",
+         r"none of the 16 samples of the split 'validation' has any label"),
     ],
 )  # fmt: skip
 def test_targets_that_cannot_be_learned_are_one_line(table, stores, change, learns, said):
@@ -162,3 +173,12 @@ def test_the_digest_is_of_the_targets_too(table, stores):
     changed = numbers(table)
     changed.loc[changed["sample"] == joined(numbers(table), own, "target").parts["train"][0], "target"] = 99.0
     assert first == again != joined(changed, own, "target").digest
+
+
+def test_one_label_that_some_have_can_be_learned_and_so_can_a_number_that_is_nearly_always_the_same(table, stores):
+    tagged = table.assign(labels=[["wet"] if row % 3 else [] for row in table.index])
+    assert joined(tagged, {"video": stores["vector"]}, "labels").classes == ["wet"]
+    for usual, rare in ((0.0, 1.0), (1.0, 0.0)):
+        skewed = table.assign(target=[rare if row % 15 == 0 else usual for row in table.index])
+        samples = joined(skewed, {"video": stores["vector"]}, "target")
+        assert set(samples.targets_of("holdout").ravel()) == {0.0, 1.0}

@@ -64,7 +64,7 @@ class Table(Layout):
         columns, twice = rows.columns(), rows.twice
         if "split" not in columns:
             columns["split"] = _splits(dataset, columns, str(file))
-        elif "group" in columns:
+        if "group" in columns and (dataset.split is None or dataset.split.by != "sample"):
             refuse_shared_groups(columns["group"], columns["split"], rows.line)
         _expect_whole_answers(columns, rows.line)
         listed = [[columns["sample"][place], *[columns["split"][place]] * 2] for place in twice]
@@ -244,7 +244,7 @@ class _Rows:
         if not isinstance(value, str) or not value:
             raise self._refused(place, f"the path is {value!r}", "write where the file lies")
         folder = self.folder
-        path = value.removeprefix(f"{folder}/").removeprefix("./")
+        path = value.removeprefix(f"{folder.rstrip(os.sep)}/").removeprefix("./")
         if path.startswith("/") or ".." in path.split("/"):
             raise self._refused(
                 place,
@@ -274,14 +274,14 @@ class _Rows:
         if number is not None and (number < 0 or (unit == "frames" and not number.is_integer())):
             wanted = "a whole number" if unit == "frames" else "seconds"
             raise self._refused(place, f"the {self.role} {number:g} is below 0 or not {wanted}")
-        return number
+        return number if number is None else round(number, 6)  # as the id and the manifest have it
 
     def _numbers(self, values: Sequence[Any], place: int) -> list[float] | None:
         values = values[0] if len(values) == 1 and isinstance(values[0], list) else values
         numbers = [self._number(value, place) for value in values]
         if None in numbers and any(number is not None for number in numbers):
             raise self._refused(place, f"one of the {len(numbers)} targets is empty", "write all or none")
-        return None if None in numbers else numbers
+        return None if None in numbers else numbers or None
 
     def _expect_one_length(self, targets: Sequence[list[float] | None]) -> None:
         known = next((len(of) for of in targets if of is not None), 0)

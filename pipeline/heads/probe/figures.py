@@ -34,4 +34,5 @@ def r2(predicted_NC: np.ndarray, targets_NC: np.ndarray) -> np.ndarray:
     """
     missed = ((targets_NC - predicted_NC) ** 2).sum(axis=0)
     spread = ((targets_NC - targets_NC.mean(axis=0)) ** 2).sum(axis=0)
-    return 1 - np.divide(missed, spread, out=np.full(len(spread), np.nan), where=spread > 0)
+    # By their range: the mean of equal numbers may differ from them by a rounding.
+    return 1 - np.divide(missed, spread, out=np.full(len(spread), np.nan), where=np.ptp(targets_NC, axis=0) > 0)

@@ -70,7 +70,7 @@ def number_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]
     """Of numbers: shares in percent; errors, which have units, stand in its section."""
     found = [("R²", "r2", "ci95"), ("Spearman", "spearman", "spearman_ci95")]
     return [
-        Headline(name, _percent(result[key]), [100 * edge for edge in result[interval]], 0.0)
+        Headline(name, _percent(result[key]), [100 * edge for edge in result[interval] or ()], 0.0)
         for name, key, interval in found
     ]
 

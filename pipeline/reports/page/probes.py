@@ -112,5 +112,5 @@ def _percent(share: float | None) -> str:
     return DASH if share is None else f"{100 * share:.1f}"
 
 
-def _between(edges: Sequence[float], scale: float = 100) -> str:
-    return "{:.1f} to {:.1f}".format(*(scale * edge for edge in edges))
+def _between(edges: Sequence[float] | None, scale: float = 100) -> str:
+    return DASH if edges is None else "{:.1f} to {:.1f}".format(*(scale * edge for edge in edges))

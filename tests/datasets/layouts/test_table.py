@@ -272,3 +272,32 @@ def test_300000_rows_are_read_in_half_a_gigabyte_without_torch_or_a_decoder(tmp_
     print(f"{rows} rows in {float(seconds):.1f} CPU s, {megabytes} MB at most")
     assert (int(rows), int(last_shard), heavy) == (300_000, 1171, [])
     assert int(megabytes) < 500 and float(seconds) < 30
+
+
+def test_a_group_in_two_spellings_is_refused_where_a_draw_parts_it(tmp_path):
+    rows = [{"path": f"{n}.mp4", "group": ("Anna", "anna", "Bob", "Eve")[n % 4]} for n in range(40)]
+    drawn = [Shares(train=0.5, test=0.5, seed=seed) for seed in range(6)]
+    outcomes = set()
+    for split in drawn:
+        try:
+            frame = read_annotations(write(tmp_path, rows, split=split))
+            parted = frame[frame["group"].isin(["Anna", "anna"])]["split"].nunique() > 1
+        except DatasetError as error:
+            assert "write one group alike in all rows" in str(error) or "gets none" in str(error)
+            parted = False
+            outcomes.add("refused")
+        assert not parted
+    assert "refused" in outcomes
+    read_annotations(write(tmp_path, rows, split=Shares(train=0.5, test=0.5, by="sample")))
+
+
+def test_a_clip_of_less_than_a_millionth_second_is_none_and_an_empty_list_is_no_target(tmp_path):
+    refused("not after that", tmp_path, "path,start,stop\na.mp4,0.2,0.2000001\n")
+    rows = [{"path": "a.mp4", "target": [], "split": "test"}, {"path": "b.mp4", "target": [1.0], "split": "train"}]
+    assert read_annotations(write(tmp_path, rows, "videos.jsonl"))["target"].tolist() == [None, [1.0]]
+
+
+def test_a_root_that_is_the_top_of_the_disk_takes_absolute_paths(tmp_path):
+    dataset = write(tmp_path, f"path\n{tmp_path}/a.mp4\n")
+    top = dataset.model_copy(update={"root": "/", "table": str(tmp_path / "videos.csv").lstrip("/")})
+    assert read_annotations(top)["path"].tolist() == [str(tmp_path / "a.mp4").lstrip("/")]
