@@ -28,10 +28,10 @@ SMALL, SEEDS, EVEN = 2000, 100, 0.6
 LOOKED_AT = 200  # rows of a table whose files decide where files lie
 # Column names that are common, by role, in lower case; the first that a table has is taken.
 COMMON: Mapping[str, Sequence[str]] = {
-    "path": ("path", "file", "filepath", "file_path", "filename", "file_name", "video_path", "video", "clip", "image",
-             "image_path"),
+    "path": ("path", "file", "filepath", "file_path", "filename", "file_name", "video_path", "video", "recording",
+             "clip", "image", "image_path"),
     "id": ("id", "sample", "sample_id", "clip_id", "video_id", "uid"),
-    "label": ("label", "class", "class_name", "category", "action", "label_name", "y"),
+    "label": ("label", "class", "class_name", "category", "action", "activity", "label_name", "y"),
     "labels": ("labels", "classes", "tags", "categories", "actions"),
     "target": ("target", "score", "value"),
     "split": ("split", "subset", "set", "partition", "fold_name"),
@@ -104,7 +104,7 @@ def start(
     train, *others = (_split_of(answered, part) for part in ("train", "test", "val"))
     evaluated = next(filter(None, others), None)
     whole: dict[str, Any] = {"datasets": {name: document}, "features": features}
-    nothing = _nothing_to_learn(answered, answer, train, evaluated)
+    nothing = _nothing_to_learn(answered, answer, train, evaluated, document)
     if answer is not None and len(answered) < len(found):
         notes.append(f"{len(found) - len(answered)} of {len(found)} samples have no {answer}")
     if nothing:
@@ -290,12 +290,20 @@ def _split_of(rows: pd.DataFrame, part: str) -> str | None:
     return part if part in names else next(iter(names), None)
 
 
-def _nothing_to_learn(found: pd.DataFrame, answer: str | None, train: str | None, evaluated: str | None) -> str:
-    """Why no head can learn from samples with an answer; empty where one can."""
+def _nothing_to_learn(
+    found: pd.DataFrame, answer: str | None, train: str | None, evaluated: str | None, document: Mapping[str, Any]
+) -> str:
+    """Why no head can learn from samples with an answer, and what would change that; empty where one can."""
     if answer is None:
-        return "nothing says of which class a sample is"
+        remedy = (
+            f"call its column {', '.join(COMMON['label'][:-1])}" if "table" in document else "make a folder a class"
+        )
+        return f"nothing says of which class a sample is ({remedy})"
     if train is None or evaluated is None:
-        return f"there is no split train with test or val beside it, of samples with a {answer}"
+        return (
+            f"there is no split train with test or val beside it, of samples with a {answer} (write train_split and "
+            "eval_split of a head yourself)"
+        )
     if answer == "label" and found["label"][found["split"] == train].nunique() < 2:
         return f"all samples of {train} are of one class"
     return ""

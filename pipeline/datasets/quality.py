@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.datasets.manifest import classes
 from pipeline.datasets.map_files import MapFinding
+from pipeline.datasets.splits import usual
 from pipeline.datasets.twins import SHOWN, as_read, confusable
 
 SIZES_SHOWN = 10
@@ -64,7 +65,7 @@ def _of_videos(frame: pd.DataFrame, ok: pd.DataFrame, attrs: Mapping[str, Any]) 
         "listed_twice": {"count": len(twice), "samples": [list(item) for item in twice[:SHOWN]]},
         "duration": _spread(lasts) | {"hours": round(float(lasts.sum()) / 3600, 3)},
         "fps": _spread(ok["fps"]),
-        "frames": _spread(ok["frames"]),
+        "frames": _spread(ok["frames"].where(ok["start"].isna() & ok["stop"].isna(), (lasts * ok["fps"]).round())),
         **_of_own(frame, attrs),
     }
 
@@ -282,9 +283,15 @@ def _classes(frame: pd.DataFrame) -> dict[str, Any]:
 
 
 def _absences(frame: pd.DataFrame) -> dict[str, list[str]]:
-    labels = {split: set(_labels(rows)) for split, rows in frame.groupby("split")}
-    train, validation = labels.get("train", set()), labels.get("validation", labels.get("val", set()))
-    return {"not_in_validation": sorted(train - validation), "not_in_train": sorted(validation - train)}
+    """`not_in_<split>`: of each split beside train, the classes of train that it lacks; `not_in_train`: those of the
+    others that train lacks. Splits without a label, and sets without a split train, say nothing."""
+    labels = {split: of for split, rows in frame.groupby("split") if (of := set(_labels(rows)))}
+    named = sorted((split for split in labels if usual(split) == "train"), key=lambda split: split != "train")
+    if not named:
+        return {}
+    train = labels.pop(named[0])
+    lacking = {f"not_in_{split}": sorted(train - of) for split, of in labels.items()}
+    return lacking | {"not_in_train": sorted(set().union(*labels.values()) - train)}
 
 
 def _counts(values: pd.Series, most: int | None = None) -> dict[str, int]:

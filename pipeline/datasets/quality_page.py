@@ -108,10 +108,12 @@ def _own_lines(quality: Mapping[str, Any]) -> list[str]:
 
 
 def _class_lines(classes: Mapping[str, Any]) -> list[str]:
-    return [
-        f"Classes: {classes['count']}; in train but not in validation {len(classes['not_in_validation'])}, "
-        f"in validation but not in train {len(classes['not_in_train'])}."
-    ]
+    absent = {key.removeprefix("not_in_"): names for key, names in classes.items() if key.startswith("not_in_")}
+    unlearned = absent.pop("train", None)
+    said = [f"in train but not in {escaped(split)} {len(names)}" for split, names in absent.items()]
+    if unlearned is not None:
+        said.append(f"in another split but not in train {len(unlearned)}{_named(unlearned[:SHOWN])}")
+    return [f"Classes: {classes['count']}{'; ' if said else ''}{', '.join(said)}."]
 
 
 def _label_lines(labels: Mapping[str, Any]) -> list[str]:

@@ -52,6 +52,7 @@ def test_classes_absent_from_a_split_are_told(report):
     assert report["classes"]["count"] == 2
     assert report["classes"]["not_in_validation"] == ["Moving something up"]
     assert report["classes"]["not_in_train"] == []
+    assert "in train but not in validation 1, in another split but not in train 0." in quality_markdown(report)
     assert report["classes"]["counts"]["train"] == {"Holding something": 2, "Moving something up": 2}
 
 

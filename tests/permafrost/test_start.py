@@ -105,6 +105,31 @@ def test_a_table_of_clips_is_read_by_common_names_of_columns(tmp_path, suffix):
     assert "80 videos" in found.said[0]
 
 
+def test_the_columns_of_the_docs_own_example_are_seen(tmp_path):
+    put(tmp_path / "set", *(f"recordings/{of}.mp4" for of in range(20)))
+    names = {"Video": "recording", "Action": "activity"}
+    rows = [{names.get(key, key): value for key, value in row.items()} for row in CLIPS]
+    read, _ = params(tmp_path, table(tmp_path / "set", ".csv", rows))
+    columns = read.datasets["own"].columns
+    assert (columns.path, columns.label, columns.group) == ("recording", "activity", "person")
+
+
+@pytest.mark.parametrize("train, test", [("Train", "Test"), ("training", "valid"), ("TRAIN", "testing")])
+def test_splits_in_other_words_are_learned_from_by_the_names_that_they_have(tmp_path, train, test):
+    put(tmp_path / "set", *(f"{n}.mp4" for n in range(8)))
+    rows = [{"path": f"{n}.mp4", "label": "ab"[n % 2], "split": train if n < 4 else test} for n in range(8)]
+    head = params(tmp_path, table(tmp_path / "set", ".csv", rows))[0].heads["probe"]
+    assert (head.train_split, head.eval_split) == (train, test)
+
+
+def test_where_no_class_is_seen_the_names_that_would_be_are_told(tmp_path):
+    put(tmp_path / "set", *(f"{n}.mp4" for n in range(30)))
+    _, found = params(
+        tmp_path, table(tmp_path / "set", ".csv", [{"path": f"{n}.mp4", "what": "ab"[n % 2]} for n in range(30)])
+    )
+    assert any("call its column label, class" in line for line in found.said)
+
+
 def test_absolute_paths_are_below_the_folder_that_they_share(tmp_path):
     root = folder(tmp_path / "elsewhere", 2, 10)
     rows = [{"path": str(path), "label": path.parent.name} for path in sorted(root.rglob("*.mp4"))]

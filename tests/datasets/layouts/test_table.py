@@ -162,6 +162,14 @@ def test_targets_are_numbers_of_one_column_or_of_several(tmp_path):
     refused(r"line 3: the sample 'b' has no target", tmp_path, "path,target\na.mp4,1\nb.mp4,\n")
 
 
+def test_what_can_be_learned_is_every_column_that_params_name(tmp_path):
+    def learned(**columns):
+        return write(tmp_path, "path\na.mp4\n", columns=Columns(**columns)).targets
+
+    assert learned() == ("label",) and learned(label="of") == ("label",) and learned(labels="tags") == ("labels",)
+    assert learned(target=("a", "b"), label="of") == ("label", "target")
+
+
 def test_clips_of_one_video_are_samples_by_their_ends(tmp_path):
     frame = read_annotations(write(tmp_path, "path,start,stop\nlong.mp4,0,1.5\nlong.mp4,1.5,\nother.mp4,,\n"))
     assert frame["sample"].tolist() == ["long_0_1.5", "long_1.5", "other"]
@@ -189,6 +197,18 @@ def test_splits_are_drawn_by_shares_and_keep_groups_and_the_clips_of_a_video_tog
 
 def test_a_table_without_splits_has_one(tmp_path):
     assert read_annotations(write(tmp_path, "path\na.mp4\n"))["split"].tolist() == ["all"]
+
+
+def test_the_quality_report_names_the_splits_that_are_there_and_counts_the_frames_of_clips(tmp_path, clips):
+    (tmp_path / "0.webm").write_bytes(clips[0])
+    lines = ["0.webm,cut,0,0.25,Train", "0.webm,peel,0.25,0.5,Test", "0.webm,cut,0,0.5,Test"]
+    quality = build_manifest(write(tmp_path, "\n".join(["path,label,start,stop,split", *lines])))[1]
+    assert {key: of for key, of in quality["classes"].items() if "not" in key} == {
+        "not_in_Test": [], "not_in_train": ["peel"]
+    }  # fmt: skip
+    assert "in another split but not in train 1, peel" in quality_markdown(quality)
+    assert "validation" not in quality_markdown(quality)
+    assert quality["frames"]["max"] == quality["fps"]["max"] / 2
 
 
 def test_what_a_manifest_keeps_of_a_table_is_there_when_it_is_read_again(tmp_path, clips):
