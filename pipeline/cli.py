@@ -23,7 +23,7 @@ from rich.text import Text
 from pipeline.config import Params, ParamsError, assigned, canonical_json, feature_dir, load_params
 from pipeline.digests import write_json
 from pipeline.files import write_text
-from pipeline.plan import RENDERED, Plan, imported_stores, manifest_path
+from pipeline.plan import RENDERED, Plan, imported_stores, manifest_path, probe_name
 from pipeline.runs import FEATURES, RESULT, RUNS, Run
 
 HELP = """Extract features once, train heads on them as often as you like.
@@ -411,8 +411,12 @@ def baselines(
 
     plan = Plan(load_params(params))
     # The workflow hands over the probes alone: an edit of the head makes none of them again.
-    own = plan.params.heads.get(head)
-    found = map(plan.run, plan.params.heads) if own is None else plan.baselines.get(own.result, {}).values()
+    heads = plan.params.heads
+    if heads and set(heads) == {probe_name(number, head) for number in range(len(heads))}:
+        found = map(plan.run, heads)
+    else:
+        load_params(params, heads=head)  # refuses a name that is no head's
+        found = plan.baselines.get(heads[head].result, {}).values()
     alone = plan.params.compute.model_copy(update={"devices": 1, "nodes": 1, "strategy": "auto"})
     for run in found:
         chosen = run.params.replacing(head, run.config).model_copy(update={"compute": alone})

@@ -169,7 +169,7 @@ class Plan:
         """Canonical JSON of the part of params that the job of `probed` sees: these probes, and nothing of the head."""
         document: dict[str, Any] = {}
         for number, run in enumerate(self.probed[result]):
-            name = f"{number}-of-{run.head}"[:120]  # no head's own, and no longer than a name may be
+            name = probe_name(number, run.head)
             config = run.config.model_copy(update={"result": name})
             for section, of in json.loads(self.params.replacing(name, config).part(head=name)).items():
                 document[section] = document.get(section, {}) | of
@@ -515,6 +515,11 @@ def run_key(params: Params, config: Any, keys: dict[str, str], code: dict[str, A
     """The key of a run: what decides it of the head and of its data set, its features, the code that trains it."""
     data = params.datasets[config.dataset].learned
     return content_key({"config": config.learned, "data": data, "features": keys, "code": code})
+
+
+def probe_name(number: int, head: str) -> str:
+    """Of a head's probe in the part of params that its job sees: no head's own, and no longer than a name may be."""
+    return f"{number}-of-{head}"[:120]
 
 
 def _says(annotations: Any, role: str) -> bool:
