@@ -41,6 +41,7 @@ LACKING = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get the right to it or name another place"),
     **dict.fromkeys((errno.EISDIR, errno.ENOTDIR), "name a file where one is wanted, and a folder where that is"),
+    errno.EEXIST: "name a folder, or remove the file that is there",
     errno.ENAMETOOLONG: "name it shorter",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }

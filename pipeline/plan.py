@@ -33,6 +33,8 @@ from pipeline.runs import FEATURES, RUNS, Run
 from pipeline.sources import files
 from pipeline.tasks import TASKS, Task
 
+# What may be learned of whole samples.
+ROLES = ("label", "labels", "target")
 # The fields of heads that name a split.
 SPLITS = ("train_split", "holdout_split", "reference_split", "eval_split")
 # In the folder of a data set that toyworld has rendered: what from.
@@ -167,7 +169,7 @@ class Plan:
         """Canonical JSON of the part of params that the job of `probed` sees: these probes, and nothing of the head."""
         document: dict[str, Any] = {}
         for number, run in enumerate(self.probed[result]):
-            name = f"{number}-of-{run.head}"[:120]  # no head's own, and no longer than a name may be
+            name = probe_name(number, run.head)
             config = run.config.model_copy(update={"result": name})
             for section, of in json.loads(self.params.replacing(name, config).part(head=name)).items():
                 document[section] = document.get(section, {}) | of
@@ -383,6 +385,7 @@ class Plan:
             previous = datasets.read_shards(manifest) if manifest.exists() else {}
             annotations = datasets.read_annotations(chosen)
             self._expect_splits(dataset, set(annotations["split"]))
+            self._expect_answers(dataset, {role for role in ROLES if _says(annotations, role)})
             samples = annotations["sample"].tolist()
             assigned = datasets.assign_shards(samples, previous, chosen.shard_size)
             self._shards[state] = sorted({assigned[sample] for sample in samples})
@@ -402,6 +405,22 @@ class Plan:
                         f"heads.{run.head}.{field} is {wanted!r}, but the splits of {dataset} are "
                         f"{', '.join(sorted(splits))}; name one of these{draw}"
                     )
+
+    def _expect_answers(self, dataset: str, has: set[str]) -> None:
+        """Raises DatasetError where a head learns what no sample of one's own data set (`videos`, `table`) has."""
+        chosen = self.params.datasets[dataset]
+        for run in self.results.values() if "split" in chosen.laid.takes else ():
+            learns = getattr(run.config, "targets", "label")
+            if run.dataset != dataset or run.config.framewise is not False or learns in has:
+                continue
+            remedy = "make a folder a class"
+            if "columns" in chosen.laid.takes:  # a column of a role's own name is found; a head learns what is named
+                there = next((role for role in ROLES if role in has), "")
+                remedy = f"it has {there}: " * bool(there)
+                remedy += f"name its column in columns of the data set, as in columns: {{{there or learns}: NAME}}"
+            raise datasets.DatasetError(
+                f"heads.{run.head} learns {learns!r}, which no sample of {dataset} has; {remedy}"
+            )
 
     def shard_manifests(self, reads: Iterable[tuple[str, str]]) -> list[str]:
         """The shard manifests of features of data sets, by (dataset, feature), each once."""
@@ -496,3 +515,12 @@ def run_key(params: Params, config: Any, keys: dict[str, str], code: dict[str, A
     """The key of a run: what decides it of the head and of its data set, its features, the code that trains it."""
     data = params.datasets[config.dataset].learned
     return content_key({"config": config.learned, "data": data, "features": keys, "code": code})
+
+
+def probe_name(number: int, head: str) -> str:
+    """Of a head's probe in the part of params that its job sees: no head's own, and no longer than a name may be."""
+    return f"{number}-of-{head}"[:120]
+
+
+def _says(annotations: Any, role: str) -> bool:
+    return role in annotations and bool(annotations[role].notna().any())

@@ -201,6 +201,7 @@ class OutOfMemoryError(RuntimeError):
             "results: Permission denied; get the right to it",
         ),
         (IsADirectoryError(errno.EISDIR, "Is a directory", "out.json"), "out.json: Is a directory; name a file"),
+        (FileExistsError(errno.EEXIST, "File exists", "videos.csv"), "videos.csv: File exists; name a folder"),
         (MemoryError(), "out of memory (no more is said); lower batch"),
         (
             OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),

@@ -196,9 +196,10 @@ class Params(Strict):
         learns = getattr(head, "targets", "label")
         if head.framewise is False and learns not in dataset.targets:
             have = " and ".join(TARGETS[of] for of in dataset.targets)
+            column = f", or name its column: columns: {{{learns}: NAME}}" if "columns" in dataset.laid.takes else ""
             raise ValueError(
                 f"{key}dataset names {head.dataset!r}, whose samples have {have}, and this head learns "
-                f"{TARGETS[learns]}; name another data set, or of a probe set targets: {dataset.targets[0]}"
+                f"{TARGETS[learns]}; name another data set, or of a probe set targets: {dataset.targets[0]}{column}"
             )
         try:
             head.fits({role: found for role, found in given.items() if found is not None}, dataset.class_lists)

@@ -49,7 +49,7 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
         result = {
             "task": run.task.name,
             **found.scores,
-            "samples": counted(run.samples),
+            "samples": counted(run.samples, run.config.trains),
             "provenance": {
                 **provenance(run),
                 **trained,

@@ -88,7 +88,7 @@ def test_one_clip_of_very_many_past_the_end_is_reported_and_the_others_are_kept(
     assert found["sample"] == "film_1_3" and "line 122: the clip from 1 to 3 s" in found["detail"]
     assert "correct start and stop" in quality_markdown(quality)
     assert quality["clips"] == {"count": 120, "videos": 1, "across_splits": 0} and quality["duration"]["max"] == 1.119
-    assert build._remembered(frame)["film.mp4"].digest == hashlib.sha256(film).hexdigest()
+    assert build.remembered_findings(frame)["film.mp4"].digest == hashlib.sha256(film).hexdigest()
 
 
 def test_the_clips_of_a_video_that_cannot_be_read_have_its_reason(tmp_path, film):

@@ -100,6 +100,7 @@ def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_traine
     assert not list((tmp_path / "run").glob("*.safetensors")) and "trained" not in result["provenance"]
     samples = given.samples
     known = samples.parts["train"] + samples.parts["holdout"]
+    assert (result["samples"]["train"], result["samples"]["holdout"]) == (len(known), 0)
     vectors = {name: Probed(samples, ids, 1e9)[range(len(ids))] for name, ids in
                (("known", known), ("asked", samples.parts["evaluated"]))}  # fmt: skip
     known_ND, asked_ND = (

@@ -172,6 +172,16 @@ def results(everything) -> dict[str, dict]:
     return {name: read_json(project.root / f"results/{name}.json", "") for name in project.plan.results}
 
 
+def test_a_result_without_a_mistake_has_no_empty_table(tmp_path, monkeypatch):
+    project = MadeUp(tmp_path)
+    monkeypatch.setattr(
+        project, "_probabilities", lambda labels, classes: 0.9 * np.eye(classes)[labels] + 0.1 / classes
+    )
+    text = page(project.finish("gasm_cast"))
+    assert "Surest mistakes" not in text and "confused most often" not in text
+    assert "by what they were taken for" in text
+
+
 def test_every_count_of_a_confusion_is_in_a_table(everything, results):
     of = results["ssv2_top1"]["confusion"]
     said = {row[0]: row for row in rows(everything[1], "ssv2_top1-confusion") if len(row) == 4 and "%" not in row[3]}

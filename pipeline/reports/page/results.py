@@ -56,12 +56,9 @@ def classification_parts(result: Result, document: Mapping[str, Any]) -> Iterato
         wrong = wrong.sort_values(["probability", "sample"], ascending=[False, True], kind="stable").head(EXAMPLES)
         shown = [[of.sample, of.label, of.prediction, f"{100 * of.probability:.1f} %"] for of in wrong.itertuples()]
         caption = "Wrong answers that the model was surest of: a look at these samples tells most."
-        yield Section(
-            f"{result.name}-mistakes",
-            "Surest mistakes",
-            [Table(["sample", "label", "prediction", "probability"], shown, caption)],
-            contents="surest mistakes",
-        )
+        table = Table(["sample", "label", "prediction", "probability"], shown, caption)
+        if shown:
+            yield Section(f"{result.name}-mistakes", "Surest mistakes", [table], contents="surest mistakes")
     bins = [
         [
             f"{100 * row['lower']:.0f} to {100 * row['upper']:.0f}",
@@ -246,7 +243,7 @@ def _confusions(result: Result, classes: Sequence[str], matrix: Sequence[Sequenc
     columns = ["true", of, "right", f"predicted instead, {of}"]
     caption = f"All {of} of every class, by what they were taken for."
     every = Table(columns, rows, caption, folded=f"all {len(classes)} classes as a table")
-    blocks = [*still(result, "confusion"), most, every]
+    blocks = [*still(result, "confusion"), *([most] if pairs else []), every]
     return Section(f"{result.name}-confusion", "Confusion", blocks, contents="confusion")
 
 
