@@ -537,6 +537,7 @@ def report(
     shown = {}
     if params is not None:
         from pipeline.prediction import strips
+        from pipeline.reports.files import read_result
 
         if len(evaluation.parts) < 3:
             raise typer.BadParameter(f"EVALUATION is runs/HEAD/KEY/EVALUATION, got {evaluation}")
@@ -544,6 +545,8 @@ def report(
         chosen = load_params(params, heads=head)
         # The folder that was named, whatever these params would call it; no store is opened.
         run = Run(chosen, head, manifest_path(chosen.head(head).dataset), {}, evaluation.parent)
+        if not (evaluation / RESULT).exists():  # what makes it is not always what is asked for
+            read_result(evaluation, Path("results", f"{run.config.result}.json"))
         shown["strips"] = partial(strips, run)
     if baseline:
         shown["baselines"] = {role: Path(place) for role, _, place in (of.partition("=") for of in baseline)}

@@ -173,7 +173,7 @@ def test_the_name_of_a_variant_stays_short_whatever_is_varied():
 def test_a_variant_is_asked_for_on_the_command_line_as_in_an_ablation():
     plan, asked = planned(grid={"features.dinov3_patches.precision": ["bf16"]}), Plan(load_params("params.yaml"))
     run = asked.run("gasm_cast", {"features.dinov3_patches.precision": "bf16", "seed": 0})
-    assert run.result == plan.ablation_runs("it")[0].result
+    assert run.result_file == plan.ablation_runs("it")[0].result_file
     assert json.loads(asked.params.replacing("gasm_cast", run.config).part(head="gasm_cast"))["features"].keys() == {
         run.config.features.semantic,
         "r3d18_clips",
