@@ -395,10 +395,12 @@ class Params(Strict):
 
 def _with_targets(head: Any, datasets: Mapping[str, Dataset]) -> Any:
     """A head's document with the targets that its data set has, where it has such a choice and says nothing."""
-    if not isinstance(head, Mapping) or "targets" in head or head.get("kind") not in KINDS:
+    if not isinstance(head, Mapping) or "targets" in head:
+        return head
+    if not isinstance(kind := head.get("kind"), str) or kind not in KINDS:
         return head
     known = isinstance(name := head.get("dataset"), str) and name in datasets
-    takes = known and "targets" in head_model(head["kind"]).model_fields
+    takes = known and "targets" in head_model(kind).model_fields
     return {**head, "targets": datasets[name].targets[0]} if takes else head
 
 

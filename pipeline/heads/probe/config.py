@@ -36,7 +36,7 @@ def _by_role(features: Any) -> Any:
     """One name, or a list of names, as role -> feature: each is read in the role of its name."""
     if isinstance(features, str):
         features = [features]
-    if isinstance(features, list):
+    if isinstance(features, list) and all(isinstance(name, str) for name in features):
         if twice := [name for name in features if features.count(name) > 1]:
             raise ValueError(f"{twice[0]!r} is named twice; name each feature once")
         return {name: name for name in features}

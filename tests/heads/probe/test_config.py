@@ -138,3 +138,10 @@ def test_the_examples_of_the_docs_are_params():
 def test_targets_that_there_are_not_are_told_with_those_that_there_are(targets):
     with pytest.raises(ParamsError, match="expected one of label, labels, target"):
         params({"features": "dinov3_patches", "targets": targets})
+
+
+@pytest.mark.parametrize("key", ["kind", "features", "targets", "dataset", "probe", "epochs"])
+@pytest.mark.parametrize("value", [[], {}, [[]], [{}], {"a": []}], ids=str)
+def test_lists_and_mappings_where_names_are_wanted_are_refused_by_their_key(key, value):
+    with pytest.raises(ParamsError, match=rf"cannot be used:\n(?:  .+\n)*  heads\.probe(?:\.{key})?\b"):
+        params({key: value})
