@@ -50,7 +50,7 @@ def column_names(path: Path) -> list[str]:
     try:
         status = os.stat(path)
         return _column_names(path, status.st_mtime_ns, status.st_size)
-    except (OSError, ValueError, TypeError, csv.Error):
+    except (OSError, ValueError, TypeError, RecursionError, csv.Error):
         return []
 
 

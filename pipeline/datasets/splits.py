@@ -39,8 +39,8 @@ def drawn(shares: Shares, names: Sequence[str], where: str) -> list[str]:
     Raises:
         DatasetError: a split gets nothing.
 
-    >>> drawn(Shares(train=0.5, test=0.5), ["a", "b", "c", "a"], "here")
-    ['train', 'test', 'train', 'train']
+    >>> drawn(Shares(train=0.5, test=0.5, seed=3), ["a", "b", "c", "a"], "here")
+    ['train', 'test', 'test', 'train']
     """
     bounds = list(accumulate(getattr(shares, name) for name in shares.names))[:-1]
     split_of = {}
