@@ -66,7 +66,7 @@ def test_cancelled_and_killed_in_the_middle_it_ends_as_if_nothing_had_happened(r
             # ... and a training is killed after its first epoch.
             history = when(lambda: project.histories("gasm_cast"), run)[0]
             when(lambda: len(history.read_text().splitlines()) > 2, run)
-            os.kill(min(job.pid for job in running(project, "train")), signal.SIGKILL)
+            os.kill(min(job.pid for job in running(project, "train", "gasm_cast")), signal.SIGKILL)
             assert run.wait(timeout=600) == 0, told.read_text()
         finally:
             run.kill()
