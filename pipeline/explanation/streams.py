@@ -132,16 +132,7 @@ class Probing(Recognition):
     @cached_property
     def means(self) -> dict[str, Tensor]:
         """Stream -> the mean over all samples: of rows, over all of them, as one row."""
-        sums: dict[str, Tensor] = {}
-        counts = dict.fromkeys(self.keys, 0)
-        for batch in batches(self.run, self.rows):
-            for name, (key, *mask) in self.keys.items():
-                there = batch[key][batch[mask[0]]] if mask else batch[key]
-                total = there.double().sum(dim=0)
-                sums[name] = sums[name] + total if name in sums else total
-                counts[name] += len(there)
-        means = {name: (total / counts[name]).float() for name, total in sums.items()}
-        return {name: mean[None] if self.keys[name][1:] else mean for name, mean in means.items()}
+        return {name: mean[None] if self.keys[name][1:] else mean for name, mean in super().means.items()}
 
     def changed(
         self, batch: Batch, change: Change | None, places: np.ndarray | None, means: Mapping[str, Tensor]
