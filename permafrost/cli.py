@@ -163,6 +163,23 @@ def new(folder: Annotated[Path, typer.Argument(help="Made if it is not there; wh
     )
 
 
+@app.command(rich_help_panel="A project of your own")
+def doctor(params: workflow.ParamsOption = "params.yaml") -> None:
+    """Ask this machine whether it is ready for a project: weights, GPUs, memory, disk, decoders, folders."""
+    from permafrost.doctor import examine
+
+    states = {"ok": "green", "note": "yellow", "bad": "bold red"}
+    bad = 0
+    for found in examine(params):
+        bad += found.state == "bad"
+        line = Text.assemble((f"{found.state:<5}", states[found.state]), f"{found.what}: {found.said}")
+        workflow.console.print(line, soft_wrap=True)
+        if found.remedy:
+            workflow.console.print(Text(f"     -> {found.remedy}"), soft_wrap=True)
+    workflow.say("ready" if not bad else f"{bad} thing{'s' * (bad > 1)} to mend")
+    raise typer.Exit(1 if bad else 0)
+
+
 def _warn(lines: Iterable[str]) -> None:
     errors = Console(stderr=True, markup=False, emoji=False, highlight=False)
     for line in lines:

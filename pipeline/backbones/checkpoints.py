@@ -2,6 +2,7 @@
 
 import json
 import math
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,19 +10,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
+    HTTPError,  # of the library that it asks by, whichever that is
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from safetensors import safe_open
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from pipeline.backbones.base import BackboneError
+from pipeline.backbones.states import UNREADABLE
 from pipeline.config import Weights
 
 
@@ -149,14 +153,79 @@ def _without_bar() -> Iterator[None]:
 
 def _download(repository: str, revision: str) -> Path:
     """The local folder of a hub checkpoint, downloaded if needed: safetensors, or else pytorch_model.bin."""
-    name = f"{repository}@{revision}"
-    try:
+    with _answering(repository, revision):
         folder = Path(
             snapshot_download(repository, revision=revision, allow_patterns=["*.json", "*.txt", "model*.safetensors"])
         )
         if not any(folder.glob("model*.safetensors")):
             snapshot_download(repository, revision=revision, allow_patterns=["pytorch_model*.bin"])
         return folder
+
+
+def cached(repository: str, revision: str) -> Path | None:
+    """The local folder of a hub checkpoint; None where it is not here yet. Asks no hub."""
+    found = try_to_load_from_cache(repository, "config.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
+def expect_reachable(repository: str, revision: str) -> int:
+    """Asks the hub for a checkpoint without downloading it.
+
+    Returns:
+        Bytes of what `open_checkpoint` would download.
+
+    Raises:
+        BackboneError: it is gated, absent, or the hub does not answer; with the remedy.
+    """
+    with _answering(repository, revision):
+        hub = HfApi()
+        hub.auth_check(repository)
+        files = hub.model_info(repository, revision=revision, files_metadata=True).siblings or []
+    sizes = {file.rfilename: file.size or 0 for file in files}
+    ending = ".safetensors" if any(name.endswith(".safetensors") for name in sizes) else ".bin"
+    return sum(size for name, size in sizes.items() if name.endswith((ending, ".json", ".txt")))
+
+
+def expect_whole(path: Path) -> list[Path]:
+    """The files of weights on this disk, each opened, none loaded.
+
+    Args:
+        path: a checkpoint's folder, or a file of a state dict.
+
+    Raises:
+        BackboneError: what is absent, or torn, by name and with the remedy.
+    """
+    if not path.exists():
+        raise BackboneError(f"{path} does not exist; download it there, or correct its path in params")
+    files = [path]
+    if path.is_dir():
+        read_json(path / "config.json")
+        files = sorted(path.glob("*.safetensors")) or sorted(path.glob("*.bin"))
+        for index in path.glob("*.safetensors.index.json"):
+            named = {path / str(name) for name in dict(read_json(index).get("weight_map", {})).values()}
+            if absent := sorted(named - set(files)):
+                raise BackboneError(f"{absent[0]} does not exist, but {index.name} names it; download it again")
+        if not files:
+            raise BackboneError(f"{path} holds no .safetensors and no .bin; download the whole checkpoint")
+    for file in files:
+        try:
+            if file.suffix == ".safetensors":
+                with safe_open(file, "pt"):
+                    pass
+            else:
+                torch.load(file, "meta", weights_only=True, mmap=zipfile.is_zipfile(file))
+        except UNREADABLE as error:
+            cause = (str(error) or type(error).__name__).splitlines()[0]
+            raise BackboneError(f"{file} cannot be read ({cause}); download it again") from error
+    return files
+
+
+@contextmanager
+def _answering(repository: str, revision: str) -> Iterator[None]:
+    """Each way in which a hub does not give a checkpoint is a BackboneError with its remedy."""
+    name = f"{repository}@{revision}"
+    try:
+        yield
     except GatedRepoError:
         raise BackboneError(
             f"{name} is gated: accept its licence on https://huggingface.co/{repository}, then run `hf auth login` "
@@ -168,7 +237,7 @@ def _download(repository: str, revision: str) -> Path:
         raise BackboneError(
             f"{name}: no such repository, or a private one; correct weights.hub, or log in with `hf auth login`"
         ) from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError) as error:
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, HfHubHTTPError, OSError) as error:
         raise BackboneError(
             f"{name} is not in the local cache and the hub did not answer ({type(error).__name__}); go online once, or "
             "download the folder elsewhere and give its path as weights.path"
