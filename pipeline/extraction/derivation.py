@@ -18,7 +18,13 @@ from pipeline.store import FeatureStore, ShardWriter, StoreError
 
 
 def derive(
-    params: Params, dataset: str, feature: str, shard: int, root: Path, progress: Callable[[str], None] = print
+    params: Params,
+    dataset: str,
+    feature: str,
+    shard: int,
+    root: Path,
+    progress: Callable[[str], None] = print,
+    max_failed: float | None = None,
 ) -> dict[str, Any]:
     """Derives one shard of a feature from the same shard of its source.
 
@@ -31,6 +37,7 @@ def derive(
         shard: its number.
         root: the features' folder, which also holds the dataset's manifest.
         progress: called with one line, every few seconds and at the end.
+        max_failed: the share of samples that may fail; by default the feature's own.
 
     Returns:
         The shard's manifest.
@@ -63,7 +70,7 @@ def derive(
             log(len(batch), _derive_batch(writer, source, batch, make))
         failed = writer.failed
         own = _own_failures(failed, source.failed)
-        refuse_too_many_failures(base, own, len(rows), chosen.max_failed)
+        refuse_too_many_failures(base, own, len(rows), chosen.max_failed if max_failed is None else max_failed)
         manifest = writer.finish()
     log.end(feature, failed, base)
     return manifest

@@ -46,6 +46,7 @@ def extract(
     shard: int,
     root: Path,
     progress: Callable[[str], None] = print,
+    max_failed: float | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Extracts one shard of one or more features: only the batches that are not in its store yet are computed.
 
@@ -57,6 +58,7 @@ def extract(
         shard: its number.
         root: the features' folder, which also holds the dataset's manifest.
         progress: called with one line, every few seconds and at the end.
+        max_failed: the share of samples that may fail; by default each feature's own.
 
     Returns:
         feature -> the shard's manifest.
@@ -81,7 +83,7 @@ def extract(
             workers = params.compute.decode_workers if isinstance(lanes[0].feature, PixelFeature) else 0
             with Stream(source, workers) as messages:
                 _run(messages, lanes, log)
-        return _finished(lanes, log)
+        return _finished(lanes, log, max_failed)
 
 
 def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None:
@@ -203,13 +205,14 @@ def _run(messages: Iterable[Clips | Piece], lanes: Sequence[AnyLane], log: Progr
             log(*write.result())
 
 
-def _finished(lanes: Sequence[AnyLane], log: Progress) -> dict[str, dict[str, Any]]:
+def _finished(lanes: Sequence[AnyLane], log: Progress, max_failed: float | None) -> dict[str, dict[str, Any]]:
     """The manifests. Where one feature has too many failures, the others are completed all the same."""
     manifests, refusals = {}, []
     for lane in lanes:
         failed = lane.writer.failed
         try:
-            refuse_too_many_failures(lane.writer.base, failed, log.total, lane.feature.max_failed)
+            allowed = lane.feature.max_failed if max_failed is None else max_failed
+            refuse_too_many_failures(lane.writer.base, failed, log.total, allowed)
         except ExtractionFailed as refusal:
             refusals.append(str(refusal))
             continue

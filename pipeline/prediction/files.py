@@ -103,14 +103,16 @@ def extracted(question: Question, of: Sequence[str]) -> Iterator[Extracted]:
     if not usable:
         yield Extracted([], {}, refused, {})
         return
-    params = _for_files(params, config.dataset, names)
+    # Whatever folder a path that begins at the root is put below, it is what it says.
+    anywhere = params.datasets[config.dataset].model_copy(update={"root": os.sep, "videos": ".", "allow_links": True})
+    params = params.model_copy(update={"datasets": {**params.datasets, config.dataset: anywhere}})
     with tempfile.TemporaryDirectory(prefix="permafrost-") as scratch:
         root = Path(scratch)
         manifest = _manifest(params, config.dataset, usable, question.map)
         write_manifest(manifest, root / config.dataset / "manifest.parquet")
         for name in names:
             run = derive if params.features[name].derived else extract
-            run(params, config.dataset, name, 0, root, question.progress)
+            run(params, config.dataset, name, 0, root, question.progress, max_failed=1.0)
         stores = {
             role: FeatureStore(feature_dir(params, config.dataset, name, root), verify=True)
             for role, name in roles.items()
@@ -138,17 +140,8 @@ def _failure(file: str, reason: str) -> PredictionError:
     return PredictionError(reason if file in reason else f"{file}: {reason}")
 
 
-def _for_files(params: Params, dataset: str, features: tuple[str, ...]) -> Params:
-    """The params with a data set that may lie anywhere, and features that may fail for any number of its samples."""
-    anywhere = params.datasets[dataset].model_copy(update={"root": os.sep, "videos": ".", "allow_links": True})
-    lenient = {name: params.features[name].model_copy(update={"max_failed": 1.0}) for name in features}
-    return params.model_copy(
-        update={"datasets": {**params.datasets, dataset: anywhere}, "features": {**params.features, **lenient}}
-    )
-
-
 def _manifest(params: Params, dataset: str, files: dict[str, Finding], map_file: Path | None) -> pd.DataFrame:
-    """Of one shard; a path that begins at the root is what it says, whatever folder it is put below."""
+    """Of one shard, with absolute paths."""
     annotations = pd.DataFrame({"sample": list(files)}, dtype=object)
     annotations["path"] = [os.path.abspath(file) for file in files]
     annotations[["label", "template"]] = None

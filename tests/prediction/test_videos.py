@@ -161,10 +161,10 @@ def test_a_file_that_ends_its_decode_process_has_that_for_its_answer_and_the_oth
     good, bad, other = (VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:3])
     honest = files.extract
 
-    def dies(params, dataset, feature, shard, root, progress):
+    def dies(params, dataset, feature, shard, root, progress, max_failed):
         if str(bad) in set(read_manifest(root / dataset / "manifest.parquet")["sample"]):
             raise TooMuch("a decode process died at a sample")
-        return honest(params, dataset, feature, shard, root, progress)
+        return honest(params, dataset, feature, shard, root, progress, max_failed)
 
     monkeypatch.setattr(files, "extract", dies)
     done = ask("gasm_cast", good, bad, other)
@@ -190,7 +190,7 @@ def test_what_concerns_every_file_ends_the_answers_and_keeps_those_that_were_giv
     asked = asking(first, second)
     assert next(asked).file == str(first)
     full = StoreFull(errno.ENOSPC, "the disk is full")
-    monkeypatch.setattr(files, "extract", lambda *_: (_ for _ in ()).throw(full))
+    monkeypatch.setattr(files, "extract", lambda *_, **__: (_ for _ in ()).throw(full))
     with pytest.raises(StoreFull):
         next(asked)
 
