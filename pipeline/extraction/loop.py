@@ -130,8 +130,8 @@ def _lane(
         feature_dir(params, dataset, name, root) / f"shard-{shard:03d}",
         [(row.sample, row.digest) for row in rows],
         stored_fields(backbone.fields, grid, getattr(feature, "storage", "float16")),
-        provenance(params, name, grid, reads),
-        here := environment(device.type),
+        provenance(params, name, grid, reads, getattr(backbone, "geometry", None)),
+        here := environment(device.type, getattr(backbone, "libraries", ())),
     )
     stack.enter_context(writer)
     refuse_mixing(params.compute, writer, here)
