@@ -49,7 +49,8 @@ class Hf(LibraryModel):
         self.clips = _of_clips(self.config)
         self.cls = _class_of(self.config, self.source.name)
         with torch.device("meta"), as_it_was():
-            _tower(self.cls._from_config(self.config), self.source.name)
+            self.outline = self.cls._from_config(self.config)
+        _tower(self.outline, self.source.name)
         return self.source.name
 
     @staticmethod
@@ -58,10 +59,13 @@ class Hf(LibraryModel):
         return Sized(source.pixels(feature.preprocess), source.name)
 
     def network(self, device: torch.device | None) -> Network:
-        model = self.cls._from_config(self.config) if device is None or self.random else self._loaded()
+        if device is None:
+            model = self.outline
+        else:
+            model = self.cls._from_config(self.config) if self.random else self._loaded()
         tower, kind = _tower(model, self.name), self.config.model_type
         project = _projection(model) if device is None or self.output == "projected" else None
-        module = tower if project is None else model
+        module = model if self.output == "projected" else tower
         if device is not None:
             if project is not None and hasattr(model, "text_model"):
                 model.text_model = None  # of no use to pictures
@@ -69,7 +73,7 @@ class Hf(LibraryModel):
         vision, tokens = _vision(self.config), _tokens_before(tower)
         span, patch = _span_and_patch(vision)
         return Network(
-            Forward(tower, project, self._options(tower, kind, vision, device is None)),
+            Forward(tower, project, self._options(tower, kind, vision, device is None), device is not None),
             module,
             prefix=sum(tokens.values()) + (kind in MEAN_TOKEN),
             has_cls=any(name in CLS for name in tokens) or kind in MEAN_TOKEN,
@@ -125,19 +129,29 @@ class Hf(LibraryModel):
 
 @dataclass(frozen=True)
 class Forward:
-    """Pixels (M, C, H, W) or (M, T, C, H, W) -> States."""
+    """Pixels (M, C, H, W) or (M, T, C, H, W) -> States.
+
+    Attributes:
+        project: pixels and options to the projected vector; it runs the tower itself.
+        options: what the tower takes beside pixels.
+        alone: whether `project`, where there is one, is all that is asked for.
+    """
 
     tower: nn.Module
-    project: Callable[[Tensor], Tensor] | None
+    project: Callable[..., Tensor] | None
     options: Mapping[str, Any]
+    alone: bool
 
     def __call__(self, pixels: Tensor) -> States:
         options = {
             name: of.to(pixels.device).expand(len(pixels), -1) if isinstance(of, Tensor) else of
             for name, of in self.options.items()
         }
+        positions = {name: of for name, of in options.items() if name == "interpolate_pos_encoding"}
+        projected = None if self.project is None else self.project(pixels, **positions)
+        if projected is not None and self.alone:
+            return States(projected, projected=projected)
         found = self.tower(**{self.tower.main_input_name: pixels}, **options)
-        projected = None if self.project is None else self.project(pixels)
         return States(found.last_hidden_state, found.get("hidden_states") or (), found.get("pooler_output"), projected)
 
 
@@ -185,12 +199,12 @@ def _tower(model: PreTrainedModel, name: str) -> nn.Module:
     return tower
 
 
-def _projection(model: PreTrainedModel) -> Callable[[Tensor], Tensor] | None:
+def _projection(model: PreTrainedModel) -> Callable[..., Tensor] | None:
     """Pixels to the space that a model's texts share; None of a model that has none."""
     if hasattr(model, "get_image_features") and hasattr(model, "get_text_features"):
-        return lambda pixels: model.get_image_features(pixels).pooler_output
+        return lambda pixels, **options: model.get_image_features(pixels, **options).pooler_output
     if hasattr(model, "visual_projection"):
-        return lambda pixels: model(pixels).image_embeds
+        return lambda pixels, **options: model(pixels, **options).image_embeds
     return None
 
 

@@ -7,6 +7,7 @@ Shape suffixes: B samples, T frames, C colours (3), H W pixels, M pictures or cl
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -112,12 +113,15 @@ class LibraryModel:
     """A frozen model of a library: a `Backbone`, or a `FrameBackbone` where its feature has a row a frame.
 
     A subclass gives `preprocessor`, `name` and `network`. What the network gives is first computed on the `meta`
-    device, which holds no number: whether its tokens are a grid is known before its weights are read.
+    device, which holds no number: whether its tokens are a grid is known before its weights are read. Made for the
+    `meta` device, it never reads them, and `fields` and `grid` are what it is for.
 
     Attributes:
         name: of the model, in errors.
         clips: whether it reads clips; otherwise it reads pictures, and each frame is one.
         geometry: how pixels are resized and cropped, where that can be said.
+        vectors: the outputs that are one vector a picture or clip, and their widths.
+        parameters: how many the network has.
 
     Raises:
         BackboneError: weights that cannot be loaded, pixels that the network cannot take, an output that it does not
@@ -148,6 +152,9 @@ class LibraryModel:
         self._layout, shape = self._kept(outline, states, feature.sampling.frames or 1)
         dtype = "float32" if feature.storage == "float32" else "float16"
         self.fields, self.grid = self._fields(shape, dtype, feature.ragged)
+        self._network, self.parameters = outline, sum(of.numel() for of in outline.module.parameters())
+        if device.type == "meta":
+            return  # shapes were all that was asked for
         seed = feature.weights.random
         with seeded(0 if seed is None else seed):
             self._network = self.network(device)
@@ -191,26 +198,19 @@ class LibraryModel:
         Raises:
             BackboneError: an output that this network does not have, a layer that it does not have, no grid.
         """
-        has = {
-            "cls": outline.has_cls and states.last.ndim == 3,
-            "mean": True,
-            "pooler": states.pooled is not None,
-            "projected": states.projected is not None,
-            "tokens": True,
-        }
+        self.vectors = _vectors(outline, states)
         # What enters the first layer is hidden:0, which some networks do not give.
         layers = range(-len(states.hidden), len(states.hidden))
         layers = [number for number in layers if states.hidden[number] is not None]
-        if not has.get(self.output, self.output.partition(":")[2] in map(str, layers)):
-            there = [name for name, of in has.items() if of]
+        named = {*self.vectors, "tokens"} | {f"hidden:{number}" for number in layers}
+        if self.output not in named:
+            there = [*self.vectors, "tokens"]
             if layers:
                 first = min(number for number in layers if number >= 0)
                 there.append(f"hidden:{first} to hidden:{layers[-1]} (from the end hidden:-1 to hidden:{layers[0]})")
             raise BackboneError(f"{self.name} has no output {self.output}; it has {', '.join(there)}")
-        if self.output == "cls":
-            return None, (states.last.shape[-1],)
-        if self.output in ("pooler", "projected"):
-            return None, (int(np.prod(getattr(states, _VECTOR[self.output]).shape[1:])),)
+        if self.output in self.vectors and self.output != "mean":
+            return None, (self.vectors[self.output],)
         chosen = states.last
         if self.output.startswith("hidden"):
             chosen = states.hidden[int(self.output.partition(":")[2])]
@@ -232,12 +232,13 @@ class LibraryModel:
         except BackboneError as error:
             raise BackboneError(f"{self.name}: {error}") from None
         width = chosen.shape[1] if lies.form == "first" else chosen.shape[-1]
+        self.vectors |= {} if chosen is not states.last else {"mean": width}
         return lies, (lies.grid[0], lies.grid[1] * lies.grid[2], width)
 
     def _fields(self, shape: tuple[int, ...], dtype: str, ragged: bool) -> tuple[Fields, Grid | None]:
         """Of an output of one picture or clip, those of a sample: pictures and windows follow each other in time."""
         count = 1 if ragged else self.windows if self.clips else self.frames
-        if self.output in _VECTOR:
+        if self.output in self.vectors:
             width = shape[-1]
             whole = (None, width) if ragged else (count, width) if count > 1 else (width,)
             return {self.field: (whole, dtype)}, None
@@ -281,8 +282,17 @@ class LibraryModel:
             return patches.mean(dim=1) if self.output == "mean" else patches
 
 
-# Outputs that are one vector a picture or clip, and where States has them.
-_VECTOR = {"cls": "last", "mean": "last", "pooler": "pooled", "projected": "projected"}
+def _vectors(outline: Network, states: States) -> dict[str, int]:
+    """The outputs that are one vector a picture or clip, and their widths; that of the mean is only known as a grid is.
+
+    A mean is of patches, so it needs a grid too; the others need none.
+    """
+    found = {"cls": states.last.shape[-1]} if outline.has_cls and states.last.ndim == 3 else {}
+    found["mean"] = states.last.shape[-1]
+    for name, of in (("pooler", states.pooled), ("projected", states.projected)):
+        if of is not None:
+            found[name] = prod(of.shape[1:])
+    return found
 
 
 @contextmanager

@@ -19,9 +19,11 @@ Output = Annotated[str, Field(pattern=r"^(cls|mean|pooler|projected|tokens|hidde
 # model_type of models whose grid is the pixels divided by `patch_size`: of these alone shapes are known from files.
 # Of the others (Swin, ResNet, ...) they are known once the model's shapes are computed, as an extraction begins.
 PLAIN = frozenset(
-    ["beit", "clip", "clip_vision_model", "data2vec-vision", "deit", "dinov2", "dinov2_with_registers", "dinov3_vit"]
-    + ["ijepa", "metaclip_2", "siglip", "siglip_vision_model", "timesformer", "videomae", "vit", "vit_mae", "vit_msn"]
-    + ["vivit", "vjepa2"]
+    {
+        *("beit", "clip", "clip_vision_model", "data2vec-vision", "deit", "dinov2", "dinov2_with_registers"),
+        *("dinov3_vit", "ijepa", "metaclip_2", "siglip", "siglip_vision_model", "vit", "vit_mae", "vit_msn"),
+        *("timesformer", "videomae", "vivit", "vjepa2"),
+    }
 )
 # Those that read a clip, and the key of config.json that says how many frames a step is of; None: each is one.
 VIDEO = {"timesformer": None, "videomae": "tubelet_size", "vivit": "tubelet_size", "vjepa2": "tubelet_size"}

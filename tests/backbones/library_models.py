@@ -81,7 +81,9 @@ MODELS = [
     ),
     Tiny("swin", ("ViTImageProcessor", {"size": {"height": 64, "width": 64}}), WINDOWED, "mean pooler tokens", 0),
     Tiny("convnext", ("ConvNextImageProcessor", SHORTER), CONV, "mean pooler tokens", 0, (1, 2, 2)),
-    Tiny("resnet", ("ConvNextImageProcessor", SHORTER), CONV | {"embedding_size": 8}, "mean pooler tokens", 0, (1, 2, 2)),
+    Tiny(
+        "resnet", ("ConvNextImageProcessor", SHORTER), CONV | {"embedding_size": 8}, "mean pooler tokens", 0, (1, 2, 2)
+    ),
     Tiny("videomae", ("VideoMAEImageProcessor", CROPPED), VIT | {"num_frames": 4}, "mean tokens", 0, (2, 4, 4), True),
     Tiny(
         "vivit", ("VivitImageProcessor", CROPPED), VIT | {"num_frames": 4, "tubelet_size": [2, 8, 8]},
