@@ -68,9 +68,7 @@ MODELS = [
     Tiny("dinov3_vit", ("DINOv3ViTImageProcessor", SQUARE), VIT | {"num_register_tokens": 4}, prefix=5),
     Tiny("dinov3_convnext", ("DINOv3ViTImageProcessor", {"size": {"height": 96, "width": 96}}), CONV, grid=(1, 3, 3)),
     Tiny("ijepa", ("ViTImageProcessor", SQUARE), has="mean tokens", prefix=0),
-    Tiny("vit_msn", ("ViTImageProcessor", SQUARE), has="cls mean tokens"),
     Tiny("vit_mae", ("ViTImageProcessor", SQUARE), has="cls mean tokens"),
-    Tiny("clip_vision_model", ("CLIPImageProcessor", CROPPED)),
     Tiny(
         "clip", ("CLIPImageProcessor", CROPPED), {"vision_config": VIT, "text_config": TEXT, "projection_dim": 20},
         "cls mean pooler projected tokens",
@@ -110,8 +108,6 @@ TIMM = {
     "test_vit": (1, True, (10, 10)),
     "test_vit2": (1, False, (10, 10)),
     "test_resnet": (0, False, (5, 5)),
-    "test_efficientnet": (0, False, (5, 5)),
-    "test_convnext": (0, False, (5, 5)),
 }
 
 

@@ -1,5 +1,7 @@
 """Any model of transformers and timm: pixels and outputs are those of the libraries themselves, token by token."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import timm
@@ -8,11 +10,15 @@ from PIL import Image
 from torch.testing import assert_close
 from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
+from benchmarks.backbones import END, START, TABLE
+from benchmarks.backbones import row as line_of
 from pipeline import backbones
 from pipeline.backbones.base import BackboneError
 from pipeline.config import parse_params
+from pipeline.config.libraries import PLAIN
 from tests.backbones.library_models import BY_KIND, MODELS, TIMM, save_timm
 
+ROOT = Path(__file__).parents[2]
 # Height and width of native frames: odd sides, landscape, portrait, smaller than what the models see.
 SIZES = [(53, 71), (97, 45), (24, 31)]
 
@@ -128,10 +134,7 @@ def test_outputs_are_those_of_the_library_in_fp32_and_bf16(model, folders):
             if output == "tokens":
                 steps, rows, columns = model.grid
                 assert backbone.grid == (steps * (1 if model.clips else frames), rows, columns)
-    with pytest.raises(BackboneError, match="has no output hidden:99; it has ") as refused:
-        backbones.load(feature_of(folder, "hidden:99", frames))
-    offered = str(refused.value).split("it has ")[1].split(", hidden:0 to ")[0]
-    assert offered.split(", ") == model.has.split()
+    assert [*backbone.vectors, "tokens"] == model.has.split()
 
 
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.kind)
@@ -208,9 +211,9 @@ def test_pixels_and_outputs_are_those_of_timm(name, folders):
         states = theirs.forward_features(wanted).float()
     mixed = kept(feature_of(folder, "tokens", 1, "timm", precision="bf16"), wanted[None])[0]
     assert_close(mixed, states[:, prefix:] if states.ndim == 3 else states.flatten(2).mT, rtol=0, atol=1e-5)
-    absent = "projected" if has_cls else "cls"
-    with pytest.raises(BackboneError, match=rf"has no output {absent}; it has .*mean, pooler, tokens, hidden:1 to"):
-        backbones.load(feature_of(folder, absent, 1, "timm"))
+    if not has_cls:
+        with pytest.raises(BackboneError, match=r"has no output cls; it has mean, pooler, tokens, hidden:1 to"):
+            backbones.load(feature_of(folder, "cls", 1, "timm"))
 
 
 def test_timm_at_another_size_resamples_its_positions_as_timm_does(folders):
@@ -223,3 +226,33 @@ def test_timm_at_another_size_resamples_its_positions_as_timm_does(folders):
     backbone = backbones.load(feature)
     assert backbone.grid == (1, 4, 2)
     assert_close(backbone(pixels[None])["tokens"][0], wanted, rtol=0, atol=1e-5)
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.kind)
+def test_what_params_say_of_a_feature_is_what_its_network_gives(model, folders):
+    for output in ("tokens", "mean") if model.kind in ("vit", "videomae") else ("tokens",):
+        feature = feature_of(folders(model.kind), output, 4)
+        said, backbone = feature.gives({}), backbones.load(feature, "meta")
+        known = said is not None
+        assert known == (model.kind in PLAIN)
+        if known and output == "tokens":
+            content = said["tokens"]
+            assert backbone.grid == (content.steps, *content.grid) and backbone.fields["tokens"][0][2] == content.width
+        elif known:
+            steps, width = said["mean"].steps, said["mean"].width
+            assert backbone.fields["mean"][0] == ((width,) if steps is None else (steps, width))
+        if feature.geometry is not None:
+            assert feature.geometry.size == backbone.size
+
+
+def test_the_page_s_table_is_what_the_command_prints():
+    page = (ROOT / "docs/backbones.md").read_text(encoding="utf-8")
+    wanted = ("siglip2-base-patch16-224", "resnet50.a1_in1k")
+    chosen = [model for model in TABLE if model.name.endswith(wanted)]
+    assert len(chosen) == len(wanted)
+    for model in chosen:
+        assert line_of(model) in page.splitlines()
+    assert len(page.split(START)[1].split(END)[0].splitlines()) == len(TABLE) + 2

@@ -22,7 +22,7 @@ from pipeline.store import FeatureStore
 from pipeline.training import train
 from pipeline.video import read_frames
 from tests.backbones.library_models import BY_KIND, save_timm
-from tests.conftest import write_clip
+from tests.conftest import write_clip, write_ssv2
 from tests.evaluations import evaluation_of
 from tests.extraction.small import make_manifest
 from tests.training.procedures import FACT
@@ -154,11 +154,17 @@ def test_frame_features_of_a_picture_model_are_segmented_at_the_rate_of_the_labe
     assert result["samples"]["evaluated"] == 2 and [len(labels) for labels in table["prediction"]] == [36, 36]
 
 
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """Five clips."""
+    return write_ssv2(tmp_path_factory.mktemp("few") / "ssv2", {"train": 3, "validation": 2})
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 
-def refused(small_ssv2, folder, tmp_path, error, said, output="tokens", frames=1, **fields):
-    params = parse_params(document_of(small_ssv2, {"any": hf(folder, output, frames, **fields)}))
+def refused(few, folder, tmp_path, error, said, output="tokens", frames=1, **fields):
+    params = parse_params(document_of(few, {"any": hf(folder, output, frames, **fields)}))
     make_manifest(params, tmp_path)
     with pytest.raises(error, match=said) as told:
         extract(params, "small", "any", 0, tmp_path, lambda line: None)
@@ -177,23 +183,23 @@ def edit(folder, **changes):
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
-def test_a_model_without_a_vision_tower_is_refused(small_ssv2, tmp_path):
+def test_a_model_without_a_vision_tower_is_refused(few, tmp_path):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     BertModel(BertConfig(vocab_size=32, **sizes)).save_pretrained(tmp_path / "bert")
     BitImageProcessor().save_pretrained(tmp_path / "bert")
     said = r"bert has no vision tower: BertModel reads input_ids; name a checkpoint of a picture or video model"
-    refused(small_ssv2, tmp_path / "bert", tmp_path, BackboneError, said)
+    refused(few, tmp_path / "bert", tmp_path, BackboneError, said)
 
 
-def test_absent_weights_and_an_absent_preprocessor_are_told_with_the_remedy(small_ssv2, copied, tmp_path):
+def test_absent_weights_and_an_absent_preprocessor_are_told_with_the_remedy(few, copied, tmp_path):
     folder = copied("dinov2")
     (folder / "model.safetensors").unlink()
     said = r"checkpoint holds no readable dinov2 weights .*model.safetensors.*; download or save the checkpoint again"
-    refused(small_ssv2, folder, tmp_path, BackboneError, said)
+    refused(few, folder, tmp_path, BackboneError, said)
     (folder / "preprocessor_config.json").unlink()
-    refused(small_ssv2, folder, tmp_path, BackboneError, "no preprocessor_config.json, so how its pixels are made is")
+    refused(few, folder, tmp_path, BackboneError, "no preprocessor_config.json, so how its pixels are made is")
     with pytest.raises(ParamsError, match=r"features.any: weights .*nowhere do not exist"):
-        feature_dir(parse_params(document_of(small_ssv2, {"any": hf(tmp_path / "nowhere", "cls")})), "small", "any")
+        feature_dir(parse_params(document_of(few, {"any": hf(tmp_path / "nowhere", "cls")})), "small", "any")
 
 
 class Harmful:
@@ -204,88 +210,82 @@ class Harmful:
 
 
 @pytest.mark.parametrize("name, backbone", [("dinov2", "hf"), ("test_vit", "timm")])
-def test_weights_that_only_an_unsafe_pickle_has_are_never_run(small_ssv2, copied, tmp_path, capsys, name, backbone):
+def test_weights_that_only_an_unsafe_pickle_has_are_never_run(few, copied, tmp_path, capsys, name, backbone):
     folder = copied(name)
     state = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(state | {"more": Harmful()}, folder / "pytorch_model.bin", pickle_module=pickle)
     said = r"checkpoint has its weights only as a pickle with code in it, which is never run; .* again as safetensors"
-    refused(small_ssv2, folder, tmp_path, BackboneError, said, backbone=backbone)
+    refused(few, folder, tmp_path, BackboneError, said, backbone=backbone)
     assert "never be printed" not in capsys.readouterr().out
 
 
-def test_a_config_that_needs_code_of_its_own_is_refused(small_ssv2, copied, tmp_path):
+def test_a_config_that_needs_code_of_its_own_is_refused(few, copied, tmp_path):
     folder = copied("dinov2")
     edit(folder, model_type="somebodys", auto_map={"AutoModel": "modeling_somebodys.Model"})
     (folder / "modeling_somebodys.py").write_text("raise SystemExit('this code was run')\n")
     said = r"checkpoint needs code that comes with it \(auto_map in its config.json\), which is never run; name a"
-    refused(small_ssv2, folder, tmp_path, BackboneError, said)
+    refused(few, folder, tmp_path, BackboneError, said)
     edit(folder, model_type="somebodys", auto_map=None)
     (folder / "config.json").write_text('{"model_type": "somebodys"}')
-    refused(
-        small_ssv2, folder, tmp_path, BackboneError, r"is of model_type 'somebodys', which transformers .* not have"
-    )
+    refused(few, folder, tmp_path, BackboneError, r"is of model_type 'somebodys', which transformers .* not have")
 
 
-def test_tokens_that_are_no_grid_and_pixels_that_the_model_cannot_take_are_refused(small_ssv2, folders, tmp_path):
+def test_tokens_that_are_no_grid_and_pixels_that_the_model_cannot_take_are_refused(few, folders, tmp_path):
     # YOLOS has tokens for what it detects behind its patches: 1 + 4 x 4 + 7.
     yolos = {"model_type": "yolos", "num_detection_tokens": 7, **BY_KIND["vit"].config, "image_size": [32, 32]}
     said = (
         r"yolos: its states \(1, 24, 32\), 1 of them before the patches are no grid of 32 x 32 pixels; take output cls"
     )
     changes = {"weights": {"random": 0}, "architecture": yolos, "preprocess": {"resize": [32, 32]}}
-    refused(small_ssv2, "unused", tmp_path, BackboneError, said, **changes)
+    refused(few, "unused", tmp_path, BackboneError, said, **changes)
     said = r"videomae cannot take clips of 4 frames of 48 x 48 pixels \(.*\); set preprocess .* made for"
-    refused(
-        small_ssv2, folders["videomae"], tmp_path, BackboneError, said, "tokens", 4, preprocess={"resize": [48, 48]}
-    )
+    refused(few, folders["videomae"], tmp_path, BackboneError, said, "tokens", 4, preprocess={"resize": [48, 48]})
 
 
-def test_a_clip_of_another_number_of_frames_and_a_layer_that_is_not_there_are_refused(small_ssv2, folders, tmp_path):
+def test_a_clip_of_another_number_of_frames_and_a_layer_that_is_not_there_are_refused(few, folders, tmp_path):
     with pytest.raises(ParamsError, match=r"sampling.frames is 8, and this videomae reads clips of 4; set frames: 4"):
-        parse_params(document_of(small_ssv2, {"any": hf(folders["videomae"], "tokens", 8)})).gives("any")
+        parse_params(document_of(few, {"any": hf(folders["videomae"], "tokens", 8)})).gives("any")
     said = r"no output hidden:7; it has cls, mean, pooler, tokens, hidden:0 to hidden:3 \(from the end hidden:-1 to hid"
-    refused(small_ssv2, folders["dinov2"], tmp_path, BackboneError, said, "hidden:7")
-    refused(
-        small_ssv2, folders["siglip"], tmp_path, BackboneError, r"has no output cls; it has mean, pooler, proj", "cls"
-    )
+    refused(few, folders["dinov2"], tmp_path, BackboneError, said, "hidden:7")
+    refused(few, folders["siglip"], tmp_path, BackboneError, r"has no output cls; it has mean, pooler, proj", "cls")
 
 
-def test_a_pooler_that_the_files_lack_is_not_drawn_at_random(small_ssv2, tmp_path):
+def test_a_pooler_that_the_files_lack_is_not_drawn_at_random(few, tmp_path):
     folder = BY_KIND["vit"].save(tmp_path / "vit")
     state = load_file(folder / "model.safetensors")
     # As a classifier's checkpoint has it: a prefix, a head, and no pooler.
     renamed = {f"vit.{key}": value for key, value in state.items() if not key.startswith("pooler")}
     save_file(renamed | {"classifier.weight": torch.zeros(3, 32)}, folder / "model.safetensors", {"format": "pt"})
-    refused(small_ssv2, folder, tmp_path, BackboneError, r"no output pooler: its files have no pooler.dense", "pooler")
-    params = parse_params(document_of(small_ssv2, {"any": hf(folder, "cls")}))
+    refused(few, folder, tmp_path, BackboneError, r"no output pooler: its files have no pooler.dense", "pooler")
+    params = parse_params(document_of(few, {"any": hf(folder, "cls")}))
     extract(params, "small", "any", 0, tmp_path, lambda line: None)
     lacking = {key: value for key, value in renamed.items() if "layer.1." not in key}
     save_file(lacking, folder / "model.safetensors", {"format": "pt"})
     said = r"vit does not fit its own config.json \(\d+ missing keys, such as .*1.*\); download or save"
-    refused(small_ssv2, folder, tmp_path, BackboneError, said, "cls")
+    refused(few, folder, tmp_path, BackboneError, said, "cls")
 
 
-def test_values_beyond_float16_fail_their_sample_with_the_remedy_which_helps(small_ssv2, copied, tmp_path):
+def test_values_beyond_float16_fail_their_sample_with_the_remedy_which_helps(few, copied, tmp_path):
     folder = copied("dinov2")
     state = load_file(folder / "model.safetensors")
     state["layernorm.weight"] *= 1e6
     save_file(state, folder / "model.safetensors", {"format": "pt"})
     said = r"(?s)does not fit float16; set storage: float32 of the feature"
-    refused(small_ssv2, folder, tmp_path, ExtractionFailed, said, "cls")
-    params = extracted(document_of(small_ssv2, {"wide": hf(folder, "cls", storage="float32")}), tmp_path)
+    refused(few, folder, tmp_path, ExtractionFailed, said, "cls")
+    params = extracted(document_of(few, {"wide": hf(folder, "cls", storage="float32")}), tmp_path)
     store = FeatureStore(feature_dir(params, "small", "wide", tmp_path))
     assert not store.failed and store.read(store.samples[:1], "cls").max() > 65504
     fields, heads, dataset = fact(12.0, 12.0)
     del heads, dataset
-    rows = document_of(small_ssv2, {"rows": hf(folder, "cls") | fields})
+    rows = document_of(few, {"rows": hf(folder, "cls") | fields})
     with pytest.raises(ExtractionFailed, match=said):
         extracted(rows, tmp_path)
 
 
-def test_what_cannot_fit_is_refused_when_params_are_read(small_ssv2, folders):
+def test_what_cannot_fit_is_refused_when_params_are_read(few, folders):
     def parsed(**fields):
-        return parse_params(document_of(small_ssv2, {"any": hf(folders["dinov2"], "cls") | fields}))
+        return parse_params(document_of(few, {"any": hf(folders["dinov2"], "cls") | fields}))
 
     for fields, said in {
         "tokens": ({"output": "tokens", "sampling": {"fps": 2.0}}, r"output tokens is a grid .* sampling \{fps: ...\}"),
@@ -301,11 +301,11 @@ def test_what_cannot_fit_is_refused_when_params_are_read(small_ssv2, folders):
         parsed(weights={"path": str(folders["videomae"])}, output="mean", sampling={"fps": 2.0}).gives("any")
 
 
-def test_random_weights_follow_from_their_seed_and_say_that_they_are(small_ssv2, tmp_path):
+def test_random_weights_follow_from_their_seed_and_say_that_they_are(few, tmp_path):
     tiny = BY_KIND["dinov2"].config | {"model_type": "dinov2"}
     declared = hf("unused", "cls", preprocess={"resize": 36, "crop": [32, 32]}) | {"architecture": tiny}
     features = {name: declared | {"weights": {"random": seed}} for name, seed in (("one", 1), ("other", 2))}
-    params = extracted(document_of(small_ssv2, features), tmp_path)
+    params = extracted(document_of(few, features), tmp_path)
     sample = read_manifest(tmp_path / "small/manifest.parquet")["sample"][0]
     stores = [FeatureStore(feature_dir(params, "small", name, tmp_path)) for name in features]
     one, other = (store.read([sample], "cls")[0] for store in stores)
