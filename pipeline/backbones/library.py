@@ -129,6 +129,7 @@ class LibraryModel:
     """
 
     runs_in_worker: ClassVar = False
+    itemsize: ClassVar = 4  # bytes of a value of its pixels: float32
     context: ClassVar = (0, 0)
     clips = False
 

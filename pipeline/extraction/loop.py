@@ -171,6 +171,7 @@ def _row_view(lane: AnyLane, flow: FlowRows | None) -> RowView:
         context=backbone.context,
         stream_sizes=backbone.stream_sizes,
         flow=flow,
+        itemsize=getattr(backbone, "itemsize", 1),
         compute=backbone.rows if getattr(backbone, "runs_in_worker", False) else None,
     )
 

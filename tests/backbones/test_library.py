@@ -1,5 +1,6 @@
 """Any model of transformers and timm: pixels and outputs are those of the libraries themselves, token by token."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def their_pixels(model, folder, frames):
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.kind)
 def test_pixels_are_those_of_the_models_own_preprocessor_bit_for_bit(model, folders):
     folder = folders(model.kind)
-    prepare = backbones.preprocessor(feature_of(folder, "mean", frames=4))
+    prepare = pickle.loads(pickle.dumps(backbones.preprocessor(feature_of(folder, "mean", frames=4))))
     for size in SIZES:
         frames = frames_of(4, size)
         ours = torch.from_numpy(prepare(frames))
@@ -191,10 +192,11 @@ def test_pixels_and_outputs_are_those_of_timm(name, folders):
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=theirs), is_training=False)
     feature = feature_of(folder, "tokens", 1, "timm")
+    prepare = pickle.loads(pickle.dumps(backbones.preprocessor(feature)))
     for size in SIZES:
         frames = frames_of(1, size)
         wanted = torch.stack([transform(Image.fromarray(frame)) for frame in frames])
-        assert torch.equal(torch.from_numpy(backbones.preprocessor(feature)(frames)), wanted), size
+        assert torch.equal(torch.from_numpy(prepare(frames)), wanted), size
     with torch.inference_mode():
         states = theirs.forward_features(wanted)
         pooled = theirs.forward_head(states, pre_logits=True)
