@@ -52,7 +52,7 @@ class _Lane:
         except StoreError:
             raise
         except ValueError as error:
-            remedy = "" if ": nan does not fit" in str(error) else getattr(self.feature, "TOO_LARGE", "")
+            remedy = "" if "the first nan" in str(error) else getattr(self.feature, "TOO_LARGE", "")
             self.writer.fail(sample, f"{error}; {remedy}" if remedy else str(error))
             return 1
         return 0
