@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from pipeline.backbones.base import BackboneError
 from pipeline.backbones.states import UNREADABLE
 from pipeline.config import Weights
 
+SAVE_AGAIN = "download or save the checkpoint again"
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -51,7 +54,17 @@ class Checkpoint:
         Raises:
             BackboneError: weights that are absent, unreadable, incomplete or of other shapes, by name.
         """
-        remedy = "download or save the checkpoint again"
+        model, report = self.loaded()
+        if wrong := first_few(report):
+            raise BackboneError(f"{self.folder} does not fit its own config.json ({wrong}); {SAVE_AGAIN}")
+        return model
+
+    def loaded(self) -> tuple[PreTrainedModel, Mapping[str, Sequence[str]]]:
+        """The network in float32, and the keys in which files and network differ, by how: "missing_keys" and so on.
+
+        Raises:
+            BackboneError: weights that are absent or unreadable, or can only be read by running code that is in them.
+        """
         try:
             with _without_bar():
                 model, report = self.architecture.from_pretrained(
@@ -63,11 +76,10 @@ class Checkpoint:
                     output_loading_info=True,
                 )
         except Exception as error:  # transformers raises many kinds; each means that these files are not whole
-            raise BackboneError(f"{self.folder} holds no readable {self.family} weights ({error}); {remedy}") from error
-        wrong = {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
-        if wrong:
-            raise BackboneError(f"{self.folder} does not fit its own config.json ({_first_few(wrong)}); {remedy}")
-        return model
+            raise pickled(self.folder, error) or BackboneError(
+                f"{self.folder} holds no readable {self.family} weights ({error}); {SAVE_AGAIN}"
+            ) from error
+        return model, {name: sorted(map(str, keys)) for name, keys in report.items() if keys}
 
     def normalisation(
         self, published: Mapping[str, Any], name: str = "preprocessor_config.json"
@@ -105,12 +117,7 @@ def open_checkpoint(weights: Weights, family: str, architectures: Mapping[str, t
     Raises:
         BackboneError: a folder, file or repository that is absent, or another architecture; with the remedy.
     """
-    folder = _download(str(weights.hub), str(weights.revision)) if weights.hub else Path(str(weights.path))
-    if not folder.is_dir():
-        raise BackboneError(
-            f"{family} weights {folder} are not a folder; give the folder that holds config.json, model.safetensors "
-            "and preprocessor_config.json, as save_pretrained or a hub download makes it"
-        )
+    folder = checkpoint_folder(weights, family)
     found = read_json(folder / "config.json").get("model_type")
     if found not in architectures:
         raise BackboneError(
@@ -118,6 +125,27 @@ def open_checkpoint(weights: Weights, family: str, architectures: Mapping[str, t
             f"name the folder of a {family} checkpoint"
         )
     return Checkpoint(folder, family, architectures[found])
+
+
+def checkpoint_folder(weights: Weights, family: str) -> Path:
+    """The folder of a checkpoint, downloaded where it is a hub's. Raises BackboneError: there is no such one."""
+    folder = _download(str(weights.hub), str(weights.revision)) if weights.hub else Path(str(weights.path))
+    if not folder.is_dir():
+        raise BackboneError(
+            f"{family} weights {folder} are not a folder; give the folder that holds config.json, model.safetensors "
+            "and preprocessor_config.json, as save_pretrained or a hub download makes it"
+        )
+    return folder
+
+
+def pickled(folder: Path | None, error: Exception) -> BackboneError | None:
+    """What to say of weights that could only be read by running code in them; None of any other error."""
+    if not isinstance(error, pickle.UnpicklingError) and "weights_only" not in str(error):
+        return None
+    return BackboneError(
+        f"{folder} has its weights only as a pickle with code in it, which is never run; where you trust it, load it "
+        "there with its own library and save it again as safetensors (save_pretrained)"
+    )
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -135,7 +163,8 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
-def _first_few(wrong: Mapping[str, Sequence[str]]) -> str:
+def first_few(wrong: Mapping[str, Sequence[str]]) -> str:
+    """How many keys are wrong in each way, and the first of them; empty where none is."""
     return "; ".join(f"{len(keys)} {name.replace('_', ' ')}, such as {keys[0]}" for name, keys in wrong.items())
 
 

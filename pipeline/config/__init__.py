@@ -43,6 +43,7 @@ from .keys import (
     weights_digests,
 )
 from .layouts import LAYOUTS, Annotations, Layout, layout_of
+from .libraries import HfFeature, LibraryFeature, TimmFeature
 from .overrides import override
 from .own import Columns, Lists, Shares
 from .params import Compute, Params
@@ -71,10 +72,12 @@ __all__ = [
     "Figure",
     "FlowFeature",
     "Head",
+    "HfFeature",
     "I3DFeature",
     "I3DFlow",
     "Input",
     "Layout",
+    "LibraryFeature",
     "Lists",
     "MapsFeature",
     "NpyFeature",
@@ -87,6 +90,7 @@ __all__ = [
     "Sampling",
     "Shares",
     "TextFeature",
+    "TimmFeature",
     "ToyAssembly",
     "ToySSv2",
     "Toyworld",

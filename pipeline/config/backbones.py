@@ -7,12 +7,13 @@ import inspect
 import json
 from typing import Annotated, Any, get_args
 
-from pydantic import PlainValidator, SerializeAsAny, TypeAdapter
+from pydantic import Field, PlainValidator, SerializeAsAny, TypeAdapter
 
 from pipeline import plugins, sources
 
 from .base import ParamsError
 from .features import BaseFeature, OwnFeature, PixelFeature, TextFeature
+from .libraries import HfFeature, TimmFeature
 
 # The backbones of this repository, a line each. Where features.py has no model for one, its class has a `Config`.
 BACKBONES = {
@@ -20,15 +21,18 @@ BACKBONES = {
     "clip_text": "pipeline.backbones.clip_text:ClipText",
     "dinov3": "pipeline.backbones.towers:DinoV3",
     "flow": "pipeline.backbones.flow:Flow",
+    "hf": "pipeline.backbones.hf:Hf",
     "i3d": "pipeline.backbones.i3d:I3DFrames",
     "r3d18": "pipeline.backbones.r3d18:R3D18",
+    "timm": "pipeline.backbones.timm_models:Timm",
     "vjepa2": "pipeline.backbones.towers:VJepa2",
 }
 # Entry points of this group name the backbones of installed packages.
 GROUP = "permafrost.backbones"
 _PROTOCOL = "docs/adding-a-backbone.md says what a backbone offers"
-_OWN = TypeAdapter(OwnFeature)
-_TAGS = {get_args(model.model_fields["backbone"].annotation)[0] for model in get_args(get_args(OwnFeature)[0])}
+_MODELS = get_args(OwnFeature)[0] | HfFeature | TimmFeature
+_OWN = TypeAdapter(Annotated[_MODELS, Field(discriminator="backbone")])
+_TAGS = {get_args(model.model_fields["backbone"].annotation)[0] for model in get_args(_MODELS)}
 
 
 def backbone_class(name: str) -> Any:
@@ -121,4 +125,4 @@ def _has(found: Any, method: str) -> bool:
     return isinstance(found, type) and any(method in vars(base) for base in found.__mro__)
 
 
-AnyFeature = Annotated[SerializeAsAny[OwnFeature], PlainValidator(_feature)]
+AnyFeature = Annotated[SerializeAsAny[_MODELS], PlainValidator(_feature)]

@@ -250,9 +250,13 @@ def may_be_same(first: "Weights", second: "Weights") -> bool:
 
 def architecture(weights: "Weights") -> Mapping[str, Any]:
     """What config.json of a local folder of weights says; empty where there is none, or where weights are no folder."""
-    path = Path(str(weights.path), "config.json") if weights.path else None
+    return json_of(Path(weights.path, "config.json")) if weights.path else {}
+
+
+def json_of(path: Path) -> Mapping[str, Any]:
+    """The mapping that a file of a checkpoint holds; empty where there is no such file, or where it holds none."""
     try:
-        return {} if path is None else _config(path, path.stat().st_mtime_ns)
+        return _config(path, path.stat().st_mtime_ns)
     except OSError:
         return {}
 

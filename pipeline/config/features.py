@@ -222,6 +222,11 @@ class PixelFeature(BaseFeature):
             raise ValueError(f"sampling must be {wanted}")
         return self
 
+    @property
+    def geometry(self) -> Preprocess | None:
+        """How pixels are resized and cropped; None where the checkpoint's own preprocessing decides, unseen yet."""
+        return self.preprocess
+
 
 class BackboneFeature(PixelFeature):
     """One network over a fixed number of frames. `storage` int8 halves the bytes of tokens: relative error 0.7 %."""

@@ -38,7 +38,9 @@ class Pictures:
         self.dataset, self.chosen = dataset, params.datasets[dataset]
         pixels = pixel_feature(params, feature)
         self.decoder = "auto" if pixels is None else pixels.decoder
-        self.preprocess = None if pixels is None else preprocessor(pixels)
+        prepare = None if pixels is None else preprocessor(pixels)
+        # A library's own preprocessing normalises too, and has the picture before that for people.
+        self.preprocess = getattr(prepare, "shown", prepare)
         wanted = frame[frame["sample"].isin(set(samples))]
         self.rows = samples_by_name(wanted)
 

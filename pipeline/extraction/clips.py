@@ -52,7 +52,13 @@ class View:
     @property
     def sample_bytes(self) -> int:
         """The most bytes that a sample's pixels can take: float32."""
-        return 4 * 3 * prod(self.feature.preprocess.size) * (self.feature.sampling.count or 0)
+        return 4 * 3 * prod(self.size) * (self.feature.sampling.count or 0)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of a frame, as the backbone sees it."""
+        geometry = self.feature.geometry
+        return self.preprocess.size if geometry is None else geometry.size
 
     def times(self, facts: VideoFacts) -> np.ndarray:
         return sampling_times(self.feature.sampling, facts.duration)

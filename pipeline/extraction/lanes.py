@@ -52,7 +52,8 @@ class _Lane:
         except StoreError:
             raise
         except ValueError as error:
-            self.writer.fail(sample, str(error))
+            remedy = "" if "the first nan" in str(error) else getattr(self.feature, "TOO_LARGE", "")
+            self.writer.fail(sample, f"{error}; {remedy}" if remedy else str(error))
             return 1
         return 0
 

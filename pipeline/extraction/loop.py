@@ -132,8 +132,8 @@ def _lane(
         feature_dir(params, dataset, name, root) / f"shard-{shard:03d}",
         [(row.sample, row.digest) for row in rows],
         stored_fields(backbone.fields, grid, getattr(feature, "storage", "float16")),
-        provenance(params, name, grid, reads),
-        here := environment(device.type),
+        provenance(params, name, grid, reads, getattr(backbone, "geometry", None)),
+        here := environment(device.type, getattr(backbone, "libraries", ())),
     )
     stack.enter_context(writer)
     refuse_mixing(params.compute, writer, here)
@@ -173,6 +173,7 @@ def _row_view(lane: AnyLane, flow: FlowRows | None) -> RowView:
         context=backbone.context,
         stream_sizes=backbone.stream_sizes,
         flow=flow,
+        itemsize=getattr(backbone, "itemsize", 1),
         compute=backbone.rows if getattr(backbone, "runs_in_worker", False) else None,
     )
 

@@ -53,6 +53,11 @@ class Maps:
             )
         self.feature, self.channels, self.reads = feature, chosen.channels, {}
         self.dataset, self.pixels = params.datasets[dataset], _pixels_of(params, chosen.source)
+        if self.pixels.geometry is None:
+            raise ExtractionError(
+                f"{feature}: which part of a frame {chosen.source} sees is known to its checkpoint alone; declare its "
+                "preprocess: {resize: ..., crop: ...}, then maps can be laid on it"
+            )
         self.home = home_of(self.dataset)
         self.rows = {row.sample: row for row in rows}
         self.grid = (grid[0], grid[1] * chosen.scale, grid[2] * chosen.scale)
@@ -93,7 +98,7 @@ class Maps:
                 numbers_PF = frames_at(frame_starts(path, facts), times_PF)
             except VideoError as error:
                 raise MapError(f"cannot be laid on its frames: {error.reason}: {error.detail}") from None
-        box = self.pixels.preprocess.seen(facts.height, facts.width)
+        box = self.pixels.geometry.seen(facts.height, facts.width)
         try:
             map_CPRQ = rendered(found, numbers_PF, box, self.grid[1:], self.channels)
         except VideoError as error:

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -10,7 +10,7 @@ import av
 import torch
 
 from pipeline.backbones import Fields
-from pipeline.config import Compute, Params, PixelFeature, feature_key, foreign_code, weights_digests
+from pipeline.config import Compute, Params, PixelFeature, Preprocess, feature_key, foreign_code, weights_digests
 from pipeline.extraction.progress import ExtractionError
 from pipeline.store import Environment, ShardWriter, apart, listed
 from pipeline.store.manifest import read_manifest, shard_bases
@@ -29,18 +29,19 @@ LIBRARIES = (
 Grid = tuple[int, int, int]
 
 
-def environment(device: str) -> Environment:
+def environment(device: str, more: Sequence[str] = ()) -> Environment:
     """Device and library versions that compute samples here. Without times and host names: equal machines are one
     environment.
 
     Args:
         device: "cpu" or "cuda".
+        more: further libraries that compute a feature, which others' stores need not name.
 
     Returns:
         device: type, model (of a CPU the architecture), capability (of CUDA the compute capability, of a CPU the vector
         instructions that torch uses). versions: of libraries, and of those that they bundle.
     """
-    versions = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    versions = {name: importlib.metadata.version(name) for name in (*LIBRARIES, *more)}
     inside = ("libavcodec", "libavutil", "libswscale")
     versions |= {name: ".".join(map(str, av.library_versions[name])) for name in inside}
     if device == "cuda":
@@ -73,7 +74,11 @@ def refuse_mixing(compute: Compute, writer: ShardWriter, here: Environment) -> N
 
 
 def provenance(
-    params: Params, feature: str, grid: Grid | None, reads: Mapping[str, Mapping[str, Any]]
+    params: Params,
+    feature: str,
+    grid: Grid | None,
+    reads: Mapping[str, Mapping[str, Any]],
+    geometry: Preprocess | None = None,
 ) -> dict[str, Any]:
     """What a feature was made from. Without times and paths of this machine, so that equal work gives equal bytes.
 
@@ -82,14 +87,17 @@ def provenance(
         feature: its name.
         grid: (steps, rows, columns) of its tokens; None where it has none.
         reads: name -> provenance of each feature that it is made from, and so on to the first.
+        geometry: how pixels were resized and cropped, where a checkpoint's own preprocessing decided it.
     """
     chosen = params.features[feature]
-    box = chosen.preprocess.box if isinstance(chosen, PixelFeature) else None
+    config, box = chosen.keyed, None
+    if isinstance(chosen, PixelFeature) and (geometry := geometry or chosen.preprocess):
+        config, box = config | {"preprocess": geometry.model_dump(mode="json")}, geometry.box
     code = foreign_code(chosen)
     return {
         "key": feature_key(params, feature),
         "feature": feature,
-        "config": chosen.keyed,
+        "config": config,
         "weights": weights_digests(chosen),
         "reads": {name: dict(source) for name, source in reads.items()},
         "grid": None if grid is None else list(grid),

@@ -94,6 +94,7 @@ class RowView:
         context: frames before and after its own that a row needs.
         stream_sizes: name -> (channels, height, width), None for a side that depends on the video.
         flow: the source of its flow stream.
+        itemsize: bytes of one value of its pixels.
         compute: the backbone's `rows`, where it is plain CPU code; otherwise None.
     """
 
@@ -103,12 +104,13 @@ class RowView:
     context: tuple[int, int]
     stream_sizes: Mapping[str, tuple[int | None, ...]]
     flow: FlowRows | None = None
+    itemsize: int = 1
     compute: Callable[[Streams], Streams] | None = None
 
     @property
     def piece_bytes(self) -> int:
         frames = PIECE + sum(self.context)
-        return sum(frames * prod(side or 512 for side in sizes) for sizes in self.stream_sizes.values())
+        return sum(self.itemsize * frames * prod(side or 512 for side in sizes) for sizes in self.stream_sizes.values())
 
     def around(self, start: int, total: int) -> np.ndarray:
         """Numbers of the frames that the piece from row `start` needs, the ends repeated."""

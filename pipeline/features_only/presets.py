@@ -30,6 +30,7 @@ class Preset:
         weights: the field that takes them.
         mini: the shipped ones, in weights/, and the settings that these need.
         side: keys of a checkpoint's config.json that lead to the side of its square pixels.
+        frames: keys that may say how many frames a clip has, for models that read clips.
     """
 
     gives: str
@@ -39,6 +40,7 @@ class Preset:
     mini: str = ""
     mini_settings: Mapping[str, Any] = field(default_factory=dict)
     side: tuple[str, ...] = ()
+    frames: tuple[str, ...] = ()
 
 
 PRESETS = {
@@ -60,6 +62,13 @@ PRESETS = {
         "a field of optical flow a frame, uint8, TV-L1",
         {"method": "tvl1", "sampling": {"fps": 25}, "preprocess": {"resize": 256, "crop": [224, 224]}},
     ),
+    "hf": Preset(
+        "tokens of any vision model of transformers, pixels as its own processor makes them",
+        {"output": "tokens", "sampling": {"frames": 8}},
+        "a folder with config.json, weights and preprocessor_config.json, such as "
+        "facebook/dinov2-base@<commit>; --set output=cls, mean, pooler, projected or hidden:-2",
+        frames=("num_frames", "frames_per_clip"),
+    ),
     "i3d": Preset(
         "a row a frame, of the rgb stream",
         {"window": 16, "sampling": {"fps": 25}, "preprocess": {"resize": 256, "crop": [224, 224]}},
@@ -74,6 +83,12 @@ PRESETS = {
         "torchvision/R3D_18_Weights.KINETICS400_V1@b3b3357e, or the file r3d_18-b3b3357e.pth",
         mini="mini-r3d18.safetensors",
         mini_settings={"preprocess": {"resize": [64, 64]}},
+    ),
+    "timm": Preset(
+        "tokens of any model of timm, pixels as its own data_config says",
+        {"output": "tokens", "sampling": {"frames": 8}},
+        "a folder in timm's format, such as timm/vit_small_patch14_dinov2.lvd142m@<commit>; --set output=cls, mean, "
+        "pooler or hidden:-2",
     ),
     "vjepa2": Preset(
         "a token grid",
@@ -134,6 +149,9 @@ def choose(
             document["preprocess"] = {
                 name: side if isinstance(of, int) else [side, side] for name, of in geometry.items()
             }
+        clip = (size(architecture(Weights(**found)), key) for key in preset.frames) if found else ()
+        if (count := next(filter(None, clip), None)) is not None:
+            document["sampling"] = {"frames": count}
     if found is not None:
         document[preset.weights if preset else "weights"] = found
     if frames is not None or fps is not None:
@@ -161,6 +179,8 @@ def offered() -> list[tuple[str, str, str]]:
 
 def _told(settings: Mapping[str, Any]) -> str:
     (sampled,) = settings["sampling"].items()
+    if "preprocess" not in settings:
+        return f"{sampled[0]} {sampled[1]}, its own preprocessing"
     resize, crop = settings["preprocess"]["resize"], settings["preprocess"].get("crop")
     return f"{sampled[0]} {sampled[1]}, resize {resize}{f', crop {crop}' if crop else ''}"
 

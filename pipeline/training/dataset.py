@@ -366,6 +366,7 @@ def token_stream(role: str, store: FeatureStore) -> Stream:
 
 def _same_box(streams: Mapping[str, Stream]) -> None:
     boxes = {role: _seen(stream.store.provenance) for role, stream in streams.items() if len(stream.grid) == 3}
+    boxes = {role: box for role, box in boxes.items() if box is not None}
     if len(boxes) < 2:
         return
     first = next(iter(boxes.values()))
@@ -377,9 +378,11 @@ def _same_box(streams: Mapping[str, Stream]) -> None:
         )
 
 
-def _seen(provenance: Mapping[str, Any]) -> Part:
-    """The part of the frame that a feature saw."""
+def _seen(provenance: Mapping[str, Any]) -> Part | None:
+    """The part of the frame that a feature saw; None where its checkpoint's own preprocessing does not say."""
     geometry = provenance["config"].get("preprocess", {})
+    if geometry is None:
+        return None
     return part_of(provenance["box"], geometry.get("resize"), geometry.get("crop"))
 
 

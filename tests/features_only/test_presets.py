@@ -44,6 +44,17 @@ def test_the_key_is_that_of_the_same_feature_in_params():
     assert choice.name == "dinov3" and "shipped mini weights" in choice.warnings[0]
 
 
+def test_a_model_of_a_library_brings_its_own_pixels_and_the_frames_of_its_clips(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "videomae", "num_frames": 16}', encoding="utf-8")
+    feature = choose("hf", tmp_path).feature
+    assert (feature.sampling.frames, feature.output, feature.preprocess) == (16, "tokens", None)
+    rows = choose("timm", tmp_path, fps=5.0, settings={"output": "cls"}).feature
+    assert rows.ragged and rows.sampling.fps == 5.0
+    with pytest.raises(ParamsError, match="weights are random, so architecture must say of what"):
+        choose("hf", "random:0")
+    assert choose("hf", "random:0", settings={"architecture": {"model_type": "vit"}}).warnings
+
+
 @pytest.mark.parametrize("backbone", [name for name, of in PRESETS.items() if of.mini])
 def test_mini_weights_come_with_the_geometry_that_they_know(backbone):
     size = {"dinov3": 128, "clip": 128, "r3d18": 64, "i3d": 64}[backbone]
