@@ -246,8 +246,8 @@ class Params(Strict):
             )
         if isinstance(found[0], Rows) and found[0].fps is None and dataset.label_fps is not None:
             raise ValueError(
-                f"{key} names {read.feature!r}, whose fps is not set, and {read.dataset} has {dataset.label_fps:g} labels "
-                "a second; set fps of the feature, its rows a second"
+                f"{key} names {read.feature!r}, whose fps is not set, and {read.dataset} has {dataset.label_fps:g} "
+                "labels a second; set fps of the feature, its rows a second"
             )
         return Given(key, read.feature, found[0], self._alike(read.feature))
 
