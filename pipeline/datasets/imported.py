@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.config import Imported
+from pipeline.config.base import shown
 from pipeline.datasets.digests import digest_of, looked
 
 HASHING_THREADS = 4
@@ -44,7 +45,7 @@ class Place(NamedTuple):
 
     def __str__(self) -> str:
         row = "" if self.row is None else f"[{self.row}]"
-        return f"{self.path}{'' if self.inside is None else f':{self.inside}'}{row}"
+        return f"{self.path}{'' if self.inside is None else f':{shown(self.inside)}'}{row}"
 
 
 class Found(NamedTuple):
@@ -200,13 +201,20 @@ def _address(group: Any) -> Any:
 
 
 def own(group: Any, name: str) -> Any:
-    """What a group holds under a name; None of nothing, and of a link to somewhere else. No link is followed."""
-    if hasattr(group, "id"):  # of h5py
-        import h5py
+    """What a group holds under a name, or under names parted by "/"; None of nothing. No link of HDF5 is followed."""
+    for part in name.split("/"):
+        if hasattr(group, "dtype") or not part:
+            return None
+        if hasattr(group, "id"):
+            import h5py
 
-        kind = group.get(name, getlink=True) if name in group else None
-        return group[name] if isinstance(kind, h5py.HardLink) else None
-    return group.get(name)
+            linked = group.get(part, getlink=True) if part in group else None
+            group = group[part] if isinstance(linked, h5py.HardLink) else None
+        else:
+            group = group.get(part)
+        if group is None:
+            return None
+    return group
 
 
 def _in_rows(root: Path, names: Sequence[str]) -> Found:
@@ -285,7 +293,7 @@ def _members(path: Path) -> Iterator[tuple[str, str, Place]]:
             if not member.isreg() or member.issparse():
                 continue
             if member.offset_data + member.size > size:
-                raise ValueError(f"{member.name} is cut off")
+                raise ValueError(f"{shown(member.name)} is cut off")
             folder, slash, name = member.name.rpartition("/")
             stem, dot, suffix = name.partition(".")
             yield (

@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from pipeline.datasets import classes, read_manifest
+from pipeline.datasets.splits import ALL
 
 ANSWERS = ("label", "labels", "target", "segments")
-ALL = "all"  # the split of a data set that has none
 
 
 @dataclass(frozen=True)

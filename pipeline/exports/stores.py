@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from pipeline.exports.formats import EXPORTS, split_name
 from pipeline.exports.notes import Notes, notes_of
 from pipeline.store import FeatureStore
 from pipeline.store.manifest import shard_bases
+
+LONGEST = 180  # bytes of a part of an id: no name of a file has more than 255, and a field and suffixes follow
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def export_store(
     reader = FeatureStore(store, verify=True)
     failed, count, name = reader.failed, len(reader.samples), f"{reader.provenance['feature']}-{reader.key}"
     notes = notes_of(reader.directory.parent / "manifest.parquet")
+    if form != "datasets":
+        _expect_file_names(reader.samples)
     _expect_split_names(notes, reader)
     fresh = not (out / WORK).exists()
     folder = ExportFolder(out, form, name)
@@ -82,6 +86,17 @@ def _content(base: Path, store: FeatureStore, notes: Notes) -> str:
     noted = {sample: notes.of.get(sample, {}) for sample in store.samples}
     told = [file_digest(base.with_name(f"{base.name}.json")), noted, list(notes.classes), list(notes.known)]
     return hashlib.sha256(canonical_json(told).encode()).hexdigest()
+
+
+def _expect_file_names(samples: Sequence[str]) -> None:
+    """Refuses ids that are no names of files below a folder: a text may be an id too."""
+    for sample in samples:
+        parts = sample.split("/")
+        if not all(parts) or {".", ".."} & set(parts) or max(len(part.encode()) for part in parts) > LONGEST:
+            raise ExportError(
+                f"the id {sample[:LONGEST]!r} cannot be the name of a file; write --format datasets, which keeps ids "
+                "in a table"
+            )
 
 
 def _expect_split_names(notes: Notes, store: FeatureStore) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.config import Imported, NpyFeature
+from pipeline.config.base import shown
 from pipeline.datasets import ShardSample, changed, imported_digest_of, imported_record
 from pipeline.datasets.imported import Held, Place, opened, own
 from pipeline.datasets.rates import contradiction
@@ -72,7 +73,8 @@ class ImportSource:
         except ValueError as error:
             yield Piece(0, sample.sample, reason=str(error))
         else:
-            yield Piece(0, sample.sample, len(array), 0, feature.fps if self._timed else 0.0, fields={"": array})
+            fields = {feature.field[0]: array}
+            yield Piece(0, sample.sample, len(array), 0, feature.fps if self._timed else 0.0, fields=fields)
 
     @property
     def _timed(self) -> bool:
@@ -113,7 +115,7 @@ class ImportLane(RowLane):
         if piece.reason:
             self.writer.fail(piece.sample, piece.reason)
             return self._count(1)
-        array = piece.fields[""]
+        array = piece.fields[self.field]
         rounded = rounding(array, self.dtype)
         if rounded and self.feature.lossy == "refuse":
             self.writer.fail(
@@ -312,7 +314,8 @@ def _one_of(names: Sequence[str], wanted: str | None) -> str:
         return names[0]
     if wanted is None or wanted not in names:
         said = "several arrays" if wanted is None else f"no array {wanted!r}"
-        raise Refused(f"holds {said}, but {', '.join(sorted(names)[:8]) or 'none'}; name one of these with array")
+        known = ", ".join(map(shown, sorted(names)[:8])) or "none"
+        raise Refused(f"holds {said}, but {known}; name one of these with array")
     return wanted
 
 

@@ -18,7 +18,7 @@ from pipeline.datasets import read_manifest, write_manifest
 from pipeline.digests import DIGEST, read_json
 from pipeline.exports import EXPORTS, ExportError, export_store, table
 from pipeline.exports import folder as code
-from pipeline.store import FeatureStore, StoreCorrupt, StoreMissing
+from pipeline.store import FeatureStore, ShardWriter, StoreCorrupt, StoreMissing
 from tests.datasets.made_up import made_up_manifest
 from tests.extraction.small import params_of, run
 from tests.permafrost.conftest import CLASSES, FAILED, FIELDS, IDS, KEYS, SHARD, UNLABELLED, write_store
@@ -281,6 +281,24 @@ def test_what_cannot_be_exported_is_one_sentence(stores, tmp_path):
     with pytest.raises(StoreMissing, match="1 of 3 shards have no manifest"):
         export_store(unfinished, "npy", tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("id", ["../out", "/etc/x", "a//b", "a/..", "x" * 200])
+def test_an_id_that_is_no_name_of_a_file_is_written_to_a_table_alone(tmp_path, id):
+    store = tmp_path / "words" / "vec-0123456789"
+    with ShardWriter(store / "shard-000", [(id, "0" * 64)], {"v": ((2,), "float16")}, made("vec")) as writer:
+        writer.put(id, {"v": np.ones(2)}, {})
+        writer.finish()
+    for form in ("npy", "npz", "webdataset"):
+        with pytest.raises(ExportError, match="cannot be the name of a file; write --format datasets"):
+            export_store(store, form, tmp_path / "out")
+    export_store(store, "datasets", tmp_path / "out", say=lambda line: None)
+    assert pq.read_table(tmp_path / "out/data/all/000000.parquet", use_threads=False)["id"].to_pylist() == [id]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "words"]
+
+
+def made(feature: str) -> dict[str, object]:
+    return {"key": "0123456789", "feature": feature, "config": {}, "weights": {}, "grid": None, "box": None}
 
 
 def test_a_damaged_sample_ends_the_export_by_name(stores, tmp_path):
