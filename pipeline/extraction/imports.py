@@ -166,14 +166,16 @@ def rounding(array: np.ndarray, dtype: np.dtype) -> Rounded | None:
     if np.can_cast(array.dtype, dtype, "safe"):
         return None
     flat, largest, value, count = array.reshape(-1), 0.0, 0.0, 0
+    exact = np.float32 if array.dtype.itemsize <= 4 else np.float64  # which holds the errors of its numbers too
     for start in range(0, flat.size, BLOCK):
-        given = np.asarray(flat[start : start + BLOCK], np.float64)
-        given = given[np.isfinite(given)]
+        given = np.asarray(flat[start : start + BLOCK], exact)
+        if not (finite := np.isfinite(given)).all():
+            given = given[finite]
         with np.errstate(over="ignore"):
-            off = np.abs(given.astype(dtype).astype(np.float64) - given)
+            off = np.abs(given.astype(dtype).astype(exact) - given)
         off[np.isinf(off)] = 0  # beyond `dtype`: the store refuses it
         count += int(np.count_nonzero(off))
-        if off.size and (most := int(off.argmax())) >= 0 and off[most] > largest:
+        if off.size and off[most := int(off.argmax())] > largest:
             largest, value = float(off[most]), float(given[most])
     return Rounded(largest, value, count) if count else None
 
