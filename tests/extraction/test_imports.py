@@ -181,6 +181,7 @@ def test_a_zarr_with_an_array_a_sample_of_either_format(tmp_path, version):
     expect(store, "rows", rows())
 
 
+@pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")  # of text in format 3
 @pytest.mark.parametrize("where", ["zarr2", "zarr3", "attribute", "hdf5"])
 def test_one_array_of_all_samples_and_their_ids(tmp_path, where):
     together, backwards = np.stack(list(vectors().values()))[::-1], IDS[::-1]
