@@ -28,7 +28,8 @@ STEPS = "Steps of the Snakemake workflow, as `python -m pipeline`"
 LISTED = 20
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
-_FORMATS = "store: zarr or HDF5 with checksums and provenance; npy, npz: a file an array or a sample; webdataset: tars."
+_EXPORTS = "npy, npz: a file an array or a sample; webdataset: tars; datasets: Parquet for Hugging Face's datasets."
+_FORMATS = f"store: zarr or HDF5 with checksums and provenance; {_EXPORTS}"
 
 
 def _version(asked: bool) -> None:
@@ -112,6 +113,28 @@ def extract(
     if len(found.failed) > LISTED:
         print(f"  and {len(found.failed) - LISTED} more", file=sys.stderr)
     raise typer.Exit(0 if done else 1)
+
+
+@app.command(rich_help_panel="What a project has made")
+def export(
+    store: Annotated[
+        Path,
+        typer.Argument(help="Its folder, with its key or without: features/DATASET/FEATURE.", show_default=False),
+    ],
+    form: Annotated[str, typer.Option("--format", help=_EXPORTS)],
+    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    license: Annotated[str, typer.Option(help="URL of the features' licence, for the Croissant file.")] = "",
+    url: Annotated[str, typer.Option(help="Where the features are published, for the Croissant file.")] = "",
+) -> None:
+    """Write a feature's store as files that other tools read, with labels, splits, provenance and a Croissant file.
+
+    Failed samples are listed in failures.json. A killed export goes on where it was.
+    """
+    from permafrost.stores import find
+    from pipeline.exports import export_store
+
+    found = export_store(find(store.expanduser()), form, out, license, url, workflow.say)
+    workflow.say(f"{found.folder}: {found.samples} samples, {len(found.failed)} failed")
 
 
 @app.command(rich_help_panel="A project of your own")

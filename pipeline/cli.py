@@ -124,7 +124,8 @@ def manifest(
     imported: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Imported features (backbone: npy) whose files are indexed too; by default all that a head reads."
+            help="Imported features (backbone: imported, npy) whose files are indexed too; by default all that a "
+            "head reads."
         ),
     ] = None,
     afresh: Annotated[

@@ -15,8 +15,8 @@ from pipeline import datasets
 from pipeline.config import (
     LAYOUTS,
     Ablation,
+    Imported,
     MapsFeature,
-    NpyFeature,
     Params,
     ParamsError,
     canonical_json,
@@ -365,7 +365,7 @@ class Plan:
         runs = self.runs.values()
         asked = dict.fromkeys(self.params.datasets[dataset].features)
         asked |= dict.fromkeys(r.feature for run in runs for r in run.config.inputs.values() if r.dataset == dataset)
-        return tuple(name for name in asked if isinstance(self.params.features[name], NpyFeature))
+        return tuple(name for name in asked if isinstance(self.params.features[name], Imported))
 
     def standing(self, dataset: str, executes: bool) -> Standing:
         """How a data set's manifest stands to its files: looked at once, however often it is asked."""
@@ -433,7 +433,7 @@ class Plan:
     def rests_on(self, feature: str) -> str:
         """Whose digests a feature's samples have: `of` of `datasets.shard_digest`."""
         chosen = self.params.features[feature]
-        if isinstance(chosen, NpyFeature):
+        if isinstance(chosen, Imported):
             return store_name(self.params, feature)
         return "maps" if isinstance(chosen, MapsFeature) else ""
 
@@ -482,12 +482,13 @@ def store_name(params: Params, feature: str) -> str:
     return f"{feature}-{feature_key(params, feature)}"
 
 
-def imported_stores(params: Params, features: Iterable[str]) -> dict[str, NpyFeature]:
+def imported_stores(params: Params, features: Iterable[str]) -> dict[str, Imported]:
     """The names of the stores of imported features -> the features. Raises ParamsError for one that is not imported."""
     for name in features:
-        if not isinstance(params.features[name], NpyFeature):
+        if not isinstance(params.features[name], Imported):
             raise ParamsError(
-                f"features.{name} is computed: only of imported features (backbone: npy) a manifest keeps digests"
+                f"features.{name} is computed: only of imported features (backbone: imported, npy) a manifest keeps "
+                "digests"
             )
     return {store_name(params, name): params.features[name] for name in features}
 

@@ -16,9 +16,11 @@ from PIL import Image
 
 from pipeline.backbones import BackboneError
 from pipeline.backbones.states import read_state
+from pipeline.config import NpyFeature
 from pipeline.datasets import DatasetError, labels, map_content
+from pipeline.datasets.imported import Place
 from pipeline.datasets.map_content import MapError, open_map
-from pipeline.extraction import npy
+from pipeline.extraction import imports
 from pipeline.limits import MOST_PIXELS
 from pipeline.video import VideoError, frames, probe, probing, read_frames
 from pipeline.video.map_pictures import read_map_picture
@@ -161,6 +163,12 @@ def test_an_npz_is_held_to_what_its_archive_declares_whatever_is_in_it(tmp_path,
         open_map(tmp_path / "map.npz", None)
 
 
+def read_rows(path: Path, width: int) -> np.ndarray:
+    """Imported rows of a file."""
+    feature = NpyFeature(backbone="npy", root=str(path.parent), orientation="TD", width=width, fps=1.0)
+    return imports.read_array(feature, Place(path))
+
+
 @pytest.mark.parametrize("shape", [(10**6, 10**6), (10**12,), (2**62, 8)])
 def test_a_npy_whose_header_declares_more_than_the_file_holds_is_no_array(tmp_path, shape):
     (tmp_path / "rows.npy").write_bytes(header_of(tmp_path / "rows.npy", shape) + bytes(1000))
@@ -169,7 +177,7 @@ def test_a_npy_whose_header_declares_more_than_the_file_holds_is_no_array(tmp_pa
         with pytest.raises(MapError, match="no array of numbers in a whole"):
             open_map(tmp_path / "rows.npy", None)
         with pytest.raises(ValueError, match=r"unreadable: .*rows\.npy is no array of numbers in a whole"):
-            npy.read_frames_file(tmp_path / "rows.npy", 8, "TD")
+            read_rows(tmp_path / "rows.npy", 8)
 
 
 def test_holes_of_a_sparse_file_are_not_taken_for_a_frame_or_for_rows(tmp_path, monkeypatch):
@@ -180,9 +188,9 @@ def test_holes_of_a_sparse_file_are_not_taken_for_a_frame_or_for_rows(tmp_path, 
     with taking_less_than(50), pytest.raises(MapError, match=f"400000000 numbers a frame, and {MOST_PIXELS}"):
         open_map(path, None)
     np.save(path, np.zeros((9, 4), np.float32))
-    monkeypatch.setattr(npy, "MOST_ROWS", 8)
+    monkeypatch.setattr(imports, "MOST_ROWS", 8)
     with pytest.raises(ValueError, match=r"sparse\.npy has 9 rows, and 8 are read at most"):
-        npy.read_frames_file(path, 4, "TD")
+        read_rows(path, 4)
 
 
 # --- texts and weights ------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from pipeline.tasks import TASKS
 
 from .backbones import AnyFeature
 from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json
-from .contents import Contents, Given, Maps, Texts, readable, refuse_unlike, told, told_types
+from .contents import Contents, Given, Maps, Rows, Texts, readable, refuse_unlike, told, told_types
 from .datasets import Dataset, Toyworld
 from .features import (
     ClipCamFeature,
@@ -243,6 +243,11 @@ class Params(Strict):
             raise ValueError(
                 f"{key} names {read.feature!r}, but {read.dataset} has no maps: its layout {dataset.layout} lists "
                 "none, and masks is not set; name another data set"
+            )
+        if isinstance(found[0], Rows) and found[0].fps is None and dataset.label_fps is not None:
+            raise ValueError(
+                f"{key} names {read.feature!r}, whose fps is not set, and {read.dataset} has {dataset.label_fps:g} "
+                "labels a second; set fps of the feature, its rows a second"
             )
         return Given(key, read.feature, found[0], self._alike(read.feature))
 

@@ -11,7 +11,6 @@ _MODULES = {
     "build": ["build_manifest"],
     "digests": ["changed", "unchanged"],
     "folders": ["video_folder"],
-    "imported": ["npy_path"],
     "manifest": [
         "NO_MAP",
         "NoSuchShard",

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.config import Dataset, NpyFeature
+from pipeline.config import Dataset, Imported
 from pipeline.datasets.annotations import read_annotations, read_labels, video_paths
 from pipeline.datasets.cuts import cut
 from pipeline.datasets.digests import digest_now
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
-from pipeline.datasets.imported import imported_files
+from pipeline.datasets.imported import imported_files, imported_quality
 from pipeline.datasets.labels import Labels, digest_of
 from pipeline.datasets.looks import looks
 from pipeline.datasets.manifest import FACTS, FACTS_VERSION, LATER, LATER_FACTS, SCHEMA, to_frame
@@ -70,7 +70,7 @@ def build_manifest(
     previous: pd.DataFrame | None = None,
     workers: int = 0,
     progress: Callable[[str], None] | None = None,
-    imported: Mapping[str, NpyFeature] | None = None,
+    imported: Mapping[str, Imported] | None = None,
     afresh: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Looks at every video or picture of a data set, and reads the labels of frames; a text needs no looking at.
@@ -114,7 +114,7 @@ def build_manifest(
     if dataset.kind == "text":
         findings = [Finding("ok", hashlib.sha256(text.encode()).hexdigest()) for text in annotations["sample"]]
         say(findings)
-    elif dataset.videos is None and labels:
+    elif dataset.videos is None:
         findings = [_of_labels(dataset, sample, labels) for sample in annotations["sample"]]
         say(findings)
     else:
@@ -144,13 +144,16 @@ def build_manifest(
     details |= {sample: f"{' or '.join(paths)} does not exist" for sample, paths in absent.items()}
     asked = {**annotations.attrs, "notes": labels.notes if labels else {}, "label_fps": dataset.label_fps, "maps": maps}
     asked["drawn"] = dataset.split is not None
-    return frame, summarise(frame, dataset.kind, asked, details)
+    quality = summarise(frame, dataset.kind, asked, details)
+    return frame, quality | ({"imported": imported_quality(imported, samples)} if imported else {})
 
 
 def _located(dataset: Dataset, annotations: pd.DataFrame) -> tuple[list[str | None], dict[str, tuple[str, ...]]]:
     """The path of each sample's video, and of those that are nowhere where they may lie, by sample, all the places."""
     places = {sample: video_paths(dataset, sample) for sample in annotations["sample"]}
-    if dataset.videos is None or not any(places.values()):
+    if dataset.videos is None:
+        return [None] * len(annotations), {}
+    if not any(places.values()):
         return annotations["path"].tolist(), {}
     folder = check_folder(dataset)
     there = {
@@ -180,8 +183,10 @@ def _looked_at_maps(dataset: Dataset, annotations: pd.DataFrame, workers: int) -
     return dict(zip(paths, itertools.chain.from_iterable(chunks), strict=True))
 
 
-def _of_labels(dataset: Dataset, sample: str, labels: Labels) -> Finding:
-    """What is known of a sample without a video."""
+def _of_labels(dataset: Dataset, sample: str, labels: Labels | None) -> Finding:
+    """What is known of a sample without a video; where frames have no labels either, its id is all that it is."""
+    if labels is None:
+        return Finding("ok", hashlib.sha256(sample.encode()).hexdigest())
     if sample in labels.segments:
         return Finding("ok", digest_of(labels.segments[sample]))
     return Finding("missing", detail=f"{Path(dataset.root, dataset.labels)} has no labels of it, and it has no video")

@@ -21,7 +21,7 @@ def video_folder(dataset: Dataset) -> Path:
     if dataset.videos is None:
         raise DatasetError(
             f"the data set in {dataset.root} has no videos (videos: null); use features that are imported, of backbone "
-            "npy"
+            "imported"
         )
     return Path(dataset.root) / dataset.videos
 

@@ -9,10 +9,10 @@ import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.config import Dataset, NpyFeature, canonical_json
+from pipeline.config import Dataset, Imported, canonical_json
 from pipeline.datasets.annotations import annotation_files, label_files, read_annotations, video_paths
 from pipeline.datasets.folders import video_folder
-from pipeline.datasets.imported import npy_files
+from pipeline.datasets.imported import watched
 from pipeline.datasets.map_files import mask_places
 from pipeline.datasets.names import DatasetError
 
@@ -27,7 +27,7 @@ def looks(
     samples: Sequence[str],
     paths: Sequence[str | None],
     maps: Sequence[str | None],
-    imported: Mapping[str, NpyFeature],
+    imported: Mapping[str, Imported],
 ) -> dict[str, Look]:
     """How each group of files looks now: params, annotations, videos, maps, and each store of imported features.
 
@@ -52,8 +52,7 @@ def looks(
     if drawn:
         found["maps"] = _look(Path(dataset.root), dict.fromkeys(drawn))
     for store, feature in imported.items():
-        root = Path(feature.root)
-        found[store] = _look(root, (str(path.relative_to(root)) for path in npy_files(feature, samples)))
+        found[store] = _look(*watched(feature, samples))
     return found
 
 

@@ -29,6 +29,7 @@ def quality_markdown(quality: Mapping[str, Any]) -> str:
     )
     lines = {"video": _video_lines, "image": _picture_lines, "text": lambda _: []}[quality["kind"]](quality)
     lines += _map_lines(quality["maps"]) if "maps" in quality else []
+    lines += [line for store, found in quality.get("imported", {}).items() for line in _imported_lines(store, found)]
     lines += confusable_lines(quality)
     if lines:
         parts.append("\n".join(f"- {line}" for line in lines))
@@ -163,6 +164,16 @@ def _map_lines(maps: Mapping[str, Any]) -> list[str]:
         + "".join(f"; {escaped(f'{path} {why}')}" for path, why in maps["refused"]["maps"])
         + ".",
         f"Patients: {_listing(maps['patients'])}. Samples of each clinician: {_listing(maps['clinicians'])}.",
+    ]
+
+
+def _imported_lines(store: str, found: Mapping[str, Any]) -> list[str]:
+    without, unclaimed = found["without"], found["unclaimed"]
+    return [
+        f"Imported {escaped(store)}: {found['with']} samples have features.",
+        f"Samples without features: {without['count']}{_named(without['names'])}.",
+        f"Features of no sample: {unclaimed['count']}{_named(unclaimed['names'])}.",
+        *([f"What cannot be read: {escaped(found['damage'])}."] if found["damage"] else []),
     ]
 
 

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Dataset, NpyFeature
-from pipeline.datasets import npy_path, read_looked_at, video_folder
+from pipeline.config import Dataset, Imported
+from pipeline.datasets import read_looked_at, video_folder
+from pipeline.datasets.digests import looked
+from pipeline.datasets.imported import Held
 from pipeline.datasets.looks import looks
 from pipeline.datasets.manifest import LookedAt
 from pipeline.digests import json_bytes, read_json
@@ -39,7 +41,7 @@ def standing(
     name: str,
     dataset: Dataset,
     manifest: Path,
-    imported: Mapping[str, NpyFeature],
+    imported: Mapping[str, Imported],
     executes: bool = True,
     folder: Path = STAMPS,
 ) -> Standing:
@@ -70,7 +72,7 @@ def standing(
     now = looks(dataset, known.samples, known.paths, known.maps, imported) if dataset.watch else {}
     there = {group: look for group, look in now.items() if look is not None}
     # Asked for since the manifest was made; where their files are not on this machine, nothing can be made of them.
-    stale = not known.proved or any(s not in known.looks and Path(of.root).is_dir() for s, of in imported.items())
+    stale = not known.proved or any(s not in known.looks and Path(of.root).exists() for s, of in imported.items())
     for group, look in there.items():
         then = known.looks.get(group)
         if look in (then, found.get(group)):
@@ -93,7 +95,7 @@ def _differs(
     then: list[str] | None,
     known: LookedAt,
     dataset: Dataset,
-    imported: Mapping[str, NpyFeature],
+    imported: Mapping[str, Imported],
 ) -> bool:
     """Whether files that may be a copy were replaced: another size, or another time of some and not of all."""
     if then is not None and then[0] != look[0]:
@@ -101,17 +103,17 @@ def _differs(
     same = []
     for path, *remembered in _remembered(group, known, dataset, imported):
         try:
-            status = os.stat(path)
+            size, mtime_ns = looked(path)
         except OSError:
             return True
-        if status.st_size != remembered[0]:
+        if size != remembered[0]:
             return True
-        same.append(status.st_mtime_ns == remembered[1])
+        same.append(mtime_ns == remembered[1])
     return any(same) and not all(same)
 
 
 def _remembered(
-    group: str, known: LookedAt, dataset: Dataset, imported: Mapping[str, NpyFeature]
+    group: str, known: LookedAt, dataset: Dataset, imported: Mapping[str, Imported]
 ) -> Iterator[tuple[Path, int, int]]:
     """(path, bytes, mtime_ns) of the files of which a manifest keeps these."""
     if group == "videos":
@@ -120,10 +122,13 @@ def _remembered(
             if path is not None and size is not None:
                 yield folder / path, size, mtime_ns
     elif group in imported:
+        paths, told = Held(imported[group]).sources(known.samples), set()
         for sample, records in zip(known.samples, known.imported, strict=True):
             for record in records or ():
-                if record["feature"] == group and record["bytes"] is not None:
-                    yield npy_path(imported[group], sample), record["bytes"], record["mtime_ns"]
+                path = paths.get(sample)
+                if record["feature"] == group and record["bytes"] is not None and path is not None and path not in told:
+                    told.add(path)
+                    yield path, record["bytes"], record["mtime_ns"]
 
 
 def _leave(stamp: Path, told: Mapping[str, Any], mtime_ns: int) -> None:

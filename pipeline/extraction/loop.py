@@ -16,7 +16,7 @@ from pipeline import backbones
 from pipeline.config import (
     AnyFeature,
     I3DFeature,
-    NpyFeature,
+    Imported,
     Params,
     PixelFeature,
     TextFeature,
@@ -25,8 +25,8 @@ from pipeline.config import (
 from pipeline.datasets import ShardSample, read_manifest, shard_samples, video_folder
 from pipeline.extraction.clips import Clips, ClipSource, TextSource, View
 from pipeline.extraction.device import Device
+from pipeline.extraction.imports import ImportedFields, ImportLane, ImportSource, with_file_digests
 from pipeline.extraction.lanes import ClipLane, RowLane, TextLane
-from pipeline.extraction.npy import NpyFrames, NpySource, with_file_digests
 from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import environment, provenance, refuse_mixing, stored_fields
 from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
@@ -93,7 +93,7 @@ def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None
     for name, feature in chosen.items():
         if feature.derived:
             raise ExtractionError(f"{name} is derived from {feature.source}: run `derive {dataset} {name}` instead")
-        if isinstance(feature, TextFeature) != text and not isinstance(feature, NpyFeature):
+        if isinstance(feature, TextFeature) != text and not isinstance(feature, Imported):
             holds, reads = ("texts", "pictures") if text else ("no texts", "texts")
             raise ExtractionError(f"{dataset} holds {holds}, and {name} reads {reads}; name another dataset")
     if len(chosen) < len(names) or not names:
@@ -121,9 +121,9 @@ def _lane(
 ) -> AnyLane:
     """A feature's lane, with its writer open as long as `stack`."""
     feature = params.features[name]
-    if isinstance(feature, NpyFeature):
+    if isinstance(feature, Imported):
         store = feature_dir(params, dataset, name, root).name
-        rows, backbone = with_file_digests(store, rows), NpyFrames(feature)
+        rows, backbone = with_file_digests(store, rows), ImportedFields(feature)
     else:
         backbone = backbones.load(feature, device.device)
     grid = getattr(backbone, "grid", None)  # frames and texts have none
@@ -138,6 +138,8 @@ def _lane(
     stack.enter_context(writer)
     refuse_mixing(params.compute, writer, here)
     shared = name, feature, backbone, writer, rows
+    if isinstance(feature, Imported):
+        return ImportLane(*shared)
     if feature.ragged:
         return RowLane(*shared)
     return (TextLane if isinstance(feature, TextFeature) else ClipLane)(device, *shared)
@@ -152,8 +154,8 @@ def _source(
 ) -> Source:
     """The source of the lanes' messages."""
     first = lanes[0].feature
-    if isinstance(first, NpyFeature):
-        return NpySource(feature_dir(params, dataset, lanes[0].name, root).name, first, rows)
+    if isinstance(first, Imported):
+        return ImportSource(feature_dir(params, dataset, lanes[0].name, root).name, first, rows)
     if isinstance(first, TextFeature):
         return TextSource(rows)
     folder = video_folder(params.datasets[dataset])
@@ -218,6 +220,8 @@ def _finished(lanes: Sequence[AnyLane], log: Progress, max_failed: float | None)
             refusals.append(str(refusal))
             continue
         manifests[lane.name] = lane.writer.finish()
+        for line in getattr(lane, "told", list)():
+            log.write(f"{lane.name}: {line}")
         log.end(lane.name, failed, lane.writer.base)
     if refusals:
         raise ExtractionFailed("\n".join(refusals))

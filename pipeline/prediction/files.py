@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from pipeline.config import NpyFeature, Params, feature_dir
+from pipeline.config import Imported, Params, feature_dir
 from pipeline.datasets import NO_MAP, write_manifest
 from pipeline.datasets.build import Finding, Job, examine, manifest_frame
 from pipeline.datasets.map_files import map_digests
@@ -92,9 +92,9 @@ def extracted(question: Question, of: Sequence[str]) -> Iterator[Extracted]:
     roles = {role: read.feature for role, read in config.inputs.items() if read.dataset == config.dataset}
     names = _read(question.run)
     for name in names:
-        if isinstance(params.features[name], NpyFeature):
+        if isinstance(params.features[name], Imported):
             raise PredictionError(
-                f"{head} reads {name}, which somebody else computed (backbone: npy): it cannot be made from a "
+                f"{head} reads {name}, which somebody else computed: it cannot be made from a "
                 "video here; train the head on features of a backbone, such as i3d"
             )
     findings = {file: examine(Job(file, None, None)) for file in of}

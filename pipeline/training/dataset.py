@@ -291,7 +291,7 @@ def expected_digest(store: FeatureStore) -> Callable[[Any], str | None]:
     """Row of a manifest -> the digest that the row's sample must have in a store: of its file, its map, its import."""
     made = store.provenance
     kind, name = made["config"]["backbone"], f"{made['feature']}-{store.key}"
-    others = {"maps": map_digest_of, "npy": lambda row: imported_digest_of(row, name)}
+    others = {"maps": map_digest_of, **dict.fromkeys(("npy", "imported"), lambda row: imported_digest_of(row, name))}
     return others.get(kind, _own_digest)
 
 

@@ -198,6 +198,18 @@ def test_a_feature_that_cannot_be_made_is_refused_when_params_are_read(feature, 
         parse_params(document(odd=odd, made=feature))
 
 
+def test_imported_rows_of_no_rate_are_refused_where_labels_have_one():
+    place = {"backbone": "imported", "form": "hdf5", "root": "rows.h5", "content": "rows", "width": 64}
+    written = document(bag=place, timed=place | {"fps": 12.0})
+    put(written["heads"]["fact"], "features.frames", "bag")
+    with pytest.raises(
+        ParamsError, match=r"'bag', whose fps is not set, and toy-assembly has 12 labels a second; set fps"
+    ):
+        parse_params(written)
+    put(written["heads"]["fact"], "features.frames", "timed")
+    assert parse_params(written).gives("timed") == {"rows": Rows(64, 12.0)}
+
+
 def test_what_cannot_be_known_before_extraction_is_not_refused():
     hub = {"hub": "facebook/dinov3-vitb16-pretrain-lvd1689m", "revision": "0" * 40}
     unknown = {"backbone": "dinov3", "weights": hub, **EVEN, "preprocess": {"resize": [96, 96]}}

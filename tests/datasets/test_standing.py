@@ -2,15 +2,17 @@
 
 import os
 import shutil
+import tarfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.config import Dataset, NpyFeature
+from pipeline.config import Dataset, Imported, ImportedFeature, NpyFeature
 from pipeline.datasets import build_manifest, read_manifest, shard_digests, write_manifest
 from pipeline.datasets.manifest import shard_contents, to_table
 from pipeline.datasets.standing import Standing, standing
@@ -30,7 +32,7 @@ class Set:
     file: Path  # of the second sample, or of all
     replace: Callable[[Path], None]
     of: str | None = ""  # what rests on the file: "" all pixel features, maps, an imported store, None no feature
-    imported: Mapping[str, NpyFeature] = field(default_factory=dict)
+    imported: Mapping[str, Imported] = field(default_factory=dict)
 
     @property
     def manifest(self) -> Path:
@@ -143,7 +145,37 @@ def words(tmp_path: Path) -> Set:
     return Set(tmp_path, dataset, tmp_path / "words/noun.animal", text)
 
 
-KINDS = [videos, json_labels, pictures, masks, maps, frame_labels, arrays, texts, words]
+def archive(tmp_path: Path) -> Set:
+    """One HDF5 with a dataset a sample."""
+    made, file = frame_labels(tmp_path), tmp_path / "rows.h5"
+
+    def write(path: Path, value: float = 7.0) -> None:
+        with h5py.File(path, "w") as all_of_it:
+            for number in (1, 2, 3):
+                all_of_it[f"v{number}"] = np.full((3, 4), value, np.float32)
+
+    write(file, 1.0)
+    feature = ImportedFeature(backbone="imported", form="hdf5", root=str(file), content="rows", width=4)
+    return Set(tmp_path, made.dataset, file, write, of=STORE, imported={STORE: feature})
+
+
+def tars(tmp_path: Path) -> Set:
+    """A tar a sample, of which one is replaced."""
+    made, folder = frame_labels(tmp_path), tmp_path / "tars"
+    folder.mkdir()
+
+    def write(path: Path, value: float = 7.0) -> None:
+        np.save(tmp_path / f"{path.stem}.npy", np.full((3, 4), value, np.float32))
+        with tarfile.open(path, "w") as shard:
+            shard.add(tmp_path / f"{path.stem}.npy", f"{path.stem}.npy")
+
+    for number in (1, 2, 3):
+        write(folder / f"v{number}.tar", 1.0)
+    feature = ImportedFeature(backbone="imported", form="webdataset", root=str(folder), content="rows", width=4)
+    return Set(tmp_path, made.dataset, folder / "v2.tar", write, of=STORE, imported={STORE: feature})
+
+
+KINDS = [videos, json_labels, pictures, masks, maps, frame_labels, arrays, archive, tars, texts, words]
 
 
 def replaced_in_silence(made: Set) -> None:
@@ -167,7 +199,7 @@ def test_a_replaced_file_of_any_kind_is_noticed_however_old_it_is(kind, tmp_path
     assert not found.stale and found.stamp.stat().st_mtime < made.manifest.stat().st_mtime
 
 
-@pytest.mark.parametrize("kind", [videos, json_labels, pictures, masks, maps, frame_labels, arrays])
+@pytest.mark.parametrize("kind", [videos, json_labels, pictures, masks, maps, frame_labels, arrays, tars])
 def test_what_rests_on_a_replaced_file_is_asked_for_of_that_sample_and_nothing_else(kind, tmp_path):
     made = kind(tmp_path).make()
     before, shards = made.digests(), {of: shard_digests(made.manifest, of) for of in ("", "maps")}
@@ -227,7 +259,7 @@ def test_where_a_manifest_was_pulled_times_say_nothing_until_a_plan_has_seen_the
     assert not found.stale and not found.pulled, "it is this project's from now on"
 
 
-@pytest.mark.parametrize("kind", [videos, pictures, arrays])
+@pytest.mark.parametrize("kind", [videos, pictures, arrays, tars])
 def test_of_a_forgotten_project_one_file_of_another_time_was_replaced(kind, tmp_path):
     made = kind(tmp_path).make()
     made.plan()

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import NpyFeature, Params, feature_dir, parse_params
+from pipeline.config import Imported, Params, feature_dir, parse_params
 from pipeline.datasets import build_manifest, read_manifest, write_manifest
 from pipeline.extraction import extract
 from pipeline.plan import imported_stores
@@ -60,7 +60,7 @@ def with_workers(params: Params, workers: int) -> Params:
 def make_manifest(params: Params, features: Path) -> None:
     path = features / "small" / "manifest.parquet"
     previous = read_manifest(path) if path.exists() else None
-    imported = [name for name, feature in params.features.items() if isinstance(feature, NpyFeature)]
+    imported = [name for name, feature in params.features.items() if isinstance(feature, Imported)]
     stores = imported_stores(params, imported)
     write_manifest(build_manifest(params.datasets["small"], previous, imported=stores)[0], path)
 

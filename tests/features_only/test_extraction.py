@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.config import Compute
+from pipeline.exports import ExportError
 from pipeline.features_only import FilesError, choose, extract_files
 from pipeline.features_only import extraction as code
 from pipeline.files import lock
@@ -133,7 +134,7 @@ def test_files_that_are_whole_are_not_made_again_and_one_that_is_gone_or_cut_is(
 
 def test_an_export_that_is_killed_between_its_files_goes_on(clips, choice, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(code, "write_json", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr("pipeline.exports.folder.write_json", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
         take(clips, choice, tmp_path, "npz")
     lines = []
     take(clips, choice, tmp_path, "npz", lines=lines)
@@ -145,16 +146,16 @@ def test_two_features_never_mix_in_one_folder_of_files(clips, choice, tmp_path):
     take(clips / "run", choice, tmp_path, "npy")
     other = choose("dinov3", "mini", frames=1, settings={"preprocess.resize": [32, 32]})
     with pytest.raises(
-        FilesError, match=r"holds npy files of dinov3-\w+, and these would be npy of dinov3-\w+: one would"
+        ExportError, match=r"holds npy files of dinov3-\w+, and these would be npy of dinov3-\w+: one would"
     ):
         take(clips / "run", other, tmp_path, "npy")
-    with pytest.raises(FilesError, match="expected one of store, npy, npz, webdataset"):
+    with pytest.raises(FilesError, match="expected one of store, npy, npz, webdataset, datasets"):
         take(clips, choice, tmp_path, "csv")
 
 
 def test_a_folder_that_another_extraction_writes_is_left_to_it(clips, choice, tmp_path):
     held = lock(tmp_path / ".lock")
-    with pytest.raises(FilesError, match="another extraction is writing there; wait for it, or name another --out"):
+    with pytest.raises(ExportError, match="another extraction is writing there; wait for it, or name another --out"):
         take(clips, choice, tmp_path)
     assert held
 
@@ -162,7 +163,7 @@ def test_a_folder_that_another_extraction_writes_is_left_to_it(clips, choice, tm
 def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_read(clips, choice, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for out in (tmp_path / "file", tmp_path / "file/below"):
-        with pytest.raises(FilesError, match=r"is no folder that can be written .*; name another --out"):
+        with pytest.raises(ExportError, match=r"is no folder that can be written .*; name another --out"):
             extract_files(clips, choice, out)
     with pytest.raises(FilesError, match="--out is empty"):
         extract_files(clips, choice, "")
@@ -172,6 +173,6 @@ def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_read(cl
 def test_what_somebody_else_made_is_never_replaced(clips, choice, tmp_path, form, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(b"mine")
-    with pytest.raises(FilesError, match=f"{name} was made by something else"):
+    with pytest.raises(ExportError, match=f"{name} was made by something else"):
         extract_files(clips, choice, tmp_path, form)
     assert (tmp_path / name).read_bytes() == b"mine"

@@ -81,7 +81,7 @@ def test_backbones_are_listed_with_their_weights():
 
 def test_the_command_has_every_verb_of_the_workflow_and_an_extract_of_its_own():
     own, theirs = ({of.callback.__name__ for of in program.registered_commands} for program in (app, workflow))
-    assert own == theirs | {"doctor", "init", "new"}
+    assert own == theirs | {"doctor", "export", "init", "new"}
     assert "python -m pipeline extract" in " ".join(invoke("--help").output.replace("│", "").split())
     assert "python -m pipeline extract DATASET" in " ".join(invoke("extract", "--help").output.split())
     assert "DATASET" not in invoke("extract", "--help").output.split("Arguments")[1]

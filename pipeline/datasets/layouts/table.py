@@ -4,7 +4,8 @@
     path,label,split
     cooking/001.mp4,stir,train
 A row may be a clip within a longer video (`start`, `stop`), of one class, of several or of none, have numbers to be
-predicted, and belong to a group that no two splits may share.
+predicted, and belong to a group that no two splits may share. With `videos: null` the ids alone are there, and `path`
+is not needed: its features are imported.
 """
 
 import math
@@ -53,7 +54,7 @@ class Table(Layout):
         roles: dict[str, tuple[str, ...]] = {}
 
         def choose(names: list[str]) -> list[str]:
-            roles.update(_roles(dataset.columns, names, file))
+            roles.update(_roles(dataset.columns, names, file, dataset.videos is not None))
             return list(dict.fromkeys(name for columns in roles.values() for name in columns))
 
         listing = read_listing(file, choose)
@@ -86,7 +87,7 @@ class Table(Layout):
         return [required(dataset, dataset.table)]
 
 
-def _roles(columns: Columns, names: list[str], file: Path) -> dict[str, tuple[str, ...]]:
+def _roles(columns: Columns, names: list[str], file: Path, videos: bool) -> dict[str, tuple[str, ...]]:
     """Role -> the names of its columns, of the roles that the table has a column of."""
     found: dict[str, tuple[str, ...]] = {}
     if unknown := [name for name in columns.ignore if name not in names]:
@@ -108,6 +109,8 @@ def _roles(columns: Columns, names: list[str], file: Path) -> dict[str, tuple[st
                     f"{file} has no column {name!r}{but_for_looks(name, names)}; its columns are "
                     f"{', '.join(names)[:200]}: correct columns.{role} of the data set in params"
                 )
+    if not videos and "id" in found:
+        found.setdefault("path", found["id"])
     if "path" not in found:
         raise DatasetError(
             f"{file} has no column 'path'{but_for_looks('path', names)}; its columns are {', '.join(names)[:200]}: "
@@ -172,7 +175,7 @@ class _Rows:
 
     def __init__(self, dataset: Dataset, listing: Listing, roles: dict[str, tuple[str, ...]]) -> None:
         self.dataset, self.listing, self.roles = dataset, listing, roles
-        self.folder = os.path.abspath(video_folder(dataset))
+        self.folder = os.path.abspath(dataset.root if dataset.videos is None else video_folder(dataset))
         self.known: set[str] = set()  # texts of which nothing is wrong
         self.kept: Sequence[int] = ()  # the places of the rows that are kept
         self.twice: list[int] = []  # which rows that are kept are repeated
