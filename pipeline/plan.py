@@ -30,7 +30,6 @@ from pipeline.datasets.standing import Standing, standing
 from pipeline.heads.probe.config import READ, linear_of
 from pipeline.plugins import source_of
 from pipeline.runs import FEATURES, RUNS, Run
-from pipeline.sources import files
 from pipeline.tasks import TASKS, Task
 
 # What may be learned of whole samples.
@@ -498,11 +497,6 @@ def sources(*paths: str) -> list[str]:
     found = (package / path for path in paths)
     files = sorted(file for path in found for file in ([path] if path.is_file() else path.rglob("*.py")))
     return [os.path.relpath(file) for file in files]
-
-
-def figures(*tasks: Task) -> list[str]:
-    """The files of the figures that the tables of tasks show, relative to the working directory."""
-    return sorted({os.path.relpath(file) for task in tasks for file in files(task.columns.partition(":")[0])})
 
 
 def page_files() -> list[str]:

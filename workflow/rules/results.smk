@@ -75,7 +75,7 @@ for task in TASKS.values():
         input:
             results=JOBS.ablation_results,
             params=JOBS.params_for(f"{task.folder}/{{ablation}}.json", JOBS.study_of),
-            code=[*plan.sources("reports/ablation.py", "tasks"), *plan.figures(task)],
+            code=plan.sources("reports/ablation.py", "tasks"),
         output:
             multiext(f"{task.folder}/{{ablation}}", json=".json", csv=".csv", md=".md"),
             pictures=[
@@ -128,7 +128,6 @@ rule page:
         params=JOBS.params_for(PAGE, JOBS.every_study),
         code=[
             *plan.sources("reports", "tasks"),
-            *plan.figures(*TASKS.values()),
             *plan.page_files(),
         ],
     output:
