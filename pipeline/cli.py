@@ -23,7 +23,7 @@ from rich.text import Text
 from pipeline.config import Params, ParamsError, assigned, canonical_json, feature_dir, load_params
 from pipeline.digests import write_json
 from pipeline.files import write_text
-from pipeline.plan import RENDERED, Plan, imported_stores, manifest_path
+from pipeline.plan import RENDERED, SEARCHES, Plan, imported_stores, manifest_path
 from pipeline.runs import FEATURES, RESULT, RUNS, Run
 
 HELP = """Extract features once, train heads on them as often as you like.
@@ -561,6 +561,15 @@ def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("
     plan = Plan(load_params(params, ablations=name))
     chosen, folders = plan.params.ablations[name], [run.evaluation_folder for run in plan.ablation_runs(name)]
     say(ablation_table(chosen, plan.task(chosen.head).name, folders, out / name))
+
+
+@app.command()
+def search(name: str, params: ParamsOption = "params.yaml", out: Path = SEARCHES) -> None:
+    """Search the hyper-parameters of a head: a training a trial, judged on its holdout. A killed search goes on."""
+    from pipeline.reports import search_table
+    from pipeline.search import search as run
+
+    say(search_table(run(Plan(load_params(params, searches=name)), name, out), out / name))
 
 
 @app.command()

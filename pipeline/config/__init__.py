@@ -48,7 +48,7 @@ from .own import Columns, Lists, Shares
 from .params import Compute, Params
 from .places import VideoPlace
 from .reading import load_params, parse_params, parse_written
-from .studies import Ablation, Claim, Figure
+from .studies import Ablation, Axis, Claim, Figure, Search
 
 __all__ = [
     "EXTRACTOR_VERSION",
@@ -57,6 +57,7 @@ __all__ = [
     "Ablation",
     "Annotations",
     "AnyFeature",
+    "Axis",
     "BackboneFeature",
     "BaseFeature",
     "Claim",
@@ -85,6 +86,7 @@ __all__ = [
     "R3D18Feature",
     "RowsFeature",
     "Sampling",
+    "Search",
     "Shares",
     "TextFeature",
     "ToyAssembly",
