@@ -33,6 +33,7 @@ class Line:
         features: role -> name.
         figures: name -> value of its task's columns, the headline first; None where one is not known.
         ci95: of the headline, in its unit; None where there is none.
+        evaluated: digest of the evaluated samples and labels; None where it was not kept.
         trainable: trained parameters; None of a head that trains nothing.
         differs: what its parameters have otherwise than the head of params, dotted key -> value.
         why: what else tells it from the head's run, in words; empty where nothing does.
@@ -51,6 +52,7 @@ class Line:
     features: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, float | None] = field(default_factory=dict)
     ci95: Sequence[float] | None = None
+    evaluated: str | None = None
     trainable: int | None = None
     differs: Mapping[str, Any] = field(default_factory=dict)
     why: str = ""
@@ -126,6 +128,13 @@ class Finished:
             found = [line for line in found if wanted in (None, getattr(line, name))]
         return found
 
+    def evaluations(self) -> Iterator[Line]:
+        """The lines of finished evaluations that params refer to, in their order; nothing else is read."""
+        for head, key, evaluation in self.used:
+            path = self.runs / head / key / evaluation / RESULT
+            if evaluation and path.exists():
+                yield self._evaluation(path, *_read(path.parents[1] / RUN))
+
     def lines(self) -> Iterator[Line]:
         """A line for each result.json, and each run.json below which there is none; by folder."""
         evaluations: dict[Path, list[Path]] = {path.parent: [] for path in self.runs.glob(f"*/*/{RUN}")}
@@ -136,9 +145,12 @@ class Finished:
             if not results:
                 yield self._line(run / RUN, Line(*run.parts[-2:], "", fault=fault), record, record)
             for path in sorted(results):
-                document, damage = _read(path)
-                line = Line(*path.parent.parts[-3:], fault="; ".join(filter(None, (damage, fault))))
-                yield self._line(path, line, document, record)
+                yield self._evaluation(path, record, fault)
+
+    def _evaluation(self, path: Path, record: Mapping[str, Any], fault: str) -> Line:
+        document, damage = _read(path)
+        line = Line(*path.parent.parts[-3:], fault="; ".join(filter(None, (damage, fault))))
+        return self._line(path, line, document, record)
 
     def _line(self, path: Path, line: Line, document: Mapping[str, Any], record: Mapping[str, Any]) -> Line:
         used = [*self.used.get((line.head, line.key, line.evaluation), {}), *self._trials(line)]
@@ -226,6 +238,7 @@ def _evaluated(result: Mapping[str, Any]) -> dict[str, Any]:
         "features": {role: of["name"] for role, of in rests["features"].items()},
         "figures": {name: value for name, value in figures.items() if value is not ...},
         "ci95": between,
+        "evaluated": rests.get("evaluated"),
     }
 
 
