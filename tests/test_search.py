@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 import pipeline.training
-from pipeline.config import Input, ParamsError, Search, feature_key, load_params, parse_params
+from pipeline.config import Input, ParamsError, Search, feature_key, load_params, parse_params, read_documents
 from pipeline.config.heads import TrainedHead
 from pipeline.datasets.manifest import write_manifest
 from pipeline.digests import file_digest, read_json
@@ -27,7 +28,7 @@ from pipeline.store import StoreCorrupt
 from pipeline.training.callbacks import TrainingDiverged
 from tests.training.learnable import CLASSES, FEATURES, frame, made_params, tokens, write_store
 
-pytest.importorskip("optuna")
+ROOT = Path(__file__).parents[1]
 SEED = 3
 SPACE = {
     "lr": {"low": 1e-3, "high": 1.0, "log": True},
@@ -324,3 +325,13 @@ class Bare:
         @property
         def inputs(self) -> dict[str, Input]:
             return {role: Input(self.dataset, feature) for role, feature in self.features.items()}
+
+
+def test_the_examples_of_the_documentation_and_of_the_study_are_searches_of_the_shipped_params(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (shown,) = re.findall(r"```yaml\n(searches:.*?)```", Path("docs/ablations.md").read_text(encoding="utf-8"), re.S)
+    _, mark, study = Path("studies/gasm_cast.yaml").read_text(encoding="utf-8").partition("# searches:\n")
+    told = read_documents(["params.yaml"]).document
+    for text in (shown, "\n".join(line[2:] for line in (mark + study).splitlines())):
+        plan = Plan(parse_params({**told, **yaml.safe_load(text)}))
+        assert plan.params.searches["gasm_cast_rates"].count == 30 and plan.search_key("gasm_cast_rates")
