@@ -38,32 +38,21 @@ def _part(dataset: str, split: str, measure: str, lines: Sequence[Line]) -> Sect
     samples = Counter(line.evaluated for line in lines).most_common(1)[0][0]
     known = [edge for line in lines for edge in (_value(line), *_interval(line)) if edge is not None]
     low, high = (min(known), max(known)) if known else (0.0, 1.0)
-    rows = [
-        _row(place, line, low, high, samples, first=place == 1 or worth(line) == worth(lines[0]))
-        for place, line in enumerate(lines, 1)
-    ]
-    columns = [
-        "",
-        "evaluation",
-        f"{low:.3g} to {high:.3g} %",
-        f"{name}, %",
-        "95 % interval",
-        "differs in",
-        "seed",
-        "trained",
-    ]
+    rows = [_row(line, low, high, samples, worth(line) == worth(lines[0])) for line in lines]
+    drawn = f"{low:.3g} to {high:.3g} %"
+    columns = ["evaluation", f"{name}, %", drawn, "95 % interval", "differs in", "seed", "trained"]
     caption = (
         f"{name} on the split {split} of {dataset}; lines are bootstrap intervals over the evaluated samples. What "
         "differs is said against the head as params have it; trained are its parameters."
     )
     blocks = [Table(columns, rows[:OPEN], caption)]
     if rest := rows[OPEN:]:
-        blocks.append(Table(columns, rest, caption, folded=f"places {OPEN + 1} to {len(rows)}"))
+        blocks.append(Table(columns, rest, "Those behind the first, in the same way.", folded=f"the other {len(rest)}"))
     title = f"{dataset}, {split}: {name}"
     return Section(slug(f"leaders-{dataset}-{split}-{measure}"), title, blocks, contents=f"{dataset}, {split}")
 
 
-def _row(place: int, line: Line, low: float, high: float, samples: str | None, first: bool) -> list[str | Cell]:
+def _row(line: Line, low: float, high: float, samples: str | None, first: bool) -> list[str | Cell]:
     value, edges = _value(line), _interval(line)
     at = lambda of: 100 * (of - low) / (high - low or 1)  # noqa: E731
     bar = None if value is None else Bar(at(value), None, *map(at, edges))
@@ -72,10 +61,9 @@ def _row(place: int, line: Line, low: float, high: float, samples: str | None, f
     also = "also " + "; ".join(others) if others else ""
     unlike = "" if line.evaluated == samples else "other samples than most rows have"
     return [
-        str(place),
         Cell(name, title=f"{line.head}/{line.key}/{line.evaluation}", note=also),
-        Cell(bar=bar),
         Cell(DASH if value is None else f"{value:.1f}", best=first and value is not None),
+        Cell(bar=bar),
         f"{edges[0]:.1f} to {edges[1]:.1f}" if edges else DASH,
         Cell(apart or "nothing", tone="long" if apart else "faint", note=unlike),
         DASH if line.seed is None else str(line.seed),

@@ -24,7 +24,7 @@ def _search(of: Searched, document: Mapping[str, Any]) -> Section:
     values = [trial["value"] for trial in trials if trial["value"] is not None]
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     rows = [_trial(trial, names, low, high, best) for trial in trials]
-    columns = ["trial", f"{low:.3g} to {high:.3g}", f"holdout {judged}", *names, "holdout loss", "epoch", "run"]
+    columns = ["trial", f"holdout {judged}", f"{low:.3g} to {high:.3g}", *names, "holdout loss", "epoch", "run"]
     without = len(trials) - len(values)
     caption = f"{len(trials)} trials of the sampler {document['sampler']}, seed {document['seed']}, the best first."
     caption += f" {without} could not be trained." if without else ""
@@ -33,7 +33,9 @@ def _search(of: Searched, document: Mapping[str, Any]) -> Section:
         blocks.append(Note("Made with other params, features or code than these now.", tone="bad"))
     blocks.append(Table(columns, rows[:OPEN], caption))
     if rest := rows[OPEN:]:
-        blocks.append(Table(columns, rest, caption, folded=f"the other {len(rest)} trials"))
+        blocks.append(
+            Table(columns, rest, "Those behind the first, in the same way.", folded=f"the other {len(rest)} trials")
+        )
     if best is not None:
         blocks.append(Listing(f"the values of trial {best['number']}, to lay over the params", best["paste"]))
     if document["importance"]:
@@ -51,8 +53,8 @@ def _trial(
     top = best is not None and trial["number"] == best["number"]
     return [
         str(trial["number"]),
-        Cell(bar=None if value is None else Bar(100 * (value - low) / (high - low or 1), None)),
         Cell(trial["state"], tone="bad", title=trial["reason"]) if value is None else Cell(f"{value:.3f}", best=top),
+        Cell(bar=None if value is None else Bar(100 * (value - low) / (high - low or 1), None)),
         *(Cell(said(trial["params"][name])) for name in names),
         DASH if loss is None else f"{loss:.4f}",
         DASH if trial["best_epoch"] is None else str(trial["best_epoch"]),
