@@ -30,3 +30,9 @@ rule ablations:
     input:
         JOBS.every_ablation(),
     localrule: True
+
+
+rule searches:
+    input:
+        JOBS.every_search(),
+    localrule: True

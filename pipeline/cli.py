@@ -17,13 +17,13 @@ from typing import Annotated, Any
 import typer
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.config import Params, ParamsError, assigned, canonical_json, feature_dir, load_params
 from pipeline.digests import write_json
 from pipeline.files import write_text
-from pipeline.plan import RENDERED, Plan, imported_stores, manifest_path
+from pipeline.plan import RENDERED, SEARCHES, Plan, imported_stores, manifest_path
 from pipeline.runs import FEATURES, RESULT, RUNS, Run
 
 HELP = """Extract features once, train heads on them as often as you like.
@@ -276,6 +276,36 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
         )
     console.print(table)
     raise typer.Exit(1 if damaged else 0)
+
+
+@app.command()
+def runs(
+    params: ParamsOption = "params.yaml",
+    of_head: Annotated[str | None, typer.Option("--head", help="Only runs of this head, a past one too.")] = None,
+    of_dataset: Annotated[str | None, typer.Option("--dataset", help="Only runs on this dataset.")] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="A figure (top1), trainable, seed or finished; by default that.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line instead of a table.")] = False,
+    root: Annotated[Path, typer.Option("--runs", help="Folder of runs.")] = RUNS,
+) -> None:
+    """List every finished run: its figures, what it has otherwise than the head of params, and what refers to it."""
+    from pipeline.finished import CELLS, Finished, cells, ordered
+
+    found = Finished(Plan(load_params(params)), root)
+    try:
+        found.used  # noqa: B018
+    except ParamsError as error:
+        say(f"what params refer to cannot be told: {error}")
+        found.used = {}
+    lines = ordered(found.chosen(of_head, of_dataset), sort)
+    if as_json:
+        print(*(json.dumps(line.record) for line in lines), sep="\n")
+        return
+    table = Table(*(Column(name, overflow="fold") for name in CELLS), box=box.SIMPLE_HEAD, show_edge=False)
+    for line in lines:
+        table.add_row(*cells(line), style="red" if line.fault else None)
+    console.print(table)
 
 
 @app.command()
@@ -562,6 +592,15 @@ def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("
     plan = Plan(load_params(params, ablations=name))
     chosen, folders = plan.params.ablations[name], [run.evaluation_folder for run in plan.ablation_runs(name)]
     say(ablation_table(chosen, plan.task(chosen.head).name, folders, out / name))
+
+
+@app.command()
+def search(name: str, params: ParamsOption = "params.yaml", out: Path = SEARCHES) -> None:
+    """Search the hyper-parameters of a head: a training a trial, judged on its holdout. A killed search goes on."""
+    from pipeline.reports import search_table
+    from pipeline.search import search as run
+
+    say(search_table(run(Plan(load_params(params, searches=name)), name, out), out / name))
 
 
 @app.command()

@@ -13,10 +13,10 @@ from snakemake.settings.types import RerunTrigger
 
 from pipeline.config.documents import Written
 from pipeline.datasets.standing import STAMPS
-from pipeline.plan import Plan
+from pipeline.plan import SEARCHES, Plan
 
 PAGE = "results/report.html"
-RESULTS = ("results/*.json", "results/ablations/*.json", "results/*/explanation/*.json")
+RESULTS = ("results/*.json", "results/ablations/*.json", "results/searches/*.json", "results/*/explanation/*.json")
 
 
 def one_of(names):
@@ -50,6 +50,10 @@ class Jobs:
         """The tables of all ablations."""
         return [self.table(name) for name in self.plan.params.ablations]
 
+    def every_search(self):
+        """The tables of all searches."""
+        return [f"{SEARCHES}/{name}.json" for name in self.plan.params.searches]
+
     def table(self, ablation):
         """An ablation's table."""
         return f"{self.plan.ablation_folder(ablation)}/{ablation}.json"
@@ -70,6 +74,10 @@ class Jobs:
         """A regular expression of the ablations of heads of a task."""
         chosen = self.plan.params.ablations.items()
         return one_of([name for name, of in chosen if self.plan.task(of.head) is task])
+
+    def searches(self):
+        """A regular expression of the searches."""
+        return one_of(self.plan.params.searches)
 
     def snakemake_command(self):
         """How this workflow is called with these params: what the page says of what is missing."""
@@ -135,6 +143,28 @@ class Jobs:
         """The results of an ablation's runs: variants times seeds."""
         return [run.result_file for run in self.plan.ablation_runs(wildcards.ablation)]
 
+    # --- searches ---------------------------------------------------------------------------------------------------
+
+    def search_reads(self, wildcards):
+        """What the trials of a search may read, as (data set, feature)."""
+        return self.inputs_of(*self.plan.searched(wildcards.search))
+
+    def search_manifests(self, wildcards):
+        """The manifest tables of all data sets that its trials read."""
+        return self.manifests_of(self.search_reads(wildcards))
+
+    def search_shards(self, wildcards):
+        """The shard manifests that its trials may read."""
+        return self.shards_of(self.search_reads(wildcards))
+
+    def search_key(self, wildcards):
+        """What changes when a trial would be another run."""
+        return self.plan.search_key(wildcards.search)
+
+    def study_of_search(self, wildcards):
+        """As `study_of`, of a search."""
+        return self._study(f"searches.{wildcards.search}")
+
     # --- inputs -----------------------------------------------------------------------------------------------------
 
     def page_results(self, wildcards):
@@ -146,6 +176,7 @@ class Jobs:
         groups = {
             "all": self.every_result(),
             "ablations": self.every_ablation(),
+            "searches": self.every_search(),
             "claims": ["results/claims.json"],
         }
         targets = self.workflow.dag_settings.targets or ["all"]
@@ -226,7 +257,10 @@ class Jobs:
 
     def study_of(self, wildcards):
         """The params files, and the study that an ablation stands in where that is a file of its own."""
-        file = self.written.origins.get(f"ablations.{wildcards.ablation}")
+        return self._study(f"ablations.{wildcards.ablation}")
+
+    def _study(self, key):
+        file = self.written.origins.get(key)
         return [*self.params_files, *([file] if file else [])]
 
     def every_study(self, wildcards):

@@ -19,6 +19,7 @@ from pipeline.config import (
     MapsFeature,
     Params,
     ParamsError,
+    Search,
     canonical_json,
     content_key,
     feature_key,
@@ -27,16 +28,18 @@ from pipeline.config import (
 from pipeline.config.contents import readable
 from pipeline.config.variants import parted
 from pipeline.datasets.standing import Standing, standing
+from pipeline.digests import Damaged, read_json
 from pipeline.heads.probe.config import READ, linear_of
 from pipeline.plugins import source_of
 from pipeline.runs import FEATURES, RUNS, Run
-from pipeline.sources import files
 from pipeline.tasks import TASKS, Task
 
 # What may be learned of whole samples.
 ROLES = ("label", "labels", "target")
 # The fields of heads that name a split.
 SPLITS = ("train_split", "holdout_split", "reference_split", "eval_split")
+# What searches leave: a table each, and the trials that are finished.
+SEARCHES, TRIALS = Path("results/searches"), "trials.json"
 # In the folder of a data set that toyworld has rendered: what from.
 RENDERED = ".rendered"
 
@@ -210,17 +213,19 @@ class Plan:
         key: str | None = None,
         evaluation: str | None = None,
         ablation: str | None = None,
+        search: str | None = None,
     ) -> str:
         """Canonical JSON of the part of params that one rule may see; with a key, the head as that run has it."""
-        chosen = self.params.ablations[ablation] if ablation else None
+        chosen = self.params.ablations[ablation] if ablation else self.params.searches[search] if search else None
         head, params = chosen.head if chosen else head, self.params
         if head and key:
             params = (self.evaluations[head, key, evaluation] if evaluation else self.runs[head, key]).params
         document = json.loads(params.part(dataset=dataset, features=features, head=head))
         if chosen:
-            document["ablations"] = {ablation: chosen.model_dump(mode="json")}
+            document["ablations" if ablation else "searches"] = {ablation or search: chosen.model_dump(mode="json")}
             # A run a set of inputs: most variants read the same.
-            for run in {tuple(run.config.inputs.items()): run for run in self.ablation_runs(ablation)}.values():
+            runs = self.ablation_runs(ablation) if ablation else self.searched(search)
+            for run in {tuple(run.config.inputs.items()): run for run in runs}.values():
                 read = json.loads(run.params.part(head=head))
                 for section in ("datasets", "features"):
                     document[section] |= read[section]
@@ -228,8 +233,8 @@ class Plan:
                 document["features"] |= json.loads(self.params.part(features=varied))["features"]
         return canonical_json(document)
 
-    def _varied(self, ablation: Ablation) -> tuple[str, ...]:
-        """The features that the rows of an ablation make variants of, whether a run reads them or not."""
+    def _varied(self, ablation: Ablation | Search) -> tuple[str, ...]:
+        """The features that the rows of an ablation or search make variants of, whether a run reads them or not."""
         found: dict[str, None] = {}
         for changes in ablation.rows.values():
             own, varied = parted(changes, self.params.features)
@@ -237,6 +242,30 @@ class Plan:
                 read = override(self.params.head(ablation.head), own).inputs.values()
                 found |= dict.fromkeys((*varied, *(of.feature for of in read)))
         return tuple(found)
+
+    # --- searches -----------------------------------------------------------------------------------------------------
+
+    def searched(self, name: str) -> list[Run]:
+        """A run of each combination of features that the trials of a search may read, as the head is otherwise."""
+        chosen = self.params.searches[name]
+        return [self.run(chosen.head, changes) for changes in chosen.rows.values()]
+
+    def search_key(self, name: str) -> str:
+        """The key of all that decides a search's trials; how many there are does not."""
+        asked = self.params.searches[name].model_dump(mode="json", exclude={"trials"})
+        return content_key({"search": asked, "runs": [run.key for run in self.searched(name)]})
+
+    def trials(self, name: str, searches: Path = SEARCHES) -> dict[int, tuple[str, str]]:
+        """Number -> (head, key) of the run, of the finished trials of a search of these params.
+
+        A record that is damaged, or of another search, is none: the search makes it again from the runs.
+        """
+        try:
+            record = read_json(searches / name / TRIALS, "")
+            trials = record["trials"] if record["key"] == self.search_key(name) else []
+            return {trial["number"]: tuple(Path(trial["run"]).parts[-2:]) for trial in trials if trial["run"]}
+        except (OSError, Damaged, KeyError, TypeError):
+            return {}
 
     @property
     def document(self) -> str:
@@ -306,7 +335,7 @@ class Plan:
             found += [self.shard_path(texts.dataset, texts.feature, number) for number in numbers]
         return found
 
-    def referenced(self, root: Path, runs: Path) -> set[Path]:
+    def referenced(self, root: Path, runs: Path, searches: Path = SEARCHES) -> set[Path]:
         """The stores, runs and evaluations of runs that these params could read or write.
 
         Where weights or texts are absent, so that keys cannot be told, all that bears the name is referred to.
@@ -320,7 +349,8 @@ class Plan:
                 found |= {path for dataset in self.params.datasets for path in (root / dataset).glob(f"{feature}-*")}
         try:
             evaluations = {runs / run.head / run.key / run.evaluation for run in self.evaluations.values()}
-            return found | evaluations | {path.parent for path in evaluations}
+            trials = {runs / Path(*of) for name in self.params.searches for of in self.trials(name, searches).values()}
+            return found | evaluations | {path.parent for path in evaluations} | trials
         except ParamsError:
             heads = [runs / head for head in self.params.heads]
             return found | {path for head in heads for depth in ("*", "*/*") for path in head.glob(depth)}
@@ -499,11 +529,6 @@ def sources(*paths: str) -> list[str]:
     found = (package / path for path in paths)
     files = sorted(file for path in found for file in ([path] if path.is_file() else path.rglob("*.py")))
     return [os.path.relpath(file) for file in files]
-
-
-def figures(*tasks: Task) -> list[str]:
-    """The files of the figures that the tables of tasks show, relative to the working directory."""
-    return sorted({os.path.relpath(file) for task in tasks for file in files(task.columns.partition(":")[0])})
 
 
 def page_files() -> list[str]:

@@ -32,7 +32,7 @@ def imported(*modules: str, within: Iterable[str]) -> list[str]:
         module = waiting.pop()
         if module not in found:
             found.add(module)
-            waiting += [other for other in _imports(module) if _inside(other, inside)]
+            waiting += _imports(module, inside)
     return sorted(found)
 
 
@@ -78,30 +78,33 @@ def _compiled(module: str) -> bool:
     return bool(package) and any((package.parent / f"{name}{suffix}").is_file() for suffix in EXTENSION_SUFFIXES)
 
 
-def _imports(module: str) -> list[str]:
-    return _imported(module, *_place(module))
+def _imports(module: str, inside: Iterable[str]) -> Iterator[str]:
+    """What a module imports of some packages. Only of these is it looked up what a name is: of all would be slow."""
+    for names in _imported(module, *_place(module)):
+        if any(_inside(name, inside) for name in names):
+            place = next((name for name in names if _source(name) or _compiled(name)), None)
+            if place and _inside(place, inside):
+                yield place
 
 
 @cache
-def _imported(module: str, path: Path, state: tuple[int, ...]) -> list[str]:
+def _imported(module: str, path: Path, state: tuple[int, ...]) -> list[tuple[str, ...]]:
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     return list(dict.fromkeys(_import_names(package, _tree(path, state))))
 
 
-def _import_names(package: str, tree: ast.Module) -> Iterator[str]:
+def _import_names(package: str, tree: ast.Module) -> Iterator[tuple[str, ...]]:
+    """Of each name that is imported, the modules that it may mean: the first one that is there."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if _source(alias.name) or _compiled(alias.name))
+            yield from ((alias.name,) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 above = package.rsplit(".", node.level - 1)[0]
                 base = f"{above}.{base}" if base else above
-            for alias in node.names:
-                # Of a package its module is meant, if it has one of that name.
-                inner = f"{base}.{alias.name}"
-                if place := next((name for name in (inner, base) if _source(name) or _compiled(name)), None):
-                    yield place
+            # Of a package its module is meant, if it has one of that name.
+            yield from ((f"{base}.{alias.name}", base) for alias in node.names)
 
 
 def _place(module: str) -> tuple[Path, tuple[int, ...]]:

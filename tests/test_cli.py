@@ -78,7 +78,8 @@ def lines_with_a_wrong_name() -> list:
                 word = "nope" if parameter is wrong else GIVEN.get(parameter.name)
                 if parameter is wrong or parameter.required:
                     words += [word] if parameter.param_type_name == "argument" else [parameter.opts[0], word]
-            found.append(pytest.param(f"{SECTIONS[wrong.name]}.nope", words, id=" ".join(words)))
+            section = "searches" if verb == "search" else SECTIONS[wrong.name]
+            found.append(pytest.param(f"{section}.nope", words, id=" ".join(words)))
     return found
 
 
@@ -87,7 +88,7 @@ def test_a_name_that_params_do_not_declare_is_an_error_that_says_which_they_do(
     wrong, line, project, monkeypatch, capsys
 ):
     error = refused(monkeypatch, capsys, *line)
-    known = {"datasets": "set", "features": "dino, small", "heads": "none", "ablations": "none"}[wrong.split(".")[0]]
+    known = {"datasets": "set", "features": "dino, small", "heads": "none"}.get(wrong.split(".")[0], "none")
     assert error == f"error: params.yaml declares no {wrong}: known are {known}; correct the name, or declare it\n"
 
 

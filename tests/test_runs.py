@@ -81,4 +81,4 @@ def test_what_a_plan_names_is_what_is_opened(monkeypatch):
 
 @pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
 def test_the_headline_of_a_task_is_a_column_of_its_tables(task):
-    assert task.headline in {column.name for column in task.code("columns")}
+    assert task.headline in {column.name for column in task.columns}

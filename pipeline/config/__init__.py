@@ -51,7 +51,7 @@ from .own import Columns, Lists, Shares
 from .params import Compute, Params
 from .places import VideoPlace
 from .reading import load_params, parse_params, parse_written
-from .studies import Ablation, Claim, Figure
+from .studies import Ablation, Axis, Claim, Figure, Search
 
 __all__ = [
     "EXTRACTOR_VERSION",
@@ -60,6 +60,7 @@ __all__ = [
     "Ablation",
     "Annotations",
     "AnyFeature",
+    "Axis",
     "BackboneFeature",
     "BaseFeature",
     "Claim",
@@ -92,6 +93,7 @@ __all__ = [
     "R3D18Feature",
     "RowsFeature",
     "Sampling",
+    "Search",
     "Shares",
     "TextFeature",
     "TimmFeature",

@@ -21,7 +21,7 @@ LARGEST = 1_000_000
 LONGEST = 400
 
 # What a study holds.
-STUDY = ("ablations", "claims")
+STUDY = ("ablations", "claims", "searches")
 
 _TAG = "tag:yaml.org,2002:"
 _MERGE = f"{_TAG}merge"
@@ -354,7 +354,7 @@ def _with_studies(path: str, option: str) -> Written:
     for file in files:
         parts.append(read_document(file, option))
         if unknown := [key for key in parts[-1] if key not in STUDY]:
-            raise ParamsError(f"{file}: unknown key {shown(unknown[0])}; a study holds {' and '.join(STUDY)}")
+            raise ParamsError(f"{file}: unknown key {shown(unknown[0])}; a study holds {', '.join(STUDY)}")
         for key in (f"{section}.{name}" for section in STUDY for name in _section(parts[-1], section, file)):
             if (other := origins.setdefault(key, file)) != file:
                 raise ParamsError(f"{shown(key)} is in {other} and in {file}; rename one")

@@ -7,6 +7,7 @@ RESERVED = {
     "ablations": "the folder of their tables",
     "claims": "the check of what params claim",
     "report": "the page of all results",
+    "searches": "the folder of their tables",
 }
 
 

@@ -13,7 +13,7 @@ from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_
 from pipeline.tasks import TASKS
 
 from .backbones import AnyFeature
-from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json
+from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json, shown
 from .contents import Contents, Given, Maps, Rows, Texts, readable, refuse_unlike, told, told_types
 from .datasets import Dataset, Toyworld
 from .features import (
@@ -29,7 +29,7 @@ from .features import (
 from .heads import KINDS, AnyHead, Input, head_model
 from .names import refuse_clashing_files, refuse_twins
 from .overrides import override
-from .studies import Ablation, Claim
+from .studies import Ablation, Claim, Search
 from .variants import parted, vary
 
 # What may be learned of whole samples: columns of a manifest.
@@ -70,6 +70,7 @@ class Params(Strict):
     heads: dict[Name, AnyHead] = Field(default_factory=dict)
     ablations: dict[Name, Ablation] = Field(default_factory=dict)
     claims: dict[Name, Claim] = Field(default_factory=dict)
+    searches: dict[Name, Search] = Field(default_factory=dict)
     _contents: dict[str, tuple[AnyFeature, Contents | None]] = PrivateAttr(default_factory=dict)
 
     @field_validator("heads", mode="before")
@@ -115,6 +116,9 @@ class Params(Strict):
                 except ParamsError as error:
                     raise ValueError(f"{key}: {error}") from None
         self._files_differ()
+        refuse_twins("searches", self.searches)
+        for name, search in self.searches.items():
+            self._searching_fits(f"searches.{name}", search)
         for name, claim in self.claims.items():
             self._claiming_fits(f"claims.{name}", claim)
         for name, dataset in self.datasets.items():
@@ -325,6 +329,35 @@ class Params(Strict):
             _must_exist(key, figure.variant, ablation.rows, f"ablations.{figure.ablation}")
             if ablation.seeds != self.ablations[claim.of.ablation].seeds:
                 raise ValueError(f"{key} compares seed by seed, but its ablations have different seeds")
+
+    def _searching_fits(self, key: str, search: Search) -> None:
+        """Refuses what cannot be judged on a holdout, and every choice and end of a range that the head cannot have."""
+        _must_exist(f"{key}.head", search.head, self.heads, "heads")
+        head = self.heads[search.head]
+        if not head.trains:
+            raise ValueError(
+                f"{key}.head names {search.head!r}, which trains nothing, so no trial can be judged on a holdout; "
+                "compare its settings with an ablation's grid"
+            )
+        if not any(hasattr(head, field) for field in ("holdout", "holdout_split")):
+            raise ValueError(
+                f"{key}.head names {search.head!r}, which holds nothing out of training, and the evaluated split must "
+                "choose nothing; give its Config a field holdout, the share held out, or holdout_split"
+            )
+        for place, axis in search.space.items():
+            for value in axis.ends:
+                try:
+                    if self.changed(search.head, {place: value}).trains:
+                        continue
+                    problem = "a head that trains nothing cannot be judged on a holdout; remove it"
+                except ParamsError as error:
+                    problem = str(error)
+                raise ValueError(f"{key}.space: {place} = {shown(repr(value))}: {problem}")
+        for changes in search.rows.values():
+            try:
+                self.changed(search.head, changes)
+            except ParamsError as error:
+                raise ValueError(f"{key}.space: {shown(repr(changes))}: {error}") from None
 
     def _fusing_fits(self, key: str, group: tuple[str, ...]) -> None:
         if len(set(group)) < 2:

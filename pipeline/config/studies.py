@@ -1,14 +1,19 @@
-"""What is studied: ablations of a head, and claims that are checked on them. Knows no head."""
+"""What is studied: ablations of a head, claims that are checked on them, searches. Knows no head."""
 
 from itertools import product
-from math import prod
-from typing import Annotated, Any
+from math import floor, prod
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from .base import Name, Seed, Strict
+from .base import Name, Seed, Strict, canonical_json
 
-MOST_ROWS = 10_000  # of an ablation's grid
+MOST_ROWS = 10_000  # of an ablation's grid, and of a search's
+# What decides on which samples a trial is judged, or nothing of its training.
+FIXED = frozenset({
+    "kind", "result", "seed", "dataset", "train_split", "holdout", "holdout_split", "eval_split", "bootstrap",
+    "calibration_bins", "max_trainable",
+})  # fmt: skip
 
 
 class Ablation(Strict):
@@ -88,3 +93,123 @@ class Claim(Strict):
     def figures(self) -> list[Figure]:
         """What it reads."""
         return [side for side in (self.of, self.over) if isinstance(side, Figure)]
+
+
+class Axis(Strict):
+    """What a search may choose for one parameter: `choices`, or a range from `low` to `high`, both included.
+
+    A range of whole numbers gives whole numbers. With `log` it is even in the logarithm; `step` keeps to
+    low, low + step, ...
+    """
+
+    choices: Annotated[list[Any], Field(min_length=1)] | None = None
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: Annotated[int | float, Field(gt=0)] | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Axis":
+        ranged = [name for name in ("low", "high") if getattr(self, name) is not None]
+        if self.choices is not None:
+            if ranged or self.log or self.step is not None:
+                raise ValueError("has choices and a range; give either choices, or low and high")
+            told = [canonical_json(choice) for choice in self.choices]
+            if twice := next((choice for choice in told if told.count(choice) > 1), None):
+                raise ValueError(f"choices has {twice} twice; remove one")
+            return self
+        if len(ranged) < 2:
+            raise ValueError("needs low and high, or choices")
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low:g} and high {self.high:g}; expected low below high")
+        if self.log and self.low <= 0:
+            raise ValueError(f"low is {self.low:g}, and a logarithmic range begins above 0; raise low, or remove log")
+        if self.log and self.step is not None:
+            raise ValueError("has log and step, and steps are even in the value; remove one")
+        if self.whole and isinstance(self.step, float):
+            raise ValueError(f"step is {self.step:g} in a range of whole numbers; give a whole step, or 1.0 as low")
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a range of whole numbers."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    @property
+    def ends(self) -> list[Any]:
+        """The choices, or both ends of the range."""
+        return self.choices if self.choices is not None else [self.low, self.high]
+
+    @property
+    def points(self) -> list[Any] | None:
+        """All that may be chosen; None of a continuous range.
+
+        >>> Axis(low=1, high=3).points, Axis(low=0.1, high=0.4, step=0.1).points, Axis(low=0.1, high=1.0).points
+        ([1, 2, 3], [0.1, 0.2, 0.3, 0.4], None)
+        """
+        if self.choices is not None:
+            return self.choices
+        step = self.step or (1 if self.whole else None)
+        if step is None:
+            return None
+        count = floor((self.high - self.low) / step + 1e-9) + 1
+        return [self.low + i * step if self.whole else float(f"{self.low + i * step:.12g}") for i in range(count)]
+
+
+class Search(Strict):
+    """Hyper-parameters of a head, searched with Optuna: each trial is a training, judged on the holdout.
+
+    `space` holds dotted keys as an ablation's variants do; of features, choices alone, since a store is made of each.
+    """
+
+    head: Name
+    space: Annotated[dict[str, Axis], Field(min_length=1)]
+    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    trials: Annotated[int, Field(gt=0, le=MOST_ROWS)] | None = None
+    seed: Seed = 0
+
+    @model_validator(mode="after")
+    def _can_be_searched(self) -> "Search":
+        for key, axis in self.space.items():
+            if key.partition(".")[0] in FIXED:
+                raise ValueError(
+                    f"space.{key}: decides which samples a trial is judged on, or nothing of its training; remove it"
+                )
+            if key.startswith("features.") and axis.choices is None:
+                raise ValueError(f"space.{key}: a store is made of each value of a feature's; list them as choices")
+            if self.sampler == "grid" and axis.points is None:
+                raise ValueError(f"space.{key}: is a continuous range, of which there is no grid; give step or choices")
+        points = prod(len(axis.points or [0]) for axis in self.space.values())
+        if self.sampler == "grid" and points > MOST_ROWS:
+            raise ValueError(f"the grid has {points:,} points, expected at most {MOST_ROWS:,}")
+        if self.sampler == "grid" and self.trials not in (None, points):
+            raise ValueError(f"trials is {self.trials}, and the grid has {points} points; remove trials")
+        if self.sampler != "grid" and self.trials is None:
+            raise ValueError(f"trials is missing: say how many trainings the sampler {self.sampler} may have")
+        if (stores := prod(len(axis.ends) for axis in self._of_features.values())) > MOST_ROWS:
+            raise ValueError(f"features have {stores:,} combinations, expected at most {MOST_ROWS:,}")
+        return self
+
+    @property
+    def count(self) -> int:
+        """How many trials there are."""
+        return self.trials or prod(len(axis.points or []) for axis in self.space.values())
+
+    @property
+    def _of_features(self) -> dict[str, Axis]:
+        return {key: axis for key, axis in self.space.items() if key.startswith("features.")}
+
+    @property
+    def grid(self) -> list[dict[str, Any]]:
+        """Every point, the last key turning fastest; of the sampler grid."""
+        return _points({key: axis.points or [] for key, axis in sorted(self.space.items())})
+
+    @property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Every combination of its choices of features, by a name, as an ablation's rows: what trials may read."""
+        points = _points({key: axis.ends for key, axis in sorted(self._of_features.items())})
+        return {canonical_json(point): point for point in points}
+
+
+def _points(values: dict[str, list[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(values, point, strict=True)) for point in product(*values.values())]

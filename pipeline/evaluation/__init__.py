@@ -30,7 +30,7 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
         RunBusy: another process makes this very evaluation.
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
-    # Reports read the columns of figures from this package, and load no torch.
+    # Reports import this package, and load no torch.
     from pipeline.evaluation.provenance import counted, deterministic, evaluated_digest, opened, provenance
 
     began = time.monotonic()

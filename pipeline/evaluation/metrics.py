@@ -10,18 +10,8 @@ import numpy as np
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from pipeline.tasks import Column
-
 CONFIDENCE = 0.95
 TOP = 5
-# Of the tables of classifiers: figures that `summary` returns, and those of the steps in other orders.
-COLUMNS = (
-    Column("top1", 3),
-    Column("top5", 3),
-    Column("ece", 3, "low"),
-    Column("top1_reversed", 3, None, optional=True),
-    Column("top1_shuffled", 3, None, optional=True),
-)
 
 
 def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str], config: Any) -> dict[str, Any]:

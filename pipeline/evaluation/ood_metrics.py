@@ -10,19 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_curve
 
 from pipeline.evaluation.segment_metrics import interval
-from pipeline.tasks import Column
 
 RECALL = 0.95
-# Of the tables of OOD heads: means over the OOD sets of what `ood_metrics` returns.
-COLUMNS = (
-    Column("auroc", 2),
-    Column("fpr95", 2, "low"),
-    Column("aupr_in", 2),
-    Column("aupr_out", 2),
-    Column("lambda", 2, None),
-    Column("auroc_neglabel", 2, None),
-    Column("fpr95_neglabel", 2, None),
-)
 FIGURES = ("auroc", "aupr_in", "aupr_out", "fpr95")
 
 

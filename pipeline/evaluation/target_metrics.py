@@ -10,12 +10,8 @@ from scipy.stats import rankdata
 
 from pipeline.evaluation.metrics import middle, share_interval
 from pipeline.heads.probe.figures import average_precisions, figure, r2
-from pipeline.tasks import Column
 
 HALF = 0.5  # the probability from which on a class is told to be there
-# Of the tables of probes: figures that `label_summary` and `number_summary` return.
-OF_LABELS = (Column("map", 3, title="mAP"), Column("f1", 3, title="micro F1"))
-OF_NUMBERS = (Column("r2", 3, title="R²"), Column("mae", 3, "low", "MAE"), Column("spearman", 3, title="Spearman"))
 
 
 def label_summary(

@@ -24,15 +24,8 @@ from pipeline.evaluation.segment_metrics import (
     resamples,
     segment_metrics,
 )
-from pipeline.tasks import Column
 
 CURVE = 201  # points of a curve that is kept
-# Of the tables of heads with unseen classes: figures that `zeroshot_metrics` returns.
-COLUMNS = (
-    *(Column(name, 1) for name in ("seen", "unseen", "harmonic", "ausuc", "seen_restricted", "unseen_restricted")),
-    Column("fraction_unseen", 1, None),
-    *(Column(name, 1) for name in ("acc", "edit", "f1@50")),
-)
 
 
 class Sweep(NamedTuple):

@@ -11,9 +11,10 @@ from pipeline.reports.claims import claims_table
 from pipeline.reports.classification import training_figure
 from pipeline.reports.files import beside, evaluate_again, read_history, read_predictions, read_result, save_figure
 from pipeline.reports.following import refuse_other_figures
+from pipeline.reports.search import search_table
 from pipeline.tasks import TASKS
 
-__all__ = ["ablation_table", "claims_table", "publish"]
+__all__ = ["ablation_table", "claims_table", "publish", "search_table"]
 
 
 def publish(evaluation: Path, out: Path, baselines: Mapping[str, Path] = MappingProxyType({}), **shown: Any) -> None:

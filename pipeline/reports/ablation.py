@@ -36,7 +36,7 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
     """
     each = len(ablation.seeds)
     results = [read_result(run, out.with_name(f"{out.name}.json")) for run in runs]
-    columns = TASKS[task].code("columns")
+    columns = TASKS[task].columns
     if TASKS[task].recalls:
         recalls = {row["class"]: row["recall"] for row in results[0]["per_class"]}
         columns = (*columns, *(Column(f"recall.{name}", 1) for name in recalls))

@@ -48,7 +48,7 @@ class Task:
         model: (run) -> the head with the run's weights.
         evaluate: (run) -> evaluation.provenance.Evaluated.
         follows: (predictions, result) -> the headline, computed again.
-        columns: of its ablations' tables, beside the figures that they show; imports no torch.
+        columns: of its ablations' tables and of the table of runs: figures that `evaluate` returns.
         folder: where these lie.
         publish: (evaluation, out) -> pictures of a result.
         looks: whether these show samples, so that they need params and a manifest.
@@ -66,7 +66,7 @@ class Task:
     name: str
     title: str
     headline: str
-    columns: str
+    columns: tuple[Column, ...]
     evaluate: str
     follows: str
     publish: str

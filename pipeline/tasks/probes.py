@@ -1,7 +1,8 @@
 """What a probe reads from frozen features: one label a sample, several, or numbers. The first two are shares, and so is
 R², in percent."""
 
-from .base import Task
+from .base import Column, Task
+from .classification import OF_CLASSES
 
 CODE = {
     "scale": 100.0,
@@ -20,7 +21,7 @@ PROBE = Task(
     name="probe",
     title="what a probe recognises",
     headline="top1",
-    columns="pipeline.evaluation.metrics:COLUMNS",
+    columns=OF_CLASSES,
     follows="pipeline.reports.following:top1",
     publish="pipeline.reports.classification:publish_classification",
     points="pipeline.explanation.space:of_classifier",
@@ -34,7 +35,7 @@ MULTILABEL = Task(
     title="several labels a sample",
     headline="map",
     judged="mAP",
-    columns="pipeline.evaluation.target_metrics:OF_LABELS",
+    columns=(Column("map", 3, title="mAP"), Column("f1", 3, title="micro F1")),
     follows="pipeline.reports.following:mean_average_precision",
     publish="pipeline.reports.probes:publish_labels",
     points="pipeline.explanation.space:of_targets",
@@ -48,7 +49,7 @@ REGRESSION = Task(
     title="numbers a sample",
     headline="r2",
     judged="R²",
-    columns="pipeline.evaluation.target_metrics:OF_NUMBERS",
+    columns=(Column("r2", 3, title="R²"), Column("mae", 3, "low", "MAE"), Column("spearman", 3, title="Spearman")),
     follows="pipeline.reports.following:r2",
     publish="pipeline.reports.probes:publish_numbers",
     points="pipeline.explanation.space:of_targets",

@@ -107,7 +107,7 @@ def test_what_is_wrong_with_a_study_is_said_with_its_file(project, ablations, cl
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("heads: {}", "studies/mine.yaml: unknown key heads; a study holds ablations and claims"),
+        ("heads: {}", "studies/mine.yaml: unknown key heads; a study holds ablations, claims, searches"),
         ("ablations: [1]", "studies/mine.yaml: ablations must be a mapping, got list"),
         ("", "studies/mine.yaml must hold a mapping at its top, got nothing"),
         ("a: {", "studies/mine.yaml is not valid YAML, line 1"),

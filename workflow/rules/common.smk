@@ -37,3 +37,4 @@ wildcard_constraints:
     shard=r"\d\d\d+",
     result=JOBS.results(),
     ablation=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    search=r"[A-Za-z0-9][A-Za-z0-9_-]*",

@@ -75,7 +75,7 @@ for task in TASKS.values():
         input:
             results=JOBS.ablation_results,
             params=JOBS.params_for(f"{task.folder}/{{ablation}}.json", JOBS.study_of),
-            code=[*plan.sources("reports/ablation.py", "tasks"), *plan.figures(task)],
+            code=plan.sources("reports/ablation.py", "tasks"),
         output:
             multiext(f"{task.folder}/{{ablation}}", json=".json", csv=".csv", md=".md"),
             pictures=[
@@ -99,6 +99,39 @@ for task in TASKS.values():
             out=subpath(output.json, parent=True),
         shell:
             "python -m pipeline ablation {wildcards.ablation} --params {params.part} --out {params.out} 2>&1 | tee {log}"
+
+
+# One process for all trials: one waits for those before it. A trial is a run, so a search that is killed goes on.
+rule search:
+    input:
+        manifests=JOBS.search_manifests,
+        shards=JOBS.search_shards,
+        params=JOBS.params_for("results/searches/{search}.json", JOBS.study_of_search),
+        code=plan.sources("search.py", "reports/search.py"),
+    output:
+        multiext("results/searches/{search}", json=".json", csv=".csv", md=".md"),
+        picture=report(
+            "results/searches/{search}.png",
+            category="Searches",
+            labels={"search": "{search}"},
+        ),
+    log:
+        "logs/search/{search}.log",
+    benchmark:
+        "logs/search/{search}.tsv"
+    wildcard_constraints:
+        search=JOBS.searches(),
+    conda:
+        "../../environment.yml"
+    threads: PLAN.params.compute.threads
+    resources:
+        gpu=PLAN.evaluation_gpus,
+    params:
+        part=JOBS.part("search"),
+        key=JOBS.search_key,
+    shell:
+        "python -m pipeline.gpu --n {resources.gpu} --"
+        " python -m pipeline search {wildcards.search} --params {params.part} 2>&1 | tee {log}"
 
 
 rule claims:
@@ -128,7 +161,6 @@ rule page:
         params=JOBS.params_for(PAGE, JOBS.every_study),
         code=[
             *plan.sources("reports", "tasks"),
-            *plan.figures(*TASKS.values()),
             *plan.page_files(),
         ],
     output:

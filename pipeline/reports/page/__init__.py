@@ -14,8 +14,10 @@ from pipeline.files import write_text
 from pipeline.plan import Plan
 from pipeline.reports.page.blocks import command
 from pipeline.reports.page.gather import Found, PageError, gather
+from pipeline.reports.page.leaders import leaderboard
 from pipeline.reports.page.overview import claims, missing, summary, warnings
 from pipeline.reports.page.results import result_section
+from pipeline.reports.page.searches import searches
 from pipeline.reports.page.stages import ablations, cost, data
 
 __all__ = ["PageError", "write_page"]
@@ -41,8 +43,10 @@ def _render(found: Found, snakemake: str) -> str:
     sections = [
         summary(found),
         *([claims(found)] if found.claims else []),
+        *leaderboard(found),
         *(result_section(result, found.mini) for result in finished),
         *([ablations(found)] if any(table.document is not None for table in found.ablations) else []),
+        *([searches(found)] if any(of.document is not None for of in found.searches) else []),
         data(found),
         cost(found),
         *missing(found, snakemake),

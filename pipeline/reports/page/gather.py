@@ -9,7 +9,8 @@ import pandas as pd
 
 from pipeline.config import Weights, weights_digest
 from pipeline.digests import read_json
-from pipeline.plan import Plan, Run
+from pipeline.finished import Finished, Line
+from pipeline.plan import SEARCHES, Plan, Run
 from pipeline.reports.files import PREDICTIONS, beside, read_history, read_predictions
 from pipeline.store.manifest import read_manifest
 
@@ -68,6 +69,25 @@ class Ablated(NamedTuple):
     picture: Path | None
 
 
+class Searched(NamedTuple):
+    """A search that params ask for, of so many trials.
+
+    Attributes:
+        document: what it came to; None where it is not finished.
+        done: trials that are.
+        now: whether the document is of params as they are.
+    """
+
+    name: str
+    head: str
+    path: Path
+    document: dict[str, Any] | None
+    trials: int
+    done: int
+    now: bool
+    picture: Path | None
+
+
 class Store(NamedTuple):
     """A feature of a data set, from the manifests of its shards."""
 
@@ -85,7 +105,8 @@ class Found:
     """All of it.
 
     Attributes:
-        results, ablations: in the order of params.
+        results, ablations, searches: in the order of params.
+        evaluations: every finished one that params refer to.
         claims: claim -> what came out; None where they are not checked yet, {} where params claim nothing.
         quality: data set -> its quality report, None where there is none.
         stores: by data set and name.
@@ -95,6 +116,8 @@ class Found:
 
     results: list[Result]
     ablations: list[Ablated]
+    searches: list[Searched]
+    evaluations: list[Line]
     claims: dict[str, dict[str, Any]] | None
     quality: dict[str, dict[str, Any] | None]
     stores: list[Store]
@@ -124,12 +147,30 @@ def gather(plan: Plan, root: Path) -> Found:
     return Found(
         [_result(name, run, root) for name, run in plan.results.items()],
         ablations,
+        [_search(plan, name, root) for name in plan.params.searches],
+        list(_evaluations(plan, root)),
         _json(results / "claims.json") if plan.params.claims else {},
         {name: _json(root / "features" / name / "quality.json") for name in plan.params.datasets},
         list(_stores(root / "features", jobs)),
         jobs,
         frozenset(weights_digest(Weights(path=str(path))) for path in sorted((root / "weights").glob("mini-*"))),
     )
+
+
+def _search(plan: Plan, name: str, root: Path) -> Searched:
+    chosen, path = plan.params.searches[name], root / SEARCHES / f"{name}.json"
+    document, picture = _json(path), path.with_suffix(".png")
+    done = len(plan.trials(name, root / SEARCHES))
+    now = document is not None and document["key"] == plan.search_key(name)
+    drawn = picture if picture.exists() else None
+    return Searched(name, chosen.head, path, document, chosen.count, done, now, drawn)
+
+
+def _evaluations(plan: Plan, root: Path) -> Iterator[Line]:
+    for line in Finished(plan, root / "runs", root / SEARCHES).evaluations():
+        if line.fault:
+            raise PageError(line.fault)
+        yield line
 
 
 def _result(name: str, run: Run, root: Path) -> Result:

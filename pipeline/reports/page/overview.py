@@ -212,6 +212,9 @@ def missing(found: Found, snakemake: str) -> Iterator[Section]:
     """What params ask for and is not there, behind one line; nothing where all is made."""
     absent = [(f"the result of {of.head}", f"results/{of.name}.json") for of in found.results if of.document is None]
     absent += [(f"an ablation of {of.head}", str(path_of(of.path))) for of in found.ablations if of.document is None]
+    for of in found.searches:
+        if of.document is None:
+            absent.append((f"a search over {of.head}, {of.done} of {of.trials} trials", str(path_of(of.path))))
     if found.claims is None:
         absent.append(("what the methods promise, checked", "results/claims.json"))
     absent += [
