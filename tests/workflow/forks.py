@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SLOW_TO_IMPORT = (
     "snakemake.cli",
@@ -126,6 +128,8 @@ def serve(listening: int, alive: int, modules: tuple[str, ...]) -> None:
     """Forks for each who asks, until the other end of `alive` is closed, however its process ends."""
     for module in modules:
         importlib.import_module(module)
+    if "pipeline.explanation" in modules:
+        importlib.import_module("tests.flat").flatten(pytest.MonkeyPatch())
     with socket.socket(fileno=listening) as listener:
         working: list[int] = []
         while alive not in (ready := select.select([listener, alive], [], [], 1.0)[0]):
