@@ -272,4 +272,4 @@ def _show(results: Mapping[str, Mapping[str, Any]], device: str, workers: int) -
 
 
 if __name__ == "__main__":
-    main(run, {"clips": 4, "mini_clips": 48, "rounds": 3}, device="cpu", clips=2, mini_clips=16, rounds=2)
+    main(run, {"clips": 4, "mini_clips": 48, "rounds": 3}, device="cpu", clips=1, mini_clips=8, rounds=1)

@@ -1,6 +1,6 @@
 """FACT against a plain implementation of the same network: inference and training step, one video and eight at once.
 
-    python -m benchmarks.fact [--json FILE] [--rounds N] [--frames T] [--threads N]
+    python -m benchmarks.fact [--full] [--json FILE] [--rounds N] [--frames T] [--widths NAME,NAME] [--threads N]
     python -m benchmarks.fact --lengths 2000,6000,10000 [--json FILE] [--threads N]
 
 2048-D features, 75 classes, blocks iuUU, 30 tokens, at the widths, layers and positions (none of frames) that
@@ -285,20 +285,24 @@ def sizes(lengths: Sequence[int], threads: int) -> dict[str, Any]:
     return {"sizes": rows, "threads": threads}
 
 
-def run(rounds: int, frames: int, threads: int, lengths: str) -> dict[str, Any]:
-    """Both data sets' widths, one after the other."""
+def run(rounds: int, frames: int, threads: int, lengths: str, widths: str) -> dict[str, Any]:
+    """The widths of these data sets, one after the other."""
     if lengths:
         return sizes([int(length) for length in lengths.split(",")], threads)
     torch.set_num_threads(threads)
-    results = {name: compare(name, frames, rounds) for name in WIDTHS}
+    chosen = widths.split(",")
+    if unknown := [name for name in chosen if name not in WIDTHS]:
+        raise SystemExit(f"--widths {widths}: there is no {unknown[0]!r}; there are {', '.join(WIDTHS)}")
+    results = {name: compare(name, frames, rounds) for name in chosen}
     for name, result in results.items():
         rows = [{"case": case, "processor s": value} for case, value in result["processor_seconds"].items()]
         table(f"{name}: T = {frames}, medians of {rounds} rounds", rows)
         table(f"{name}: segments found", [{key: str(value) for key, value in result["segments_found"].items()}])
-    names = [key for key, value in results["havid"].items() if isinstance(value, float)]
+    names = [key for key, value in results[chosen[0]].items() if isinstance(value, float)]
     table("Speed-ups", [{"speed-up": key, **{name: result[key] for name, result in results.items()}} for key in names])
     return {**results, "frames": frames, "rounds": rounds, "threads": threads}
 
 
 if __name__ == "__main__":
-    main(run, {"rounds": 5, "frames": 2000}, rounds=1, frames=300, threads=1, lengths="")
+    full = {"rounds": 5, "frames": 2000, "widths": ",".join(WIDTHS)}
+    main(run, full, rounds=1, frames=100, threads=1, lengths="", widths="havid")

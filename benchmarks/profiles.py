@@ -25,7 +25,7 @@ COMPARED = 64  # samples whose tokens are compared
 
 def small(document: dict[str, Any]) -> None:
     """Sizes that end in two minutes."""
-    document["toyworld"]["ssv2"] |= {"train": 4, "validation": 2, "test": 0}
+    document["toyworld"]["ssv2"] |= {"train": 4, "validation": 2, "test": 1}
     document["datasets"]["toy-ssv2"] |= {"features": [], "shard_size": 96}
     document["heads"]["gasm_cast"] |= {"epochs": 2, "warmup_epochs": 1}
     document["ablations"][ABLATION]["seeds"] = [0]

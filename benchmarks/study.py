@@ -91,7 +91,7 @@ class Row:
 
 def small(document: dict[str, Any]) -> None:
     """Sizes that are rendered and extracted in a minute."""
-    document["toyworld"]["ssv2"] |= {"train": 4, "validation": 2, "test": 0}
+    document["toyworld"]["ssv2"] |= {"train": 4, "validation": 2, "test": 1}
     document["toyworld"]["clinic"] |= {"train": 24, "val": 8, "test": 8}
     document["datasets"]["toy-ssv2"] |= {"features": [], "shard_size": 96}
 

@@ -5,10 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
-import torch
 
 ROOT = Path(__file__).parents[1]
 # Files of minutes, the longest first: two workers that take files in this order end together. The first one makes what
@@ -23,11 +20,14 @@ LONGEST = [
     "store/test_kill",
     "training/test_processes",
     "workflow/test_replaced",
+    "explanation/test_explanation",
     "prediction/test_videos",
     "evaluation/test_segmentation",
     "config/test_any_params",
     "training/test_trainer",
     "store/test_soak",
+    "video/test_same_frames",
+    "extraction/test_fuzz",
     "prediction/test_segmentation",
     "prediction/test_diagnoses",
     "reports/test_page_browser",
@@ -72,6 +72,8 @@ class FailuresAtOnce:
 @pytest.fixture(autouse=True)
 def _as_it_was():
     """Each test computes in one thread, and leaves this process no greedier than it found it."""
+    import torch  # here: the process that hands tests to workers computes nothing, and they start when it has read this
+
     torch.set_num_threads(1)
     yield
     assert os.sched_getscheduler(0) == os.SCHED_OTHER, "a library made this a real-time process, which starves others"
@@ -79,6 +81,9 @@ def _as_it_was():
 
 def write_clip(path: Path, seed: int, frames: int = 36, size: int = 64, fps: int = 12) -> None:
     """A VP9 clip of a moving gradient with a little noise; its content follows from the seed."""
+    import av
+    import numpy as np
+
     rng = np.random.default_rng(seed)
     base = rng.integers(0, 200, 3)
     ramp = np.linspace(0, 55, size)[None, :, None] + base

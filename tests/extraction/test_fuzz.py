@@ -153,8 +153,9 @@ def test_flipped_bytes_of_maps_and_arrays_end_no_shard(tmp_path):
 
 
 @pytest.mark.slow
-def test_fifty_flips_of_every_input_and_every_shared_fault_end_no_shard(inputs, tmp_path):
+@pytest.mark.parametrize("flips", [15, pytest.param(50, marks=pytest.mark.proof)])
+def test_many_flips_of_every_input_and_every_shared_fault_end_no_shard(inputs, tmp_path, flips):
     shared = {path.name: path.read_bytes() for path in sorted(FAULTS.glob("*")) if path.suffix != ".py"}
-    print(json.dumps(videos_end(tmp_path / "videos", inputs | shared, flips=50, workers=2), indent=1))
+    print(json.dumps(videos_end(tmp_path / "videos", inputs | shared, flips, workers=2), indent=1))
     (tmp_path / "maps").mkdir()
-    print(json.dumps(maps_end(tmp_path / "maps", flips=50), indent=1))
+    print(json.dumps(maps_end(tmp_path / "maps", flips), indent=1))

@@ -13,6 +13,7 @@ import pytest
 from pipeline.config import ParamsError, load_params, parse_params
 from pipeline.plan import Plan
 from pipeline.store import FeatureStore
+from tests.flat import flatten
 from tests.prediction.worlds import ROOT, ask, document, evaluation_of, finished, invoke, run_of, verb
 
 HEAD = '''"""A probe over one vector a video."""
@@ -99,7 +100,7 @@ def test_it_is_trained_and_evaluated(project):
     assert result["provenance"]["features"]["video"]["name"] == "clip_image"
 
 
-def test_it_is_reported_explained_and_on_the_page_and_what_it_lacks_is_said(project):
+def test_it_is_reported_explained_and_on_the_page_and_what_it_lacks_is_said(project, monkeypatch):
     verb("baselines", "probe")
     (linear,) = Plan(load_params("params.yaml")).baselines["own"].values()
     verb("report", evaluation_of("probe"), "results/own.json", "--baseline", f"video={linear.evaluation_folder}")
@@ -107,6 +108,7 @@ def test_it_is_reported_explained_and_on_the_page_and_what_it_lacks_is_said(proj
     beside = json.loads(Path("results/own.json").read_text(encoding="utf-8"))["baselines"]
     assert beside["linear"]["video"]["feature"] == "clip_image" and beside["linear"]["video"]["same_samples"]
     assert beside["chance"] == beside["majority"], "each class has as many samples"
+    flatten(monkeypatch)
     done = invoke("explain", "probe")
     assert done.exit_code == 0, done.output
     assert "left out attention: own_package.probe:Probe offers no attention" in done.output

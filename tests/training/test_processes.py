@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from pipeline.runs import Run
 from pipeline.training import RunError, train
 from pipeline.training.processes import environment
 from tests.training.learnable import Made, train_and_note
+from tests.workflow.forks import programs
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 4
@@ -31,15 +31,19 @@ ONE_NODE, TWO_NODES = {"devices": 2, "strategy": "ddp"}, {"nodes": 2}
 
 
 class Training:
-    """A training in processes of its own: the first, which starts the other, or two that torchrun starts as nodes."""
+    """A training in processes of its own: the first, which starts the other, or two that torchrun starts as nodes.
+
+    Each is a program of tests/workflow/forks.py, which lives and dies with its call.
+    """
 
     def __init__(self, made: Made, run: Path, compute: dict, changes: dict) -> None:
         words = ["tests.training.learnable", made.manifest.parent, run, json.dumps(compute), json.dumps(changes)]
-        commands = [[sys.executable, "-m", *words]]
+        python = str(programs() / "all/python")
+        commands = [[python, "-m", *words]]
         if nodes := compute.get("nodes"):
             started_by = ["-m", "torch.distributed.run", f"--nnodes={nodes}", "--nproc-per-node=1"]
             started_by += ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
-            commands = [[sys.executable, *started_by, f"--node-rank={i}", "-m", *words] for i in range(nodes)]
+            commands = [[python, *started_by, f"--node-rank={i}", "-m", *words] for i in range(nodes)]
         self.run = run
         self.processes = [
             subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for command in commands
@@ -53,9 +57,8 @@ class Training:
     def kill(self) -> None:
         """Kill -9 of the first process; on several nodes, of all that runs on the first one."""
         first = self.processes[0]
-        started = (
-            [pid for pid, parent in self.alive().items() if parent == first.pid] if len(self.processes) > 1 else []
-        )
+        started = [pid for pid, node in self.alive().items() if node == 0] if len(self.processes) > 1 else []
+        assert len(started) == len(self.processes) - 1
         for pid in (first.pid, *started):
             os.kill(pid, signal.SIGKILL)
         first.wait()
@@ -79,17 +82,19 @@ class Training:
             time.sleep(0.1)
         return True
 
-    def alive(self) -> dict[int, int]:
-        """The processes that were told to train this run, and who started each."""
+    def alive(self) -> dict[int, int | None]:
+        """The processes that were told to train this run, and the number of the node that torchrun gave each."""
         found = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 words = (process / "cmdline").read_bytes().decode().split("\0")  # a zombie has none
-                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                if str(self.run) not in words:
+                    continue
+                told = (process / "environ").read_bytes().decode().split("\0")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if str(self.run) in words:
-                found[int(process.name)] = int(parent)
+            node = [line.partition("=")[2] for line in told if line.startswith("GROUP_RANK=")]
+            found[int(process.name)] = int(node[0]) if node else None
         return found
 
 

@@ -27,7 +27,7 @@ class Project:
     """A copy of the workflow in a directory of its own; the code is the installed one.
 
     Attributes:
-        environment: with the real programs, for what is killed or watched.
+        environment: with the real programs.
         called: what `run` calls instead of starting it: all, the jobs of a real Snakemake, or none.
     """
 
@@ -63,13 +63,16 @@ class Project:
         yield
         path.write_text(before)
 
+    def calling(self, which: str) -> dict[str, str]:
+        """The environment in which these programs ("all", "jobs" or "none") are calls."""
+        return self.environment | {"PATH": f"{programs() / which}{os.pathsep}{self.environment['PATH']}"}
+
     def run(self, line: str, check: bool = True) -> subprocess.CompletedProcess:
         """Runs a command line in the project, by calls, and returns it with all its output in stdout."""
-        path = f"{programs() / self.called}{os.pathsep}{self.environment['PATH']}"
         done = subprocess.run(
             line.split(),
             cwd=self.root,
-            env=self.environment | {"PATH": path},
+            env=self.calling(self.called),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

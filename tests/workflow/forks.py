@@ -1,12 +1,15 @@
 """The programs of a project as calls: each is a fork of one process, which has imported the libraries already.
 
-For tests of what a workflow makes. What is killed, or seen from outside, runs as the real programs.
+A call lives and dies with the program that asks for it, so that one of our jobs may be killed as a call. What the call
+starts does not die with it, as it would in the process group or the Slurm job of the program: a Snakemake that is to be
+killed with its jobs is the real program.
 """
 
 import atexit
 import importlib
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -17,6 +20,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 from typing import TextIO
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 SLOW_TO_IMPORT = (
@@ -30,16 +35,21 @@ SLOW_TO_IMPORT = (
     "pipeline.reports.page",
     "pipeline.toyworld",
     "pipeline.training.trainer",
+    "torch.distributed.run",
 )
-# Takes the place of `python` and `snakemake`: asks for a fork in its place, lends it its streams, and ends as it ends.
+# Of a Snakemake whose jobs are calls of another process, and of DVC.
+TO_PLAN = ("dvc.cli.parser", "dvc.repo", "pipeline.jobs", "pipeline.unlock", "snakemake.cli")
+# What a call of `python -m` may run; it is the real Python for all else.
+MODULES = ("pipeline", "tests.training.learnable", "torch.distributed.run")
+# Takes the place of a program: asks for a fork in its place, lends it its streams, and ends as it ends.
 PROGRAM = """\
 #!{python} -IS
 import os, sys
-name, words = os.path.basename(sys.argv[0]), sys.argv[1:]
-if name == "python" and words[:2] != ["-m", "pipeline"]:
-    os.execv({python!r}, [{python!r}, *words])
+words = [word for word in sys.argv[1:] if word != "-u"]
+if os.path.basename(sys.argv[0]) == "python" and not (words[:1] == ["-m"] and words[1] in {modules!r}):
+    os.execv({python!r}, [{python!r}, *sys.argv[1:]])
 import json, socket
-asked = json.dumps([name, words, os.getcwd(), dict(os.environ)]).encode()
+asked = json.dumps([sys.argv[0], words, os.getcwd(), dict(os.environ)]).encode()
 line = socket.socket(socket.AF_UNIX)
 line.connect({address!r})
 socket.send_fds(line, [len(asked).to_bytes(8, "big")], [0, 1, 2])
@@ -52,19 +62,39 @@ os._exit(ended[0] if ended else 1)
 @cache
 def programs() -> Path:
     """Folders to put first on PATH, of which `jobs` has no Snakemake. They work until this process ends."""
+    return _called({"all": ("python", "snakemake"), "jobs": ("python",)}, SLOW_TO_IMPORT, ROOT)
+
+
+@cache
+def planners(code: Path) -> Path:
+    """A folder to put before `jobs` on PATH: the Snakemake, and the DVC, of a project with its own copy of the code."""
+    return _called({"plans": ("dvc", "snakemake")}, TO_PLAN, code) / "plans"
+
+
+def _called(folders: dict[str, tuple[str, ...]], modules: tuple[str, ...], code: Path) -> Path:
+    """A folder of folders of programs, each a fork of a process that has imported these modules.
+
+    Args:
+        folders: name -> the programs in it.
+        modules: names.
+        code: where the package lies.
+    """
     folder = Path(tempfile.mkdtemp(prefix="forks-"))
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address := f"{folder}/line")
     listener.listen(100)
-    for place in ("all/python", "all/snakemake", "jobs/python"):
+    for place in (f"{name}/{program}" for name, inside in folders.items() for program in inside):
         (folder / place).parent.mkdir(exist_ok=True)
-        (folder / place).write_text(PROGRAM.format(python=sys.executable, address=address), encoding="utf-8")
+        (folder / place).write_text(
+            PROGRAM.format(python=sys.executable, modules=MODULES, address=address), encoding="utf-8"
+        )
         (folder / place).chmod(0o755)
     alive, ends = os.pipe()
     lent = (listener.fileno(), alive)
     # A process of its own: a fork of the tests' would have their locks, their trackers of resources and their patches.
-    command = [sys.executable, "-c", f"from tests.workflow.forks import serve; serve{lent}"]
-    server = subprocess.Popen(command, cwd=ROOT, pass_fds=lent)
+    command = [sys.executable, "-c", f"from tests.workflow.forks import serve; serve{(*lent, modules)}"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (code, ROOT)))}
+    server = subprocess.Popen(command, cwd=code, env=environment, pass_fds=lent)
     os.close(alive)
     listener.close()
     atexit.register(_end, server, ends, folder)
@@ -83,7 +113,7 @@ def started(words: list[str], place: Path, environment: dict[str, str]) -> tuple
     if (job := os.fork()) == 0:
         os.setsid()
         streams = [os.open(os.devnull, os.O_RDONLY), says, os.dup(says)]
-        _become("python", ["-m", "pipeline", *words], str(place), environment, streams)
+        _become(sys.executable, ["-m", "pipeline", *words], str(place), environment, streams)
     os.close(says)
     return job, os.fdopen(said, encoding="utf-8")
 
@@ -94,10 +124,12 @@ def _end(server: subprocess.Popen, ends: int, folder: Path) -> None:
     shutil.rmtree(folder)
 
 
-def serve(listening: int, alive: int) -> None:
+def serve(listening: int, alive: int, modules: tuple[str, ...]) -> None:
     """Forks for each who asks, until the other end of `alive` is closed, however its process ends."""
-    for module in SLOW_TO_IMPORT:
+    for module in modules:
         importlib.import_module(module)
+    if "pipeline.explanation" in modules:
+        importlib.import_module("tests.flat").flatten(pytest.MonkeyPatch())
     with socket.socket(fileno=listening) as listener:
         working: list[int] = []
         while alive not in (ready := select.select([listener, alive], [], [], 1.0)[0]):
@@ -119,10 +151,10 @@ def _answer(asking: socket.socket) -> None:
     """Runs what is asked for in a fork, which dies with who asked, and says how it ended."""
     length, streams, _, _ = socket.recv_fds(asking, 8, 3)
     with asking.makefile("rb") as stream:
-        name, words, place, environment = json.loads(stream.read(int.from_bytes(length, "big")))
+        program, words, place, environment = json.loads(stream.read(int.from_bytes(length, "big")))
     if (job := os.fork()) == 0:
         asking.close()
-        _become(name, words, place, environment, streams)
+        _become(program, words, place, environment, streams)
     for descriptor in streams:
         os.close(descriptor)
     ended = os.pidfd_open(job)
@@ -134,7 +166,7 @@ def _answer(asking: socket.socket) -> None:
         asking.send(bytes([code if code >= 0 else 128 - code]))
 
 
-def _become(name: str, words: list[str], place: str, environment: dict[str, str], streams: list[int]) -> None:
+def _become(program: str, words: list[str], place: str, environment: dict[str, str], streams: list[int]) -> None:
     """The program itself."""
     status = 1
     try:
@@ -147,7 +179,7 @@ def _become(name: str, words: list[str], place: str, environment: dict[str, str]
         os.chdir(place)
         os.environ.clear()
         os.environ.update(environment)
-        status = _run(name, words)
+        status = _run(program, words)
     except SystemExit as ended:
         if isinstance(ended.code, str):
             print(ended.code, file=sys.stderr)
@@ -160,7 +192,8 @@ def _become(name: str, words: list[str], place: str, environment: dict[str, str]
         os._exit(status)
 
 
-def _run(name: str, words: list[str]) -> int:
+def _run(program: str, words: list[str]) -> int:
+    name = Path(program).name
     if name == "snakemake":
         import snakemake.cli
 
@@ -171,9 +204,23 @@ def _run(name: str, words: list[str]) -> int:
         if said := complaint(sys.argv[1:]):
             sys.exit(f"error: {said}")
         snakemake.cli.main()
-    else:
+    elif name == "dvc":
+        from dvc.cli import main
+
+        sys.argv = ["dvc", *words]
+        return main(words)
+    elif words[1] == "pipeline":
         from pipeline.cli import main
 
         sys.argv = ["python -m pipeline", *words[2:]]
         main()
+    else:
+        from lightning.fabric.utilities.rank_zero import _get_rank, rank_zero_only
+        from torch import distributed
+
+        rank_zero_only.rank = _get_rank() or 0  # Lightning asks the environment when it is imported
+        sys.executable, sys.argv = program, ["-m", *words[2:]]  # what it starts is a call too
+        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
+        if distributed.is_initialized():
+            distributed.destroy_process_group()  # as at an exit, which a fork has not
     return 0

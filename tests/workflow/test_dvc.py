@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.workflow.conftest import ROOT, Project, small
+from tests.workflow.forks import planners
 from tests.workflow.states import committed_samples
 
 TRACKED = (".dvc/config", ".dvcignore", ".gitignore", "dvc.yaml", "pipeline", "features/README.md")
@@ -93,6 +94,12 @@ class Tracked(Project):
         names = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
         self.environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
         self.environment |= names | {"PYTHONPATH": str(root), "DVC_NO_ANALYTICS": "1"}
+
+    def calling(self, which: str) -> dict[str, str]:
+        """As for any project, and Snakemake and DVC are calls beside the jobs, from the code in this project."""
+        environment = super().calling(which)
+        first = f"{planners(self.root)}{os.pathsep}" if which == "jobs" else ""
+        return environment | {"PATH": f"{first}{environment['PATH']}"}
 
     def commit(self) -> None:
         self.run("git add -A")

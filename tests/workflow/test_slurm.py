@@ -51,7 +51,7 @@ def test_cancelled_and_killed_in_the_middle_it_ends_as_if_nothing_had_happened(r
     project = Project.copied(rendered)
     (tmp_path / "slurm").mkdir()
     told = tmp_path / "snakemake.out"
-    one_node = slurm.one_node(tmp_path / "slurm", project.environment)
+    one_node = slurm.one_node(tmp_path / "slurm", project.calling("jobs"))
     with one_node as environment, watched(project.root) as seen, told.open("w") as out:
         command = [sys.executable, "-c", IMPATIENT, *LINE.split()[1:]]
         run = subprocess.Popen(command, cwd=project.root, env=environment, stdout=out, stderr=subprocess.STDOUT)

@@ -44,7 +44,7 @@ def test_each_store_is_written_by_one_of_them_and_no_gpu_has_two_jobs(two, tmp_p
             subprocess.Popen(
                 LINE.split(),
                 cwd=project.root,
-                env=project.environment,
+                env=project.calling("jobs"),
                 stdout=(tmp_path / f"{project.root.name}.out").open("w"),
                 stderr=subprocess.STDOUT,
             )
