@@ -8,6 +8,7 @@ from typing import Any
 
 from pipeline.config import Compute, Params, feature_dir
 from pipeline.datasets import shard_digest
+from pipeline.datasets.manifest import EXTRACTED
 from pipeline.digests import read_json, write_json
 from pipeline.extraction import extract
 from pipeline.features_only.files import ANYWHERE, FilesError, named_files, note_files
@@ -79,7 +80,7 @@ def extract_files(
     if form != "store" and not home.exists():
         _expect_nobody_elses(out, form)
     try:
-        held = lock(home / ".lock")
+        held = lock(home / EXTRACTED)
     except BlockingIOError:
         raise FilesError(f"{out}: another extraction is writing there; wait for it, or name another --out") from None
     except OSError as error:

@@ -9,7 +9,7 @@ CODE = {
     "model": "pipeline.training.probed:ready",
     "table": "pipeline.training.probed:Probed",
     "step": "pipeline.training.probes:ProbeStep",
-    "pinned": "d76c050116",
+    "pinned": "22f01c96d9",
     "evaluate": "pipeline.evaluation.probes:evaluate",
     "predict": "pipeline.prediction.probes:probe",
     "streams": "pipeline.explanation.streams:Probing",
