@@ -6,6 +6,7 @@ Shape suffixes: B samples, T rows.
 import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from pipeline.training.dataset import IGNORE, DataError, usable
 
 EVERY = "every"  # the split of all samples, where none is named
 TAKEN = ("label", "id")
+STARTS = ("fork", "spawn", "forkserver")  # how worker processes may start
 
 
 class FeatureDataset(Dataset[dict[str, Any]]):
@@ -199,9 +201,13 @@ def make_loader(
     if not isinstance(data, FeatureDataset):
         raise DataError(f"expected what pf.dataset gives, got {type(data).__name__}; torch's DataLoader takes that")
     shuffle = data.split == "train" if shuffle is None else shuffle
-    for name, value, least in (("batch_size", batch_size, 1), ("rows", rows, 1), ("workers", workers, 0)):
-        if value is not None and value < least:
-            raise DataError(f"{name} is {value}, expected {least} or more")
+    numbers = (("batch_size", batch_size, 1), ("rows", rows, 1), ("seed", seed, 0), ("workers", workers, 0))
+    for name, value, least in numbers:
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not (whole and value >= least) and not (name == "rows" and value is None):
+            raise DataError(f"{name} is {value!r}, expected a whole number, {least} or more")
+    if start is not None and start not in STARTS:
+        raise DataError(f"start is {start!r}, expected None or one of {', '.join(STARTS)}")
     ragged = [name for name, store in data.stores.items() if store.ragged]
     return DataLoader(
         _Windows(data, rows, seed if shuffle else None),

@@ -151,6 +151,9 @@ def init(
         ),
     ] = None,
     head: Annotated[str, typer.Option(help="The kind of head that learns from the features.")] = "probe",
+    allow_links: Annotated[
+        bool, typer.Option("--allow-links", help="Take files that links out of the folder lead to.")
+    ] = False,
 ) -> None:
     """Look at a folder or table of your own and write the params file that learns from it, with the command to run."""
     from permafrost.start import StartError, start
@@ -158,7 +161,7 @@ def init(
     if out.exists():
         raise StartError(f"{out} is there; remove it, or name another --out")
     given = None if backbones is None else dict(assigned_text(of) for of in backbones)
-    found = start(place, name, out, given, head)
+    found = start(place, name, out, given, head, allow_links)
     write_text(out, found.text)
     for line in found.said:
         workflow.say(line)

@@ -11,6 +11,7 @@ from permafrost.stores import Store, open_store
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
     from torch.utils.data import DataLoader
 
     from permafrost.batches import FeatureDataset
@@ -43,7 +44,7 @@ def dataset(
     root: str | Path = ROOT,
     params: str | Path | None = None,
     unlabelled: Literal["drop", "keep"] = "drop",
-    dtype: str | None = "float32",
+    dtype: str | torch.dtype | None = "float32",
 ) -> FeatureDataset:
     """A torch Dataset of the samples that are ok in every one of some features: {feature: tensor, "label", "id"}.
 
@@ -66,8 +67,12 @@ def dataset(
 
     if unlabelled not in ("drop", "keep"):
         raise DataError(f"unlabelled is {unlabelled!r}, expected 'drop' or 'keep'")
-    if dtype not in (None, *FLOATS):
+    if type(dtype).__module__ == "torch":  # its own dtype, which is told by the name that it has here
+        dtype = str(dtype).removeprefix("torch.") if str(dtype).removeprefix("torch.") in FLOATS else dtype
+    if dtype is not None and not (isinstance(dtype, str) and dtype in FLOATS):
         raise DataError(f"dtype is {dtype!r}, expected None or one of {', '.join(FLOATS)}")
+    if split is not None and not isinstance(split, str):
+        raise DataError(f"split is {split!r}, expected the name of one split, or None for all samples")
     folder = folder_of(dataset, root)
     return FeatureDataset(
         manifest(folder), _stores(folder, features, params), split, keep=unlabelled == "keep", dtype=dtype
@@ -131,7 +136,11 @@ def folder_of(dataset: str | Path, root: str | Path = ROOT) -> Path:
 
 def _stores(folder: Path, features: Sequence[str], params: str | Path | None) -> Mapping[str, Store]:
     """Feature, as it is named -> its store."""
-    named = [features] if isinstance(features, str) else list(features)
+    named = [features] if isinstance(features, str) else features
+    if not isinstance(named, Sequence) or not all(isinstance(name, str) for name in named):
+        from pipeline.training.dataset import DataError
+
+        raise DataError(f"got the features {features!r}, expected a list of names")
     if not named or len(set(named)) < len(named):
         from pipeline.training.dataset import DataError
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,8 +22,10 @@ from pipeline.datasets.layouts.videos import TAKEN
 from pipeline.datasets.listings import FORMS, read_listing
 from pipeline.datasets.splits import ALL, usual
 from pipeline.features_only.presets import MINI, SHIPPED, Choice, choose
+from pipeline.plugins import PluginError
 
-SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
+# Of a head that stops early by a split of its own; others hold a part of train out, and read no val.
+WITH_VAL, WITHOUT = {"train": 0.8, "val": 0.1, "test": 0.1}, {"train": 0.8, "test": 0.2}
 # Of a small set, a draw may leave a split or a class nearly empty: the first seed is taken that comes near to shares.
 SMALL, SEEDS, EVEN = 2000, 100, 0.6
 LOOKED_AT = 200  # rows of a table whose files decide where files lie
@@ -70,6 +73,7 @@ def start(
     out: Path,
     backbones: Mapping[str, str] | None = None,
     kind: str = "probe",
+    allow_links: bool = False,
 ) -> Start:
     """Looks at a folder of videos and pictures, or a table of them, and says how params describe it. Writes nothing.
 
@@ -79,6 +83,7 @@ def start(
         out: where the params file will lie: the command names it.
         backbones: name -> weights, as `permafrost extract --weights` takes them. By default shipped mini ones.
         kind: of the head that learns from all features.
+        allow_links: whether links may lead out of the folder.
 
     Raises:
         StartError: there is nothing that is read, or a table whose columns say nothing known.
@@ -89,7 +94,8 @@ def start(
     if not place.exists():
         raise StartError(f"{place} is not there; name a folder of videos or pictures, or a table of them")
     document, notes = _folder(place) if place.is_dir() else _table(place)
-    document, found = _with_splits(document)
+    document |= {"allow_links": True} if allow_links else {}
+    document, found = _with_splits(document, shares_of(kind))
     films, pictures = _kinds(found)
     warnings: list[str] = []
     if backbones is None:
@@ -99,7 +105,6 @@ def start(
         warnings += choice.warnings
     features = {choice.name: _with_near_weights(choice.document) for choice in chosen}
     answer = next((role for role in HEADLINE if _answers(found, role)), None)
-    sizes = Counter(found["split"])
     answered = found if answer is None else found[found[answer].notna()]
     train, *others = (_split_of(answered, part) for part in ("train", "test", "val"))
     evaluated = next(filter(None, others), None)
@@ -108,6 +113,8 @@ def start(
     if answer is not None and len(answered) < len(found):
         notes.append(f"{len(found) - len(answered)} of {len(found)} samples have no {answer}")
     if nothing:
+        if document.pop("split", None):  # drawn above
+            found = _annotations(document)
         document["features"] = list(features)
         target = "features"
         notes.append(f"{nothing}: only features are extracted")
@@ -122,6 +129,7 @@ def start(
         f"--configfile {shlex.quote(str(out))}",
     ]
     command = f"snakemake {' '.join(flags)} -- {target}"
+    sizes = Counter(found["split"])
     said = (f"{films} videos and {pictures} pictures in {len(sizes)} splits: " + _counted(sizes), *notes)
     return Start(_written(whole, name, said, command, answer, bool(warnings)), said, tuple(warnings), command)
 
@@ -179,7 +187,7 @@ def _table(place: Path) -> tuple[dict[str, Any], list[str]]:
 
 def _columns(names: Sequence[str], place: Path) -> dict[str, str]:
     """Role -> column, by common names. Of one class, several classes and numbers, the first there is."""
-    lower = {name.lower(): name for name in reversed(names)}
+    lower = {"_".join(re.split(r"[\s_-]+", name.strip().lower())): name for name in reversed(names)}
     found = {role: lower[one] for role, of in COMMON.items() if (one := next((n for n in of if n in lower), None))}
     if "start" not in found and "stop" not in found:
         frames = {role: lower[one] for role, of in FRAMES.items() if (one := next((n for n in of if n in lower), None))}
@@ -210,7 +218,17 @@ def _folder_of(place: Path, paths: Sequence[str]) -> str:
     return best
 
 
-def _with_splits(document: dict[str, Any]) -> tuple[dict[str, Any], pd.DataFrame]:
+def shares_of(kind: str) -> dict[str, float]:
+    """The shares of the splits that a kind of head reads. Raises ParamsError: there is no such kind."""
+    from pipeline.config.heads import head_model
+
+    try:
+        return WITH_VAL if "holdout_split" in head_model(kind).model_fields else WITHOUT
+    except PluginError as error:
+        raise ParamsError(f"--head {error}") from None
+
+
+def _with_splits(document: dict[str, Any], shares: Mapping[str, float]) -> tuple[dict[str, Any], pd.DataFrame]:
     """Adds shares where there are no splits, with a seed that comes near to them; none where there is nothing to learn,
     or too few samples for a split each."""
     found = _annotations(document)
@@ -218,21 +236,21 @@ def _with_splits(document: dict[str, Any]) -> tuple[dict[str, Any], pd.DataFrame
         return document, found
     best, least = None, 0.0
     for seed in range(SEEDS if len(found) <= SMALL else 1):
-        drawn = document | {"split": SHARES | ({"seed": seed} if seed else {})}
+        drawn = document | {"split": {**shares, **({"seed": seed} if seed else {})}}
         try:
             rows = _annotations(drawn)
         except DatasetError:  # a split without a sample, or a group in two spellings that is in two
             continue
-        if (worth := _evenness(rows)) > least or best is None:
+        if (worth := _evenness(rows, shares)) > least or best is None:
             best, least = (drawn, rows), worth
         if worth >= EVEN:
             break
     return best or (document, found)
 
 
-def _evenness(rows: pd.DataFrame) -> float:
+def _evenness(rows: pd.DataFrame, of: Mapping[str, float]) -> float:
     """How near drawn splits come to their shares: the least of found to expected, of all splits and classes."""
-    shares = pd.Series(SHARES)
+    shares = pd.Series(of)
     sizes = rows["split"].value_counts().reindex(shares.index, fill_value=0)
     worth = (sizes / (shares * len(rows))).clip(upper=1).min()
     if "label" in rows and rows["label"].notna().any():
@@ -304,8 +322,11 @@ def _nothing_to_learn(
             f"there is no split train with test or val beside it, of samples with a {answer} (write train_split and "
             "eval_split of a head yourself)"
         )
-    if answer == "label" and found["label"][found["split"] == train].nunique() < 2:
+    sizes = found["label"][found["split"] == train].value_counts() if answer == "label" else ()
+    if answer == "label" and len(sizes) < 2:
         return f"all samples of {train} are of one class"
+    if answer == "label" and sizes.max() < 2:
+        return f"no class has two samples in {train}, of which one is held out (write a head with probe: knn yourself)"
     return ""
 
 

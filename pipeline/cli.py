@@ -448,8 +448,9 @@ def baselines(
     found = map(plan.run, plan.params.heads) if probes else own.values()
     alone = plan.params.compute.model_copy(update={"devices": 1, "nodes": 1, "strategy": "auto"})
     for run in found:
-        chosen = run.params.replacing(head, run.config).model_copy(update={"compute": alone})
-        probe = replace(run, params=chosen, head=head, folder=RUNS / head / run.key)
+        of = head if probes else run.head  # one that it shares with another head's result lies among that head's runs
+        chosen = run.params.replacing(of, run.config).model_copy(update={"compute": alone})
+        probe = replace(run, params=chosen, head=of, folder=RUNS / of / run.key)
         learn(probe)
         score(probe)
 

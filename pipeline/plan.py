@@ -139,14 +139,18 @@ class Plan:
     def baselines(self) -> dict[str, dict[str, Run]]:
         """Result of a classifier -> a linear probe of each of its inputs, by role: what it is compared with.
 
-        They lie in the folder of the head's runs. Left out is what no probe reads, what is of another data set, and of
-        a linear probe of one input the probe itself.
+        They lie in the folder of the head's runs; one that is a run of params by itself, or stands beside an earlier
+        result too, is that run. Left out is what no probe reads, what is of another data set, and of a linear probe of
+        one input the probe itself.
         """
         found: dict[str, dict[str, Run]] = {}
+        known = {(run.key, run.evaluation): run for run in reversed(self._own.values())}
         for name, run in self.results.items():
             if TASKS[run.config.task].baselines:
                 read = {role: self._linear(run, role) for role in run.config.inputs}
-                found[name] = {role: of for role, of in read.items() if of is not None}
+                found[name] = {
+                    role: known.setdefault((of.key, of.evaluation), of) for role, of in read.items() if of is not None
+                }
         return {name: of for name, of in found.items() if of}
 
     def _linear(self, run: Run, role: str) -> Run | None:
@@ -159,7 +163,10 @@ class Plan:
 
     @cached_property
     def probed(self) -> dict[str, list[Run]]:
-        """Result -> its baselines that one job makes: each once, none that is asked for by itself, too."""
+        """Result -> its baselines that one job makes: each once, none that is asked for by itself, too.
+
+        All that a job makes lie among the runs of its result's head: what lies elsewhere another job makes.
+        """
         others = {(run.head, run.key) for run in self._own.values()}
         taken: set[tuple[str, str]] = set()
         found: dict[str, list[Run]] = {}

@@ -188,15 +188,32 @@ def test_a_linear_probe_of_one_input_is_its_own_baseline_and_other_probes_have_o
     assert list(probing(plan, features=both[0], probe="knn").baselines["mine"]) == both[:1]
 
 
+def test_the_same_probe_beside_two_results_is_one_run(plan):
+    """Whichever head is first makes it, or the head that is that very probe."""
+    document = plan.params.model_dump(mode="json") | {"ablations": {}, "claims": {}}
+    main = document["heads"]["gasm_cast"]
+    document["heads"] = {"gasm_cast": main, "other": main | {"lr": 0.002, "result": "other"}}
+    two = Plan(parse_params(document))
+    assert two.baselines["other"] == two.baselines["ssv2_top1"] and list(two.probed) == ["ssv2_top1"]
+    same = ("dataset", "seed", "train_split", "eval_split", "holdout", "bootstrap", "calibration_bins")
+    alone = {"kind": "probe", "features": "r3d18_clips", "result": "alone", **{name: main[name] for name in same}}
+    document["heads"]["alone"] = alone
+    three = Plan(parse_params(document))
+    assert three.baselines["other"]["motion"] is three.results["alone"]
+    assert [run.config.features for run in three.probed["ssv2_top1"]] == [{"dinov3_patches": "dinov3_patches"}]
+    document["heads"]["other"]["eval_split"] = "test"
+    assert len(Plan(parse_params(document)).probed["other"]) == 2, "another evaluation is another run"
+
+
 def test_what_is_asked_for_by_itself_is_no_part_of_the_job_of_baselines(plan):
-    of = probing(plan, features=["dinov3_patches", "r3d18_clips"])
+    of = probing(plan, features=["dinov3_patches", "r3d18_clips"], seed=1)  # another than that of gasm_cast
     assert len(of.probed["mine"]) == 2
     document = of.params.model_dump(mode="json")
     variants = {"both": {}, "one": {"features": ["r3d18_clips"]}}
-    document["ablations"] = {"streams": {"head": "mine", "seeds": [0], "variants": variants}}
+    document["ablations"] = {"streams": {"head": "mine", "seeds": [1], "variants": variants}}
     again = Plan(parse_params(document))
     assert [run.config.features for run in again.probed["mine"]] == [{"dinov3_patches": "dinov3_patches"}]
-    assert again.baselines["mine"]["r3d18_clips"].key == again.ablated("streams")["one", 0].key
+    assert again.baselines["mine"]["r3d18_clips"].key == again.ablated("streams")["one", 1].key
 
 
 def test_probes_of_every_kind_may_be_variants_of_one_ablation(plan):

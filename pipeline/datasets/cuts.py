@@ -58,6 +58,13 @@ def cut(dataset: Dataset, annotations: pd.DataFrame, findings: Sequence["Finding
             continue
         facts = dict(zip(FACTS, finding.facts, strict=True))
         lasts = facts["duration"]
+        if not lasts:  # a picture
+            if any(ends):
+                raise DatasetError(
+                    f"{Path(dataset.root)}{os.sep}{lines[place]}the clip {_said(ends, dataset.columns.unit)} of "
+                    f"{sample!r}: {path} is a picture, one moment; leave start and stop empty in that row"
+                )
+            continue
         seconds = ends
         if in_frames:
             try:

@@ -46,7 +46,7 @@ def followed(path: str | Path, home: str | None) -> str:
     if home is not None and not is_inside(target, home):
         raise DatasetError(
             f"{path} leads to {target}, outside the root {home}; set allow_links: true for this data set if that is "
-            "meant"
+            "meant (of `permafrost init`: --allow-links)"
         )
     return target
 

@@ -81,6 +81,8 @@ LATER_FACTS = frozenset({"mirrored", "video_streams", "grid", "key_frames", "dec
 LATER = frozenset(
     {"segments", "uneven", "map", "map_digest", "patient", "clinician", "imported", *SPARSE} | LATER_FACTS
 )
+# What `permafrost extract` leaves beside the manifest of its folder, and nobody else.
+EXTRACTED = ".lock"
 _NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
@@ -353,6 +355,9 @@ def _read_table(path: Path, columns: list[str], unproved: bool = False) -> tuple
     """
     made = f"`python -m pipeline manifest {Path(path).absolute().parent.name}`"
     remedy = f"restore it, or delete it and run {made}, which then assigns its shards anew"
+    if Path(path).with_name(EXTRACTED).exists():
+        made = "`permafrost extract` again"
+        remedy = f"restore it, or delete it, and name all files to {made}, which computes none that is there"
     try:
         file = opened(path, remedy, unproved=True)
         present = [name for name in columns if name in file.schema_arrow.names]

@@ -83,7 +83,10 @@ def _video_lines(quality: Mapping[str, Any]) -> list[str]:
         f"Same content under different ids: {same['count']} groups, {same['across_splits']} of them across splits"
         + _repeated(same),
         f"Ids listed twice: {twice['count']}"
-        + "".join(f"; {sample} counts for {kept}, not for {ignored}" for sample, kept, ignored in shown)
+        + "".join(
+            f"; {sample} in {kept}" if kept == ignored else f"; {sample} counts for {kept}, not for {ignored}"
+            for sample, kept, ignored in shown
+        )
         + ".",
         *_own_lines(quality),
     ]

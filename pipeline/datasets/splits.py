@@ -11,7 +11,7 @@ from pipeline.datasets.twins import as_seen, told
 # What a split is called, and what it is called here.
 USUAL = {
     "train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "validate": "val",
-    "test": "test", "testing": "test",
+    "dev": "val", "development": "val", "test": "test", "testing": "test",
 }  # fmt: skip
 ALL = "all"  # of a data set without splits
 

@@ -49,7 +49,7 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
         result = {
             "task": run.task.name,
             **found.scores,
-            "samples": counted(run.samples, run.config.trains),
+            "samples": counted(run.samples),
             "provenance": {
                 **provenance(run),
                 **trained,

@@ -1,7 +1,7 @@
 """From a probe and its caches to a result: of one label a sample, of several, of numbers. Knows no video.
 
 Beside each stand what guessing gives (`chance`), and what the commonest class, the frequency of each class, or the mean
-of what was learned from gives (`majority`): the same figure of answers that look at nothing.
+of the split that is learned from gives (`majority`): the same figure of answers that look at nothing.
 
 Shape suffixes: N samples, C classes or numbers.
 """
@@ -21,6 +21,8 @@ from pipeline.heads.probe.figures import figure
 from pipeline.runs import Run
 from pipeline.training.probed import ProbedSamples
 from pipeline.training.registry import predict
+
+LEARNED = ("train", "holdout")  # the whole split that is learned from
 
 
 def evaluate(run: Run) -> Evaluated:
@@ -43,7 +45,7 @@ def scores(run: Run) -> tuple[np.ndarray, float]:
 def _labelled(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
     labels, probabilities = samples.targets_of("evaluated"), softmax(logits_NC)
     figures = summary(labels, probabilities, samples.classes, config)
-    commonest = np.bincount(samples.targets_of("train"), minlength=len(samples.classes)).argmax()
+    commonest = np.bincount(samples.targets_of(*LEARNED), minlength=len(samples.classes)).argmax()
     figures |= {"chance": 1 / len(samples.classes), "majority": float((labels == commonest).mean())}
     low, high = figures["ci95"]
     said = (
@@ -59,7 +61,7 @@ def _labelled(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tup
 def _several(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
     targets_NC = samples.targets_of("evaluated")
     probabilities_NC = torch.from_numpy(logits_NC).double().sigmoid().numpy()
-    prior_NC = np.broadcast_to(samples.targets_of("train").mean(axis=0), targets_NC.shape)
+    prior_NC = np.broadcast_to(samples.targets_of(*LEARNED).mean(axis=0), targets_NC.shape)
     figures = label_summary(targets_NC, probabilities_NC, samples.classes, config.bootstrap, config.seed)
     figures |= {"chance": figure("labels", np.zeros_like(prior_NC), targets_NC)}
     figures |= {"majority": figure("labels", prior_NC, targets_NC)}
@@ -81,7 +83,7 @@ def _several(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tupl
 
 def _numbers(samples: ProbedSamples, found_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
     targets_NC, found_NC = samples.targets_of("evaluated"), found_NC.astype(np.float64)
-    mean_NC = np.broadcast_to(samples.targets_of("train").mean(axis=0), targets_NC.shape)
+    mean_NC = np.broadcast_to(samples.targets_of(*LEARNED).mean(axis=0), targets_NC.shape)
     figures = number_summary(targets_NC, found_NC, samples.classes, config.bootstrap, config.seed)
     # The mean of the evaluated samples themselves explains nothing of them, by R²'s definition.
     figures |= {"chance": 0.0, "majority": figure("target", mean_NC, targets_NC)}

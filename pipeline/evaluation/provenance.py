@@ -61,14 +61,10 @@ def inference(run: Run) -> Iterator[None]:
         yield
 
 
-def counted(samples: Samples, trains: bool = True) -> dict[str, Any]:
-    """Every row of the manifest counted once, and the first failures with their reasons. A head that trains nothing
-    holds nothing out."""
+def counted(samples: Samples) -> dict[str, Any]:
+    """Every row of the manifest counted once, and the first failures with their reasons."""
     failures = [{"sample": sample, "reason": reason} for sample, reason in list(samples.failed.items())[:SHOWN]]
-    counts = dict(samples.counts)
-    if not trains and "holdout" in counts:
-        counts |= {"train": counts["train"] + counts["holdout"], "holdout": 0}
-    return {**counts, "failures": failures}
+    return {**samples.counts, "failures": failures}
 
 
 def evaluated_digest(predictions: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pipeline.datasets.manifest import EXTRACTED
 from pipeline.digests import read_json, write_json
 from pipeline.exports.croissant import describe
 from pipeline.exports.formats import SUFFIX, export, whole_there
@@ -26,7 +27,7 @@ class ExportError(ValueError):
 def held(home: Path, out: Path) -> Iterator[None]:
     """The lock of a folder that is written. Raises ExportError: another one has it, or it cannot be written."""
     try:
-        descriptor = lock(home / ".lock")
+        descriptor = lock(home / EXTRACTED)
     except BlockingIOError:
         raise ExportError(f"{out}: another extraction is writing there; wait for it, or name another --out") from None
     except OSError as error:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline import plugins, projects
-from pipeline.config import AnyFeature, ParamsError, TextFeature, Weights, parse_params
+from pipeline.config import AnyFeature, ParamsError, PixelFeature, TextFeature, Weights, parse_params
 from pipeline.config.backbones import BACKBONES, GROUP
 from pipeline.config.contents import architecture, size
 from pipeline.config.documents import merged
+from pipeline.limits import MOST_DECODED
 
 MINI = "mini"
 SHIPPED = projects.ROOT / "weights"
@@ -160,9 +161,21 @@ def choose(
     document = merged(document, asked)
     whole = {"max_failed": 1.0} | document  # every file is asked for by name: one that fails stops no other
     feature = parse_params({"features": {name: whole}}, "what was asked for").features[name]
+    _expect_pixels_that_fit(feature, "--frames " if frames is not None else "--set sampling.frames=")
     if isinstance(feature, TextFeature) or feature.reads:
         raise ParamsError(f"--backbone {backbone} reads no video by itself; declare its feature in a params file")
     return Choice(name, feature, document, warnings)
+
+
+def _expect_pixels_that_fit(feature: AnyFeature, option: str) -> None:
+    """Raises ParamsError where no video's frames could be decoded: each would fail, one after the other."""
+    count = feature.sampling.count if isinstance(feature, PixelFeature) else None
+    height, width = feature.preprocess.size if count else (0, 0)
+    if (asked := (count or 0) * height * width * 3) > MOST_DECODED:
+        raise ParamsError(
+            f"{option}{count}: the pixels of one video, {count} frames of {height} x {width} are {asked / 2**30:.1f} "
+            f"GiB, and of a sample at most {MOST_DECODED >> 30} GiB; lower it"
+        )
 
 
 def offered() -> list[tuple[str, str, str]]:

@@ -57,9 +57,10 @@ class FeatureData(LightningDataModule):
         return self._loader(batches)
 
     def val_dataloader(self) -> DataLoader:
-        """The holdout, each sample once."""
-        start, stop = len(self.samples.parts["train"]), len(self.table)
-        return self._loader(OrderedBatches(range(start, stop), self.batch_size, *self._place))
+        """The holdout, each sample once; where nothing could be held out, what is learned from."""
+        learned = len(self.samples.parts["train"])
+        rows = range(learned, len(self.table)) or range(learned)
+        return self._loader(OrderedBatches(rows, self.batch_size, *self._place))
 
     def _loader(self, batches: Sampler[list[int]]) -> DataLoader:
         return self.table.loader(batches, self.workers, pin=torch.cuda.is_available())

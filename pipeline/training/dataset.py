@@ -154,7 +154,8 @@ def join(
     held = carve(found.splits[train], labels, holdout, seed)
     if not held:
         raise DataError(
-            f"no class of the split {train!r} has two usable samples, so nothing can be held out of training"
+            f"no class of the split {train!r} has two usable samples, so nothing can be held out of training; add "
+            "samples, or take kind: probe, which learns from one a class too"
         )
     parts = found.parts(train, evaluated, held)
     content = {

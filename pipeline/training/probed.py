@@ -118,9 +118,9 @@ class ProbedSamples(Samples):
     centre: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
 
-    def targets_of(self, part: str) -> np.ndarray:
-        """(N,) class indices, or (N, C), of "train", "holdout" or "evaluated"."""
-        return np.array([self.targets[sample] for sample in self.parts[part]])
+    def targets_of(self, *parts: str) -> np.ndarray:
+        """(N,) class indices, or (N, C), of "train", "holdout" or "evaluated", or of several of them."""
+        return np.array([self.targets[sample] for part in parts for sample in self.parts[part]])
 
 
 def probed_samples(run: Run) -> ProbedSamples:
@@ -133,7 +133,7 @@ def probed_samples(run: Run) -> ProbedSamples:
         learns=config.targets,
         train=config.train_split,
         evaluated=config.eval_split,
-        holdout=config.holdout,
+        holdout=config.holdout if config.trains else 0.0,
         seed=config.seed,
         is_pooled=config.probe != "attentive",
     )
@@ -162,7 +162,7 @@ def join_probed(
         learns: "label", a name; "labels", a list of names; "target", a number or a list of them.
         train, evaluated: names of the split that is learned from and of the one that is reported.
         holdout: share of the train split carved out for early stopping, stratified by class, or by tenth of the first
-            number; of several labels by the rarest.
+            number; of several labels by the rarest. 0 holds nothing out, as where no class has two samples.
         seed: decides the carve.
         is_pooled: whether a vector of each stream is read.
 
@@ -181,11 +181,7 @@ def join_probed(
     told = {row.sample: getattr(row, learns) for row in found.rows}
     names, targets = _TARGETS[learns](frame, told)
     groups = _groups(learns, targets, found.splits[train])
-    held = carve(found.splits[train], groups, holdout, seed)
-    if not held:
-        raise DataError(
-            f"no class of the split {train!r} has two usable samples, so nothing can be held out of training"
-        )
+    held = carve(found.splits[train], groups, holdout, seed) if holdout else set()
     parts = found.parts(train, evaluated, held)
     learned, judged = (np.array([targets[sample] for sample in parts[part]]) for part in ("train", "evaluated"))
     scale = _scale(names, learned) if learns == "target" else ((), ())
@@ -332,12 +328,11 @@ def _scale(names: Sequence[str], values_NC: np.ndarray) -> tuple[tuple[float, ..
 
 
 def ready(run: Run) -> nn.Module:
-    """The probe with its run's weights; neighbours with all that may be learned from, the holdout too: nothing is
-    chosen with it."""
+    """The probe with its run's weights; neighbours with all that may be learned from."""
     if run.config.trains:
         return trained(run)
     model, there = build(run.head, run.config, run.samples), device(run.params.compute)
-    rows = run.table(run.samples.parts["train"] + run.samples.parts["holdout"])
+    rows = run.table(run.samples.parts["train"])
     directions = [
         model.reader.direction(rows[range(at, min(at + CHUNK, len(rows)))]).to(there)
         for at in range(0, len(rows), CHUNK)

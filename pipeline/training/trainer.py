@@ -84,6 +84,8 @@ def _train(run: Run, progress: Callable[[str], None]) -> dict[str, Any]:
             say_first(f"  precision {config.precision} runs as {precision} on the CPU")
         if config.batch_size > (there := len(samples.parts["train"])):
             say_first(f"  batch_size is {config.batch_size}, and train has {there} samples: a step takes them all")
+        if not samples.parts["holdout"]:
+            say_first("  nothing can be held out: epochs are judged by the samples that are learned from")
         for sample, reason in list(samples.failed.items())[:SHOWN]:
             say_first(f"  failed {sample}: {reason}")
         module, journal = _fit(run, identity, say_first)

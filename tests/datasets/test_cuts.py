@@ -6,10 +6,19 @@ import json
 import pytest
 
 from pipeline.config import Columns, Dataset
-from pipeline.datasets import DatasetError, build, build_manifest, quality_markdown, shard_digest, shard_samples
+from pipeline.datasets import (
+    DatasetError,
+    build,
+    build_manifest,
+    quality_markdown,
+    read_annotations,
+    shard_digest,
+    shard_samples,
+)
 from pipeline.datasets.digests import unchanged
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from tests.datasets.layouts.test_table import write
+from tests.datasets.made_up import picture
 from tests.video.conftest import encode
 
 
@@ -72,6 +81,22 @@ def test_clips_past_the_end_are_one_error_with_file_row_sample_and_remedy(tmp_pa
     ):
         with pytest.raises(DatasetError, match=rf"videos\.csv: line 3: the clip {told} .*1 of 2 clips.*columns\.unit"):
             build_manifest(table(tmp_path, film, "film.mp4,0,1", row, unit=unit))
+
+
+def test_a_picture_has_no_start_and_no_stop(tmp_path, film):
+    """By its suffix while planning; of a picture that may move, where its content says that it does not."""
+    for row, told in (
+        ("face.jpg,1,2", r"line 2: the picture 'face\.jpg' has the start 1, and is one moment; leave start and stop"),
+        ("face.jpg,,2", r"'face\.jpg' has the stop 2"),
+    ):
+        with pytest.raises(DatasetError, match=told):
+            read_annotations(table(tmp_path, film, row))
+    dataset = table(tmp_path, film, "face.gif,1,2", "film.mp4,0,1")
+    picture(1).save(tmp_path / "face.gif")
+    with pytest.raises(DatasetError, match=r"line 2: .*of 'face_1_2': .*face\.gif is a picture, one moment; leave"):
+        build_manifest(dataset)
+    whole, _ = build_manifest(table(tmp_path, film, "face.gif,0,", "film.mp4,0,1"))
+    assert whole["status"].tolist() == ["ok", "ok"] and whole["start"].isna().tolist() == [True, False]
 
 
 def test_a_clip_that_ends_a_frame_late_ends_with_its_video(tmp_path, film):

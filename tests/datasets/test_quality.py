@@ -48,6 +48,13 @@ def test_the_same_content_under_two_ids_is_told_and_so_are_ids_listed_twice(repo
     assert report["listed_twice"] == {"count": 1, "samples": [["1", "train", "validation"]]}
 
 
+def test_an_id_that_is_listed_twice_in_one_split_is_told_so(report):
+    said = quality_markdown(report)
+    assert "Ids listed twice: 1; 1 counts for train, not for validation." in said
+    report["listed_twice"] = {"count": 1, "samples": [["1", "test", "test"]]}
+    assert "Ids listed twice: 1; 1 in test." in quality_markdown(report)
+
+
 def test_classes_absent_from_a_split_are_told(report):
     assert report["classes"]["count"] == 2
     assert report["classes"]["not_in_validation"] == ["Moving something up"]

@@ -1,6 +1,7 @@
 """Probes from caches to a result: of one label a sample, of several, of numbers; trained, and without training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, mean_absolute_error, r2_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from pipeline.evaluation import evaluate
+from pipeline.evaluation import evaluate, probes
 from pipeline.evaluation.target_metrics import label_summary, number_figures, number_summary, resampled_precisions
 from pipeline.explanation.importance import importance
 from pipeline.explanation.streams import Probing
@@ -94,12 +95,40 @@ def test_an_attentive_probe_of_two_streams_and_a_light_one_learn(made, tmp_path)
     assert list(found["streams"]) == ["semantic", "motion"] and found["metric"] == "top1"
 
 
+def test_the_same_answer_for_all_is_that_of_the_whole_train_split(made, tmp_path, monkeypatch):
+    """Of which a holdout is a part: a class that is commonest only with it is what is answered."""
+    given = run_of(made, tmp_path / "run", probe="knn")
+    samples = given.samples
+    one, other = (np.flatnonzero(np.array(list(samples.labels.values())) == of)[:3] for of in (0, 1))
+    ids = list(samples.labels)
+    parts = {"train": [*(ids[i] for i in one[:2]), ids[other[0]]], "holdout": [ids[i] for i in other[1:]],
+             "evaluated": [ids[other[0]]]}  # fmt: skip
+    chosen = replace(samples, parts=parts)
+    logits = np.zeros((1, len(samples.classes)))
+    figures, _, _ = probes._labelled(chosen, logits, given.config)
+    assert figures["majority"] == 1
+
+
+def test_one_sample_a_class_is_enough_for_neighbours_of_which_fewer_than_k_are_there(tmp_path):
+    made = make(tmp_path / "made", train=1, validation=2)
+    result = finished(run_of(made, tmp_path / "run", probe="knn"))
+    assert result["samples"]["train"] == len(CLASSES) and result["samples"]["holdout"] == 0
+
+
+def test_of_one_sample_a_class_a_linear_probe_holds_nothing_out_and_says_so(tmp_path):
+    given, said = run_of(make(tmp_path / "made", train=1, validation=2), tmp_path / "run"), []
+    train(given, said.append)
+    assert "  nothing can be held out: epochs are judged by the samples that are learned from" in said
+    counts = evaluate(given, **QUIET)["samples"]
+    assert (counts["train"], counts["holdout"], counts["evaluated"]) == (len(CLASSES), 0, 2 * len(CLASSES))
+
+
 def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_trained(made, tmp_path):
     given = run_of(made, tmp_path / "run", probe="knn", k=5, roles=("motion",))
     result = finished(given)
     assert not list((tmp_path / "run").glob("*.safetensors")) and "trained" not in result["provenance"]
     samples = given.samples
-    known = samples.parts["train"] + samples.parts["holdout"]
+    known = samples.parts["train"]
     assert (result["samples"]["train"], result["samples"]["holdout"]) == (len(known), 0)
     vectors = {name: Probed(samples, ids, 1e9)[range(len(ids))] for name, ids in
                (("known", known), ("asked", samples.parts["evaluated"]))}  # fmt: skip

@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.config import Compute
 from pipeline.exports import ExportError
+from pipeline.datasets import DatasetError
 from pipeline.features_only import FilesError, choose, extract_files
 from pipeline.features_only import extraction as code
 from pipeline.files import lock
@@ -158,6 +159,21 @@ def test_a_folder_that_another_extraction_writes_is_left_to_it(clips, choice, tm
     with pytest.raises(ExportError, match="another extraction is writing there; wait for it, or name another --out"):
         take(clips, choice, tmp_path)
     assert held
+
+
+def test_a_damaged_manifest_is_made_again_by_the_same_command_and_nothing_is_computed(clips, choice, whole, tmp_path):
+    out = shutil.copytree(whole.parent, tmp_path / "out")
+    path = out / "manifest.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(
+        DatasetError, match=r"delete it, and name all files to `permafrost extract` again, which .* none that is there"
+    ) as raised:
+        take(clips, choice, out)
+    assert "python -m pipeline" not in str(raised.value)
+    path.unlink()
+    lines = []
+    take(clips, choice, out, lines=lines)
+    assert any("5 of 5 samples are there, 0 to compute" in line for line in lines)
 
 
 def test_a_place_where_nothing_can_be_written_is_told_before_anything_is_read(clips, choice, tmp_path):

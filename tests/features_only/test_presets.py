@@ -61,6 +61,16 @@ def test_mini_weights_come_with_the_geometry_that_they_know(backbone):
     assert choose(backbone, "mini").feature.preprocess.size == (size, size)
 
 
+def test_more_frames_than_one_video_may_ever_have_at_once_are_refused_before_any_file():
+    with pytest.raises(
+        ParamsError, match=r"^--frames 1000000: .* of 128 x 128 are 45\.8 GiB, .* at most 8 GiB; lower it"
+    ):
+        choose("dinov3", "mini", frames=1_000_000)
+    with pytest.raises(ParamsError, match=r"^--set sampling\.frames=1000000: "):
+        choose("dinov3", "mini", settings={"sampling": {"frames": 1_000_000}})
+    assert choose("dinov3", "mini", frames=1000).feature.sampling.frames == 1000
+
+
 def test_weights_are_a_path_a_hub_or_random_and_each_says_so(tmp_path):
     hub = "facebook/dinov3-vitb16-pretrain-lvd1689m@5931719"
     assert choose("dinov3", hub).feature.weights.model_dump(exclude_none=True) == {

@@ -116,7 +116,7 @@ def test_memory_is_pinned_where_there_is_cuda_and_a_stranger_is_refused(project,
     assert pf.loader(data).pin_memory and pf.loader(data, workers=2).persistent_workers
     with pytest.raises(DataError, match=r"expected what pf.dataset gives, got Subset; torch's DataLoader takes that"):
         pf.loader(torch.utils.data.Subset(data, [0]))
-    with pytest.raises(DataError, match="rows is 0, expected 1 or more"):
+    with pytest.raises(DataError, match="rows is 0, expected a whole number, 1 or more"):
         pf.loader(data, rows=0)
 
 
@@ -148,8 +148,41 @@ def test_a_worker_tells_damage_as_the_store_does(project, tmp_path, flip):
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"unlabelled": "both"}, "'both', expected 'drop' or"), ({"dtype": "nn"}, "'nn', expected None")],
+    [
+        ({"unlabelled": "both"}, "'both', expected 'drop' or"),
+        ({"dtype": "nn"}, "'nn', expected None"),
+        ({"dtype": np.dtype("float32")}, "dtype is dtype.*, expected None or one of float16"),
+        ({"dtype": ["float32"]}, "dtype is .*, expected None"),
+        ({"split": ["train"]}, r"split is \['train'\], expected the name of one split, or None"),
+        ({"split": 0}, "split is 0, expected"),
+        ({"features": 3}, "got the features 3, expected a list of names"),
+        ({"features": ["clip_image", 3]}, "got the features .*, expected a list of names"),
+    ],
 )
 def test_an_argument_that_means_nothing_is_refused(project, change, said):
     with pytest.raises(DataError, match=said):
-        pf.dataset("ucf", ["clip_image"], **change)
+        pf.dataset("ucf", **{"features": ["clip_image"]} | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"start": "thread"}, "start is 'thread', expected None or one of fork, spawn, forkserver"),
+        ({"start": 3, "workers": 1}, "start is 3, expected"),
+        ({"batch_size": 2.5}, "batch_size is 2.5, expected a whole number, 1 or more"),
+        ({"batch_size": None}, "batch_size is None, expected"),
+        ({"rows": "8"}, "rows is '8', expected"),
+        ({"workers": True}, "workers is True, expected"),
+        ({"seed": "x"}, "seed is 'x', expected a whole number, 0 or more"),
+        ({"seed": -1}, "seed is -1, expected"),
+    ],
+)
+def test_a_loader_s_argument_that_means_nothing_is_refused_before_anything_is_read(project, change, said):
+    with pytest.raises(DataError, match=said):
+        pf.loader(pf.dataset("ucf", ["clip_image"]), **change)
+
+
+def test_a_dtype_may_be_torch_s_own(project):
+    assert pf.dataset("ucf", ["clip_image"], dtype=torch.float64)[0]["clip_image"].dtype == torch.float64
+    with pytest.raises(DataError, match=r"torch\.int8, expected None"):
+        pf.dataset("ucf", ["clip_image"], dtype=torch.int8)

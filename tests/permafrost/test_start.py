@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from permafrost.cli import app
-from permafrost.start import StartError, start
+from permafrost.start import StartError, shares_of, start
 from pipeline.config import ParamsError, load_params
 from pipeline.datasets import DatasetError
 
@@ -46,7 +46,13 @@ def test_a_folder_of_classes_becomes_a_probe_of_shipped_features_told_in_red(tmp
 def test_drawn_splits_of_a_small_set_come_near_to_their_shares(tmp_path):
     _, found = params(tmp_path, folder(tmp_path / "videos"))
     sizes = dict(part.split() for part in found.said[0].partition("splits: ")[2].split(", "))
-    assert 40 <= int(sizes["train"]) <= 54 and int(sizes["val"]) >= 4 and int(sizes["test"]) >= 4
+    assert 40 <= int(sizes["train"]) <= 54 and int(sizes["test"]) >= 8
+
+
+def test_no_split_is_drawn_that_the_head_does_not_read(tmp_path):
+    read, found = params(tmp_path, folder(tmp_path / "videos"))
+    assert read.datasets["own"].split.names == ("train", "test") and ", val" not in found.said[0]
+    assert set(shares_of("clip_align")) == {"train", "val", "test"}, "it stops early by a split of its own"
 
 
 def test_folders_of_splits_are_taken_and_not_drawn(tmp_path):
@@ -103,6 +109,28 @@ def test_a_table_of_clips_is_read_by_common_names_of_columns(tmp_path, suffix):
     assert (columns.path, columns.label, columns.start, columns.stop) == ("Video", "Action", "begin", "end")
     assert columns.group == "person" and dataset.split is not None
     assert "80 videos" in found.said[0]
+
+
+@pytest.mark.parametrize("name", ["class name", "Class-Name", " class_name"])
+def test_a_column_s_name_is_common_whatever_parts_its_words(tmp_path, name):
+    put(tmp_path / "set", *(f"{n}.mp4" for n in range(30)))
+    rows = [{"file path": f"{n}.mp4", name: "ab"[n % 2]} for n in range(30)]
+    read, found = params(tmp_path, table(tmp_path / "set", ".csv", rows))
+    assert (read.datasets["own"].columns.path, read.datasets["own"].columns.label) == ("file path", name)
+    assert found.command.endswith("results/own_top1.json")
+
+
+def test_links_that_lead_out_of_the_folder_are_refused_with_the_option_that_allows_them(tmp_path, monkeypatch):
+    films = folder(tmp_path / "films", 2, 15)
+    put(tmp_path / "videos/a", "0.mp4")
+    (tmp_path / "videos/b").symlink_to(films / "class 0")
+    refused("--allow-links", tmp_path / "videos", DatasetError)
+    read, _ = params(tmp_path, tmp_path / "videos", allow_links=True)
+    assert read.datasets["own"].allow_links
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, shlex.split("init videos --name own --out linked.yaml --allow-links"))
+    assert done.exit_code == 0, done.output
+    assert load_params("linked.yaml").datasets["own"].allow_links
 
 
 def test_the_columns_of_the_docs_own_example_are_seen(tmp_path):
@@ -232,6 +260,12 @@ def test_of_too_few_or_unlabelled_files_features_are_extracted_and_no_split_is_d
         folder = tmp_path / str(len(files))
         read, found = params(tmp_path, put(folder, *files))
         assert read.datasets["own"].split is None and found.command.endswith("-- features")
+
+
+def test_one_sample_a_class_is_told_of_before_a_training_fails(tmp_path):
+    put(tmp_path / "v", *(f"{split}/{of}/1.mp4" for split in ("train", "test") for of in "abc"))
+    _, found = params(tmp_path, tmp_path / "v")
+    assert found.command.endswith("-- features") and any("no class has two samples in train" in of for of in found.said)
 
 
 def test_absolute_paths_and_a_relative_one_far_below_are_taken(tmp_path):

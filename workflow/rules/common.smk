@@ -2,13 +2,14 @@
 
 import shlex
 
-from snakemake.exceptions import WorkflowError
-
 from pipeline import plan
 from pipeline.config import ParamsError, parse_written, read_laid
 from pipeline.jobs import PAGE, Jobs
+from pipeline.refusals import CannotPlan, plainly
 from pipeline.tasks import TASKS
 from pipeline.unlock import unlock_after_a_kill
+
+plainly()
 
 if workflow.is_main_process:
     unlock_after_a_kill()
@@ -23,7 +24,7 @@ try:
     PLAN = plan.Plan(parse_written(WRITTEN))
     PLAN.runs  # computes every key now, so that weights that are absent are told before any job
 except ParamsError as error:
-    raise WorkflowError(str(error))
+    raise CannotPlan(str(error))
 
 JOBS = Jobs(PLAN, workflow, checkpoints, PARAMS_FILES, WRITTEN)
 

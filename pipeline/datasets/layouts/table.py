@@ -31,6 +31,7 @@ ROLES = ("path", "id", "label", "labels", "target", "split", "start", "stop", "g
 SAID = ("path", "label", "labels", "target", "split", "start", "stop", "group")
 REMEDY = "correct that row"
 # What most paths are, and nothing that `check_path` refuses: of 300,000, looking at each part of each takes a second.
+STILL = (".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff")  # pictures that never move
 PLAIN = re.compile(r"(?=.{1,255}$)[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*")
 
 
@@ -311,10 +312,16 @@ class _Rows:
             return
         nothing = [None] * len(self.listing)
         starts, stops = (found.setdefault(role, nothing) for role in ("start", "stop"))
-        for place, (start, stop) in enumerate(zip(starts, stops, strict=True)):
+        for place, (path, *ends) in enumerate(zip(found["path"], starts, stops, strict=True)):
+            start, stop = ends
+            if any(ends) and path.endswith(STILL):
+                self.role = "path"
+                said = f"start {start:g}" if start else f"stop {stop:g}"
+                raise self._refused(
+                    place, f"the picture {path!r} has the {said}, and is one moment", "leave start and stop empty there"
+                )
             if stop is not None and stop <= (start or 0):
                 self.role = "path"
-                path = found["path"][place]
                 raise self._refused(
                     place, f"the clip of {path!r} begins at {start or 0:g} and stops at {stop:g}, not after that"
                 )

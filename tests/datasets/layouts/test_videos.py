@@ -43,7 +43,13 @@ def test_a_class_is_the_path_of_folders_above_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "names", [("train", "val", "test"), ("Training", "valid", "testing"), ("train", "validation", "test")]
+    "names",
+    [
+        ("train", "val", "test"),
+        ("train", "dev", "test"),
+        ("Training", "valid", "testing"),
+        ("train", "validation", "test"),
+    ],
 )
 def test_top_folders_of_the_usual_names_are_splits(tmp_path, names):
     frame = read_annotations(folder(tmp_path, *(f"{name}/a/b/1.mp4" for name in names), f"{names[0]}/2.mp4"))
@@ -183,7 +189,7 @@ def test_a_list_that_cannot_be_used_is_told_with_its_line(tmp_path):
         ("ucf101", UCF, "lists/testlist01.txt", "v_Apply.avi\n", r"line 1 is 'v_Apply\.avi', wanted class/file"),
         ("hmdb51", HMDB, "lists/run_test_split2.txt", "a.avi 7\n", r"line 1 is 'a\.avi 7', wanted a file and 0"),
         ("kinetics", KINETICS, "lists/val.csv", f"{HEAD}a,b,c,d,val\n", "line 2 has the times"),
-        ("kinetics", KINETICS, "lists/val.csv", f"{HEAD}a,b,1,2,dev\n", "has the split 'dev'"),
+        ("kinetics", KINETICS, "lists/val.csv", f"{HEAD}a,b,1,2,half\n", "has the split 'half'"),
     ):  # fmt: skip
         with pytest.raises(DatasetError, match=told):
             read_annotations(

@@ -1,0 +1,45 @@
+"""How Snakemake tells what a person can correct: the sentence, without the lines of code that it came through.
+
+Knows Snakemake and no module of this package.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from snakemake import rules
+from snakemake.exceptions import InputFunctionException, WorkflowError
+
+OURS = "pipeline."
+
+
+class CannotPlan(InputFunctionException):
+    """Params or data that no plan can be made of.
+
+    Errors of ours carry their remedy, and have no traceback: Snakemake would print one of each error that leaves a
+    Snakefile. Of any other it says, as ever, in which rule, for which wildcards and in which line it was raised.
+
+    Args:
+        error: what was raised, or a sentence.
+        wildcards: of the job, where a function of a rule raised it; `where` says which rule.
+    """
+
+    def __init__(self, error: Any, wildcards: Mapping[str, Any] | None = None, **where: Any) -> None:
+        of_ours = type(error).__module__.startswith(OURS)
+        self.is_ours = of_ours or (isinstance(error, str) and not where)
+        if self.is_ours:
+            WorkflowError.__init__(self, str(error))
+        else:
+            super().__init__(error, wildcards=wildcards or {}, **where)
+
+    @property
+    def __traceback__(self) -> Any:
+        return None if self.is_ours else super().__traceback__
+
+    @__traceback__.setter
+    def __traceback__(self, found: Any) -> None:
+        self.with_traceback(found)
+
+
+def plainly() -> None:
+    """From now on Snakemake tells our errors plainly: it raises what has this name among its rules."""
+    rules.InputFunctionException = CannotPlan
