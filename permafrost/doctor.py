@@ -246,8 +246,9 @@ def shared_memory(params: Params | None) -> Iterator[Finding]:
 
     compute = params.compute if params else Compute()
     decoded = [of for of in params.features.values() if isinstance(of, PixelFeature)] if params else []
-    # A message has one sample at least, in float32.
-    most = max((12 * prod(of.preprocess.size) * (of.sampling.count or of.batch) for of in decoded), default=16 << 20)
+    # A message has one sample at least, in float32; where a library's processor decides, of the usual size.
+    sides = ((of.geometry.size if of.geometry else (224, 224), of.sampling.count or of.batch) for of in decoded)
+    most = max((12 * prod(size) * count for size, count in sides), default=16 << 20)
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     said = (
         f"{_size(free)} free in {SHARED_MEMORY}; {compute.decode_workers} decode processes of {_size(most)} a message"

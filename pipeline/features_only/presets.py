@@ -170,7 +170,8 @@ def choose(
 def _expect_pixels_that_fit(feature: AnyFeature, option: str) -> None:
     """Raises ParamsError where no video's frames could be decoded: each would fail, one after the other."""
     count = feature.sampling.count if isinstance(feature, PixelFeature) else None
-    height, width = feature.preprocess.size if count else (0, 0)
+    # Where a processor of a library's own decides, each file is held to the same limit when it is decoded.
+    height, width = feature.geometry.size if count and feature.geometry else (0, 0)
     if (asked := (count or 0) * height * width * 3) > MOST_DECODED:
         raise ParamsError(
             f"{option}{count}: the pixels of one video, {count} frames of {height} x {width} are {asked / 2**30:.1f} "
