@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from pipeline.config import Compute
-from pipeline.exports import ExportError
 from pipeline.datasets import DatasetError
+from pipeline.exports import ExportError
 from pipeline.features_only import FilesError, choose, extract_files
 from pipeline.features_only import extraction as code
 from pipeline.files import lock
