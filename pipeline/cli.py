@@ -290,22 +290,23 @@ def runs(
     root: Annotated[Path, typer.Option("--runs", help="Folder of runs.")] = RUNS,
 ) -> None:
     """List every finished run: its figures, what it has otherwise than the head of params, and what refers to it."""
-    from pipeline.finished import CELLS, Finished, cells, ordered
+    from pipeline.finished import CELLS, Finished, cells, ordered, uncollected
 
-    found = Finished(Plan(load_params(params)), root)
-    try:
-        found.used  # noqa: B018
-    except ParamsError as error:
-        say(f"what params refer to cannot be told: {error}")
-        found.used = {}
-    lines = ordered(found.chosen(of_head, of_dataset), sort)
-    if as_json:
-        print(*(json.dumps(line.record) for line in lines), sep="\n")
-        return
-    table = Table(*(Column(name, overflow="fold") for name in CELLS), box=box.SIMPLE_HEAD, show_edge=False)
-    for line in lines:
-        table.add_row(*cells(line), style="red" if line.fault else None)
-    console.print(table)
+    with uncollected():
+        found = Finished(Plan(load_params(params)), root)
+        try:
+            found.used  # noqa: B018
+        except ParamsError as error:
+            say(f"what params refer to cannot be told: {error}")
+            found.used = {}
+        lines = ordered(found.chosen(of_head, of_dataset), sort)
+        if as_json:
+            print("".join(f"{json.dumps(line.record)}\n" for line in lines), end="")
+            return
+        table = Table(*(Column(name, overflow="fold") for name in CELLS), box=box.SIMPLE_HEAD, show_edge=False)
+        for line in lines:
+            table.add_row(*cells(line), style="red" if line.fault else None)
+        console.print(table)
 
 
 @app.command()

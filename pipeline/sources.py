@@ -95,7 +95,12 @@ def _imported(module: str, path: Path, state: tuple[int, ...]) -> list[tuple[str
 
 def _import_names(package: str, tree: ast.Module) -> Iterator[tuple[str, ...]]:
     """Of each name that is imported, the modules that it may mean: the first one that is there."""
-    for node in ast.walk(tree):
+    waiting: list[Any] = [tree]
+    while waiting:
+        node = waiting.pop()
+        # Statements alone: among expressions, most of a tree, there is no import.
+        for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+            waiting += found if isinstance(found := getattr(node, field, None), list) else []
         if isinstance(node, ast.Import):
             yield from ((alias.name,) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
