@@ -93,6 +93,7 @@ def _answer(version: str, python: str, work: Path) -> str:
     project = work / f"project-{version}"
     path = {"PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}", "VIRTUAL_ENV": str(home)}
     os.environ.pop("PYTHONPATH", None)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # each job would compile torch anew
     _run("permafrost", "new", str(project), path=path)
     init = ["init", str(work / "videos"), "--name", "own", "--out", "own.yaml", "--backbone", "dinov3=mini"]
     _run("permafrost", *init, cwd=project, path=path)

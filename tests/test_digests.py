@@ -58,7 +58,8 @@ def test_a_kept_file_is_the_one_that_its_digest_is_of(tmp_path, digest):
         read_kept(tmp_path / "none", digest, "make it so")
 
 
-# Whose JSON is not ours: params and labels of people, configurations of weights, what lies within a guarded file.
+# Whose JSON is not ours: params and labels of people, configurations of weights, what lies within a guarded file or a
+# tar of features.
 OTHERS = {
     "documents.py",
     "listings.py",
@@ -69,6 +70,7 @@ OTHERS = {
     "plan.py",
     "journal.py",
     "sharding.py",
+    "imported.py",
 }
 
 

@@ -296,14 +296,14 @@ class R3D18Feature(BackboneFeature):
         return self
 
     def gives(self, read: Mapping[str, Contents | None]) -> Contents:
-        windows, width = self.sampling.windows, 64 << (self.layer - 1)
+        windows = self.sampling.windows
         if self.pooled:
-            return {"clip_embed": Vectors(width, windows)}
+            return {"clip_embed": Vectors(steps=windows)}
         # Frames of a step and pixels of a cell: every layer after the first halves each, unless it is dilated in time.
         span, reach = (4, 8) if self.layer == 3 else (4 if self.atrous else 8, 16)
         steps = _steps(self.sampling, span)
         rows, columns = (-(-side // reach) for side in self.preprocess.size)
-        return {"clip_tokens": Tokens(steps, (rows, columns), width, self.preprocess.part)}
+        return {"clip_tokens": Tokens(steps, (rows, columns), part=self.preprocess.part)}
 
 
 class VJepa2Feature(BackboneFeature):
@@ -429,7 +429,7 @@ class I3DFeature(RowsFeature):
         return self
 
     def gives(self, read: Mapping[str, Contents | None]) -> Contents:
-        return {"frames": Rows(1024 * len(self.sources), self.sampling.fps)}
+        return {"frames": Rows(fps=self.sampling.fps)}
 
     @property
     def sources(self) -> dict[str, Weights]:
