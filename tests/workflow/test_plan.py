@@ -71,7 +71,7 @@ def test_toyworld_never_writes_where_a_real_data_set_lies(project):
 
 def test_a_real_data_set_that_is_not_there_is_one_error_with_the_remedy_and_nothing_is_made(project):
     done = project.plan("snakemake --configfile configs/breakfast.yaml --cores 1", check=False)
-    told = "DatasetError: no list of videos (*.bundle) in data/breakfast/splits; put the data set's files there"
+    told = "no list of videos (*.bundle) in data/breakfast/splits; put the data set's files there"
     assert done.returncode != 0 and done.stdout.count(told) == done.stdout.count("CannotPlan:") == 1, done.stdout
     assert "Traceback" not in done.stdout
     assert not (project.root / "data/breakfast").exists()
