@@ -6,4 +6,4 @@ class ExplanationError(ValueError):
 
 
 class NotOffered(ExplanationError):
-    """What a head has not, so that a part of its explanation is left out."""
+    """What a head has not, or its samples are too few for, so that a part of its explanation is left out."""

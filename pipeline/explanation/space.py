@@ -20,7 +20,7 @@ from pipeline.datasets import read_manifest
 from pipeline.evaluation.negatives import vectors
 from pipeline.evaluation.provenance import batches, inference
 from pipeline.evaluation.segment_metrics import segments
-from pipeline.explanation.errors import ExplanationError, NotOffered
+from pipeline.explanation.errors import NotOffered
 from pipeline.explanation.pictures import NotShown, Pictures, seen_by, thumbnail
 from pipeline.prediction import accepted_from
 from pipeline.runs import Run
@@ -57,7 +57,7 @@ class Points(NamedTuple):
 
 
 def feature_space(run: Run) -> dict[str, Any]:
-    """What results/<result>_features.json holds; see docs/explain.md. Raises ExplanationError: too few points."""
+    """What results/<result>_features.json holds; see docs/explain.md. Raises NotOffered: too few points."""
     points = run.task.code("points")(run)
     found = projections(points.values_ND, run.config.seed, run.params.compute.threads, run.head)
     thumbnails, note = _thumbnails(run, points)
@@ -81,14 +81,14 @@ def projections(values_ND: np.ndarray, seed: int, threads: int, head: str) -> di
     """PCA, and from its first components t-SNE and UMAP: name -> x, y and a note. The same to the bit at any call.
 
     Raises:
-        ExplanationError: too few points, or all the same.
+        NotOffered: too few points, or all the same.
 
     Sources: van der Maaten & Hinton, JMLR 2008; McInnes et al., "UMAP", 2018.
     """
     n, width = values_ND.shape
     if n < FEWEST or not np.ptp(values_ND, axis=0).any():
         what = f"{n} points, expected {FEWEST} at least" if n < FEWEST else f"{n} points that are all the same"
-        raise ExplanationError(f"{head}: its features are {what}; evaluate more samples, or train the head again")
+        raise NotOffered(f"{head}: its features are {what}; evaluate more samples, or train the head again")
     state = seed % 2**32
     with threadpool_limits(threads):  # it decides the order of sums, and t-SNE makes much of a last bit
         pca = PCA(min(KEPT, n, width), svd_solver="covariance_eigh")

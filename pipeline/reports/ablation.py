@@ -12,7 +12,7 @@ from pipeline.files import write_text
 from pipeline.markdown import escaped, table
 from pipeline.plugins import load
 from pipeline.reports.figures import figure_at
-from pipeline.reports.files import read_result, save_figure
+from pipeline.reports.files import ReportError, evaluate_again, read_result, save_figure
 from pipeline.tasks import TASKS, Column
 
 Result = Mapping[str, Any]
@@ -32,7 +32,7 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
         does not know is left out of the mean.
 
     Raises:
-        ReportError: a run has not been evaluated.
+        ReportError: a run has not been evaluated, or its result lacks the figure of a column.
     """
     each = len(ablation.seeds)
     results = [read_result(run, out.with_name(f"{out.name}.json")) for run in runs]
@@ -46,6 +46,13 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
     columns = [
         column for column in columns if not column.optional or any(_has(result, column.name) for result in results)
     ]
+    for run, result in zip(runs, results, strict=True):
+        for column in columns:
+            if not column.optional and not _has(result, column.name):
+                raise ReportError(
+                    f"{Path(run, 'result.json')} has no figure {column.name}, which is a column of {task} in "
+                    f"pipeline/tasks; {evaluate_again(run, out.with_name(f'{out.name}.json'))}, or correct the column"
+                )
     groups = {name: results[i * each : (i + 1) * each] for i, name in enumerate(ablation.rows)}
     rows = {name: _statistics(group, columns) for name, group in groups.items()}
     document = {
@@ -81,7 +88,10 @@ def _has(result: Result, figure: str) -> bool:
 
 def _statistics(results: Sequence[Result], columns: Sequence[Column]) -> dict[str, dict[str, Any]]:
     """mean, sd and per_seed of each column; None where unknown."""
-    scores = pd.DataFrame([{c.name: figure_at(result, c.name) for c in columns} for result in results]).astype(float)
+    rows = [
+        {c.name: figure_at(result, c.name) if _has(result, c.name) else None for c in columns} for result in results
+    ]
+    scores = pd.DataFrame(rows).astype(float)
     return {
         "mean": {name: _known(value) for name, value in scores.mean().items()},
         "sd": {name: _known(value) for name, value in scores.std().items()},

@@ -1,8 +1,18 @@
-"""Projections need no folder that outlives them."""
+"""Projections need enough points, and no folder that outlives them."""
 
 import sys
 
+import numpy as np
+import pytest
+
 from pipeline.explanation import space
+from pipeline.explanation.errors import NotOffered
+
+
+@pytest.mark.parametrize("values_ND, what", [(np.eye(2), "2 points, expected 5"), (np.ones((9, 3)), "9 points that")])
+def test_a_space_of_too_few_points_is_left_out_and_ends_no_other_part(values_ND, what):
+    with pytest.raises(NotOffered, match=f"own: its features are {what}"):
+        space.projections(values_ND, seed=0, threads=1, head="own")
 
 
 def test_umap_is_there_where_what_it_compiles_can_be_kept_nowhere(tmp_path, monkeypatch):

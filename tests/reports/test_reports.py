@@ -12,7 +12,7 @@ from pipeline.config import Ablation
 from pipeline.digests import Damaged
 from pipeline.evaluation.zeroshot_metrics import zeroshot_metrics
 from pipeline.reports import ablation_table, publish
-from pipeline.reports.files import beside
+from pipeline.reports.files import ReportError, beside
 from pipeline.reports.following import refuse_other_figures
 from tests.evaluations import leave
 
@@ -81,8 +81,17 @@ def test_a_single_seed_has_no_deviation(runs, tmp_path):
 
 def test_a_result_without_a_figure_that_the_table_shows_is_refused(runs, tmp_path):
     leave(runs[0], {})
-    with pytest.raises(KeyError, match="top1"):
+    with pytest.raises(ReportError, match=r"run0/result\.json has no figure top1, .* delete .*run0 and run"):
         ablation_table(Ablation(head="h", seeds=[0], variants={"a": {}}), "classification", runs[:1], tmp_path / "one")
+
+
+def test_a_figure_that_only_some_variants_can_have_is_a_dash_for_the_others(runs, tmp_path):
+    leave(runs[0], result(0.8) | {"top1_reversed": 0.25})
+    leave(runs[1], {name: value for name, value in result(0.9).items() if name != "top1_reversed"})
+    ablation = Ablation(head="h", seeds=[0], variants={"eight_steps": {}, "one_step": {}})
+    header, _, eight, one = ablation_table(ablation, "classification", runs[:2], tmp_path / "steps").splitlines()
+    place = header.split(" | ").index("top1_reversed")
+    assert ["0.250" in eight.split(" | ")[place], one.split(" | ")[place].strip(" |")] == [True, "–"]
 
 
 def zeroshot(folder: Path, seed: int, signal: float, **changes) -> Path:
