@@ -1,5 +1,6 @@
 """Small real data sets that tests make themselves: encoded clips in Something-Something-V2's layout."""
 
+import gc
 import json
 import os
 from collections.abc import Iterator
@@ -39,6 +40,15 @@ LONGEST = [
 def pytest_configure(config):
     config.pluginmanager.register(FailuresAtOnce(config), "failures-at-once")
     config.pluginmanager.register(ExamplesAlone(), "examples-alone")
+
+
+def pytest_collection(session):
+    gc.disable()  # all that is imported and collected stays
+
+
+def pytest_collection_finish(session):
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items):
