@@ -51,6 +51,10 @@ def pytest_collection_finish(session):
     gc.enable()
 
 
+def pytest_unconfigure(config):
+    gc.unfreeze()
+
+
 def pytest_collection_modifyitems(items):
     order = {f"{ROOT}/tests/{name}.py": place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(str(item.path), len(order)))
