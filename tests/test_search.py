@@ -249,6 +249,17 @@ def test_the_best_values_are_params_to_paste():
     assert best([]) is None
 
 
+def test_a_search_that_is_killed_while_it_finds_its_trials_again_does_not_forget_the_others(project, monkeypatch):
+    monkeypatch.setattr(pipeline.training, "train", trained)
+    made(plan_of(3))
+    known = plan_of(3).trials("rates")
+    assert sorted(known) == [0, 1, 2]
+    killed("searches.rates: trial 0", 1, plan_of(3))
+    assert plan_of(3).trials("rates") == known  # `prune` would delete the others
+    made(plan_of(2))
+    assert sorted(plan_of(2).trials("rates")) == [0, 1]
+
+
 def test_prune_and_a_part_of_params_keep_what_a_search_needs(project, monkeypatch):
     monkeypatch.setattr(pipeline.training, "train", trained)
     plan = plan_of(2)
