@@ -186,6 +186,8 @@ class Search(Strict):
     @model_validator(mode="after")
     def _can_be_searched(self) -> "Search":
         for key, axis in self.space.items():
+            if not key.isprintable():  # it is repeated in errors, and a terminal would obey it
+                raise ValueError(f"space has the key {key!r}; expected dotted names of parameters")
             if key.partition(".")[0] in FIXED:
                 raise ValueError(
                     f"space.{key}: decides which samples a trial is judged on, or nothing of its training; remove it"
