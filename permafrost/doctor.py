@@ -20,7 +20,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from pipeline.config import Compute, Dataset, Params, PixelFeature, Weights, load_params
+from pipeline.config import Compute, Dataset, Imported, Params, PixelFeature, Weights, load_params
+from pipeline.config.base import shown
 from pipeline.config.contents import Cams, Contents, Flow, Hidden, Maps, Rows, Texts, Tokens, Vectors
 from pipeline.plan import Plan, manifest_path
 from pipeline.runs import FEATURES, RUNS
@@ -62,7 +63,7 @@ def examine(source: str | Path = "params.yaml") -> Iterator[Finding]:
 
     Yields:
         One finding at least of each of: programs, torch, GPUs, cores, memory, shared memory, decoders, folders; of
-        params: weights, data sets, and the disk that features take.
+        params: weights, data sets, imported features, and the disk that features take.
     """
     params: Params | None = None
     literal = str(source).lstrip().startswith("{")
@@ -80,7 +81,7 @@ def examine(source: str | Path = "params.yaml") -> Iterator[Finding]:
     yield from chain(shared_memory(params), codecs(params))
     yield from folders(params)
     if params:
-        yield from chain(weights(params), datasets(params), disk(params))
+        yield from chain(weights(params), datasets(params), imports(params), disk(params))
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -436,6 +437,38 @@ def _decoded(what: str, paths: list[str], found: list[Any], samples: int) -> Fin
     remedy = "`manifest` lists all of them in quality.md; fetch them again, or encode them anew"
     said += f"; {path}: {first.status}: {first.detail.partition('; ')[0]}"
     return Finding("bad" if len(wrong) == len(found) else "note", what, said, remedy)
+
+
+def imports(params: Params) -> Iterator[Finding]:
+    """Whether the files of features that were computed elsewhere hold the samples of the data sets that read them."""
+    from pipeline.datasets import read_annotations
+    from pipeline.datasets.imported import Held
+
+    plan = Plan(params)
+    for name, dataset in params.datasets.items():
+        try:
+            read = [of for of in plan.features(name) if isinstance(params.features[of], Imported)]
+            ids = read_annotations(dataset)["sample"].tolist() if read else []
+        except (OSError, ValueError):  # said where data sets and weights are looked at
+            continue
+        for feature in read:
+            held = Held(params.features[feature])
+            yield _held(f"feature {feature} of {name}", held, ids)
+
+
+def _held(what: str, held: Any, ids: list[str]) -> Finding:
+    place = held.feature.root
+    try:
+        sources, damage = held.sources(ids), held.found.damage
+    except (OSError, ValueError) as error:
+        return Finding("bad", what, f"{place} cannot be read: {error}", "correct the feature's root, or fetch it again")
+    lacking = [sample for sample in ids if sample not in sources or not sources[sample].exists()]
+    said = f"{place} holds {len(ids) - len(lacking)} of {len(ids)} samples"
+    if not lacking:
+        return Finding("ok", what, said)
+    said += f", not {shown(lacking[0])}" + (f" ({damage})" if damage else "")
+    remedy = "correct the feature's root or extension; samples that it does not hold are failed ones"
+    return Finding("bad" if len(lacking) == len(ids) else "note", what, said, remedy)
 
 
 def disk(params: Params) -> Iterator[Finding]:

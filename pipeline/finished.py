@@ -323,7 +323,7 @@ def cells(line: Line) -> list[str]:
     return [
         shown("/".join(filter(None, (line.head, line.key, line.evaluation))), 300),
         " ".join(shown(of) for of in (line.dataset, line.split) if of),
-        ", ".join(shown(name) for name in line.features.values()),
+        ", ".join(shown(name) for name in dict.fromkeys(line.features.values())),
         "" if line.seed is None else str(line.seed),
         line.fault or ", ".join(figures),
         "" if line.trainable is None else f"{line.trainable:,}",

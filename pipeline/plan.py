@@ -263,16 +263,21 @@ class Plan:
         return content_key({"search": asked, "runs": [run.key for run in self.searched(name)]})
 
     def trials(self, name: str, searches: Path = SEARCHES) -> dict[int, tuple[str, str]]:
-        """Number -> (head, key) of the run, of the finished trials of a search of these params.
+        """Number -> (head, key) of the run, of the finished trials of a search of these params; as `tried` has them."""
+        tried = self.tried(name, searches)
+        return {trial["number"]: tuple(Path(trial["run"]).parts[-2:]) for trial in tried if trial["run"]}
+
+    def tried(self, name: str, searches: Path = SEARCHES) -> list[dict[str, Any]]:
+        """The finished trials of a search of these params, in order.
 
         A record that is damaged, or of another search, is none: the search makes it again from the runs.
         """
         try:
             record = read_json(searches / name / TRIALS, "")
             trials = record["trials"] if record["key"] == self.search_key(name) else []
-            return {trial["number"]: tuple(Path(trial["run"]).parts[-2:]) for trial in trials if trial["run"]}
+            return [{**trial, "number": trial["number"], "run": trial["run"]} for trial in trials]
         except (OSError, Damaged, KeyError, TypeError):
-            return {}
+            return []
 
     @property
     def document(self) -> str:

@@ -51,9 +51,12 @@ def search(plan: Plan, name: str, folder: Path = SEARCHES, progress: Callable[[s
     """
     chosen, key = plan.params.searches[name], plan.search_key(name)
     trials: list[Trial] = []
+    known = plan.tried(name, folder)
     for number in range(chosen.count):
         trials.append({"number": number, **_tried(plan, chosen, proposed(chosen, number, trials), progress)})
-        write_json(folder / name / TRIALS, {"key": key, "trials": trials})
+        # Those that are yet to be found again stay: if this is killed now, `prune` must not take their runs.
+        later = known[number + 1 :] if number + 1 < chosen.count else []
+        write_json(folder / name / TRIALS, {"key": key, "trials": [*trials, *later]})
         progress(f"searches.{name}: {_line(plan, chosen, trials)}")
     top = best(trials)
     return {

@@ -14,7 +14,7 @@ from permafrost.cli import app as installed
 from pipeline.cli import app
 from pipeline.config import load_params
 from pipeline.digests import read_json, write_json
-from pipeline.finished import ABSENT, Finished, cells, columns_of, ordered
+from pipeline.finished import ABSENT, Finished, Line, cells, columns_of, ordered
 from pipeline.plan import Plan
 from pipeline.tasks import TASKS
 from tests.reports.made_up import ROOT, MadeUp
@@ -184,3 +184,8 @@ def test_two_hundred_runs_are_listed_without_a_heavy_import(tmp_path):
     said = done.stdout.splitlines()
     assert sum(line.startswith(" gasm_cast/") for line in said) == 200 and said[-2] == "HEAVY"
     assert float(said[-1].removeprefix("SECONDS ")) < 8  # of a processor; benchmarks/README.md says what is usual
+
+
+def test_a_feature_that_several_roles_read_is_named_once_in_the_table():
+    line = Line("ood", "a", "b", features={"image": "clip_image", "cam": "clip_cam", "in background": "clip_image"})
+    assert cells(line)[2] == "clip_image, clip_cam"

@@ -207,7 +207,7 @@ def test_a_grid_is_every_point_once_and_any_value_is_a_choice():
 
 def trained(run: Run, progress: Any) -> dict[str, Any]:
     """What a training leaves that a search reads."""
-    run.folder.mkdir(parents=True)
+    run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / "history.csv").write_text("epoch,holdout_loss\n1,inf\n")
     digest = file_digest(run.folder / "history.csv")
     return {"holdout_accuracy": 0.5, "best_epoch": 1, "trainable": 7, "history.csv": digest}
@@ -249,6 +249,17 @@ def test_the_best_values_are_params_to_paste():
     assert best([]) is None
 
 
+def test_a_search_that_is_killed_while_it_finds_its_trials_again_does_not_forget_the_others(project, monkeypatch):
+    monkeypatch.setattr(pipeline.training, "train", trained)
+    made(plan_of(3))
+    known = plan_of(3).trials("rates")
+    assert sorted(known) == [0, 1, 2]
+    killed("searches.rates: trial 0", 1, plan_of(3))
+    assert plan_of(3).trials("rates") == known  # `prune` would delete the others
+    made(plan_of(2))
+    assert sorted(plan_of(2).trials("rates")) == [0, 1]
+
+
 def test_prune_and_a_part_of_params_keep_what_a_search_needs(project, monkeypatch):
     monkeypatch.setattr(pipeline.training, "train", trained)
     plan = plan_of(2)
@@ -284,6 +295,10 @@ KNN = {"kind": "probe", "dataset": "made", "features": "patches", "result": "k",
         ({"space": {"lr": {"low": 0.1, "high": 0.2, "choices": [1]}}}, "has choices and a range; give either"),
         ({"space": {"lr": {"choices": [0.1, 0.1]}}}, "choices has 0.1 twice; remove one"),
         ({"space": {"epochs": {"low": 1, "high": 9, "step": 0.5}}}, "step is 0.5 in a range of whole numbers"),
+        ({"space": {"epochs": {"low": 1, "high": 10**19}}}, "expected whole numbers of at most 2^53"),
+        ({"space": {"epochs": {"low": 1, "high": 10**12}}}, "epochs = 1000000000000: epochs: Input should be less"),
+        ({"space": {"lr": {"low": 0.1, "high": 0.2, "step": 5.0}}}, "step is 5 from 0.1 to 0.2; lower it"),
+        ({"space": {"\x1b[31mlr\n": {"low": 0.1, "high": 0.2}}}, r"space has the key '\x1b[31mlr\n'; expected dotted"),
         ({"space": {"lrr": {"low": 0.1, "high": 0.2}}}, "space: lrr = 0.1: lrr: unknown key; remove it or correct"),
         ({"space": {"lr": {"low": 0.1, "high": 9.0}}}, "space: lr = 9.0: lr: Input should be less than or equal to 1"),
         ({"space": {"seed": {"low": 1, "high": 9}}}, "space.seed: decides which samples a trial is judged on"),

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from .base import Name, Seed, Strict, canonical_json
 
 MOST_ROWS = 10_000  # of an ablation's grid, and of a search's
+MOST_WHOLE = 2**53  # beyond which a whole number is no float
 # What decides on which samples a trial is judged, or nothing of its training.
 FIXED = frozenset({
     "kind", "result", "seed", "dataset", "train_split", "holdout", "holdout_split", "eval_split", "bootstrap",
@@ -126,6 +127,10 @@ class Axis(Strict):
             raise ValueError(f"low is {self.low:g}, and a logarithmic range begins above 0; raise low, or remove log")
         if self.log and self.step is not None:
             raise ValueError("has log and step, and steps are even in the value; remove one")
+        if self.whole and max(abs(self.low), abs(self.high)) > MOST_WHOLE:
+            raise ValueError(f"reaches to {self.high}; expected whole numbers of at most 2^53, or 1.0 as low")
+        if self.step is not None and self.step > self.high - self.low:
+            raise ValueError(f"step is {self.step:g} from {self.low:g} to {self.high:g}; lower it: it passes the end")
         if self.whole and isinstance(self.step, float):
             raise ValueError(f"step is {self.step:g} in a range of whole numbers; give a whole step, or 1.0 as low")
         return self
@@ -147,13 +152,23 @@ class Axis(Strict):
         >>> Axis(low=1, high=3).points, Axis(low=0.1, high=0.4, step=0.1).points, Axis(low=0.1, high=1.0).points
         ([1, 2, 3], [0.1, 0.2, 0.3, 0.4], None)
         """
-        if self.choices is not None:
+        if self.choices is not None or self.size is None:
             return self.choices
-        step = self.step or (1 if self.whole else None)
-        if step is None:
-            return None
-        count = floor((self.high - self.low) / step + 1e-9) + 1
-        return [self.low + i * step if self.whole else float(f"{self.low + i * step:.12g}") for i in range(count)]
+        step = self.step or 1
+        return [self.low + i * step if self.whole else float(f"{self.low + i * step:.12g}") for i in range(self.size)]
+
+    @property
+    def size(self) -> int | None:
+        """How many may be chosen, counted without a list of them; None of a continuous range.
+
+        >>> Axis(low=1, high=10**12).size, Axis(low=0.1, high=0.4, step=0.1).size, Axis(low=0.1, high=1.0).size
+        (1000000000000, 4, None)
+        """
+        if self.choices is not None:
+            return len(self.choices)
+        if self.whole:
+            return (self.high - self.low) // (self.step or 1) + 1
+        return None if self.step is None else floor((self.high - self.low) / self.step + 1e-9) + 1
 
 
 class Search(Strict):
@@ -171,15 +186,17 @@ class Search(Strict):
     @model_validator(mode="after")
     def _can_be_searched(self) -> "Search":
         for key, axis in self.space.items():
+            if not key.isprintable():  # it is repeated in errors, and a terminal would obey it
+                raise ValueError(f"space has the key {key!r}; expected dotted names of parameters")
             if key.partition(".")[0] in FIXED:
                 raise ValueError(
                     f"space.{key}: decides which samples a trial is judged on, or nothing of its training; remove it"
                 )
             if key.startswith("features.") and axis.choices is None:
                 raise ValueError(f"space.{key}: a store is made of each value of a feature's; list them as choices")
-            if self.sampler == "grid" and axis.points is None:
+            if self.sampler == "grid" and axis.size is None:
                 raise ValueError(f"space.{key}: is a continuous range, of which there is no grid; give step or choices")
-        points = prod(len(axis.points or [0]) for axis in self.space.values())
+        points = prod(axis.size or 1 for axis in self.space.values())
         if self.sampler == "grid" and points > MOST_ROWS:
             raise ValueError(f"the grid has {points:,} points, expected at most {MOST_ROWS:,}")
         if self.sampler == "grid" and self.trials not in (None, points):
@@ -193,7 +210,7 @@ class Search(Strict):
     @property
     def count(self) -> int:
         """How many trials there are."""
-        return self.trials or prod(len(axis.points or []) for axis in self.space.values())
+        return self.trials or prod(axis.size or 0 for axis in self.space.values())
 
     @property
     def _of_features(self) -> dict[str, Axis]:

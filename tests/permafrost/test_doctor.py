@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -305,6 +306,30 @@ def test_videos_that_do_not_decode_are_named(place, videos):
 def test_a_root_that_is_not_there_is_named(place):
     one = found(doctor.datasets(loaded(place / "nowhere")), "data set own")
     assert one.state == "bad" and "nowhere" in one.said
+
+
+def test_imported_features_that_are_not_there_are_named(place, videos):
+    document = json.loads(params(videos))
+    root = place / "vectors"
+    document["features"]["theirs"] = {
+        "backbone": "imported", "form": "files", "root": str(root), "content": "vectors", "width": 4
+    }  # fmt: skip
+    document["datasets"]["own"]["features"] = ["theirs"]
+    config = doctor.load_params(json.dumps(document))
+    one = found(doctor.examine(json.dumps(document)), "feature theirs of own")
+    assert one.state == "bad" and f"{root} holds 0 of 4 samples" in one.said and "root" in one.remedy
+    for name in ("a/0", "a/1", "b/0"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(root / f"{name}.npy", np.zeros(4))
+    one = found(doctor.imports(config), "feature theirs of own")
+    assert one.state == "note" and "3 of 4 samples, not b/1" in one.said
+    np.save(root / "b/1.npy", np.zeros(4))
+    assert found(doctor.imports(config), "feature theirs of own").state == "ok"
+    document["features"]["theirs"] |= {"form": "hdf5", "root": str(place / "no.h5")}
+    one = found(doctor.imports(doctor.load_params(json.dumps(document))), "feature theirs of own")
+    assert one.state == "bad" and "it does not exist" in one.said
+    (place / "no.h5").write_bytes(b"no HDF5")
+    assert found(doctor.imports(doctor.load_params(json.dumps(document))), "feature theirs of own").state == "bad"
 
 
 def test_probes_are_spread_and_end_in_time(place, videos, monkeypatch):
