@@ -22,7 +22,7 @@ from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPI
 
 from pipeline.backbones.base import BackboneError
 from pipeline.backbones.checkpoints import SAVE_AGAIN, Checkpoint, checkpoint_folder, first_few, read_json
-from pipeline.backbones.library import LibraryModel, Network, Sized, States, as_it_was
+from pipeline.backbones.library import LibraryModel, Network, Sized, States, as_it_was, error_line
 from pipeline.config import HfFeature, Preprocess
 
 # What a tower reads: its forward's first argument.
@@ -48,8 +48,14 @@ class Hf(LibraryModel):
         self.config, self.random = self.source.config(), feature.weights.random is not None
         self.clips = _of_clips(self.config)
         self.cls = _class_of(self.config, self.source.name)
-        with torch.device("meta"), as_it_was():
-            self.outline = self.cls._from_config(self.config)
+        try:
+            with torch.device("meta"), as_it_was():
+                self.outline = self.cls._from_config(self.config)
+        except Exception as error:  # of many kinds, each about sizes that do not go together
+            raise BackboneError(
+                f"{self.source.name}: transformers cannot make a {self.cls.__name__} of its config "
+                f"({error_line(error)}); correct it"
+            ) from error
         _tower(self.outline, self.source.name)
         return self.source.name
 

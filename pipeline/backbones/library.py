@@ -92,8 +92,8 @@ class Sized:
             sizes = {self.pixels(np.zeros((1, *sides, 3), np.uint8)).shape[-2:] for sides in PROBES}
         except Exception as error:
             raise BackboneError(
-                f"{self.name}: its own preprocessing fails ({_line(error)}); leave preprocess out or give it another "
-                "geometry, or correct the preprocessor's file"
+                f"{self.name}: its own preprocessing fails ({error_line(error)}); leave preprocess out or give it "
+                "another geometry, or correct the preprocessor's file"
             ) from error
         if len(sizes) > 1:
             raise BackboneError(
@@ -189,7 +189,7 @@ class LibraryModel:
         except Exception as error:
             what = f"clips of {frames} frames of" if self.clips else "pictures of"
             raise BackboneError(
-                f"{self.name} cannot take {what} {self.size[0]} x {self.size[1]} pixels ({_line(error)}); set "
+                f"{self.name} cannot take {what} {self.size[0]} x {self.size[1]} pixels ({error_line(error)}); set "
                 "preprocess (and, of a model of clips, sampling.frames) to what it was made for"
             ) from error
 
@@ -303,6 +303,6 @@ def as_it_was():
         yield
 
 
-def _line(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """The first line of an error, and its kind where it says nothing."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

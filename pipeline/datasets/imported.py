@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
@@ -85,7 +86,8 @@ class Held:
             return Place(file_of(self.feature, sample))
         places, damage = self.found
         if sample not in places:
-            raise ValueError(f"missing: {self.feature.root} has nothing named {sample!r}{damage and f' ({damage})'}")
+            why = damage or _instead(places)
+            raise ValueError(f"missing: {self.feature.root} has nothing named {sample!r} ({why})")
         if (place := places[sample]) is None:
             raise ValueError(f"unreadable: {self.feature.root} holds {sample!r} more than once; remove all but one")
         return place
@@ -98,6 +100,14 @@ class Held:
             with contextlib.suppress(ValueError):
                 found[sample] = self.place(sample).path
         return found
+
+
+def _instead(places: Mapping[str, Place | None]) -> str:
+    """What a source holds in place of a sample: a wrong extension or array shows in the names."""
+    if not places:
+        return "it holds no sample: correct the feature's extension, array or ids"
+    more = ", ..." if len(places) > 3 else ""
+    return f"it holds {', '.join(map(shown, islice(places, 3)))}{more}"
 
 
 def file_of(feature: Imported, sample: str) -> Path:

@@ -439,7 +439,16 @@ def test_the_quality_report_lists_samples_without_features_and_features_without_
     assert "Samples without features: 3, a/2, b/2, c.d." in page and "Features of no sample: 2, x, y/z." in page
     assert frame["status"].tolist() == ["ok"] * 5 and frame["path"].isna().all()
     store = imported(tmp_path, form="hdf5", root=str(tmp_path / "slides.h5"), content="rows")
-    assert store.failed["a/2"] == f"missing: {tmp_path / 'slides.h5'} has nothing named 'a/2'"
+    assert (
+        store.failed["a/2"] == f"missing: {tmp_path / 'slides.h5'} has nothing named 'a/2' (it holds x, y/z, b/1, ...)"
+    )
+
+
+def test_a_wrong_array_is_seen_in_what_the_file_holds(tmp_path):
+    clam(tmp_path / "slides.h5", rows())
+    store = imported(tmp_path, form="hdf5", root=str(tmp_path / "slides.h5"), content="rows", array="feats")
+    said = "(it holds no sample: correct the feature's extension, array or ids)"
+    assert store.samples == [] and all(said in reason for reason in store.failed.values())
 
 
 def test_a_folder_that_is_absent_is_told(tmp_path):

@@ -231,6 +231,12 @@ def test_a_config_that_needs_code_of_its_own_is_refused(few, copied, tmp_path):
     refused(few, folder, tmp_path, BackboneError, r"is of model_type 'somebodys', which transformers .* not have")
 
 
+def test_sizes_of_which_no_network_can_be_made_are_refused(few, tmp_path):
+    sizes = {"model_type": "dinov2", **BY_KIND["dinov2"].config, "patch_size": 0}
+    said = r"architecture dinov2: transformers cannot make a Dinov2Model of its config \(integer .*zero\); correct it"
+    refused(few, "unused", tmp_path, BackboneError, said, weights={"random": 0}, architecture=sizes)
+
+
 def test_tokens_that_are_no_grid_and_pixels_that_the_model_cannot_take_are_refused(few, folders, tmp_path):
     # YOLOS has tokens for what it detects behind its patches: 1 + 4 x 4 + 7.
     yolos = {"model_type": "yolos", "num_detection_tokens": 7, **BY_KIND["vit"].config, "image_size": [32, 32]}
