@@ -8,14 +8,12 @@ is); else over a tenth of the toy world, for one seed and two epochs: bytes and 
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._harness import main, project, table
+from benchmarks._harness import main, project, table, workflow
 from pipeline.config import feature_dir, load_params
 from pipeline.store import FeatureStore, describe
 
@@ -40,7 +38,7 @@ def run(cores: int, full: bool) -> dict:
 def profiles(cores: int) -> dict:
     """Of the project here."""
     target = f"results/ablations/{ABLATION}.json"
-    subprocess.run([sys.executable, "-m", "snakemake", target, "--cores", str(cores)], check=True)
+    workflow(target, cores=cores)
     params, result = load_params("params.yaml"), json.loads(Path(target).read_text(encoding="utf-8"))
     variants = {name: changes["features.semantic"] for name, changes in params.ablations[ABLATION].variants.items()}
     dataset = params.head(params.ablations[ABLATION].head).dataset

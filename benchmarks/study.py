@@ -11,8 +11,6 @@ where they are absent: with --full those of params.yaml here, else those of a te
 are the same.
 """
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -21,11 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks._harness import interleaved, main, project, ratio, table
+from benchmarks._harness import interleaved, main, project, ratio, table, workflow
 from pipeline.backbones import load, preprocessor
 from pipeline.config import BackboneFeature, Params, load_params
 from pipeline.datasets import read_manifest, samples_by_name, video_folder
-from pipeline.plan import Plan
+from pipeline.plan import Plan, manifest_path
 from pipeline.runs import Run
 from pipeline.training.data import FeatureData
 from pipeline.training.registry import build
@@ -109,7 +107,9 @@ def study(ablation: str, batches: int, rounds: int) -> dict[str, Any]:
     plan, tables = Plan(params), {}
     runs = {name: plan.ablated(ablation)[name, chosen.seeds[0]] for name in chosen.rows}
     reads = [read for of in runs.values() for read in of.config.inputs.values()]
-    subprocess.run([sys.executable, "-m", "snakemake", *plan.shard_manifests(reads), "--cores", "2"], check=True)
+    # A set that is not rendered yet has no shards to name.
+    workflow(*{str(manifest_path(read.dataset)) for read in reads})
+    workflow(*plan.shard_manifests(reads))
     torch.set_num_threads(1)
 
     rows = {name: Row(of, tables) for name, of in runs.items()}

@@ -89,12 +89,18 @@ class Sized:
 
     def __post_init__(self) -> None:
         try:
-            sizes = {self.pixels(np.zeros((1, *sides, 3), np.uint8)).shape[-2:] for sides in PROBES}
+            made = [self.pixels(np.zeros((1, *sides, 3), np.uint8)) for sides in PROBES]
         except Exception as error:
             raise BackboneError(
                 f"{self.name}: its own preprocessing fails ({error_line(error)}); leave preprocess out or give it "
                 "another geometry, or correct the preprocessor's file"
             ) from error
+        if not all(np.isfinite(of).all() for of in made):
+            raise BackboneError(
+                f"{self.name}: its own preprocessing gives pixels that are no numbers, as where image_std is 0; "
+                "correct the preprocessor's file"
+            )
+        sizes = {of.shape[-2:] for of in made}
         if len(sizes) > 1:
             raise BackboneError(
                 f"{self.name}: its own preprocessing gives pixels of another size for each shape of video; add a crop: "

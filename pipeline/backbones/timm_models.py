@@ -96,6 +96,12 @@ class TimmSource:
                 raise BackboneError(
                     f"{folder / 'config.json'} names no architecture of timm{hint or f'; {SAVE_AGAIN}'}"
                 )
+            colours = (said.get("input_size") or [3])[0]
+            if colours != 3:
+                raise BackboneError(
+                    f"{folder / 'config.json'} has input_size {said['input_size']}: it reads pictures of {colours} "
+                    "channels, and pixels here are of three colours; name a checkpoint that was trained on colours"
+                )
         if not timm.is_model(name):
             raise BackboneError(
                 f"architecture {name}: timm {timm.__version__} has none of that name; "

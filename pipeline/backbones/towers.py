@@ -149,8 +149,14 @@ class Kind:
         with seeded(weights.random):
             return self.build()
 
-    def load(self, weights: Weights) -> tuple[PreTrainedModel, Sequence[float], Sequence[float]]:
-        """(network, mean, standard deviation). Raises BackboneError also where the pixels need other arithmetic."""
+    def load(
+        self, weights: Weights, device: torch.device | None = None
+    ) -> tuple[PreTrainedModel, Sequence[float], Sequence[float]]:
+        """(network, mean, standard deviation); of a checkpoint for the `meta` device no weight is read.
+
+        Raises:
+            BackboneError: as `model`, and where the pixels need other arithmetic.
+        """
         if weights.random is not None:
             return self.model(weights), self.mean, self.std
         checkpoint = open_checkpoint(weights, self.family, self.architectures)
@@ -158,7 +164,7 @@ class Kind:
         mean, std = checkpoint.normalisation(
             {**PUBLISHED_PIXELS, "resample": self.resample}, (present or self.files)[0]
         )
-        return checkpoint.model(), mean, std
+        return checkpoint.model(device), mean, std
 
     def refuse_another_side(self, size: tuple[int, int], side: int, remedy: str) -> None:
         """Raises BackboneError where the backbone would see another size than its positions were trained at."""
@@ -240,7 +246,7 @@ class Tower:
     def __init__(self, feature: BackboneFeature, device: torch.device):
         self.device, self.precision = device, feature.precision
         self.frames, self.size = feature.sampling.count, feature.preprocess.size
-        model, mean, std = self.kind.load(feature.weights)
+        model, mean, std = self.kind.load(feature.weights, device)
         # Where pixels come as grey levels, they are normalised as such, as transformers' processors do.
         white = 1 if self.kind.fractions else 255
         self.mean_C11, self.std_C11 = per_colour(mean, device) * white, per_colour(std, device) * white
