@@ -53,6 +53,60 @@ def test_a_checkpoint_without_weights_a_shard_that_is_not_there_and_a_pickle_are
     assert "pytorch_model.bin cannot be read" in found(asked.weights(config), "weights").said
 
 
+@pytest.fixture
+def unloaded(monkeypatch):
+    def loaded(_: object) -> None:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("pipeline.backbones.checkpoints.Checkpoint.loaded", loaded)
+
+
+@pytest.mark.parametrize(
+    ("feature", "weights", "said"),
+    [
+        ({}, "mini-clip", "is of model_type 'clip', expected 'dinov3_vit'"),
+        ({"backbone": "vjepa2"}, "mini-dinov3", "is of model_type 'dinov3_vit', expected 'vjepa2'"),
+        ({"backbone": "hf", "output": "hidden:99"}, "mini-dinov3", "has no output hidden:99"),
+        ({"backbone": "timm", "output": "cls"}, "mini-dinov3", "names no architecture of timm"),
+        ({"backbone": "r3d18"}, "mini-i3d-rgb.safetensors", "is not a state dict of R3D-18"),
+    ],
+    ids=lambda of: of.get("backbone", "dinov3") if isinstance(of, dict) else None,
+)
+def test_a_whole_checkpoint_of_another_architecture_is_named_and_none_is_loaded(
+    place, videos, unloaded, feature, weights, said
+):
+    checks = list(asked.weights(loaded(videos, {"path": str(ROOT / "weights" / weights)}, **feature)))
+    assert found(checks, "weights of tokens").state == "ok"
+    one = found(checks, "feature tokens")
+    assert one.state == "bad" and said in one.said
+
+
+def test_checkpoints_that_fit_are_said_once_and_none_is_loaded(place, unloaded, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    shipped = load_params("params.yaml")
+    assert {(of.state, of.what.partition(" ")[0]) for of in asked.weights(shipped)} == {("ok", "weights")}
+
+
+def test_a_config_that_is_a_folder_is_one_finding_and_no_end_of_the_others(place, videos):
+    folder = copied(place)
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    checks = list(examine(params(videos, {"path": str(folder)})))
+    one = found(checks, "weights of tokens")
+    assert one.state == "bad" and "config.json cannot be read (Is a directory)" in one.said
+    assert found(checks, "disk").state == "ok" and found(checks, "data set own").state == "ok"
+
+
+def test_below_a_home_that_is_absent_nothing_is_made(place, videos, monkeypatch):
+    folder = copied(place)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(place / "nobody"))
+    monkeypatch.setattr("pipeline.config.keys.SMALL", 0)
+    monkeypatch.setattr("pipeline.config.keys.SETTLED_NS", 0)
+    assert found(examine(params(videos, {"path": str(folder)})), "disk").state == "ok"
+    assert not (place / "nobody").exists()
+
+
 def test_random_weights_are_a_note(place, videos):
     assert found(asked.weights(loaded(videos, {"random": 0})), "weights").state == "note"
 
@@ -149,6 +203,15 @@ def test_imported_features_that_are_not_there_are_named(place, videos):
     assert one.state == "bad" and "it does not exist" in one.said
     (place / "no.h5").write_bytes(b"no HDF5")
     assert found(imported(load_params(json.dumps(document))), "feature theirs of own").state == "bad"
+
+
+def test_annotations_are_read_once_a_data_set(place, videos, monkeypatch):
+    from pipeline import datasets
+
+    real, read = datasets.read_annotations, []
+    monkeypatch.setattr(datasets, "read_annotations", lambda of: read.append(of) or real(of))
+    assert found(examine(params(videos)), "disk").state == "ok"
+    assert len(read) == 1
 
 
 def test_probes_are_spread_and_end_in_time(place, videos, monkeypatch):
