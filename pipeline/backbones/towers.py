@@ -6,6 +6,7 @@ which of its network's outputs are kept.
 Shape suffixes: B samples, T frames, C colours (3), H W pixels, P steps, N patches or cells, D width, E embedding width.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -228,7 +229,7 @@ class Pixels:
 # --- towers -----------------------------------------------------------------------------------------------------------
 
 
-class Tower:
+class Tower(ABC):
     """A frozen tower: a `Backbone`. A subclass names its `kind`, keeps what it needs of the network, and runs it.
 
     Attributes:
@@ -276,13 +277,13 @@ class Tower:
         with arithmetic(self.device, self.precision):
             return self.run((pixels_BTCHW.to(self.device).float() - self.mean_C11) / self.std_C11)
 
+    @abstractmethod
     def keep(self, model: PreTrainedModel, feature: Any) -> tuple[Fields, Grid | None]:
         """Checks the geometry, moves what is needed of the network to the device; returns the fields and the grid."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """The fields of a batch of normalised pixels."""
-        raise NotImplementedError
 
 
 class DinoV3(Tower):

@@ -4,6 +4,7 @@ A feature is told apart by its `backbone`; its fields, apart from where things l
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -445,7 +446,7 @@ class I3DFeature(RowsFeature):
         return self.model_dump(mode="json", exclude={"rgb", "flow", *self.UNKEYED})
 
 
-class Imported(BaseFeature):
+class Imported(BaseFeature, ABC):
     """What somebody else computed. A sample's source is the file that holds it, so that file's digest is the store's.
 
     `root` is where the files lie on this machine, and no part of the key. Of `form`:
@@ -459,9 +460,9 @@ class Imported(BaseFeature):
     batch: Positive = 16
 
     @property
+    @abstractmethod
     def field(self) -> tuple[str, tuple[int | None, ...], str]:
         """Name, shape of a sample and dtype of its field in the store."""
-        raise NotImplementedError
 
     @property
     def ragged(self) -> bool:

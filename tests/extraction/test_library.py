@@ -243,7 +243,7 @@ def test_a_model_of_pictures_of_one_channel_is_refused(few, copied, tmp_path):
     folder = copied("test_vit")
     grey = json.loads((folder / "config.json").read_text())["pretrained_cfg"] | {"input_size": [1, 64, 64]}
     edit(folder, pretrained_cfg=grey)
-    said = r"config.json has input_size \[1, 64, 64\]: it reads pictures of 1 channels, .*; name a checkpoint that"
+    said = r"checkpoint has input_size \[1, 64, 64\]: it reads pictures of 1 channels, .*; name a checkpoint that"
     refused(few, folder, tmp_path, BackboneError, said, backbone="timm")
 
 
