@@ -7,7 +7,7 @@ backbone's forward of the same batch, as a training without caches does in every
 reads. One thread each, and the tokens must agree with the stored ones. The study is what its rows, seeds and epochs
 make of that, with one extraction of every clip on the side of the caches; holdout and evaluation, which a training
 without caches extracts for, too, are left out on both. Derived inputs (maps) come from the cache. Makes the features
-where they are absent: with --full those of params.yaml here, else those of a tenth of the toy world, whose times a clip
+where they are absent: with --full those of params.yaml here, else those of a twentieth of the toy world, whose times a clip
 are the same.
 """
 
@@ -89,7 +89,7 @@ class Row:
 
 def small(document: dict[str, Any]) -> None:
     """Sizes that are rendered and extracted in a minute."""
-    document["toyworld"]["ssv2"] |= {"train": 4, "validation": 2, "test": 1}
+    document["toyworld"]["ssv2"] |= {"train": 2, "validation": 1, "test": 1}
     document["toyworld"]["clinic"] |= {"train": 24, "val": 8, "test": 8}
     document["datasets"]["toy-ssv2"] |= {"features": [], "shard_size": 96}
 
