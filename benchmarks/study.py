@@ -7,8 +7,8 @@ backbone's forward of the same batch, as a training without caches does in every
 reads. One thread each, and the tokens must agree with the stored ones. The study is what its rows, seeds and epochs
 make of that, with one extraction of every clip on the side of the caches; holdout and evaluation, which a training
 without caches extracts for, too, are left out on both. Derived inputs (maps) come from the cache. Makes the features
-where they are absent: with --full those of params.yaml here, else those of a twentieth of the toy world, whose times a clip
-are the same.
+where they are absent: with --full those of params.yaml here, else those of a twentieth of the toy world, whose times a
+clip are the same.
 """
 
 from collections.abc import Callable
