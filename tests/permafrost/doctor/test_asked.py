@@ -81,6 +81,14 @@ def test_a_whole_checkpoint_of_another_architecture_is_named_and_none_is_loaded(
     assert one.state == "bad" and said in one.said
 
 
+def test_a_hub_s_checkpoint_is_looked_at_where_it_lies_and_no_hub_is_asked(place, videos, unloaded, monkeypatch):
+    monkeypatch.setattr("pipeline.backbones.checkpoints.cached", lambda *_: ROOT / "weights/mini-clip")
+    monkeypatch.setattr("pipeline.backbones.checkpoints.snapshot_download", None)
+    checks = list(asked.weights(loaded(videos, {"hub": "lab/open", "revision": "main"})))
+    assert found(checks, "weights of tokens").said.startswith("lab/open@main: ")
+    assert "mini-clip/config.json is of model_type 'clip'" in found(checks, "feature tokens").said
+
+
 def test_checkpoints_that_fit_are_said_once_and_none_is_loaded(place, unloaded, monkeypatch):
     monkeypatch.chdir(ROOT)
     shipped = load_params("params.yaml")
