@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -100,6 +101,13 @@ def project(full: bool, small: Callable[[dict[str, Any]], None]) -> Iterator[Non
         (folder / "params.yaml").write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         with chdir(folder):
             yield
+
+
+def workflow(*targets: str, cores: int = 2) -> None:
+    """Has Snakemake make files of the project here. Its jobs call `python` by name: they get this one."""
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--", *targets]
+    subprocess.run(command, check=True, env=os.environ | {"PATH": path})
 
 
 def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -4,18 +4,16 @@
 
 Runs the ablation `gasm_cast_storage` of studies/gasm_cast.yaml, then compares the stores that it made with the fp16
 one: with --full here, as the study has it (about an hour on two cores when nothing is cached, seconds when everything
-is); else over a tenth of the toy world, for one seed and two epochs: bytes and errors are real, accuracies are not.
+is); else over a twentieth of the toy world, for one seed and two epochs: bytes and errors are real, accuracies are not.
 """
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks._harness import main, project, table
+from benchmarks._harness import main, project, table, workflow
 from pipeline.config import feature_dir, load_params
 from pipeline.store import FeatureStore, describe
 
@@ -25,7 +23,7 @@ COMPARED = 64  # samples whose tokens are compared
 
 def small(document: dict[str, Any]) -> None:
     """Sizes that end in two minutes."""
-    document["toyworld"]["ssv2"] |= {"train": 4, "validation": 2, "test": 1}
+    document["toyworld"]["ssv2"] |= {"train": 2, "validation": 1, "test": 1}
     document["datasets"]["toy-ssv2"] |= {"features": [], "shard_size": 96}
     document["heads"]["gasm_cast"] |= {"epochs": 2, "warmup_epochs": 1}
     document["ablations"][ABLATION]["seeds"] = [0]
@@ -40,7 +38,7 @@ def run(cores: int, full: bool) -> dict:
 def profiles(cores: int) -> dict:
     """Of the project here."""
     target = f"results/ablations/{ABLATION}.json"
-    subprocess.run([sys.executable, "-m", "snakemake", target, "--cores", str(cores)], check=True)
+    workflow(target, cores=cores)
     params, result = load_params("params.yaml"), json.loads(Path(target).read_text(encoding="utf-8"))
     variants = {name: changes["features.semantic"] for name, changes in params.ablations[ABLATION].variants.items()}
     dataset = params.head(params.ablations[ABLATION].head).dataset

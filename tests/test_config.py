@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import config
-from pipeline.config import Ablation, ParamsError, keys, load_params, override, parse_params, read_documents
+from pipeline.config import Ablation, ParamsError, Weights, keys, load_params, override, parse_params, read_documents
 
 ROOT = Path(__file__).parents[1]
 
@@ -249,6 +249,19 @@ def test_a_large_file_is_hashed_once(large, monkeypatch):
     assert not hashed_again(large, monkeypatch)
 
 
+def test_no_home_is_made_to_remember_in(large, monkeypatch, tmp_path):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    assert hashed_again(large, monkeypatch) and hashed_again(large, monkeypatch)
+    assert not (tmp_path / "nobody").exists()
+
+
+def test_weights_that_cannot_be_read_are_refused_by_name(tmp_path):
+    (tmp_path / "config.json").mkdir()
+    with pytest.raises(ParamsError, match=r"config\.json cannot be read \(Is a directory\); download or save it again"):
+        keys.weights_digest(Weights(path=str(tmp_path)))
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"0" * 64, b"0" * 64 + b" " + b"0" * 16])
 def test_a_memory_that_is_damaged_is_none_and_is_mended(large, monkeypatch, content, tmp_path):
     keys.remembered_digest(large)
@@ -357,7 +370,7 @@ def test_the_extractor_version_is_bumped_when_the_extraction_code_changes():
     sources = config.code_digest(
         "backbones", "extraction", "video", "limits", *files, *(f"store/{name}" for name in writing)
     )
-    assert (config.EXTRACTOR_VERSION, sources[:16]) == (3, "3dc323174aca53d8"), (
+    assert (config.EXTRACTOR_VERSION, sources[:16]) == (3, "0478986484c4b0dd"), (
         "extraction code changed: if stored bytes can differ, raise EXTRACTOR_VERSION in pipeline/config/keys.py; "
         f"then pin {sources[:16]} here"
     )

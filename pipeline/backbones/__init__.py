@@ -4,6 +4,8 @@
 and everything the checkpoint knows, normalisation included. What a backbone is, `base` says.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from pipeline.backbones.base import (
     TextBackbone,
     expect_declared,
 )
-from pipeline.config import AnyFeature, PixelFeature, backbone_class, foreign_code
+from pipeline.config import AnyFeature, PixelFeature, Weights, backbone_class, foreign_code
 
 __all__ = [
     "Backbone",
@@ -27,6 +29,7 @@ __all__ = [
     "Preprocessor",
     "TextBackbone",
     "expect_declared",
+    "expect_fits",
     "load",
     "preprocessor",
 ]
@@ -51,6 +54,25 @@ def load(feature: AnyFeature, device: torch.device | str = "cpu") -> Any:
 
         try_out(backbone, feature, torch.device(device))
     return backbone
+
+
+def expect_fits(feature: AnyFeature, here: Mapping[Weights, Path]) -> None:
+    """Refuses checkpoints that `load` would refuse, of another architecture or for another geometry, asking no hub.
+
+    Of folders in the formats of transformers and timm only what they say of themselves is read, no weight; a state dict
+    is read. Another package's backbone is not asked: what its code does with a device without numbers is its own.
+
+    Args:
+        here: each of the feature's weights -> where on this disk it lies.
+
+    Raises:
+        BackboneError: as `load`.
+    """
+    if foreign_code(feature) is not None:
+        return
+    own = {role: getattr(feature, role, None) for role in feature.sources}
+    local = {role: Weights(path=str(here[of])) for role, of in own.items() if isinstance(of, Weights) and of.hub}
+    backbone_class(feature.backbone)(feature.model_copy(update=local), torch.device("meta"))
 
 
 def preprocessor(feature: PixelFeature) -> Preprocessor:

@@ -37,7 +37,7 @@ class Backbone(Protocol):
 
     A class of another package also has `Config`: the model of its feature, a subclass of `pipeline.config`'s
     BackboneFeature (with weights), PixelFeature, RowsFeature or TextFeature, whose further fields are its own options.
-    Those of this repository have theirs in pipeline.config.features. docs/adding-a-backbone.md has an example.
+    Those of this repository have theirs in pipeline.config.networks. docs/adding-a-backbone.md has an example.
     """
 
     fields: Fields

@@ -46,18 +46,31 @@ class Checkpoint:
     family: str
     architecture: type[PreTrainedModel]
 
-    def model(self) -> PreTrainedModel:
-        """The network in float32: each of its weights is in the files, and each weight of the files is used.
+    def model(self, device: torch.device | None = None) -> PreTrainedModel:
+        """The network in float32: each of its weights is in the files, and each weight of the files is used. For the
+        `meta` device it is made of config.json alone.
 
         Reads safetensors, or else pytorch_model.bin, whose pickled code is never run.
 
         Raises:
             BackboneError: weights that are absent, unreadable, incomplete or of other shapes, by name.
         """
+        if device is not None and device.type == "meta":
+            return self._outline()
         model, report = self.loaded()
         if wrong := first_few(report):
             raise BackboneError(f"{self.folder} does not fit its own config.json ({wrong}); {SAVE_AGAIN}")
         return model
+
+    def _outline(self) -> PreTrainedModel:
+        try:
+            config = self.architecture.config_class.from_pretrained(self.folder, local_files_only=True)
+            with torch.device("meta"):
+                return self.architecture._from_config(config)
+        except Exception as error:  # of many kinds, each about sizes that do not go together
+            raise BackboneError(
+                f"{self.folder / 'config.json'} describes no {self.family} ({error}); {SAVE_AGAIN}"
+            ) from error
 
     def loaded(self) -> tuple[PreTrainedModel, Mapping[str, Sequence[str]]]:
         """The network in float32, and the keys in which files and network differ, by how: "missing_keys" and so on.
@@ -101,9 +114,18 @@ class Checkpoint:
             if got != wanted and not (isinstance(got, float) and math.isclose(got, wanted, rel_tol=1e-6)):
                 raise BackboneError(f"{file} has {key} {got!r}, expected {wanted!r} as in the published checkpoints")
         mean, std = content.get("image_mean"), content.get("image_std")
-        if not (isinstance(mean, list) and isinstance(std, list) and len(mean) == len(std) == 3):
-            raise BackboneError(f"{file} has image_mean {mean!r} and image_std {std!r}, expected three numbers each")
+        if not (_three(mean) and _three(std) and min(std) > 0):
+            raise BackboneError(
+                f"{file} has image_mean {mean!r} and image_std {std!r}, expected three numbers each, the latter above "
+                f"0; {SAVE_AGAIN}"
+            )
         return mean, std
+
+
+def _three(said: Any) -> bool:
+    """Whether a file says three numbers."""
+    numbers = isinstance(said, list) and all(isinstance(of, int | float) and math.isfinite(of) for of in said)
+    return numbers and len(said) == 3
 
 
 def open_checkpoint(weights: Weights, family: str, architectures: Mapping[str, type[PreTrainedModel]]) -> Checkpoint:
@@ -156,7 +178,9 @@ def read_json(file: Path) -> dict[str, Any]:
         raise BackboneError(
             f"{file} does not exist; download or save the whole checkpoint, not only its weights"
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except OSError as error:
+        raise BackboneError(f"{file} cannot be read ({error.strerror}); download or save it again") from None
+    except (ValueError, RecursionError) as error:
         raise BackboneError(f"{file} is not valid JSON ({error}); download or save it again") from None
     if not isinstance(content, dict):
         raise BackboneError(f"{file} holds a {type(content).__name__}, expected a mapping; download or save it again")

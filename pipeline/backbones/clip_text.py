@@ -31,7 +31,7 @@ class ClipText:
     def __init__(self, feature: ClipTextFeature, device: torch.device):
         self.device, self.precision = device, feature.precision
         self.prompts, self.normalise_first = feature.prompts, feature.normalise_first
-        model, self.tokenizer = _load(feature.weights)
+        model, self.tokenizer = _load(feature.weights, device)
         self.tower = model.text_model.requires_grad_(False).eval().to(device)
         self.projection = model.text_projection.requires_grad_(False).to(device)
         self.limit = self.tower.config.max_position_embeddings
@@ -95,14 +95,14 @@ class ClipText:
 # --- weights ----------------------------------------------------------------------------------------------------------
 
 
-def _load(weights: Weights) -> tuple[CLIPModel | CLIPTextModelWithProjection, CLIPTokenizer]:
-    """(model, tokenizer) of any of the three kinds of weights."""
+def _load(weights: Weights, device: torch.device) -> tuple[CLIPModel | CLIPTextModelWithProjection, CLIPTokenizer]:
+    """(model, tokenizer) of any of the three kinds of weights; of a checkpoint for the `meta` device reads none."""
     if weights.random is not None:
         with seeded(weights.random):
             return build_clip(), bytes_tokenizer()
     checkpoint = open_checkpoint(weights, "CLIP", {"clip": CLIPModel, "clip_text_model": CLIPTextModelWithProjection})
     tokenizer = _read_tokenizer(checkpoint)
-    model = checkpoint.model()
+    model = checkpoint.model(device)
     _refuse_another_tokenizer(checkpoint, model, tokenizer)
     return model, tokenizer
 

@@ -7,7 +7,6 @@ Shape suffixes: B samples, T frames, C colours (3), H W pixels, M pictures or cl
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +20,8 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING_NAMES
 
 from pipeline.backbones.base import BackboneError
-from pipeline.backbones.checkpoints import SAVE_AGAIN, Checkpoint, checkpoint_folder, first_few, read_json
-from pipeline.backbones.library import LibraryModel, Network, Sized, States, as_it_was, error_line
+from pipeline.backbones.checkpoints import SAVE_AGAIN, Checkpoint, first_few, read_json
+from pipeline.backbones.library import LibraryModel, Network, Sized, Source, States, as_it_was, error_line
 from pipeline.config import HfFeature, Preprocess
 
 # What a tower reads: its forward's first argument.
@@ -44,7 +43,7 @@ class Hf(LibraryModel):
     """A frozen vision model of transformers, from a folder, a hub, or random weights of a declared architecture."""
 
     def open(self, feature: HfFeature) -> str:
-        self.source = Source.of(feature)
+        self.source = HfSource.of(feature)
         self.config, self.random = self.source.config(), feature.weights.random is not None
         self.clips = _of_clips(self.config)
         self.cls = _class_of(self.config, self.source.name)
@@ -61,7 +60,7 @@ class Hf(LibraryModel):
 
     @staticmethod
     def preprocessor(feature: HfFeature) -> Sized:
-        source = Source.of(feature)
+        source = HfSource.of(feature)
         return Sized(source.pixels(feature.preprocess), source.name)
 
     def network(self, device: torch.device | None) -> Network:
@@ -240,24 +239,10 @@ def _pair(said: Any) -> tuple[int, int] | None:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A checkpoint's folder, or the architecture of random weights.
+class HfSource(Source):
+    """A model of transformers, from a folder or declared, and its own processor."""
 
-    Attributes:
-        name: in errors.
-        said: config.json, or what params declare.
-    """
-
-    name: str
-    said: Mapping[str, Any]
-    folder: Path | None = None
-
-    @classmethod
-    def of(cls, feature: HfFeature) -> "Source":
-        if feature.weights.random is not None:
-            return cls(f"architecture {feature.architecture['model_type']}", feature.architecture)
-        folder = checkpoint_folder(feature.weights, "hf")
-        return cls(str(folder), read_json(folder / "config.json"), folder)
+    key = "model_type"
 
     def config(self) -> PreTrainedConfig:
         """Raises BackboneError: a model that transformers does not have, or one that needs code of its own."""

@@ -4,22 +4,51 @@ weight is read, and one of several outputs kept. Knows neither library.
 Shape suffixes: B samples, T frames, C colours (3), H W pixels, M pictures or clips, P steps, N patches, D width.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from pipeline.backbones.base import BackboneError, Fields, Grid, arithmetic, check_pixels, seeded, step_times, unit
+from pipeline.backbones.checkpoints import checkpoint_folder, read_json
 from pipeline.backbones.grids import Layout, layout
 from pipeline.config import LibraryFeature
 
 # Native frames of these sides are preprocessed before any video is: both must give pixels of one size.
 PROBES = ((96, 128), (128, 96))
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint's folder, or the architecture of random weights. A subclass names its library's `key`.
+
+    Attributes:
+        key: of config.json, that says what the model is.
+        name: in errors.
+        said: config.json, or what params declare.
+    """
+
+    key: ClassVar[str]
+    name: str
+    said: Mapping[str, Any]
+    folder: Path | None = None
+
+    @classmethod
+    def of(cls, feature: LibraryFeature) -> Self:
+        """Raises BackboneError: a folder, or its config.json, that is not there or cannot be read."""
+        if feature.weights.random is None:
+            folder = checkpoint_folder(feature.weights, feature.backbone)
+            return cls(str(folder), read_json(folder / "config.json"), folder)
+        said = feature.architecture
+        said = said if isinstance(said, Mapping) else {cls.key: said}
+        return cls(f"architecture {said[cls.key]}", said)
 
 
 @dataclass(frozen=True)
@@ -89,12 +118,18 @@ class Sized:
 
     def __post_init__(self) -> None:
         try:
-            sizes = {self.pixels(np.zeros((1, *sides, 3), np.uint8)).shape[-2:] for sides in PROBES}
+            made = [self.pixels(np.zeros((1, *sides, 3), np.uint8)) for sides in PROBES]
         except Exception as error:
             raise BackboneError(
                 f"{self.name}: its own preprocessing fails ({error_line(error)}); leave preprocess out or give it "
                 "another geometry, or correct the preprocessor's file"
             ) from error
+        if not all(np.isfinite(of).all() for of in made):
+            raise BackboneError(
+                f"{self.name}: its own preprocessing gives pixels that are no numbers, as where image_std is 0; "
+                "correct the preprocessor's file"
+            )
+        sizes = {of.shape[-2:] for of in made}
         if len(sizes) > 1:
             raise BackboneError(
                 f"{self.name}: its own preprocessing gives pixels of another size for each shape of video; add a crop: "
@@ -109,7 +144,7 @@ class Sized:
         return self.pixels.shown(frames_THWC)
 
 
-class LibraryModel:
+class LibraryModel(ABC):
     """A frozen model of a library: a `Backbone`, or a `FrameBackbone` where its feature has a row a frame.
 
     A subclass gives `preprocessor`, `name` and `network`. What the network gives is first computed on the `meta`
@@ -163,17 +198,18 @@ class LibraryModel:
 
     # --- of a subclass ---
 
+    @abstractmethod
     def open(self, feature: Any) -> str:
         """Finds the checkpoint, or the architecture of random weights; returns its name, for errors."""
-        raise NotImplementedError
 
+    @abstractmethod
     def network(self, device: torch.device | None) -> Network:
         """The network with its weights on a device; with None, its outline: no weight is read."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def preprocessor(feature: Any) -> Sized:
-        raise NotImplementedError
+        """The library's own preprocessing, with the geometry that the feature asks for."""
 
     # --- shapes, before weights ---
 

@@ -5,7 +5,6 @@ Shape suffixes: T frames, C colours (3), H W pixels, M pictures.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from torchvision.transforms import CenterCrop, Compose, Normalize, Resize
 
 from pipeline.backbones.base import BackboneError
-from pipeline.backbones.checkpoints import SAVE_AGAIN, checkpoint_folder, pickled, read_json
-from pipeline.backbones.library import LibraryModel, Network, Sized, States
+from pipeline.backbones.checkpoints import SAVE_AGAIN, pickled
+from pipeline.backbones.library import LibraryModel, Network, Sized, Source, States
 from pipeline.config import Preprocess, TimmFeature
 
 
@@ -68,45 +67,41 @@ class TimmForward:
 
 
 @dataclass(frozen=True)
-class TimmSource:
-    """A checkpoint's folder, or the architecture of random weights.
+class TimmSource(Source):
+    """A model of timm, from a folder or named, and its own transform.
 
-    Attributes:
-        name: in errors.
-        model_name: timm's.
-        said: of the pixels that it was trained on: `pretrained_cfg`.
+    Raises:
+        BackboneError: an architecture that timm does not have, a folder of another library, pictures of other channels
+            than three.
     """
 
-    name: str
-    model_name: str
-    said: Mapping[str, Any]
-    folder: Path | None = None
+    key = "architecture"
 
-    @classmethod
-    def of(cls, feature: TimmFeature) -> "TimmSource":
-        """Raises BackboneError: an architecture that timm does not have, a folder of another library."""
-        if feature.weights.random is not None:
-            name, folder, said = feature.architecture, None, {}
-        else:
-            folder = checkpoint_folder(feature.weights, "timm")
-            config = read_json(folder / "config.json")
-            name, said = config.get("architecture"), config.get("pretrained_cfg") or config
-            if not isinstance(name, str):
-                hint = "; it is transformers': backbone: hf reads it" if "model_type" in config else ""
-                raise BackboneError(
-                    f"{folder / 'config.json'} names no architecture of timm{hint or f'; {SAVE_AGAIN}'}"
-                )
-        if not timm.is_model(name):
+    def __post_init__(self) -> None:
+        kind = self.said.get(self.key)
+        if not isinstance(kind, str):
+            hint = "it is transformers': backbone: hf reads it" if "model_type" in self.said else SAVE_AGAIN
+            raise BackboneError(f"{self.folder / 'config.json'} names no architecture of timm; {hint}")
+        if not timm.is_model(kind):
             raise BackboneError(
-                f"architecture {name}: timm {timm.__version__} has none of that name; "
+                f"architecture {kind}: timm {timm.__version__} has none of that name; "
                 "see timm.list_models(), or install a later timm"
             )
-        if folder is None:
-            said = timm.get_pretrained_cfg(name).to_dict()
-        return cls(f"architecture {name}" if folder is None else str(folder), name, said, folder)
+        if (size := self.of_pixels.get("input_size")) and size[0] != 3:
+            raise BackboneError(
+                f"{self.name} has input_size {list(size)}: it reads pictures of {size[0]} channels, and pixels here "
+                "are of three colours; name a checkpoint that was trained on colours"
+            )
+
+    @property
+    def of_pixels(self) -> Mapping[str, Any]:
+        """What is said of the pixels that it was trained on: `pretrained_cfg`."""
+        if self.folder is None:
+            return timm.get_pretrained_cfg(self.said[self.key]).to_dict()
+        return self.said.get("pretrained_cfg") or self.said
 
     def data_config(self) -> dict[str, Any]:
-        return resolve_data_config({}, pretrained_cfg=dict(self.said))
+        return resolve_data_config({}, pretrained_cfg=dict(self.of_pixels))
 
     def transform(self, asked: Preprocess | None) -> Compose:
         """timm's own transform for evaluation, with another geometry where it is asked for."""
@@ -125,19 +120,20 @@ class TimmSource:
             BackboneError: weights that are absent, unreadable, or of another architecture; no such size.
         """
         options: dict[str, Any] = {}
-        if self.said.get("fixed_input_size") and size != tuple(self.data_config()["input_size"][1:]):
+        if self.of_pixels.get("fixed_input_size") and size != tuple(self.data_config()["input_size"][1:]):
             options["img_size"] = size
         load = weights and self.folder is not None
         if load and not any(file for form in ("*.safetensors", "*.bin") for file in self.folder.glob(form)):
             raise BackboneError(
                 f"{self.folder} holds no weights: neither model.safetensors nor pytorch_model.bin; {SAVE_AGAIN}"
             )
-        name = self.model_name if self.folder is None else f"local-dir:{self.folder}"
+        kind = self.said[self.key]
+        name = kind if self.folder is None else f"local-dir:{self.folder}"
         try:
             return timm.create_model(name, pretrained=load, **options)
         except Exception as error:  # of many kinds, each about the architecture, the size or the weights
             raise pickled(self.folder, error) or BackboneError(
-                f"{self.name}: timm cannot make {self.model_name} ({error}); {SAVE_AGAIN}, or correct preprocess"
+                f"{self.name}: timm cannot make {kind} ({error}); {SAVE_AGAIN}, or correct preprocess"
             ) from error
 
 

@@ -6,6 +6,7 @@ which of its network's outputs are kept.
 Shape suffixes: B samples, T frames, C colours (3), H W pixels, P steps, N patches or cells, D width, E embedding width.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -149,8 +150,14 @@ class Kind:
         with seeded(weights.random):
             return self.build()
 
-    def load(self, weights: Weights) -> tuple[PreTrainedModel, Sequence[float], Sequence[float]]:
-        """(network, mean, standard deviation). Raises BackboneError also where the pixels need other arithmetic."""
+    def load(
+        self, weights: Weights, device: torch.device | None = None
+    ) -> tuple[PreTrainedModel, Sequence[float], Sequence[float]]:
+        """(network, mean, standard deviation); of a checkpoint for the `meta` device no weight is read.
+
+        Raises:
+            BackboneError: as `model`, and where the pixels need other arithmetic.
+        """
         if weights.random is not None:
             return self.model(weights), self.mean, self.std
         checkpoint = open_checkpoint(weights, self.family, self.architectures)
@@ -158,7 +165,7 @@ class Kind:
         mean, std = checkpoint.normalisation(
             {**PUBLISHED_PIXELS, "resample": self.resample}, (present or self.files)[0]
         )
-        return checkpoint.model(), mean, std
+        return checkpoint.model(device), mean, std
 
     def refuse_another_side(self, size: tuple[int, int], side: int, remedy: str) -> None:
         """Raises BackboneError where the backbone would see another size than its positions were trained at."""
@@ -222,7 +229,7 @@ class Pixels:
 # --- towers -----------------------------------------------------------------------------------------------------------
 
 
-class Tower:
+class Tower(ABC):
     """A frozen tower: a `Backbone`. A subclass names its `kind`, keeps what it needs of the network, and runs it.
 
     Attributes:
@@ -240,7 +247,7 @@ class Tower:
     def __init__(self, feature: BackboneFeature, device: torch.device):
         self.device, self.precision = device, feature.precision
         self.frames, self.size = feature.sampling.count, feature.preprocess.size
-        model, mean, std = self.kind.load(feature.weights)
+        model, mean, std = self.kind.load(feature.weights, device)
         # Where pixels come as grey levels, they are normalised as such, as transformers' processors do.
         white = 1 if self.kind.fractions else 255
         self.mean_C11, self.std_C11 = per_colour(mean, device) * white, per_colour(std, device) * white
@@ -270,13 +277,13 @@ class Tower:
         with arithmetic(self.device, self.precision):
             return self.run((pixels_BTCHW.to(self.device).float() - self.mean_C11) / self.std_C11)
 
+    @abstractmethod
     def keep(self, model: PreTrainedModel, feature: Any) -> tuple[Fields, Grid | None]:
         """Checks the geometry, moves what is needed of the network to the device; returns the fields and the grid."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """The fields of a batch of normalised pixels."""
-        raise NotImplementedError
 
 
 class DinoV3(Tower):

@@ -3,29 +3,16 @@
 from .backbones import AnyFeature, backbone_class, foreign_code
 from .base import ParamsError, Vocabulary, canonical_json, flat
 from .datasets import Dataset, ToyAssembly, ToySSv2, Toyworld
+from .derived import ClipCamFeature, DerivedFeature, MapsFeature
 from .documents import assigned, read_documents, read_laid, read_yaml
 from .features import (
     BackboneFeature,
     BaseFeature,
-    ClipCamFeature,
-    ClipFeature,
-    ClipTextFeature,
-    DerivedFeature,
-    DinoV3Feature,
-    FlowFeature,
-    I3DFeature,
-    I3DFlow,
-    Imported,
-    ImportedFeature,
-    MapsFeature,
-    NpyFeature,
     PixelFeature,
     Preprocess,
-    R3D18Feature,
     RowsFeature,
     Sampling,
     TextFeature,
-    VJepa2Feature,
     Weights,
 )
 from .heads import (
@@ -33,6 +20,7 @@ from .heads import (
     Head,
     Input,
 )
+from .imported import Imported, ImportedFeature, NpyFeature
 from .keys import (
     EXTRACTOR_VERSION,
     code_digest,
@@ -46,6 +34,16 @@ from .keys import (
 )
 from .layouts import LAYOUTS, Annotations, Layout, layout_of
 from .libraries import HfFeature, LibraryFeature, TimmFeature
+from .networks import (
+    ClipFeature,
+    ClipTextFeature,
+    DinoV3Feature,
+    FlowFeature,
+    I3DFeature,
+    I3DFlow,
+    R3D18Feature,
+    VJepa2Feature,
+)
 from .overrides import override
 from .own import Columns, Lists, Shares
 from .params import Compute, Params

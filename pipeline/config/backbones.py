@@ -12,10 +12,21 @@ from pydantic import Field, PlainValidator, SerializeAsAny, TypeAdapter
 from pipeline import plugins, sources
 
 from .base import ParamsError
-from .features import BaseFeature, OwnFeature, PixelFeature, TextFeature
+from .derived import ClipCamFeature, DerivedFeature, MapsFeature
+from .features import BaseFeature, PixelFeature, TextFeature
+from .imported import ImportedFeature, NpyFeature
 from .libraries import HfFeature, TimmFeature
+from .networks import (
+    ClipFeature,
+    ClipTextFeature,
+    DinoV3Feature,
+    FlowFeature,
+    I3DFeature,
+    R3D18Feature,
+    VJepa2Feature,
+)
 
-# The backbones of this repository, a line each. Where features.py has no model for one, its class has a `Config`.
+# The backbones of this repository, a line each. Where none of the models below is of one, its class has a `Config`.
 BACKBONES = {
     "clip": "pipeline.backbones.towers:Clip",
     "clip_text": "pipeline.backbones.clip_text:ClipText",
@@ -30,7 +41,22 @@ BACKBONES = {
 # Entry points of this group name the backbones of installed packages.
 GROUP = "permafrost.backbones"
 _PROTOCOL = "docs/adding-a-backbone.md says what a backbone offers"
-_MODELS = get_args(OwnFeature)[0] | HfFeature | TimmFeature
+_MODELS = (
+    DinoV3Feature
+    | R3D18Feature
+    | VJepa2Feature
+    | ClipFeature
+    | ClipTextFeature
+    | FlowFeature
+    | I3DFeature
+    | NpyFeature
+    | ImportedFeature
+    | DerivedFeature
+    | ClipCamFeature
+    | MapsFeature
+    | HfFeature
+    | TimmFeature
+)
 _OWN = TypeAdapter(Annotated[_MODELS, Field(discriminator="backbone")])
 _TAGS = {get_args(model.model_fields["backbone"].annotation)[0] for model in get_args(_MODELS)}
 

@@ -82,20 +82,22 @@ def _check(name: str, digest: str) -> str:
 
 
 def _memory() -> Path | None:
-    """The folder of what is remembered; None where the user has no home. A cache that is empty or relative is unset."""
+    """The folder of what is remembered; None where the user's home is unknown or not there. A cache that is empty or
+    relative is unset."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        folder = cache if cache.is_absolute() else Path.home() / ".cache"
+        home = cache.parent if cache.is_absolute() else Path.home()
     except RuntimeError:
         return None
-    return folder / "permafrost" / "digests" if folder.is_absolute() else None
+    folder = cache if cache.is_absolute() else home / ".cache"
+    return folder / "permafrost" / "digests" if home.is_absolute() and home.is_dir() else None
 
 
 def weights_digest(weights: Weights) -> str:
     """What identifies the weights' content: sha256 of the files, `hub@revision`, or `random:<seed>`.
 
     Raises:
-        ParamsError: a local path that does not exist.
+        ParamsError: a local path that does not exist, or cannot be read.
     """
     if weights.random is not None:
         return f"random:{weights.random}"
@@ -115,7 +117,10 @@ def weights_digest(weights: Weights) -> str:
     )
     parts = {}
     for file in files:
-        parts[file.name if path.is_dir() else ""] = remembered_digest(file.resolve())
+        try:
+            parts[file.name if path.is_dir() else ""] = remembered_digest(file.resolve())
+        except OSError as error:
+            raise ParamsError(f"weights {file} cannot be read ({error.strerror}); download or save it again") from None
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 

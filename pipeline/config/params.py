@@ -16,18 +16,11 @@ from .backbones import AnyFeature
 from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json, shown
 from .contents import Contents, Given, Maps, Rows, Texts, readable, refuse_unlike, told, told_types
 from .datasets import Dataset, Toyworld
-from .features import (
-    ClipCamFeature,
-    ClipFeature,
-    DerivedFeature,
-    FlowFeature,
-    I3DFeature,
-    MapsFeature,
-    PixelFeature,
-    TextFeature,
-)
+from .derived import ClipCamFeature, DerivedFeature, MapsFeature
+from .features import PixelFeature, TextFeature
 from .heads import KINDS, AnyHead, Input, head_model
 from .names import refuse_clashing_files, refuse_twins
+from .networks import ClipFeature, FlowFeature, I3DFeature
 from .overrides import override
 from .studies import Ablation, Claim, Search
 from .variants import parted, vary

@@ -3,6 +3,7 @@
 Opens no video and no picture.
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.config import Annotations, Dataset
+from pipeline.datasets.folders import check_folder
 from pipeline.datasets.labels import Labels
 from pipeline.datasets.names import DatasetError
 
@@ -99,6 +101,29 @@ def video_paths(dataset: Dataset, sample: str) -> tuple[str, ...]:
         DatasetError: the id is like none of the patterns of params.
     """
     return dataset.laid.places(dataset, sample)
+
+
+def located(dataset: Dataset, annotations: pd.DataFrame) -> tuple[list[str | None], dict[str, tuple[str, ...]]]:
+    """The path of each sample's video, and of those that are nowhere where they may lie, by sample, all the places.
+
+    Args:
+        annotations: some or all rows of `read_annotations`, of which `sample` and `path` are read.
+
+    Raises:
+        DatasetError: as `video_paths` and `check_folder`.
+    """
+    places = {sample: video_paths(dataset, sample) for sample in annotations["sample"]}
+    if dataset.videos is None:
+        return [None] * len(annotations), {}
+    if not any(places.values()):
+        return annotations["path"].tolist(), {}
+    folder, paths, absent = check_folder(dataset), [], {}
+    for sample, of in places.items():
+        there = next((path for path in of if os.path.lexists(os.path.join(folder, path))), None)
+        paths.append(there or of[0])
+        if there is None:
+            absent[sample] = of
+    return paths, absent
 
 
 def label_files(dataset: Dataset, samples: Sequence[str]) -> dict[str, Path]:

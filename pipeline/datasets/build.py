@@ -16,7 +16,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.config import Dataset, Imported
-from pipeline.datasets.annotations import read_annotations, read_labels, video_paths
+from pipeline.datasets.annotations import located, read_annotations, read_labels
 from pipeline.datasets.cuts import cut
 from pipeline.datasets.digests import digest_now
 from pipeline.datasets.folders import check_folder, home_of, is_inside, video_folder
@@ -98,7 +98,8 @@ def build_manifest(
             for it.
     """
     annotations = read_annotations(dataset)
-    annotations["path"], absent = _located(dataset, annotations)
+    annotations["path"], absent = located(dataset, annotations)
+    _expect_some(dataset, len(annotations), absent)
     if dataset.masks is not None:
         annotations["map"] = pd.Series(mask_paths(dataset, annotations["path"].tolist()), dtype=object)
     samples = annotations["sample"].tolist()
@@ -148,27 +149,15 @@ def build_manifest(
     return frame, quality | ({"imported": imported_quality(imported, samples)} if imported else {})
 
 
-def _located(dataset: Dataset, annotations: pd.DataFrame) -> tuple[list[str | None], dict[str, tuple[str, ...]]]:
-    """The path of each sample's video, and of those that are nowhere where they may lie, by sample, all the places."""
-    places = {sample: video_paths(dataset, sample) for sample in annotations["sample"]}
-    if dataset.videos is None:
-        return [None] * len(annotations), {}
-    if not any(places.values()):
-        return annotations["path"].tolist(), {}
-    folder = check_folder(dataset)
-    there = {
-        sample: next((path for path in paths if os.path.lexists(os.path.join(folder, path))), None)
-        for sample, paths in places.items()
-    }
-    absent = {sample: places[sample] for sample, path in there.items() if path is None}
-    if len(absent) == len(there):
+def _expect_some(dataset: Dataset, samples: int, absent: Mapping[str, tuple[str, ...]]) -> None:
+    """Raises DatasetError where not one video lies where it may."""
+    if absent and len(absent) == samples:
         sample, paths = next(iter(absent.items()))
         raise DatasetError(
-            f"none of the {len(absent)} videos is in {folder}: that of {sample!r} was looked for at "
+            f"none of the {len(absent)} videos is in {video_folder(dataset)}: that of {sample!r} was looked for at "
             f"{' and '.join(paths)}; correct videos, extension or video_paths of the data set in params, or set "
             "videos: null and import published features"
         )
-    return [path or places[sample][0] for sample, path in there.items()], absent
 
 
 def _looked_at_maps(dataset: Dataset, annotations: pd.DataFrame, workers: int) -> dict[str, MapFinding]:

@@ -138,7 +138,10 @@ class ImportLane(RowLane):
         except StoreError:
             raise
         except ValueError as error:
-            if isinstance(self.feature, NpyFeature) or self.dtype == np.float32 or not np.isfinite(array).all():
+            if not np.isfinite(array).all():
+                remedy = "compute it again there, or leave the sample out of the annotations"
+                raise ValueError(f"{error}; {remedy}") from None
+            if isinstance(self.feature, NpyFeature) or self.dtype == np.float32:
                 raise
             raise ValueError(f"{error}; set dtype: float32 for this feature") from None
 

@@ -143,13 +143,21 @@ def test_a_file_is_refused_where_a_folder_is_wanted(folder):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "does not exist; download"), ("{", "not valid JSON"), ("[]", "holds a list, expected a mapping")],
-    ids=["absent", "cut off", "a list"],
+    [
+        (None, "does not exist; download"),
+        (None, r"cannot be read \(Is a directory\); download"),
+        ("{", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ("[]", "holds a list, expected a mapping"),
+    ],
+    ids=["absent", "a folder", "cut off", "nested too deep", "a list"],
 )
 def test_a_json_file_that_is_none_is_refused(tmp_path, content, message):
     file = tmp_path / "config.json"
     if content is not None:
         file.write_text(content)
+    elif message.startswith("cannot"):
+        file.mkdir()
     with pytest.raises(BackboneError, match=message):
         read_json(file)
 
@@ -160,8 +168,9 @@ def test_a_json_file_that_is_none_is_refused(tmp_path, content, message):
         ({"resample": 2}, "resample 2, expected 3 as in the published"),
         ({"image_mean": None}, "image_mean None"),
         ({"image_std": [1.0]}, r"image_std \[1.0\], expected three numbers each"),
+        ({"image_std": [0.2, 0, 0.2]}, r"image_std \[0.2, 0, 0.2\], .* the latter above 0; download or save"),
     ],
-    ids=["resample", "mean", "deviation"],
+    ids=["resample", "mean", "deviation", "no deviation"],
 )
 def test_a_preprocessor_file_that_asks_for_something_else_is_refused(copied, change, message):
     file = copied / "preprocessor_config.json"

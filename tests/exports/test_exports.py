@@ -19,9 +19,8 @@ from pipeline.digests import DIGEST, read_json
 from pipeline.exports import EXPORTS, ExportError, export_store, table
 from pipeline.exports import folder as code
 from pipeline.store import FeatureStore, ShardWriter, StoreCorrupt, StoreMissing
-from tests.datasets.made_up import made_up_manifest
 from tests.extraction.small import params_of, run
-from tests.permafrost.conftest import CLASSES, FAILED, FIELDS, IDS, KEYS, SHARD, UNLABELLED, write_store
+from tests.permafrost.conftest import CLASSES, FAILED, FIELDS, IDS, KEYS, UNLABELLED, write_ucf
 from tests.store.conftest import flip
 
 FEATURES = list(FIELDS)
@@ -30,19 +29,7 @@ FEATURES = list(FIELDS)
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory) -> Path:
     """features/ucf of 20 samples in three shards: tokens and vectors beside them, a vector, ragged rows; one failed."""
-    folder = tmp_path_factory.mktemp("features") / "ucf"
-    columns = {
-        "sample": IDS,
-        "path": [f"{id}.avi" for id in IDS],
-        "label": [None if id == UNLABELLED else CLASSES[number % 3] for number, id in enumerate(IDS)],
-        "template": [None] * len(IDS),
-        "split": ["train" if number < 12 else "test" for number in range(len(IDS))],
-    }
-    frame = made_up_manifest(pd.DataFrame(columns, dtype=object), SHARD)
-    write_manifest(frame, folder / "manifest.parquet")
-    for feature in FIELDS:
-        write_store(folder, frame, feature)
-    return folder
+    return write_ucf(tmp_path_factory.mktemp("features") / "ucf")
 
 
 def place(stores: Path, feature: str) -> Path:

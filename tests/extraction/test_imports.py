@@ -303,6 +303,7 @@ def test_a_cast_that_loses_can_be_refused_and_what_float16_cannot_hold_fails_wit
     assert store.samples == ["a/1", "b/1", "c.d"]
     assert "70000" in store.failed["a/2"] and store.failed["a/2"].endswith("; set dtype: float32 for this feature")
     assert "nan" in store.failed["b/2"] and "dtype: float32" not in store.failed["b/2"]
+    assert store.failed["b/2"].endswith("; compute it again there, or leave the sample out of the annotations")
     strict = imported(tmp_path / "strict", **place, lossy="refuse")
     assert strict.samples == ["a/1"] and strict.key != store.key
     assert strict.failed["b/1"].startswith("lossy: float32 to float16 changes 4 of 4 values, by up to ")

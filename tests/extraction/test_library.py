@@ -231,6 +231,22 @@ def test_a_config_that_needs_code_of_its_own_is_refused(few, copied, tmp_path):
     refused(few, folder, tmp_path, BackboneError, r"is of model_type 'somebodys', which transformers .* not have")
 
 
+def test_pixels_that_are_no_numbers_are_refused(few, copied, tmp_path):
+    folder = copied("dinov2")
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"image_std": [0.0, 0.0, 0.0]}))
+    said = r"gives pixels that are no numbers, as where image_std is 0; correct the preprocessor's file"
+    refused(few, folder, tmp_path, BackboneError, said)
+
+
+def test_a_model_of_pictures_of_one_channel_is_refused(few, copied, tmp_path):
+    folder = copied("test_vit")
+    grey = json.loads((folder / "config.json").read_text())["pretrained_cfg"] | {"input_size": [1, 64, 64]}
+    edit(folder, pretrained_cfg=grey)
+    said = r"checkpoint has input_size \[1, 64, 64\]: it reads pictures of 1 channels, .*; name a checkpoint that"
+    refused(few, folder, tmp_path, BackboneError, said, backbone="timm")
+
+
 def test_sizes_of_which_no_network_can_be_made_are_refused(few, tmp_path):
     sizes = {"model_type": "dinov2", **BY_KIND["dinov2"].config, "patch_size": 0}
     said = r"architecture dinov2: transformers cannot make a Dinov2Model of its config \(integer .*zero\); correct it"

@@ -50,10 +50,8 @@ def write_store(root: Path, frame: pd.DataFrame, feature: str, key: str | None =
     return folder
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory) -> Path:
-    """A folder with features/ucf: 20 samples of 3 classes, one that failed and one without a label; only to be read."""
-    project = tmp_path_factory.mktemp("project")
+def write_ucf(folder: Path) -> Path:
+    """features/ucf: 20 samples of 3 classes in three shards, one that failed and one without a label."""
     columns = {
         "sample": IDS,
         "path": [f"{id}.avi" for id in IDS],
@@ -62,10 +60,17 @@ def finished(tmp_path_factory) -> Path:
         "split": ["train" if number < 12 else "test" for number in range(len(IDS))],
     }
     frame = made_up_manifest(pd.DataFrame(columns, dtype=object), SHARD)
-    folder = project / "features" / "ucf"
     write_manifest(frame, folder / "manifest.parquet")
     for feature in FIELDS:
         write_store(folder, frame, feature)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A folder with features/ucf; only to be read."""
+    project = tmp_path_factory.mktemp("project")
+    write_ucf(project / "features" / "ucf")
     return project
 
 
