@@ -131,7 +131,7 @@ def test_an_edit_of_a_study_is_an_edit_of_the_params(planned):
     out = planned.run("snakemake -n --cores 8 results/ablations/mine.json").stdout
     inputs = r"^rule ablation_classification:\n    input: .*, params\.yaml, studies/mine\.yaml, (.*)"
     (code,) = re.findall(inputs, out, re.MULTILINE)
-    assert "pipeline/tasks/classification.py" in code  # a column that is added to the task is one of its tables'
+    assert "pipeline/evaluation/metrics.py" in code  # a column that is added there is one of these tables'
     assert len(re.findall(r"^rule train:", out, re.MULTILINE)) == 2
     study.write_text(yaml.safe_dump({"ablations": {"mine": table | {"seeds": [0.5]}}}), encoding="utf-8")
     done = planned.run("snakemake -n --cores 8 results/ablations/mine.json", check=False)

@@ -75,7 +75,10 @@ for task in TASKS.values():
         input:
             results=JOBS.ablation_results,
             params=JOBS.params_for(f"{task.folder}/{{ablation}}.json", JOBS.study_of),
-            code=plan.sources("reports/ablation.py", "tasks"),
+            code=[
+                *plan.sources("reports/ablation.py", "tasks"),
+                *PLAN.code(task.name, "columns"),
+            ],
         output:
             multiext(f"{task.folder}/{{ablation}}", json=".json", csv=".csv", md=".md"),
             pictures=[
