@@ -16,14 +16,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
-from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config import Compute, Dataset, Imported, Params, PixelFeature, Weights, load_params
 from pipeline.config.base import shown
-from pipeline.config.contents import Cams, Contents, Flow, Hidden, Maps, Rows, Texts, Tokens, Vectors
 from pipeline.plan import Plan, manifest_path
+from pipeline.resources import pixel_bytes, sample_bytes
 from pipeline.runs import FEATURES, RUNS
 
 State = Literal["ok", "note", "bad"]
@@ -212,7 +211,11 @@ def cores(compute: Compute) -> Iterator[Finding]:
     with suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
         count = count if quota == "max" else min(count, max(1, int(quota) // int(period)))
-    jobs = {"a training": compute.threads, "an extraction": compute.extract_threads + compute.decode_workers}
+    workers = compute.decode_workers
+    jobs = {
+        "a training": compute.devices * (compute.threads + workers),
+        "an extraction": compute.extract_threads + workers,
+    }
     job, wanted = max(jobs.items(), key=lambda of: of[1])
     said = f"{count} to use; {job} takes {wanted}"
     remedy = "lower compute.threads, extract_threads or decode_workers: more of them than cores is slower"
@@ -247,9 +250,7 @@ def shared_memory(params: Params | None) -> Iterator[Finding]:
 
     compute = params.compute if params else Compute()
     decoded = [of for of in params.features.values() if isinstance(of, PixelFeature)] if params else []
-    # A message has one sample at least, in float32; where a library's processor decides, of the usual size.
-    sides = ((of.geometry.size if of.geometry else (224, 224), of.sampling.count or of.batch) for of in decoded)
-    most = max((12 * prod(size) * count for size, count in sides), default=16 << 20)
+    most = max(map(pixel_bytes, decoded), default=16 << 20)  # a message has one sample at least
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     said = (
         f"{_size(free)} free in {SHARED_MEMORY}; {compute.decode_workers} decode processes of {_size(most)} a message"
@@ -506,46 +507,11 @@ def _to_store(plan: Plan, dataset: str, feature: str) -> int:
 
     contents, chosen, manifest = plan.params.gives(feature), plan.params.features[feature], manifest_path(dataset)
     if not manifest.exists():
-        return len(read_annotations(plan.params.datasets[dataset])) * sum(_sample_bytes(contents, chosen, None))
+        return len(read_annotations(plan.params.datasets[dataset])) * sum(sample_bytes(contents, chosen, None))
     lacking = [of for of in plan.shards(dataset) if not Path(plan.shard_path(dataset, feature, of)).exists()]
     frame = read_manifest(manifest)
     durations = frame.loc[frame["shard"].isin(lacking), "duration"].fillna(0.0).tolist()
-    return sum(sum(_sample_bytes(contents, chosen, seconds)) for seconds in durations)
-
-
-def _sample_bytes(contents: Contents | None, feature: Any, seconds: float | None) -> Iterator[int]:
-    """Bytes of each field of a sample that lasts so long. Raises LookupError where a shape is not known."""
-    small = getattr(feature, "storage", "float16") == "int8"
-    for of in (contents or {None: None}).values():
-        match of:
-            case Tokens(steps=steps, grid=grid, width=width):
-                yield _bytes(steps, grid, width, size=1 if small else 2)
-            case Vectors(steps=steps, width=width):
-                yield _bytes(steps or 1, width)
-            case Texts(width=width):
-                yield _bytes(width)
-            case Cams(grid=grid, width=width):
-                yield _bytes(grid, width and width + 1)
-            case Hidden(steps=steps, grid=grid, width=width):
-                yield _bytes(steps, grid and (1, prod(grid) + 1), width)
-            case Maps(channels=channels, steps=steps, grid=grid):
-                yield _bytes(channels, steps, grid)
-            case Rows(width=width, fps=fps):
-                yield _bytes(_rows(fps, seconds), width)
-            case Flow():
-                yield _bytes(_rows(feature.sampling.fps, seconds), feature.preprocess.size, 2, size=1)
-            case _:
-                raise LookupError("nothing is said of it")
-
-
-def _rows(fps: float | None, seconds: float | None) -> int | None:
-    return None if fps is None or seconds is None else 1 + int(fps * seconds)
-
-
-def _bytes(*sides: int | tuple[int, int] | None, size: int = 2) -> int:
-    if None in sides:
-        raise LookupError("a side is not known before extraction")
-    return size * prod(prod(of) if isinstance(of, tuple) else of for of in sides)
+    return sum(sum(sample_bytes(contents, chosen, seconds)) for seconds in durations)
 
 
 def _size(count: float) -> str:
