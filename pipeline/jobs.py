@@ -40,6 +40,7 @@ class Jobs:
         self.plan, self.workflow, self.checkpoints = plan, workflow, checkpoints
         self.params_files, self.written = params_files, written
         self._said: set[str] = set()
+        self._waiting: dict[str, set] = {}
 
     # --- what there is to make --------------------------------------------------------------------------------------
 
@@ -153,8 +154,8 @@ class Jobs:
         def cores(wildcards):
             names = features or (wildcards.feature,)
             share = of_extraction(self.plan.params, *names)
-            job = f"an extraction of {' and '.join(names)}"
-            self.say_idle(job, share, self.plan.extraction_gpus(*names), "extract_threads")
+            gpus = self.plan.extraction_gpus(*names)
+            self.say_idle(f"an extraction of {' and '.join(names)}", wildcards, share, gpus, "extract_threads")
             return share.cores
 
         return cores
@@ -168,8 +169,7 @@ class Jobs:
     def cores_to_train(self, wildcards):
         """Of a training: of all its processes on one node, on several of each."""
         share = self._to_train(wildcards)
-        if sum(run.config.trains for run in self.plan.runs.values()) > 1:
-            self.say_idle("a training", share, self.plan.gpus, "threads")
+        self.say_idle("a training", wildcards, share, self.plan.gpus, "threads")
         return share.cores
 
     def memory_to_train(self, wildcards, attempt):
@@ -203,16 +203,25 @@ class Jobs:
         """The runs that the trials of a search may be."""
         return self.plan.searched(wildcards.search)
 
-    def say_idle(self, job: str, share: Share, gpus: int, threads: str) -> None:
-        """One line, once, where this machine's cores let fewer jobs of a kind run than there are GPUs for."""
+    def say_idle(self, job: str, wildcards, share: Share, gpus: int, threads: str) -> None:
+        """One line a kind of job, where this machine's cores let fewer of them run than wait and there are GPUs for.
+
+        Args:
+            job: what it is, in words.
+            wildcards: which one.
+            share, gpus: what it takes.
+            threads: the setting of its threads, by which kinds are told apart.
+        """
         given = self.workflow.global_resources
         there, cores = (of.value if (of := given.get(name)) else None for name in ("gpu", "_cores"))
         if not (self.workflow.is_main_process and self.workflow.local_exec and gpus and there and cores):
             return
+        waiting = self._waiting.setdefault(threads, set())
+        waiting.add(tuple(wildcards))
         idle = idle_gpus(cores, there, share, gpus)
-        if not idle or job in self._said:
+        if threads in self._said or not idle or len(waiting) <= max(1, cores // share.cores):
             return
-        self._said.add(job)
+        self._said.add(threads)
         jobs = there // gpus
         each = cores // (jobs * gpus)  # of a process
         lower = f", or lower compute.{threads} + decode_workers to {each}" if each else ""

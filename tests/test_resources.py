@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from snakemake.iocontainers import Wildcards
 from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
@@ -132,27 +133,34 @@ def jobs_on(params, cores, gpus, local=True):
     return Jobs(Plan(params), workflow, None, [], None)
 
 
+def shards(count):
+    return [Wildcards(fromdict={"feature": "i3d_frames", "shard": f"{shard:03d}"}) for shard in range(count)]
+
+
 def test_where_cores_let_fewer_jobs_run_than_there_are_gpus_one_line_says_so_with_the_remedy(capsys):
-    params = params_with(device="cuda", extract_threads=1, decode_workers=12)
-    clips = SimpleNamespace(feature="i3d_frames")
-    jobs = jobs_on(params, cores=32, gpus=8)
-    assert [jobs.cores_to_extract()(clips) for _ in range(3)] == [13] * 3
+    jobs = jobs_on(params_with(device="cuda", extract_threads=1, decode_workers=12), cores=32, gpus=8)
+    cores = jobs.cores_to_extract()
+    assert [cores(shard) for shard in shards(2)] == [13, 13]
+    assert capsys.readouterr().err == "", "two run at once, and no third waits"
+    assert [cores(shard) for shard in shards(9)] == [13] * 9
     assert capsys.readouterr().err == (
         "6 of 8 GPUs stay idle: an extraction of i3d_frames takes 13 cores of 32; give --cores 104, or lower "
         "compute.extract_threads + decode_workers to 4\n"
     )
-    jobs.cores_to_train(SimpleNamespace(**_run(jobs)))
-    assert "2 of 8 GPUs" not in (said := capsys.readouterr().err) and "a training takes" in said
+    few = jobs_on(params_with(device="cuda", threads=2, decode_workers=12, devices=2), cores=4, gpus=4)
+    runs = [Wildcards(fromdict={"head": head, "key": key}) for head, key in list(few.plan.runs)[:2]]
+    assert [few.cores_to_train(run) for run in runs] == [28, 28]
+    assert capsys.readouterr().err == (
+        "2 of 4 GPUs stay idle: a training takes 28 cores of 4; give --cores 56, or lower compute.threads + "
+        "decode_workers to 1\n"
+    )
 
 
 def test_where_each_gpu_has_a_job_or_another_machine_counts_nothing_is_said(capsys):
     params = params_with(device="cuda", extract_threads=1, decode_workers=3)
-    clips = SimpleNamespace(feature="i3d_frames")
     for cores, gpus, local in ((32, 8, True), (16, 4, True), (4, 0, True), (None, 8, True), (4, 8, False)):
-        assert jobs_on(params, cores, gpus, local).cores_to_extract()(clips) == 4
-    jobs_on(params_with(device="cpu"), 1, 8).cores_to_extract()(clips)
+        found = jobs_on(params, cores, gpus, local).cores_to_extract()
+        assert {found(shard) for shard in shards(9)} == {4}
+    found = jobs_on(params_with(device="cpu"), 1, 8).cores_to_extract()
+    assert len([found(shard) for shard in shards(9)]) == 9
     assert capsys.readouterr().err == ""
-
-
-def _run(jobs):
-    return dict(zip(("head", "key"), next(iter(jobs.plan.runs)), strict=True))
