@@ -12,10 +12,21 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import PixelFeature, load_params, parse_params, read_documents
+from pipeline.config.contents import Rows, Tokens
 from pipeline.extraction import stream
 from pipeline.jobs import Jobs
 from pipeline.plan import Plan
-from pipeline.resources import AHEAD, MB, PREFETCHED, Share, of_evaluation, of_extraction, of_training, within
+from pipeline.resources import (
+    AHEAD,
+    MB,
+    PREFETCHED,
+    Share,
+    of_evaluation,
+    of_extraction,
+    of_training,
+    sample_bytes,
+    within,
+)
 
 ROOT = Path(__file__).parents[1]
 FILES = ["params.yaml", *sorted(f"configs/{path.name}" for path in (ROOT / "configs").glob("*.yaml"))]
@@ -77,6 +88,18 @@ def test_the_memory_of_a_training_is_that_of_its_readers_and_of_what_it_keeps():
     assert nodes == Share(params.compute.threads, 4 * alone), (
         "a scheduler gives each process of several nodes its cores"
     )
+
+
+def test_sizes_follow_what_a_feature_gives():
+    rows = Rows(2048, 15.0)
+    frames = SimpleNamespace(storage="float16")
+    assert list(sample_bytes({"frames": rows}, frames, 60.0)) == [901 * 2048 * 2]
+    tokens = {"clip_tokens": Tokens(8, (7, 7), 512)}
+    assert list(sample_bytes(tokens, SimpleNamespace(storage="int8"), None)) == [8 * 49 * 512]
+    with pytest.raises(LookupError):
+        list(sample_bytes({"clip_tokens": Tokens(8)}, frames, None))
+    with pytest.raises(LookupError):
+        list(sample_bytes(None, frames, None))
 
 
 def test_what_waits_between_processes_is_what_they_are_held_to():
