@@ -82,7 +82,7 @@ def _fitting(params: Params, threads: int, processes: int = 1) -> Params:
     fitting = within(params.compute, cores // processes, threads)
     if fitting != params.compute:
         wanted = params.compute.decode_workers
-        say(f"{cores} cores: {fitting.decode_workers} of compute.decode_workers, which is {wanted}")
+        say(f"--cores {cores}: {fitting.decode_workers} of the {wanted} of compute.decode_workers are started")
     return params.model_copy(update={"compute": fitting})
 
 

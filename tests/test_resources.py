@@ -133,7 +133,7 @@ def test_an_extraction_starts_as_many_decode_processes_as_its_cores_leave(monkey
     done = CliRunner().invoke(app, line)
     assert done.exit_code == 0, done.output
     assert [(of.extract_threads, of.decode_workers) for of in seen] == [(4, workers)]
-    said = f"{cores} cores: {workers} of compute.decode_workers, which is 12\n"
+    said = f"--cores {cores}: {workers} of the 12 of compute.decode_workers are started\n"
     assert done.output == ("" if workers == 12 else said)
 
 
