@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.config import Params, ParamsError, assigned, canonical_json, featu
 from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.plan import RENDERED, SEARCHES, Plan, imported_stores, manifest_path
+from pipeline.resources import within
 from pipeline.runs import FEATURES, RESULT, RUNS, Run
 
 HELP = """Extract features once, train heads on them as often as you like.
@@ -49,11 +51,39 @@ SECONDS_BETWEEN_LINES = 5.0
 LISTED = 20  # files without an answer
 WIDE = ("file", "class", "predicted")  # columns of names
 SECONDS_BETWEEN_TRIES = 5.0
+CORES: ContextVar[int | None] = ContextVar("CORES", default=None)  # that this command was given, where somebody said
 ParamsOption = Annotated[str, typer.Option("--params", help="Parameters: a YAML file, or a literal JSON document.")]
 ShardOption = Annotated[int | None, typer.Option(help="Only this shard; by default all.")]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a parameter of the head: model.fusion=concat. Repeatable.")
 ]
+
+
+@app.callback(invoke_without_command=False)
+def given(
+    cores: Annotated[
+        int | None,
+        typer.Option(min=1, help="Cores that a job was given: what params say of processes is lowered to fit."),
+    ] = None,
+) -> None:
+    CORES.set(cores)
+
+
+def _fitting(params: Params, threads: int, processes: int = 1) -> Params:
+    """Params with as many decode processes or readers as the cores of this job leave.
+
+    Args:
+        threads: those that compute.
+        processes: among which the cores are divided.
+    """
+    cores = CORES.get()
+    if cores is None:
+        return params
+    fitting = within(params.compute, cores // processes, threads)
+    if fitting != params.compute:
+        wanted = params.compute.decode_workers
+        say(f"--cores {cores}: {fitting.decode_workers} of the {wanted} of compute.decode_workers are started")
+    return params.model_copy(update={"compute": fitting})
 
 
 def say(line: str) -> None:
@@ -114,7 +144,7 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
         raise typer.BadParameter(f"{dataset} is not made by toyworld")
     root = Path(chosen.datasets[dataset].root)
     (root / RENDERED).unlink(missing_ok=True)
-    WRITERS[chosen.datasets[dataset].layout](chosen.toyworld, root, say)
+    WRITERS[chosen.datasets[dataset].layout](chosen.toyworld, root, say, workers=CORES.get())
     write_text(root / RENDERED, canonical_json(chosen.rendering(dataset)))
 
 
@@ -141,9 +171,8 @@ def manifest(
     stores = imported_stores(chosen, imported or Plan(chosen).imported(dataset))
     path = root / dataset / "manifest.parquet"
     previous = read_manifest(path, unproved=True) if path.exists() else None
-    frame, quality = build_manifest(
-        chosen.datasets[dataset], previous, chosen.compute.threads, say, imported=stores, afresh=afresh
-    )
+    workers = min(chosen.compute.threads, CORES.get() or chosen.compute.threads)
+    frame, quality = build_manifest(chosen.datasets[dataset], previous, workers, say, imported=stores, afresh=afresh)
     write_manifest(frame, path)
     # An unchanged file is not written again, but the scheduler must see that it was looked at; what a link of DVC's
     # leads to is others' too.
@@ -164,6 +193,7 @@ def extract(
     from pipeline.extraction import extract as run
 
     chosen = load_params(params, datasets=dataset, features=features)
+    chosen = _fitting(chosen, chosen.compute.extract_threads)
     for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
         _once_free(run, chosen, dataset, features, number, root, say)
 
@@ -393,7 +423,7 @@ def train(head: str, params: ParamsOption = "params.yaml", changes: Overrides = 
     """Train a head from the feature stores. A killed training resumes from its last checkpoint."""
     from pipeline.training import train as run
 
-    run(_run(params, head, changes))
+    run(_run(params, head, changes, everywhere=True))
 
 
 @app.command()
@@ -418,7 +448,7 @@ def sweep(
     from pipeline.evaluation.negatives import mine_negatives
     from pipeline.training.dataset import DataError
 
-    plan = Plan(load_params(params, ablations=name))
+    plan = Plan(_learning(load_params(params, ablations=name)))
     runs = {f"{run.key}/{run.evaluation}": (*row, run) for row, run in plan.ablated(name).items()}
     if absent := [key for key in keys if key not in runs]:
         raise typer.BadParameter(f"{absent[0]} is no run of ablations.{name}: known are {', '.join(runs)}")
@@ -444,7 +474,7 @@ def baselines(
     from pipeline.training import train as learn
 
     # The workflow hands over the probes alone: an edit of the head makes none of them again.
-    plan = Plan(load_params(params) if probes else load_params(params, heads=head))
+    plan = Plan(_learning(load_params(params) if probes else load_params(params, heads=head)))
     own = {} if probes else plan.baselines.get(plan.params.head(head).result, {})
     found = map(plan.run, plan.params.heads) if probes else own.values()
     alone = plan.params.compute.model_copy(update={"devices": 1, "nodes": 1, "strategy": "auto"})
@@ -548,9 +578,16 @@ def explain(
     look(run, out or Path("results") / run.config.result, only or (), say)
 
 
-def _run(params: str, head: str, changes: list[str] | None) -> Run:
-    """The run of a head, with the overrides applied."""
-    return Plan(load_params(params, heads=head)).run(head, dict(assigned(change, "--set") for change in changes or ()))
+def _run(params: str, head: str, changes: list[str] | None, everywhere: bool = False) -> Run:
+    """The run of a head, with the overrides applied; where it is trained everywhere, on all devices of this node."""
+    plan = Plan(_learning(load_params(params, heads=head), everywhere))
+    return plan.run(head, dict(assigned(change, "--set") for change in changes or ()))
+
+
+def _learning(params: Params, everywhere: bool = False) -> Params:
+    """`_fitting` of what reads stores. On several nodes a scheduler gives each process cores of its own."""
+    compute = params.compute
+    return _fitting(params, compute.threads, compute.devices if everywhere and compute.nodes == 1 else 1)
 
 
 @app.command()
@@ -602,7 +639,7 @@ def search(name: str, params: ParamsOption = "params.yaml", out: Path = SEARCHES
     from pipeline.reports import search_table
     from pipeline.search import search as run
 
-    say(search_table(run(Plan(load_params(params, searches=name)), name, out), out / name))
+    say(search_table(run(Plan(_learning(load_params(params, searches=name))), name, out), out / name))
 
 
 @app.command()

@@ -74,7 +74,7 @@ class Line:
 
 def columns_of(task: str) -> list[Column]:
     """The figures of a task's results, the headline first."""
-    return sorted(TASKS[task].columns, key=lambda column: column.name != TASKS[task].headline)
+    return sorted(TASKS[task].code("columns"), key=lambda column: column.name != TASKS[task].headline)
 
 
 class Finished:

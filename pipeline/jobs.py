@@ -14,6 +14,7 @@ from snakemake.settings.types import RerunTrigger
 from pipeline.config.documents import Written
 from pipeline.datasets.standing import STAMPS
 from pipeline.plan import SEARCHES, Plan
+from pipeline.resources import Share, idle_gpus, most, of_evaluation, of_extraction, of_training
 
 PAGE = "results/report.html"
 RESULTS = ("results/*.json", "results/ablations/*.json", "results/searches/*.json", "results/*/explanation/*.json")
@@ -38,6 +39,8 @@ class Jobs:
     def __init__(self, plan: Plan, workflow, checkpoints, params_files: list[str], written: Written) -> None:
         self.plan, self.workflow, self.checkpoints = plan, workflow, checkpoints
         self.params_files, self.written = params_files, written
+        self._said: set[str] = set()
+        self._waiting: dict[str, set] = {}
 
     # --- what there is to make --------------------------------------------------------------------------------------
 
@@ -142,6 +145,91 @@ class Jobs:
     def ablation_results(self, wildcards):
         """The results of an ablation's runs: variants times seeds."""
         return [run.result_file for run in self.plan.ablation_runs(wildcards.ablation)]
+
+    # --- what a job takes -------------------------------------------------------------------------------------------
+
+    def cores_to_extract(self, *features):
+        """A function of the cores of an extraction or a derivation of features: those named, or the wildcard's."""
+
+        def cores(wildcards):
+            names = features or (wildcards.feature,)
+            share = of_extraction(self.plan.params, *names)
+            gpus = self.plan.extraction_gpus(*names)
+            self.say_idle(f"an extraction of {' and '.join(names)}", wildcards, share, gpus, "extract_threads")
+            return share.cores
+
+        return cores
+
+    def memory_to_extract(self, *features):
+        """A function of its MB; a job that ran out of them gets more when it is tried again."""
+        return lambda wildcards, attempt: (
+            attempt * of_extraction(self.plan.params, *(features or (wildcards.feature,))).mem_mb
+        )
+
+    def cores_to_train(self, wildcards):
+        """Of a training: of all its processes on one node, on several of each."""
+        share = self._to_train(wildcards)
+        self.say_idle("a training", wildcards, share, self.plan.gpus, "threads")
+        return share.cores
+
+    def memory_to_train(self, wildcards, attempt):
+        return attempt * self._to_train(wildcards).mem_mb
+
+    def _to_train(self, wildcards):
+        run = self.plan.runs[wildcards.head, wildcards.key]
+        return of_training(run.params, run.config)
+
+    def cores_of(self, runs):
+        """A function of the cores of what asks the stores of runs in one process; `runs` may take wildcards."""
+        return lambda wildcards: self._to_evaluate(runs, wildcards).cores
+
+    def memory_of(self, runs):
+        """A function of its MB."""
+        return lambda wildcards, attempt: attempt * self._to_evaluate(runs, wildcards).mem_mb
+
+    def _to_evaluate(self, runs, wildcards):
+        found = runs(wildcards) if callable(runs) else runs
+        return most(of_evaluation(run.params, run.config) for run in found)
+
+    def evaluated(self, wildcards):
+        """The run that is evaluated."""
+        return [self.plan.runs[wildcards.head, wildcards.key]]
+
+    def shown(self, wildcards):
+        """The run behind a result."""
+        return [self.plan.results[wildcards.result]]
+
+    def tried(self, wildcards):
+        """The runs that the trials of a search may be."""
+        return self.plan.searched(wildcards.search)
+
+    def say_idle(self, job: str, wildcards, share: Share, gpus: int, threads: str) -> None:
+        """One line a kind of job, where this machine's cores let fewer of them run than wait and there are GPUs for.
+
+        Args:
+            job: what it is, in words.
+            wildcards: which one.
+            share, gpus: what it takes.
+            threads: the setting of its threads, by which kinds are told apart.
+        """
+        given = self.workflow.global_resources
+        there, cores = (of.value if (of := given.get(name)) else None for name in ("gpu", "_cores"))
+        if not (self.workflow.is_main_process and self.workflow.local_exec and gpus and there and cores):
+            return
+        waiting = self._waiting.setdefault(threads, set())
+        waiting.add(tuple(wildcards))
+        idle = idle_gpus(cores, there, share, gpus)
+        if threads in self._said or not idle or len(waiting) <= max(1, cores // share.cores):
+            return
+        self._said.add(threads)
+        jobs = there // gpus
+        each = cores // (jobs * gpus)  # of a process
+        lower = f", or lower compute.{threads} + decode_workers to {each}" if each else ""
+        print(
+            f"{idle} of {there} GPUs stay idle: {job} takes {share.cores} cores of {cores}; give "
+            f"--cores {jobs * share.cores}{lower}",
+            file=sys.stderr,
+        )
 
     # --- searches ---------------------------------------------------------------------------------------------------
 

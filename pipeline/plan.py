@@ -294,7 +294,8 @@ class Plan:
     def launcher(self) -> str:
         """What stands before a training's command, ending in a space: nothing on one node, Slurm's srun on several."""
         compute = self.params.compute
-        tasks = f"--nodes={compute.nodes} --ntasks-per-node={compute.devices} --cpus-per-task={compute.threads}"
+        cores = compute.threads + compute.decode_workers
+        tasks = f"--nodes={compute.nodes} --ntasks-per-node={compute.devices} --cpus-per-task={cores}"
         return f"srun --kill-on-bad-exit=1 {tasks} " if compute.nodes > 1 else ""
 
     @property

@@ -50,10 +50,11 @@ def test_params_are_read_without_pandas_whatever_layouts_they_name():
     assert run(sys.executable, "-c", f"{code}; print(*({{'pandas', 'torch'}} & sys.modules.keys()))").strip() == ""
 
 
-def test_reports_and_the_page_load_no_deep_learning_library():
+def test_reports_and_the_page_load_no_deep_learning_library_and_no_statistics():
     # With the columns of their tables, which lie beside the figures.
-    code = "import sys, pipeline.reports.page, pipeline.search, pipeline.jobs; "
-    code += "print(*({'torch', 'lightning', 'transformers', 'optuna'} & sys.modules.keys()))"
+    code = "import sys, pipeline.reports.page, pipeline.search, pipeline.jobs, pipeline.tasks; "
+    code += "[task.code('columns') for task in pipeline.tasks.TASKS.values()]; "
+    code += "print(*({'torch', 'lightning', 'transformers', 'optuna', 'scipy', 'sklearn'} & sys.modules.keys()))"
     assert run(sys.executable, "-c", code).strip() == ""
 
 

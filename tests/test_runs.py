@@ -12,7 +12,6 @@ from pipeline.config import load_params
 from pipeline.evaluation import evaluate
 from pipeline.explanation import explain
 from pipeline.plan import Plan
-from pipeline.tasks import TASKS
 from pipeline.training import train
 from tests.training.learnable import make
 
@@ -77,8 +76,3 @@ def test_what_a_plan_names_is_what_is_opened(monkeypatch):
     assert of.manifest == Path("features/toy-ssv2/manifest.parquet") and of.root == Path("features")
     shard = Path(plan.shard_path("toy-ssv2", of.config.inputs["motion"].feature, 0))
     assert of.features.keys() == of.config.inputs.keys() and of.features["motion"] == shard.parent
-
-
-@pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
-def test_the_headline_of_a_task_is_a_column_of_its_tables(task):
-    assert task.headline in {column.name for column in task.columns}

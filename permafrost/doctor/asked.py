@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from permafrost.doctor.findings import Finding, refused, size_of
 from permafrost.doctor.machine import SPARE, nearest
 from pipeline.config import Dataset, Imported, Params, Weights
 from pipeline.config.base import shown
-from pipeline.config.contents import Cams, Contents, Flow, Hidden, Maps, Rows, Texts, Tokens, Vectors
 from pipeline.plan import Plan, manifest_path
+from pipeline.resources import sample_bytes
 from pipeline.runs import FEATURES
 
 PROBED = 20  # samples of a data set
@@ -226,40 +225,5 @@ def _to_store(plan: Plan, dataset: str, feature: str, seconds: Mapping[int | Non
     size = 0
     for shard, samples in seconds.items():
         if shard is None or not os.path.exists(plan.shard_path(dataset, feature, int(shard))):
-            size += sum(count * sum(_sample_bytes(contents, chosen, lasts)) for lasts, count in samples.items())
+            size += sum(count * sum(sample_bytes(contents, chosen, lasts)) for lasts, count in samples.items())
     return size
-
-
-def _sample_bytes(contents: Contents | None, feature: Any, seconds: float | None) -> Iterator[int]:
-    """Bytes of each field of a sample that lasts so long. Raises LookupError where a shape is not known."""
-    small = getattr(feature, "storage", "float16") == "int8"
-    for of in (contents or {None: None}).values():
-        match of:
-            case Tokens(steps=steps, grid=grid, width=width):
-                yield _bytes(steps, grid, width, size=1 if small else 2)
-            case Vectors(steps=steps, width=width):
-                yield _bytes(steps or 1, width)
-            case Texts(width=width):
-                yield _bytes(width)
-            case Cams(grid=grid, width=width):
-                yield _bytes(grid, width and width + 1)
-            case Hidden(steps=steps, grid=grid, width=width):
-                yield _bytes(steps, grid and (1, prod(grid) + 1), width)
-            case Maps(channels=channels, steps=steps, grid=grid):
-                yield _bytes(channels, steps, grid)
-            case Rows(width=width, fps=fps):
-                yield _bytes(_rows(fps, seconds), width)
-            case Flow():
-                yield _bytes(_rows(feature.sampling.fps, seconds), feature.preprocess.size, 2, size=1)
-            case _:
-                raise LookupError("nothing is said of it")
-
-
-def _rows(fps: float | None, seconds: float | None) -> int | None:
-    return None if fps is None or seconds is None else 1 + int(fps * seconds)
-
-
-def _bytes(*sides: int | tuple[int, int] | None, size: int = 2) -> int:
-    if None in sides:
-        raise LookupError("a side is not known before extraction")
-    return size * prod(prod(of) if isinstance(of, tuple) else of for of in sides)

@@ -10,12 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
-from math import prod
 from pathlib import Path
 from typing import Any
 
 from permafrost.doctor.findings import Finding, refused, size_of
 from pipeline.config import Compute, Params, PixelFeature
+from pipeline.resources import pixel_bytes
 from pipeline.runs import FEATURES, RUNS
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "prores", "mjpeg")
@@ -156,7 +156,11 @@ def cores(compute: Compute) -> Iterator[Finding]:
     with suppress(OSError, ValueError):
         quota, period = (CGROUP / "cpu.max").read_text(encoding="ascii").split()
         count = count if quota == "max" else min(count, max(1, int(quota) // int(period)))
-    jobs = {"a training": compute.threads, "an extraction": compute.extract_threads + compute.decode_workers}
+    workers = compute.decode_workers
+    jobs = {
+        "a training": compute.devices * (compute.threads + workers),
+        "an extraction": compute.extract_threads + workers,
+    }
     job, wanted = max(jobs.items(), key=lambda of: of[1])
     said = f"{count} to use; {job} takes {wanted}"
     remedy = "lower compute.threads, extract_threads or decode_workers: more of them than cores is slower"
@@ -191,9 +195,7 @@ def shared_memory(params: Params | None) -> Iterator[Finding]:
 
     compute = params.compute if params else Compute()
     decoded = [of for of in params.features.values() if isinstance(of, PixelFeature)] if params else []
-    # A message has one sample at least, in float32; where a library's processor decides, of the usual size.
-    sides = ((of.geometry.size if of.geometry else (224, 224), of.sampling.count or of.batch) for of in decoded)
-    most = max((12 * prod(size) * count for size, count in sides), default=16 << 20)
+    most = max(map(pixel_bytes, decoded), default=16 << 20)  # a message has one sample at least
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     told = f"{compute.decode_workers} decode processes of {size_of(most)} a message"
     try:

@@ -11,9 +11,26 @@ import pandas as pd
 
 from pipeline.evaluation.metrics import confusion
 from pipeline.evaluation.retrieval import accuracy_interval, agreement, belonging, classification, retrieval
+from pipeline.tasks import Column
 
 # Under which map the video was embedded: its own, which it must then find; a uniform one; another patient's.
 FORMS = ("published", "unguided", "shuffled")
+COLUMNS = (
+    *(Column(name, 1) for name in ("accuracy", "macro_f1", "auroc")),
+    Column("accuracy_without_map", 1, title="without a map"),
+    Column("patient.accuracy", 1, title="of patients"),
+    *(
+        Column(f"retrieval.{form}.{way}.r{k}", 1, "high" if form == "unguided" else None, f"R@{k} {arrow}, {form}")
+        for form in FORMS
+        for way, arrow in (("video_to_map", "v→m"), ("map_to_video", "m→v"))
+        for k in (1, 5)
+    ),
+    *(
+        Column(f"agreement.{form}.{figure}", 2, None, f"{figure}, {form}")
+        for form in ("published", "unguided")
+        for figure in ("gap", "point_biserial")
+    ),
+)
 
 
 class Answers(NamedTuple):

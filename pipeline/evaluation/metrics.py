@@ -1,5 +1,6 @@
 """Figures of a classification, as pure functions of labels and probabilities. Knows no file, no head and no store.
 
+Tables of results read `COLUMNS`, so SciPy and scikit-learn are imported where they are needed.
 Shape suffixes: N samples, C classes, K ranks.
 """
 
@@ -7,11 +8,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from pipeline.tasks import Column
 
 CONFIDENCE = 0.95
 TOP = 5
+COLUMNS = (
+    Column("top1", 3),
+    Column("top5", 3),
+    Column("ece", 3, "low"),
+    # Of the steps in other orders.
+    Column("top1_reversed", 3, None, optional=True),
+    Column("top1_shuffled", 3, None, optional=True),
+)
 
 
 def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str], config: Any) -> dict[str, Any]:
@@ -130,6 +139,8 @@ def share_interval(hits: int, n: int) -> list[float] | None:
     >>> [round(edge, 3) for edge in share_interval(9, 10)]
     [0.596, 0.982]
     """
+    from scipy.stats import binomtest
+
     if not n:
         return None
     found = binomtest(hits, n).proportion_ci(CONFIDENCE, method="wilson")
@@ -149,6 +160,8 @@ def middle(values: np.ndarray) -> list[float]:
 
 def confusion(labels_N: np.ndarray, predictions_N: np.ndarray, n_classes: int) -> np.ndarray:
     """(C, C) counts: row = true class, column = predicted class."""
+    from sklearn.metrics import confusion_matrix
+
     return confusion_matrix(labels_N, predictions_N, labels=np.arange(n_classes))
 
 
@@ -157,6 +170,8 @@ def per_class(labels_N: np.ndarray, predictions_N: np.ndarray, classes: Sequence
 
     Accuracy is the share of the class's own samples that were recognised: its recall. The field uses both names.
     """
+    from sklearn.metrics import precision_recall_fscore_support
+
     index = np.arange(len(classes))
     scores = precision_recall_fscore_support(labels_N, predictions_N, labels=index, zero_division=0)
     predicted = np.bincount(predictions_N, minlength=len(classes))

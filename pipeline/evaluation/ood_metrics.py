@@ -1,18 +1,27 @@
 """Figures of out-of-distribution detection, as pure functions of scores. Knows no file, no head and no store.
 
 ID is the positive class, and higher scores say ID. Figures are in percent.
+Tables of results read `COLUMNS`, so scikit-learn is imported where it is needed.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_curve
 
 from pipeline.evaluation.segment_metrics import interval
+from pipeline.tasks import Column
 
 RECALL = 0.95
 FIGURES = ("auroc", "aupr_in", "aupr_out", "fpr95")
+COLUMNS = (  # means over the OOD sets
+    Column("auroc", 2),
+    Column("fpr95", 2, "low"),
+    Column("aupr_in", 2),
+    Column("aupr_out", 2),
+    Column("lambda", 2, None),
+    Column("auroc_neglabel", 2, None),
+    Column("fpr95_neglabel", 2, None),
+)
 
 
 def ood_metrics(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, float]:
@@ -33,6 +42,8 @@ def ood_metrics(id_scores: np.ndarray, ood_scores: np.ndarray) -> dict[str, floa
     >>> ood_metrics(np.array([0.9, 0.8, 0.4]), np.array([0.5, 0.1]))["auroc"]
     83.33333333333333
     """
+    from sklearn.metrics import roc_curve
+
     scores, n_id, n_ood = _joined(id_scores, ood_scores)
     truth = np.arange(n_id + n_ood) < n_id
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
@@ -121,6 +132,8 @@ def fit_lambda(star_id: np.ndarray, p_id: np.ndarray, star_ood: np.ndarray, p_oo
     Raises:
         ValueError: as for `lambda_sweep`, or S* has no positive weight beside P_align.
     """
+    from sklearn.linear_model import LogisticRegression
+
     sides = [_side(name, *pair) for name, *pair in (("ID", star_id, p_id), ("OOD", star_ood, p_ood))]
     x_N2 = np.concatenate([np.stack(side, axis=1) for side in sides])
     truth = np.repeat([1, 0], [len(star) for star, _ in sides])

@@ -9,10 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
-from scipy.special import comb
-from scipy.stats import pointbiserialr
-from sklearn.metrics import roc_auc_score
 
 from pipeline.evaluation.metrics import per_class, ranked
 from pipeline.evaluation.segment_metrics import interval, resamples
@@ -48,6 +44,8 @@ class Places(NamedTuple):
 
     def within(self, k: int) -> np.ndarray:
         """(N,) the chance, over the order of equals, that a positive is among the first k."""
+        from scipy.special import comb
+
         total = self.tied + self.matches
         left = np.clip(k - self.better, 0, total)
         return 1 - comb(self.tied, left) / comb(total, left)
@@ -145,6 +143,8 @@ def strangers(maps: Sequence[Hashable], patients: Sequence[Hashable], seed: int)
     Returns:
         (N,) rows, a permutation; None where there is none, as when most maps are one patient's.
     """
+    from scipy.optimize import linear_sum_assignment
+
     map_N, patient_N = _numbered(maps), _numbered(patients)
     near_NN = (map_N[:, None] == map_N) | (patient_N[:, None] == patient_N)
     # An assignment at random costs: a near pair costs more than all others together.
@@ -196,6 +196,8 @@ def agreement(
         correlation = np.where(deviation > TIE, gap * np.sqrt(right * wrong) / n / deviation, np.nan)
     found["ci95"]["gap"] = interval(gap)
     if centred_N.std() > TIE:
+        from scipy.stats import pointbiserialr
+
         found["point_biserial"] = float(pointbiserialr(correct_N, similarity_N.astype(np.float64)).statistic)
         found["ci95"]["point_biserial"] = interval(correlation)
     return found
@@ -239,6 +241,8 @@ def classification(labels_N: np.ndarray, probabilities_NC: np.ndarray, classes: 
     own_NC = labels_N[:, None] == np.arange(len(classes))
     auroc = None
     if len(classes) > 1 and own_NC.any(axis=0).all():
+        from sklearn.metrics import roc_auc_score
+
         each = [roc_auc_score(own, given) for own, given in zip(own_NC.T, probabilities_NC.T, strict=True)]
         auroc = 100 * float(np.mean(each))
     return {

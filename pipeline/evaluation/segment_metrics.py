@@ -15,9 +15,11 @@ import numpy as np
 import pandas as pd
 
 from pipeline.evaluation.metrics import confusion, middle, per_class
+from pipeline.tasks import Column
 
 THRESHOLDS = (0.1, 0.25, 0.5)
 UNLABELLED = -1
+COLUMNS = tuple(Column(name, 1) for name in ("acc", "edit", "f1@10", "f1@25", "f1@50"))
 
 
 class Segments(NamedTuple):

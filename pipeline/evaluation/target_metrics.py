@@ -1,17 +1,19 @@
 """Figures of several labels a sample, and of numbers, as pure functions of arrays. Knows no file, no head and no store.
 
+Tables of results read the columns, so what loads SciPy or scikit-learn is imported where it is needed.
 Shape suffixes: N samples, C classes or numbers, D draws.
 """
 
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
 
 from pipeline.evaluation.metrics import middle, share_interval
-from pipeline.heads.probe.figures import average_precisions, figure, r2
+from pipeline.tasks import Column
 
 HALF = 0.5  # the probability from which on a class is told to be there
+LABEL_COLUMNS = (Column("map", 3, title="mAP"), Column("f1", 3, title="micro F1"))
+NUMBER_COLUMNS = (Column("r2", 3, title="R²"), Column("mae", 3, "low", "MAE"), Column("spearman", 3, title="Spearman"))
 
 
 def label_summary(
@@ -25,6 +27,8 @@ def label_summary(
         classes: their names.
         draws, seed: of the bootstrap.
     """
+    from pipeline.heads.probe.figures import average_precisions, figure
+
     found_C = average_precisions(probabilities_NC, targets_NC)
     told_NC = probabilities_NC >= HALF
     right_C, told_C, true_C = ((of).sum(axis=0) for of in (told_NC * targets_NC, told_NC, targets_NC))
@@ -121,6 +125,10 @@ def number_summary(
 
 def number_figures(targets_NC: np.ndarray, found_NC: np.ndarray) -> dict[str, np.ndarray]:
     """(C,) of each figure; NaN where one is not defined."""
+    from scipy.stats import rankdata
+
+    from pipeline.heads.probe.figures import r2
+
     ranks, found_ranks = (rankdata(of, axis=0) for of in (targets_NC, found_NC))
     ranks, found_ranks = (of - of.mean(axis=0) for of in (ranks, found_ranks))
     both = (ranks * found_ranks).sum(axis=0)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.evaluation.segment_metrics import COLUMNS as SEGMENT_COLUMNS
 from pipeline.evaluation.segment_metrics import (
     THRESHOLDS,
     UNLABELLED,
@@ -24,8 +25,15 @@ from pipeline.evaluation.segment_metrics import (
     resamples,
     segment_metrics,
 )
+from pipeline.tasks import Column
 
 CURVE = 201  # points of a curve that is kept
+COLUMNS = (
+    *(Column(name, 1) for name in ("seen", "unseen", "harmonic", "ausuc", "seen_restricted", "unseen_restricted")),
+    Column("fraction_unseen", 1, None),
+    # Of the thresholds of F1 the strictest alone.
+    *(column for column in SEGMENT_COLUMNS if column.name not in ("f1@10", "f1@25")),
+)
 
 
 class Sweep(NamedTuple):

@@ -36,7 +36,7 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
     """
     each = len(ablation.seeds)
     results = [read_result(run, out.with_name(f"{out.name}.json")) for run in runs]
-    columns = TASKS[task].columns
+    columns = TASKS[task].code("columns")
     if TASKS[task].recalls:
         recalls = {row["class"]: row["recall"] for row in results[0]["per_class"]}
         columns = (*columns, *(Column(f"recall.{name}", 1) for name in recalls))
@@ -50,8 +50,8 @@ def ablation_table(ablation: Ablation, task: str, runs: Sequence[str | Path], ou
         for column in columns:
             if not column.optional and not _has(result, column.name):
                 raise ReportError(
-                    f"{Path(run, 'result.json')} has no figure {column.name}, which is a column of {task} in "
-                    f"pipeline/tasks; {evaluate_again(run, out.with_name(f'{out.name}.json'))}, or correct the column"
+                    f"{Path(run, 'result.json')} has no figure {column.name}, which {TASKS[task].columns} has; "
+                    f"{evaluate_again(run, out.with_name(f'{out.name}.json'))}, or correct the column"
                 )
     groups = {name: results[i * each : (i + 1) * each] for i, name in enumerate(ablation.rows)}
     rows = {name: _statistics(group, columns) for name, group in groups.items()}

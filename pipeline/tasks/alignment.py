@@ -1,27 +1,12 @@
 """A diagnosis from a video and a clinician's attention, in one space."""
 
-from .base import Column, Task
+from .base import Task
 
 ALIGNMENT = Task(
     name="alignment",
     title="diagnosis, aligned with attention",
     headline="accuracy",
-    columns=(
-        *(Column(name, 1) for name in ("accuracy", "macro_f1", "auroc")),
-        Column("accuracy_without_map", 1, title="without a map"),
-        Column("patient.accuracy", 1, title="of patients"),
-        *(
-            Column(f"retrieval.{form}.{way}.r{k}", 1, best, f"R@{k} {arrow}, {form}")
-            for form, best in (("published", None), ("unguided", "high"), ("shuffled", None))
-            for way, arrow in (("video_to_map", "v→m"), ("map_to_video", "m→v"))
-            for k in (1, 5)
-        ),
-        *(
-            Column(f"agreement.{form}.{figure}", 2, None, f"{figure}, {form}")
-            for form in ("published", "unguided")
-            for figure in ("gap", "point_biserial")
-        ),
-    ),
+    columns="pipeline.evaluation.alignment_metrics:COLUMNS",
     recalls=True,
     folder="results",  # where the head's specification wants the whole study
     samples="pipeline.training.clips:clip_samples",

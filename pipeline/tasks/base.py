@@ -48,8 +48,8 @@ class Task:
         model: (run) -> the head with the run's weights.
         evaluate: (run) -> evaluation.provenance.Evaluated.
         follows: (predictions, result) -> the headline, computed again.
-        columns: of its ablations' tables and of the table of runs: figures that `evaluate` returns.
-        folder: where these lie.
+        columns: `Column`s of its ablations' tables and of the table of runs: figures that `evaluate` returns.
+        folder: where these tables lie.
         publish: (evaluation, out) -> pictures of a result.
         looks: whether these show samples, so that they need params and a manifest.
         predict: (question) -> answers for new files.
@@ -66,7 +66,7 @@ class Task:
     name: str
     title: str
     headline: str
-    columns: tuple[Column, ...]
+    columns: str
     evaluate: str
     follows: str
     publish: str

@@ -1,22 +1,13 @@
 """One label a sample: action recognition."""
 
-from .base import Column, Task
-
-# The last two are those of the steps in other orders.
-OF_CLASSES = (
-    Column("top1", 3),
-    Column("top5", 3),
-    Column("ece", 3, "low"),
-    Column("top1_reversed", 3, None, optional=True),
-    Column("top1_shuffled", 3, None, optional=True),
-)
+from .base import Task
 
 CLASSIFICATION = Task(
     name="classification",
     title="action recognition",
     headline="top1",
     scale=100.0,
-    columns=OF_CLASSES,
+    columns="pipeline.evaluation.metrics:COLUMNS",
     samples="pipeline.training.dataset:labelled_samples",
     table="pipeline.training.tokens:Tokens",
     step="pipeline.training.classification:ClassificationStep",

@@ -1,8 +1,7 @@
 """What a probe reads from frozen features: one label a sample, several, or numbers. The first two are shares, and so is
 R², in percent."""
 
-from .base import Column, Task
-from .classification import OF_CLASSES
+from .base import Task
 
 CODE = {
     "scale": 100.0,
@@ -21,7 +20,7 @@ PROBE = Task(
     name="probe",
     title="what a probe recognises",
     headline="top1",
-    columns=OF_CLASSES,
+    columns="pipeline.evaluation.metrics:COLUMNS",
     follows="pipeline.reports.following:top1",
     publish="pipeline.reports.classification:publish_classification",
     points="pipeline.explanation.space:of_classifier",
@@ -35,7 +34,7 @@ MULTILABEL = Task(
     title="several labels a sample",
     headline="map",
     judged="mAP",
-    columns=(Column("map", 3, title="mAP"), Column("f1", 3, title="micro F1")),
+    columns="pipeline.evaluation.target_metrics:LABEL_COLUMNS",
     follows="pipeline.reports.following:mean_average_precision",
     publish="pipeline.reports.probes:publish_labels",
     points="pipeline.explanation.space:of_targets",
@@ -49,7 +48,7 @@ REGRESSION = Task(
     title="numbers a sample",
     headline="r2",
     judged="R²",
-    columns=(Column("r2", 3, title="R²"), Column("mae", 3, "low", "MAE"), Column("spearman", 3, title="Spearman")),
+    columns="pipeline.evaluation.target_metrics:NUMBER_COLUMNS",
     follows="pipeline.reports.following:r2",
     publish="pipeline.reports.probes:publish_numbers",
     points="pipeline.explanation.space:of_targets",

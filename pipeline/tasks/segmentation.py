@@ -1,6 +1,6 @@
 """A label a frame: action segmentation, with every class known, or with some that are known by their names alone."""
 
-from .base import Column, Task
+from .base import Task
 
 CODE = {
     "samples": "pipeline.training.frames:frame_samples",
@@ -21,7 +21,7 @@ SEGMENTATION = Task(
     name="segmentation",
     title="action segmentation",
     headline="acc",
-    columns=tuple(Column(name, 1) for name in ("acc", "edit", "f1@10", "f1@25", "f1@50")),
+    columns="pipeline.evaluation.segment_metrics:COLUMNS",
     options=("out", "transcripts"),
     headlines="pipeline.reports.page.overview:segmentation_headlines",
     **CODE,
@@ -31,11 +31,7 @@ ZEROSHOT = Task(
     name="zeroshot",
     title="segmentation with unseen classes",
     headline="harmonic",
-    columns=(
-        *(Column(name, 1) for name in ("seen", "unseen", "harmonic", "ausuc", "seen_restricted", "unseen_restricted")),
-        Column("fraction_unseen", 1, None),
-        *(Column(name, 1) for name in ("acc", "edit", "f1@50")),
-    ),
+    columns="pipeline.evaluation.zeroshot_metrics:COLUMNS",
     options=("out",),
     compared={"seen_unseen": "pipeline.reports.segmentation:seen_unseen_figure"},
     headlines="pipeline.reports.page.overview:zeroshot_headlines",

@@ -71,7 +71,7 @@ def one_by_one(made):
 
 
 def test_the_result_has_the_promised_keys_and_can_be_written(found):
-    assert set(found.scores) == KEYS
+    assert set(found.scores) >= KEYS
     json.dumps(found.scores, allow_nan=False)
     assert set(found.scores["retrieval"]) == set(FORMS)
     for of in found.scores["retrieval"].values():

@@ -128,7 +128,7 @@ class MadeUp:
         """Every ablation's table, and the claims: one holds, one does not."""
         for name, ablation in self.plan.params.ablations.items():
             task = self.plan.params.head(ablation.head).task
-            columns = [column.name for column in TASKS[task].columns]
+            columns = [column.name for column in TASKS[task].code("columns")]
 
             def variant(changes: dict[str, Any], columns: list[str] = columns, n: int = len(ablation.seeds)) -> dict:
                 per_seed = {column: self.random.uniform(10, 90, n).tolist() for column in columns}

@@ -14,7 +14,7 @@ from pipeline.config.heads import KINDS, head_model
 from pipeline.plan import Plan
 from pipeline.reports.importance import METRICS
 from pipeline.sources import digest
-from pipeline.tasks import TASKS
+from pipeline.tasks import TASKS, Column
 
 ROOT = Path(__file__).parents[2]
 CODE = (
@@ -61,6 +61,20 @@ def test_all_that_a_record_names_is_there(name):
     for field in CODE:
         if named := getattr(TASKS[name], field):
             assert callable(plugins.load(named)), field
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_headline_of_a_task_is_a_column_of_its_tables_and_no_two_columns_are_one_figure(name):
+    columns = TASKS[name].code("columns")
+    assert all(isinstance(column, Column) for column in columns)
+    names = [column.name for column in columns]
+    assert TASKS[name].headline in names and len(set(names)) == len(names)
+
+
+def test_a_figure_of_both_kinds_of_segmentation_is_a_column_of_both():
+    segmentation, zeroshot = (TASKS[name].code("columns") for name in ("segmentation", "zeroshot"))
+    # Of F1 the zero-shot tables have the strictest threshold alone.
+    assert {column.name for column in set(segmentation) - set(zeroshot)} == {"f1@10", "f1@25"}
 
 
 @pytest.mark.parametrize("name", TASKS)

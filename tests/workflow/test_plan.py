@@ -120,6 +120,18 @@ def test_an_ablation_over_what_training_does_not_see_trains_once_and_evaluates_e
     assert jobs["baselines_ssv2_top1"] == 1, "one job makes the linear probes of both inputs"
 
 
+def test_a_job_asks_for_what_it_takes_and_idle_gpus_are_told_once(planned):
+    planned.change(lambda document: document["compute"].update(device="cuda", threads=2, decode_workers=11))
+    out = planned.run("snakemake -n --cores 16 --resources gpu=8 -- results/ssv2_top1.json").stdout
+    asked = r"^rule (\w+):\n(?:    .*\n)*?    threads: (\d+)\n    resources: .*mem_mb="
+    found = set(re.findall(asked, out, re.MULTILINE))
+    assert found == {("extract", "12"), ("train", "13"), ("evaluate", "13"), ("baselines_ssv2_top1", "13")}
+    (idle,) = re.findall(r"^\d of 8 GPUs stay idle: an extraction .*", out, re.MULTILINE)
+    assert idle.endswith(
+        "takes 12 cores of 16; give --cores 96, or lower compute.extract_threads + decode_workers to 2"
+    )
+
+
 def test_an_edit_of_a_study_is_an_edit_of_the_params(planned):
     study = planned.root / "studies/mine.yaml"
     variants = {"reference": {}, "wide": {"model.width": 96}}
@@ -131,7 +143,7 @@ def test_an_edit_of_a_study_is_an_edit_of_the_params(planned):
     out = planned.run("snakemake -n --cores 8 results/ablations/mine.json").stdout
     inputs = r"^rule ablation_classification:\n    input: .*, params\.yaml, studies/mine\.yaml, (.*)"
     (code,) = re.findall(inputs, out, re.MULTILINE)
-    assert "pipeline/tasks/classification.py" in code  # a column that is added to the task is one of its tables'
+    assert "pipeline/evaluation/metrics.py" in code  # a column that is added there is one of these tables'
     assert len(re.findall(r"^rule train:", out, re.MULTILINE)) == 2
     study.write_text(yaml.safe_dump({"ablations": {"mine": table | {"seeds": [0.5]}}}), encoding="utf-8")
     done = planned.run("snakemake -n --cores 8 results/ablations/mine.json", check=False)

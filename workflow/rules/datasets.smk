@@ -15,11 +15,11 @@ checkpoint toyworld:
         dataset=JOBS.rendered_datasets(),
     conda:
         "../../environment.yml"
-    threads: 2
+    threads: 8
     params:
         part=JOBS.part("dataset"),
     shell:
-        "python -m pipeline toyworld {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"
+        "python -m pipeline --cores {threads} toyworld {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"
 
 
 checkpoint manifest:
@@ -40,10 +40,10 @@ checkpoint manifest:
         "logs/manifest/{dataset}.tsv"
     conda:
         "../../environment.yml"
-    threads: 2
+    threads: PLAN.params.compute.threads
     params:
         part=JOBS.manifest_part,
         imported=JOBS.imported,
         afresh=JOBS.afresh,
     shell:
-        "python -m pipeline manifest {wildcards.dataset} {params.imported} {params.afresh} --params {params.part} 2>&1 | tee {log}"
+        "python -m pipeline --cores {threads} manifest {wildcards.dataset} {params.imported} {params.afresh} --params {params.part} 2>&1 | tee {log}"

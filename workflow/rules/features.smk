@@ -16,15 +16,16 @@ rule extract:
         feature=JOBS.extracted_alone(),
     conda:
         "../../environment.yml"
-    threads: PLAN.params.compute.extract_threads
+    threads: JOBS.cores_to_extract()
     resources:
         gpu=JOBS.feature_gpus,
+        mem_mb=JOBS.memory_to_extract(),
     params:
         part=JOBS.part("dataset", "feature"),
         samples=JOBS.shard_digest(),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
-        " python -m pipeline extract {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
+        " python -m pipeline --cores {threads} extract {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
         " --params {params.part} 2>&1 | tee {log}"
 
 
@@ -46,16 +47,17 @@ for group in PLAN.params.fused:
             f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shard}}.tsv"
         conda:
             "../../environment.yml"
-        threads: PLAN.params.compute.extract_threads
+        threads: JOBS.cores_to_extract(*group)
         resources:
             gpu=PLAN.extraction_gpus(*group),
+            mem_mb=JOBS.memory_to_extract(*group),
         params:
             part=JOBS.part("dataset", features=group),
             samples=JOBS.shard_digest(*group),
             features=" ".join(group),
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
-            " python -m pipeline extract {wildcards.dataset} {params.features} --shard {wildcards.shard}"
+            " python -m pipeline --cores {threads} extract {wildcards.dataset} {params.features} --shard {wildcards.shard}"
             " --params {params.part} 2>&1 | tee {log}"
 
 
@@ -73,9 +75,10 @@ rule derive:
         feature=JOBS.derived(),
     conda:
         "../../environment.yml"
-    threads: PLAN.params.compute.extract_threads
+    threads: JOBS.cores_to_extract()
     resources:
         gpu=JOBS.feature_gpus,
+        mem_mb=JOBS.memory_to_extract(),
     params:
         part=JOBS.part("dataset", "feature"),
         samples=JOBS.shard_digest(),

@@ -16,15 +16,16 @@ rule train:
         head=JOBS.trained(),
     conda:
         "../../environment.yml"
-    threads: PLAN.params.compute.threads
+    threads: JOBS.cores_to_train
     resources:
         gpu=PLAN.gpus,
+        mem_mb=JOBS.memory_to_train,
     params:
         part=JOBS.part("head", "key"),
         launcher=PLAN.launcher,
     shell:
         "{params.launcher}python -m pipeline.gpu --n {resources.gpu} --"
-        " python -m pipeline train {wildcards.head} --params {params.part} 2>&1 | tee {log}"
+        " python -m pipeline --cores {threads} train {wildcards.head} --params {params.part} 2>&1 | tee {log}"
 
 
 rule evaluate:
@@ -44,14 +45,15 @@ rule evaluate:
         key=JOBS.scored_alone(),
     conda:
         "../../environment.yml"
-    threads: PLAN.params.compute.threads
+    threads: JOBS.cores_of(JOBS.evaluated)
     resources:
         gpu=PLAN.evaluation_gpus,
+        mem_mb=JOBS.memory_of(JOBS.evaluated),
     params:
         part=JOBS.part("head", "key", "evaluation"),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
-        " python -m pipeline evaluate {wildcards.head} --params {params.part} 2>&1 | tee {log}"
+        " python -m pipeline --cores {threads} evaluate {wildcards.head} --params {params.part} 2>&1 | tee {log}"
 
 
 rule mine:
@@ -98,16 +100,17 @@ for name, runs in PLAN.swept.items():
             f"logs/sweep/{name}.tsv"
         conda:
             "../../environment.yml"
-        threads: PLAN.params.compute.threads
+        threads: JOBS.cores_of(runs)
         resources:
             gpu=PLAN.evaluation_gpus,
+            mem_mb=JOBS.memory_of(runs),
         params:
             part=shlex.quote(PLAN.part(ablation=name)),
             ablation=name,
             chosen=" ".join(f"{run.key}/{run.evaluation}" for run in runs),
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
-            " python -m pipeline sweep {params.ablation} {params.chosen} --params {params.part} 2>&1 | tee {log}"
+            " python -m pipeline --cores {threads} sweep {params.ablation} {params.chosen} --params {params.part} 2>&1 | tee {log}"
 
 
 # What a classifier's result stands beside: a linear probe of each of its inputs, which is minutes of a process at most.
@@ -128,12 +131,13 @@ for result, runs in PLAN.probed.items():
             f"logs/baselines/{result}.tsv"
         conda:
             "../../environment.yml"
-        threads: PLAN.params.compute.threads
+        threads: JOBS.cores_of(runs)
         resources:
             gpu=PLAN.evaluation_gpus,
+            mem_mb=JOBS.memory_of(runs),
         params:
             part=shlex.quote(PLAN.probing(result)),
             head=runs[0].head,
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
-            " python -m pipeline baselines {params.head} --probes --params {params.part} 2>&1 | tee {log}"
+            " python -m pipeline --cores {threads} baselines {params.head} --probes --params {params.part} 2>&1 | tee {log}"

@@ -55,15 +55,16 @@ rule explain:
         "logs/explain/{result}.tsv"
     conda:
         "../../environment.yml"
-    threads: PLAN.params.compute.threads
+    threads: JOBS.cores_of(JOBS.shown)
     resources:
         gpu=PLAN.evaluation_gpus,
+        mem_mb=JOBS.memory_of(JOBS.shown),
     params:
         head=lambda wildcards: PLAN.results[wildcards.result].head,
         part=JOBS.of_result(JOBS.part("head", "key", "evaluation")),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
-        " python -m pipeline explain {params.head} --out results/{wildcards.result} --params {params.part} 2>&1 | tee {log}"
+        " python -m pipeline --cores {threads} explain {params.head} --out results/{wildcards.result} --params {params.part} 2>&1 | tee {log}"
 
 
 # A task says where its tables lie, and what is drawn beside them.
@@ -75,7 +76,10 @@ for task in TASKS.values():
         input:
             results=JOBS.ablation_results,
             params=JOBS.params_for(f"{task.folder}/{{ablation}}.json", JOBS.study_of),
-            code=plan.sources("reports/ablation.py", "tasks"),
+            code=[
+                *plan.sources("reports/ablation.py", "tasks"),
+                *PLAN.code(task.name, "columns"),
+            ],
         output:
             multiext(f"{task.folder}/{{ablation}}", json=".json", csv=".csv", md=".md"),
             pictures=[
@@ -123,15 +127,16 @@ rule search:
         search=JOBS.searches(),
     conda:
         "../../environment.yml"
-    threads: PLAN.params.compute.threads
+    threads: JOBS.cores_of(JOBS.tried)
     resources:
         gpu=PLAN.evaluation_gpus,
+        mem_mb=JOBS.memory_of(JOBS.tried),
     params:
         part=JOBS.part("search"),
         key=JOBS.search_key,
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
-        " python -m pipeline search {wildcards.search} --params {params.part} 2>&1 | tee {log}"
+        " python -m pipeline --cores {threads} search {wildcards.search} --params {params.part} 2>&1 | tee {log}"
 
 
 rule claims:

@@ -61,7 +61,7 @@ def _ablation(table: Ablated, document: Mapping[str, Any]) -> Section:
 def _columns(task: str, variants: Mapping[str, Any]) -> list[Column]:
     """Those of the task that are in the table, and recalls by class, whose names are the data's."""
     there = next(iter(variants.values()))["mean"]
-    known = [column for column in TASKS[task].columns if column.name in there]
+    known = [column for column in TASKS[task].code("columns") if column.name in there]
     return [*known, *(Column(name, 1) for name in there if name.startswith("recall."))]
 
 

@@ -233,15 +233,3 @@ def test_probes_are_spread_and_end_in_time(place, videos, monkeypatch):
     assert "18 of 18 probed samples decode (70 in all)" in found(probed(config), "data set own").said
     monkeypatch.setattr(asked, "SECONDS_OF_PROBES", -1.0)
     assert "1 of 1 probed samples" in found(probed(config), "data set own").said
-
-
-def test_sizes_follow_what_a_feature_gives():
-    rows = asked.Rows(2048, 15.0)
-    frames = SimpleNamespace(storage="float16")
-    assert list(asked._sample_bytes({"frames": rows}, frames, 60.0)) == [901 * 2048 * 2]
-    tokens = {"clip_tokens": asked.Tokens(8, (7, 7), 512)}
-    assert list(asked._sample_bytes(tokens, SimpleNamespace(storage="int8"), None)) == [8 * 49 * 512]
-    with pytest.raises(LookupError):
-        list(asked._sample_bytes({"clip_tokens": asked.Tokens(8)}, frames, None))
-    with pytest.raises(LookupError):
-        list(asked._sample_bytes(None, frames, None))
