@@ -3,6 +3,8 @@
 Light on purpose: the workflow asks for shard digests at plan time, long before any decoder is loaded.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -10,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 
 from pipeline.datasets.names import DatasetError
 from pipeline.digests import Damaged
 from pipeline.tables import opened, proved, read_columns, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Bumped by hand when pipeline.video.probe comes to other facts or verdicts: remembered ones are then taken afresh.
 FACTS_VERSION = 4
@@ -83,7 +87,6 @@ LATER = frozenset(
 )
 # What `permafrost extract` leaves beside the manifest of its folder, and nobody else.
 EXTRACTED = ".lock"
-_NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
 class NoSuchShard(DatasetError, KeyError):
@@ -144,6 +147,9 @@ def imported_digest_of(row: Any, store: str) -> str | None:
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """The table as pandas: text as objects with None, numbers as nullable dtypes, so that integers stay integers."""
+    import pandas as pd
+
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
     columns = {}
     for field in SCHEMA:
         column = table[field.name]
@@ -152,7 +158,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
         elif pa.types.is_list(field.type):
             columns[field.name] = pd.Series(column.to_pylist(), dtype=object)
         else:
-            columns[field.name] = column.to_pandas(types_mapper=_NULLABLE.get)
+            columns[field.name] = column.to_pandas(types_mapper=nullable.get)
     frame = pd.DataFrame(columns)
     metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
     frame.attrs["facts_version"] = metadata.get("facts_version", "")
@@ -241,6 +247,8 @@ def samples_by_name(frame: pd.DataFrame) -> dict[str, ShardSample]:
 
 
 def _shard_sample(row: Mapping[str, Any]) -> ShardSample:
+    import pandas as pd
+
     known = row["status"] == "ok" and row["path"] is not None
     facts = {name: row[name] for name in FACTS} if known else None
     if facts is not None and facts["grid"] is None:

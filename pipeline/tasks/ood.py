@@ -17,7 +17,7 @@ OOD = Task(
     ),
     samples="pipeline.evaluation.ood:open_pictures",
     mines=("pipeline.evaluation.negatives",),
-    pinned="670c2ed1ac",
+    pinned="52b05d63bd",
     evaluate="pipeline.evaluation.ood:evaluate",
     follows="pipeline.reports.following:auroc",
     publish="pipeline.reports.ood:publish_ood",
