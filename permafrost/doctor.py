@@ -24,7 +24,7 @@ from pipeline.config import Compute, Dataset, Imported, Params, PixelFeature, We
 from pipeline.config.base import shown
 from pipeline.config.contents import Cams, Contents, Flow, Hidden, Maps, Rows, Texts, Tokens, Vectors
 from pipeline.plan import Plan, manifest_path
-from pipeline.runs import FEATURES, RUNS
+from pipeline.projects import FEATURES, RUNS
 
 State = Literal["ok", "note", "bad"]
 

@@ -13,7 +13,8 @@ from snakemake.settings.types import RerunTrigger
 
 from pipeline.config.documents import Written
 from pipeline.datasets.standing import STAMPS
-from pipeline.plan import SEARCHES, Plan
+from pipeline.plan import Plan
+from pipeline.projects import SEARCHES
 
 PAGE = "results/report.html"
 RESULTS = ("results/*.json", "results/ablations/*.json", "results/searches/*.json", "results/*/explanation/*.json")
