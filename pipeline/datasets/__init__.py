@@ -20,6 +20,7 @@ _MODULES = {
         "map_digest_of",
         "read_looked_at",
         "read_manifest",
+        "read_shard_samples",
         "read_shards",
         "samples_by_name",
         "shard_contents",
