@@ -253,12 +253,12 @@ def read_shard_samples(path: Path, shard: int) -> list[ShardSample]:
         NoSuchShard, DatasetError: as `shard_samples` and `read_manifest`.
     """
     table = _made(path, [name for name in SCHEMA.names if name not in ("segments", "labels", "target")])
-    shards = table["shard"].to_numpy()
-    (places,) = (shards == shard).nonzero()
-    if not len(places):
-        raise _no_such_shard(shard, sorted({*shards.tolist()}), str(path))
+    shards = table["shard"].to_pylist()
+    places = [place for place, of in enumerate(shards) if of == shard]
+    if not places:
+        raise _no_such_shard(shard, sorted({*shards}), str(path))
     samples = []
-    for _, run in groupby(enumerate(places.tolist()), lambda place: place[1] - place[0]):  # rows that follow each other
+    for _, run in groupby(enumerate(places), lambda place: place[1] - place[0]):  # rows that follow each other
         (_, first), *others = run
         rows = table.slice(first, 1 + len(others)).to_pylist()
         samples += [_shard_sample(row, lambda value: value is None) for row in rows]
