@@ -2,8 +2,8 @@
 
     python -m benchmarks.startup [--rounds N] [--json FILE]
 
-Each case is a process that loads what a command loads before it opens a sample, and reports its processor time (user and
-system) and its peak of resident memory. `over torch` is what a command adds to a bare `import torch` of the same round.
+Each case is a process that loads what a command loads before it opens a sample, and reports its processor time (user
+and system) and its peak of resident memory. `over torch` is what a command adds to a bare `import torch` of that round.
 What the commands must not have loaded by then is claimed by tests/benchmarks/test_startup.py, without a clock.
 """
 
