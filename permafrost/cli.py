@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline import cli as workflow
-from pipeline.config import assigned, parse_params
 from pipeline.files import write_text
 
 HELP = """Extract once, train forever: frozen features of videos and pictures, and heads that learn from them.
@@ -98,6 +97,7 @@ def extract(
     Files that cannot be read are listed with their reasons at the end, and the others have their features; the exit
     code is 1 only where none has. For a feature of a params file: `python -m pipeline extract DATASET FEATURE`.
     """
+    from pipeline.config import assigned, parse_params
     from pipeline.features_only import choose, extract_files
 
     compute = parse_params(

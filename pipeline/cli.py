@@ -1,6 +1,6 @@
 """The command line: the commands that the rules call, one for each step. Holds no logic of its own.
 
-Imports happen inside the commands: a plan should not pay for a deep-learning library.
+Imports happen inside the commands: `--help` should not pay for reading params, nor a plan for a deep-learning library.
 """
 
 import errno
@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -21,12 +21,14 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from pipeline.config import Params, ParamsError, assigned, canonical_json, feature_dir, load_params
 from pipeline.digests import write_json
 from pipeline.files import write_text
-from pipeline.plan import RENDERED, SEARCHES, Plan, imported_stores, manifest_path
-from pipeline.resources import within
-from pipeline.runs import FEATURES, RESULT, RUNS, Run
+from pipeline.projects import FEATURES, RUNS, SEARCHES
+
+if TYPE_CHECKING:
+    from pipeline.config import Params
+    from pipeline.plan import Plan
+    from pipeline.runs import Run
 
 HELP = """Extract features once, train heads on them as often as you like.
 
@@ -69,7 +71,7 @@ def given(
     CORES.set(cores)
 
 
-def _fitting(params: Params, threads: int, processes: int = 1) -> Params:
+def _fitting(params: "Params", threads: int, processes: int = 1) -> "Params":
     """Params with as many decode processes or readers as the cores of this job leave.
 
     Args:
@@ -79,6 +81,8 @@ def _fitting(params: Params, threads: int, processes: int = 1) -> Params:
     cores = CORES.get()
     if cores is None:
         return params
+    from pipeline.resources import within
+
     fitting = within(params.compute, cores // processes, threads)
     if fitting != params.compute:
         wanted = params.compute.decode_workers
@@ -89,6 +93,20 @@ def _fitting(params: Params, threads: int, processes: int = 1) -> Params:
 def say(line: str) -> None:
     """One line, at once, so that a log shows progress while the job runs."""
     print(line, flush=True)
+
+
+def _params(source: str, **parts: Any) -> "Params":
+    """Params, or the parts of them that a command needs: `config.load_params`."""
+    from pipeline.config import load_params
+
+    return load_params(source, **parts)
+
+
+def _plan(source: str, **parts: Any) -> "Plan":
+    """The plan of params, or of parts of them."""
+    from pipeline.plan import Plan
+
+    return Plan(_params(source, **parts))
 
 
 class _Lines:
@@ -137,9 +155,11 @@ def _of_the_machine(error: Exception) -> str | None:
 @app.command()
 def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
     """Render a dataset of the toy world: real encoded videos or pictures, in the layout of the real dataset."""
+    from pipeline.config import canonical_json
+    from pipeline.plan import RENDERED
     from pipeline.toyworld import WRITERS
 
-    chosen = load_params(params, datasets=dataset)
+    chosen = _params(params, datasets=dataset)
     if chosen.toyworld is None or chosen.datasets[dataset].made_by != "toyworld":
         raise typer.BadParameter(f"{dataset} is not made by toyworld")
     root = Path(chosen.datasets[dataset].root)
@@ -166,8 +186,9 @@ def manifest(
 ) -> None:
     """Read every sample of a dataset once; write its index (digests, facts of the files) and a data-quality report."""
     from pipeline.datasets import build_manifest, quality_markdown, read_manifest, write_manifest
+    from pipeline.plan import Plan, imported_stores
 
-    chosen = load_params(params, datasets=dataset, features=imported or [])
+    chosen = _params(params, datasets=dataset, features=imported or [])
     stores = imported_stores(chosen, imported or Plan(chosen).imported(dataset))
     path = root / dataset / "manifest.parquet"
     previous = read_manifest(path, unproved=True) if path.exists() else None
@@ -191,8 +212,9 @@ def extract(
 ) -> None:
     """Run frozen backbones over a dataset into feature stores. A killed extraction resumes where it was."""
     from pipeline.extraction import extract as run
+    from pipeline.plan import Plan
 
-    chosen = load_params(params, datasets=dataset, features=features)
+    chosen = _params(params, datasets=dataset, features=features)
     chosen = _fitting(chosen, chosen.compute.extract_threads)
     for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
         _once_free(run, chosen, dataset, features, number, root, say)
@@ -208,8 +230,9 @@ def derive(
 ) -> None:
     """Compute a feature from another feature's store; no backbone runs."""
     from pipeline.extraction import derive as run
+    from pipeline.plan import Plan
 
-    chosen = load_params(params, datasets=dataset, features=feature)
+    chosen = _params(params, datasets=dataset, features=feature)
     for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
         _once_free(run, chosen, dataset, feature, number, root, say)
 
@@ -276,7 +299,7 @@ def info(params: ParamsOption = "params.yaml", root: Path = FEATURES) -> None:
     """List the stores: what they hold, what it was computed from, how large it is, and which heads read it."""
     from pipeline.store import StoreError, describe
 
-    chosen = load_params(params)
+    chosen = _params(params)
     users, damaged = _users(chosen, root), 0
     table = Table(title=str(root))
     for column in ("store", "fields", "ok", "failed", "shards", "unfinished", "MB", "weights", "made by", "used by"):
@@ -320,10 +343,11 @@ def runs(
     root: Annotated[Path, typer.Option("--runs", help="Folder of runs.")] = RUNS,
 ) -> None:
     """List every finished run: its figures, what it has otherwise than the head of params, and what refers to it."""
+    from pipeline.config import ParamsError
     from pipeline.finished import CELLS, Finished, cells, ordered, uncollected
 
     with uncollected():
-        found = Finished(Plan(load_params(params)), root)
+        found = Finished(_plan(params), root)
         try:
             found.used  # noqa: B018
         except ParamsError as error:
@@ -355,10 +379,11 @@ def prune(
 
     What DVC tracks stays in its cache, from which it can be checked out again, until `dvc gc`.
     """
+    from pipeline.runs import RESULT
     from pipeline.store import StoreBusy, leftovers, remove
 
     default = ["params.yaml", *map(str, sorted(Path("configs").glob("*.yaml")))]
-    plans = [Plan(load_params(document)) for document in params or default]
+    plans = [_plan(document) for document in params or default]
     kept = {path for plan in plans for path in plan.referenced(root, runs)}
     evaluations = {path.parent for path in runs.glob(f"*/*/*/{RESULT}") if path.parents[1] in kept}
     places = (*root.glob("*/*-*"), *runs.glob("*/*"), *evaluations)
@@ -395,8 +420,10 @@ def _makers(chain: Iterable[list[dict[str, Any]]]) -> Text:
     return Text("; ").join([Text(", ".join(devices)), *mixed])
 
 
-def _users(params: Params, root: Path) -> dict[Path, list[str]]:
+def _users(params: "Params", root: Path) -> dict[Path, list[str]]:
     """Store -> the heads and features that read it, and its data set where that asks for it by name."""
+    from pipeline.config import ParamsError, feature_dir
+
     users: dict[Path, list[str]] = {}
 
     def note(dataset: str, feature: str, user: str) -> None:
@@ -448,7 +475,7 @@ def sweep(
     from pipeline.evaluation.negatives import mine_negatives
     from pipeline.training.dataset import DataError
 
-    plan = Plan(_learning(load_params(params, ablations=name)))
+    plan = _learner(params, ablations=name)
     runs = {f"{run.key}/{run.evaluation}": (*row, run) for row, run in plan.ablated(name).items()}
     if absent := [key for key in keys if key not in runs]:
         raise typer.BadParameter(f"{absent[0]} is no run of ablations.{name}: known are {', '.join(runs)}")
@@ -474,7 +501,7 @@ def baselines(
     from pipeline.training import train as learn
 
     # The workflow hands over the probes alone: an edit of the head makes none of them again.
-    plan = Plan(_learning(load_params(params) if probes else load_params(params, heads=head)))
+    plan = _learner(params) if probes else _learner(params, heads=head)
     own = {} if probes else plan.baselines.get(plan.params.head(head).result, {})
     found = map(plan.run, plan.params.heads) if probes else own.values()
     alone = plan.params.compute.model_copy(update={"devices": 1, "nodes": 1, "strategy": "auto"})
@@ -578,16 +605,21 @@ def explain(
     look(run, out or Path("results") / run.config.result, only or (), say)
 
 
-def _run(params: str, head: str, changes: list[str] | None, everywhere: bool = False) -> Run:
+def _run(params: str, head: str, changes: list[str] | None, everywhere: bool = False) -> "Run":
     """The run of a head, with the overrides applied; where it is trained everywhere, on all devices of this node."""
-    plan = Plan(_learning(load_params(params, heads=head), everywhere))
+    from pipeline.config import assigned
+
+    plan = _learner(params, everywhere, heads=head)
     return plan.run(head, dict(assigned(change, "--set") for change in changes or ()))
 
 
-def _learning(params: Params, everywhere: bool = False) -> Params:
-    """`_fitting` of what reads stores. On several nodes a scheduler gives each process cores of its own."""
+def _learner(source: str, everywhere: bool = False, **parts: Any) -> "Plan":
+    """`_plan` of what reads stores, fitted to this job. On several nodes each process is given cores of its own."""
+    from pipeline.plan import Plan
+
+    params = _params(source, **parts)
     compute = params.compute
-    return _fitting(params, compute.threads, compute.devices if everywhere and compute.nodes == 1 else 1)
+    return Plan(_fitting(params, compute.threads, compute.devices if everywhere and compute.nodes == 1 else 1))
 
 
 @app.command()
@@ -606,13 +638,15 @@ def report(
 
     shown = {}
     if params is not None:
+        from pipeline.plan import manifest_path
         from pipeline.prediction import strips
         from pipeline.reports.files import read_result
+        from pipeline.runs import RESULT, Run
 
         if len(evaluation.parts) < 3:
             raise typer.BadParameter(f"EVALUATION is runs/HEAD/KEY/EVALUATION, got {evaluation}")
         head = evaluation.parts[-3]
-        chosen = load_params(params, heads=head)
+        chosen = _params(params, heads=head)
         # The folder that was named, whatever these params would call it; no store is opened.
         run = Run(chosen, head, manifest_path(chosen.head(head).dataset), {}, evaluation.parent)
         if not (evaluation / RESULT).exists():  # what makes it is not always what is asked for
@@ -628,7 +662,7 @@ def ablation(name: str, params: ParamsOption = "params.yaml", out: Path = Path("
     """Write the table of an ablation from the results of its runs, as JSON, CSV and Markdown."""
     from pipeline.reports import ablation_table
 
-    plan = Plan(load_params(params, ablations=name))
+    plan = _plan(params, ablations=name)
     chosen, folders = plan.params.ablations[name], [run.evaluation_folder for run in plan.ablation_runs(name)]
     say(ablation_table(chosen, plan.task(chosen.head).name, folders, out / name))
 
@@ -639,7 +673,7 @@ def search(name: str, params: ParamsOption = "params.yaml", out: Path = SEARCHES
     from pipeline.reports import search_table
     from pipeline.search import search as run
 
-    say(search_table(run(Plan(_learning(load_params(params, searches=name))), name, out), out / name))
+    say(search_table(run(_learner(params, searches=name), name, out), out / name))
 
 
 @app.command()
@@ -647,7 +681,7 @@ def claims(params: ParamsOption = "params.yaml", out: Path = Path("results/claim
     """Check the claims about ablations, and write the outcome as JSON and as a Markdown table."""
     from pipeline.reports import claims_table
 
-    plan = Plan(load_params(params))
+    plan = _plan(params)
     folders = {key: [run.evaluation_folder for run in runs] for key, runs in plan.claimed.items()}
     say(claims_table(plan.params.claims, folders, out))
 
@@ -663,5 +697,5 @@ def page(
     """Write one self-contained HTML page with every finished result, and the commands for those that are missing."""
     from pipeline.reports.page import write_page
 
-    write_page(Plan(load_params(params)), out, snakemake=snakemake)
+    write_page(_plan(params), out, snakemake=snakemake)
     say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")

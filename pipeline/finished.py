@@ -15,8 +15,9 @@ from typing import Any
 from pipeline.config import ParamsError, canonical_json, flat
 from pipeline.config.base import shown
 from pipeline.digests import Damaged, read_json
-from pipeline.plan import SEARCHES, Plan
-from pipeline.runs import RESULT, RUN, RUNS, Run
+from pipeline.plan import Plan
+from pipeline.projects import RUNS, SEARCHES
+from pipeline.runs import RESULT, RUN, Run
 from pipeline.tasks import TASKS, Column
 
 HOLDOUT = Column("holdout", 3)  # of a training without an evaluation, such as a search's trials

@@ -13,7 +13,8 @@ from snakemake.settings.types import RerunTrigger
 
 from pipeline.config.documents import Written
 from pipeline.datasets.standing import STAMPS
-from pipeline.plan import SEARCHES, Plan
+from pipeline.plan import Plan
+from pipeline.projects import SEARCHES
 from pipeline.resources import Share, idle_gpus, most, of_evaluation, of_extraction, of_training
 
 PAGE = "results/report.html"

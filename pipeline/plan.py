@@ -31,15 +31,16 @@ from pipeline.datasets.standing import Standing, standing
 from pipeline.digests import Damaged, read_json
 from pipeline.heads.probe.config import READ, linear_of
 from pipeline.plugins import source_of
-from pipeline.runs import FEATURES, RUNS, Run
+from pipeline.projects import FEATURES, RUNS, SEARCHES
+from pipeline.runs import Run
 from pipeline.tasks import TASKS, Task
 
 # What may be learned of whole samples.
 ROLES = ("label", "labels", "target")
 # The fields of heads that name a split.
 SPLITS = ("train_split", "holdout_split", "reference_split", "eval_split")
-# What searches leave: a table each, and the trials that are finished.
-SEARCHES, TRIALS = Path("results/searches"), "trials.json"
+# What a search leaves beside its table: the trials that are finished.
+TRIALS = "trials.json"
 # In the folder of a data set that toyworld has rendered: what from.
 RENDERED = ".rendered"
 

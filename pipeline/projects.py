@@ -11,6 +11,8 @@ from pipeline.files import write_text
 _CARRIED = Path(__file__).parent / "project"
 ROOT = _CARRIED if _CARRIED.is_dir() else Path(__file__).parents[1]
 SNAKEFILE = str(ROOT / "Snakefile")
+# What a project makes, in its folder.
+FEATURES, RUNS, SEARCHES = Path("features"), Path("runs"), Path("results/searches")
 # What a project starts with: params and studies to edit, vocabularies and params of real datasets, the mini backbones.
 COPIED = ("params.yaml", "studies", "configs", "profiles", "weights/mini-*")
 OWN = """\

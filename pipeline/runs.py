@@ -6,6 +6,8 @@ Until a training is complete its checkpoints say all that it needs. Then state.j
 outlives run.json, which appears last and says that all is there.
 """
 
+from __future__ import annotations
+
 import os
 import shutil
 import sys
@@ -15,9 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Params, evaluation_key
 from pipeline.digests import Damaged, file_digest, read_json, write_json
@@ -25,7 +25,9 @@ from pipeline.files import lock
 from pipeline.tables import read_frame
 from pipeline.tasks import TASKS, Task
 
-FEATURES, RUNS = Path("features"), Path("runs")  # of a project
+if TYPE_CHECKING:
+    import pandas as pd
+
 CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
 WEIGHTS, HISTORY, STATE, RUN = "weights.safetensors", "history.csv", "state.json", "run.json"
 RESULT, PREDICTIONS = "result.json", "predictions.parquet"  # of an evaluation, in a folder of its own below the run's
@@ -266,12 +268,12 @@ class Run:
         return self.task.code("table")(self.samples, ids, self.params.compute.cache_memory_gb * 1e9)
 
     @cached_property
-    def stand_ins(self) -> "Run":
+    def stand_ins(self) -> Run:
         """The training without some of its seen classes, which play the unseen ones: γ is chosen from it."""
         taught = self.samples.standing_in(self.config.stand_ins, self.config.seed)
         return self.over(taught, self.folder / STAND_INS)
 
-    def over(self, samples: Any, folder: Path | None = None) -> "Run":
+    def over(self, samples: Any, folder: Path | None = None) -> Run:
         """The same head over other samples: by the same weights, or by those of another training in its own folder."""
         other = replace(self, folder=folder or self.folder)
         vars(other)["samples"] = samples

@@ -20,7 +20,8 @@ from pipeline.config import Axis, ParamsError, Search, canonical_json
 from pipeline.config.base import shown
 from pipeline.config.variants import parted
 from pipeline.digests import read_kept, write_json
-from pipeline.plan import SEARCHES, TRIALS, Plan
+from pipeline.plan import TRIALS, Plan
+from pipeline.projects import SEARCHES
 from pipeline.runs import HISTORY, Run, say
 
 FINISHED, REFUSED, FAILED = "finished", "refused", "failed"

@@ -8,15 +8,19 @@ Pages have checksums, for whoever reads them; they do not see a flip in the foot
 the file's metadata hold a sha256 of the whole file, with 64 zeros in its own place.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING
 
 from pipeline.digests import DIGEST, Damaged, read_kept, sha256
 from pipeline.files import write_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 MARK, BLANK = b"permafrost sha256 ", b"0" * 64
 
@@ -34,6 +38,9 @@ def opened(path: Path, remedy: str, unproved: bool = False, digest: str | None =
         FileNotFoundError: it is not there. OSError: it cannot be read, or is a folder.
         Damaged: it is not Parquet, does not fit its digest, has none, or is another file than the digest is of.
     """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     content = Path(path).read_bytes() if digest is None else read_kept(path, digest, remedy)
     place = content.rfind(MARK) + len(MARK)
     proved, told = place >= len(MARK), content[place : place + len(BLANK)]
@@ -55,6 +62,8 @@ def proved(file: pq.ParquetFile) -> bool:
 
 def read_columns(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> pa.Table:
     """All rows of some columns, or of all. Raises Damaged: pages of a file without a digest of itself."""
+    import pyarrow as pa
+
     columns = None if columns is None else list(columns)
     try:
         table = file.read(columns=columns, use_threads=False, use_pandas_metadata=True)
@@ -73,11 +82,16 @@ def read_frame(
 
 def write_frame(frame: pd.DataFrame, path: Path) -> str:
     """Writes a table without its index, by rename. Returns the sha256 of the file."""
+    import pyarrow as pa
+
     return write_table(pa.Table.from_pandas(frame, preserve_index=False, nthreads=1), path, compression="snappy")
 
 
 def write_table(table: pa.Table, path: Path, compression: str, durable: bool = False) -> str:
     """Writes a table by rename: see `files.whole`. Returns the sha256 of the file. Equal tables are equal bytes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(sink, table.schema, compression=compression, write_page_checksum=True) as writer:
         writer.write_table(table)

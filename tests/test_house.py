@@ -40,34 +40,9 @@ def test_the_package_is_started_as_a_program():
     assert "pipeline [OPTIONS] COMMAND" in run(sys.executable, "-m", "pipeline", "--help")
 
 
-def test_planning_loads_no_deep_learning_library():
-    code = "import sys, pipeline.plan, pipeline.cli; print(*({'torch', 'transformers', 'av'} & sys.modules.keys()))"
-    assert run(sys.executable, "-c", code).strip() == ""
-
-
 def test_params_are_read_without_pandas_whatever_layouts_they_name():
     code = "import sys, pipeline.config as c; c.load_params('params.yaml'); [c.layout_of(name) for name in c.LAYOUTS]"
     assert run(sys.executable, "-c", f"{code}; print(*({{'pandas', 'torch'}} & sys.modules.keys()))").strip() == ""
-
-
-def test_reports_and_the_page_load_no_deep_learning_library_and_no_statistics():
-    # With the columns of their tables, which lie beside the figures.
-    code = "import sys, pipeline.reports.page, pipeline.search, pipeline.jobs, pipeline.tasks; "
-    code += "[task.code('columns') for task in pipeline.tasks.TASKS.values()]; "
-    code += "print(*({'torch', 'lightning', 'transformers', 'optuna', 'scipy', 'sklearn'} & sys.modules.keys()))"
-    assert run(sys.executable, "-c", code).strip() == ""
-
-
-def test_extraction_loads_no_architecture_before_a_feature_asks_for_it():
-    code = "import sys, pipeline.extraction; print(*({'transformers', 'torchvision'} & sys.modules.keys()))"
-    assert run(sys.executable, "-c", code).strip() == ""
-
-
-def test_what_comes_after_a_training_loads_no_trainer_and_no_backbone_before_one_is_asked_for():
-    heavy = {"lightning", "torchmetrics", "dvclive", "torchvision", "transformers", "umap"}
-    verbs = "pipeline.evaluation.segmentation, pipeline.evaluation.classification, pipeline.explanation"
-    code = f"import sys, pipeline.prediction, {verbs}; print(*({heavy} & sys.modules.keys()))"
-    assert run(sys.executable, "-c", code).strip() == ""
 
 
 def unnamed_encodings(source: str) -> list[int]:

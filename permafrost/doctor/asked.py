@@ -16,8 +16,8 @@ from permafrost.doctor.machine import SPARE, nearest
 from pipeline.config import Dataset, Imported, Params, Weights
 from pipeline.config.base import shown
 from pipeline.plan import Plan, manifest_path
+from pipeline.projects import FEATURES
 from pipeline.resources import sample_bytes
-from pipeline.runs import FEATURES
 
 PROBED = 20  # samples of a data set
 SECONDS_OF_PROBES = 30.0  # of a data set: films of hours are decoded whole

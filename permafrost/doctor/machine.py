@@ -15,8 +15,8 @@ from typing import Any
 
 from permafrost.doctor.findings import Finding, refused, size_of
 from pipeline.config import Compute, Params, PixelFeature
+from pipeline.projects import FEATURES, RUNS
 from pipeline.resources import pixel_bytes
-from pipeline.runs import FEATURES, RUNS
 
 CODECS = ("h264", "hevc", "vp8", "vp9", "av1", "mpeg4", "mpeg2video", "prores", "mjpeg")
 WRITTEN = 1 << 20  # bytes that a folder must take

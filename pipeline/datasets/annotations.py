@@ -3,17 +3,20 @@
 Opens no video and no picture.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Annotations, Dataset
 from pipeline.datasets.folders import check_folder
 from pipeline.datasets.labels import Labels
 from pipeline.datasets.names import DatasetError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Of every layout, and those that are None where it does not give them.
 COLUMNS, OPTIONAL = ("sample", "path", "label", "split", "template"), ("label", "template")
@@ -34,6 +37,8 @@ def read_annotations(dataset: Dataset) -> pd.DataFrame:
     Raises:
         DatasetError: the annotations cannot be used; the message names the file and the remedy.
     """
+    import pandas as pd
+
     found = dataset.laid.annotations(dataset)
     columns = _columns(dataset, found)
     frame = pd.DataFrame({name: columns[name] for name in [*COLUMNS, *columns]}, dtype=object)

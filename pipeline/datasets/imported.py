@@ -3,6 +3,8 @@
 Nothing in them is trusted: names are looked up and never joined to a path, no link out of a file is followed.
 """
 
+from __future__ import annotations
+
 import contextlib
 import json
 import os
@@ -12,14 +14,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from pipeline.config import Imported
 from pipeline.config.base import shown
 from pipeline.datasets.digests import digest_of, looked
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HASHING_THREADS = 4
 ABSENT = {"digest": "", "bytes": None, "mtime_ns": None}

@@ -3,21 +3,25 @@
 Light on purpose: the workflow asks for shard digests at plan time, long before any decoder is loaded.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
 import pyarrow as pa
 
 from pipeline.datasets.names import DatasetError
 from pipeline.digests import Damaged
 from pipeline.tables import opened, proved, read_columns, write_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Bumped by hand when pipeline.video.probe comes to other facts or verdicts: remembered ones are then taken afresh.
 FACTS_VERSION = 4
@@ -83,7 +87,6 @@ LATER = frozenset(
 )
 # What `permafrost extract` leaves beside the manifest of its folder, and nobody else.
 EXTRACTED = ".lock"
-_NULLABLE = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
 
 
 class NoSuchShard(DatasetError, KeyError):
@@ -144,6 +147,9 @@ def imported_digest_of(row: Any, store: str) -> str | None:
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
     """The table as pandas: text as objects with None, numbers as nullable dtypes, so that integers stay integers."""
+    import pandas as pd
+
+    nullable = {pa.int64(): pd.Int64Dtype(), pa.float64(): pd.Float64Dtype(), pa.bool_(): pd.BooleanDtype()}
     columns = {}
     for field in SCHEMA:
         column = table[field.name]
@@ -152,7 +158,7 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
         elif pa.types.is_list(field.type):
             columns[field.name] = pd.Series(column.to_pylist(), dtype=object)
         else:
-            columns[field.name] = column.to_pandas(types_mapper=_NULLABLE.get)
+            columns[field.name] = column.to_pandas(types_mapper=nullable.get)
     frame = pd.DataFrame(columns)
     metadata = {name.decode(): value.decode() for name, value in (table.schema.metadata or {}).items()}
     frame.attrs["facts_version"] = metadata.get("facts_version", "")
@@ -197,8 +203,13 @@ def read_manifest(path: Path, unproved: bool = False) -> pd.DataFrame:
     Raises:
         DatasetError: it was not made yet, is damaged, has no digest, or lacks a column.
     """
+    return to_frame(_made(path, SCHEMA.names, unproved))
+
+
+def _made(path: Path, columns: list[str], unproved: bool = False) -> pa.Table:
+    """Columns of a manifest. Raises as `read_manifest`."""
     try:
-        return to_frame(_read_table(path, SCHEMA.names, unproved)[0])
+        return _read_table(path, columns, unproved)[0]
     except FileNotFoundError:
         dataset = Path(path).parent.name
         raise DatasetError(
@@ -232,25 +243,50 @@ def shard_samples(frame: pd.DataFrame, shard: int) -> list[ShardSample]:
     rows = frame[frame["shard"] == shard]
     if rows.empty:
         raise _no_such_shard(shard, frame["shard"].unique().tolist(), "the manifest")
-    return [_shard_sample(row) for row in rows.to_dict("records")]
+    return _of_frame(rows)
+
+
+def read_shard_samples(path: Path, shard: int) -> list[ShardSample]:
+    """`shard_samples` of a manifest's file, whose other rows are not looked at; without pandas.
+
+    Raises:
+        NoSuchShard, DatasetError: as `shard_samples` and `read_manifest`.
+    """
+    table = _made(path, [name for name in SCHEMA.names if name not in ("segments", "labels", "target")])
+    shards = table["shard"].to_pylist()
+    places = [place for place, of in enumerate(shards) if of == shard]
+    if not places:
+        raise _no_such_shard(shard, sorted({*shards}), str(path))
+    samples = []
+    for _, run in groupby(enumerate(places), lambda place: place[1] - place[0]):  # rows that follow each other
+        (_, first), *others = run
+        rows = table.slice(first, 1 + len(others)).to_pylist()
+        samples += [_shard_sample(row, lambda value: value is None) for row in rows]
+    return samples
 
 
 def samples_by_name(frame: pd.DataFrame) -> dict[str, ShardSample]:
     """Sample -> what a shard knows of it, of every row of a manifest or of a part of one."""
-    return {row["sample"]: _shard_sample(row) for row in frame.to_dict("records")}
+    return {sample.sample: sample for sample in _of_frame(frame)}
 
 
-def _shard_sample(row: Mapping[str, Any]) -> ShardSample:
+def _of_frame(frame: pd.DataFrame) -> list[ShardSample]:
+    import pandas as pd
+
+    return [_shard_sample(row, pd.isna) for row in frame.to_dict("records")]
+
+
+def _shard_sample(row: Mapping[str, Any], absent: Callable[[Any], bool]) -> ShardSample:
     known = row["status"] == "ok" and row["path"] is not None
     facts = {name: row[name] for name in FACTS} if known else None
     if facts is not None and facts["grid"] is None:
         raise DatasetError(
             f"the facts of {row['path']} are of an earlier version, which did not see mirrors; make the manifest again"
         )
-    if facts is not None and not pd.isna(row["start"]):
+    if facts is not None and not absent(row["start"]):
         facts |= {"start": row["start"], "duration": row["stop"] - row["start"]}
     known = (row[name] for name in ("status", "map", "map_digest", "imported"))
-    looked = (None if pd.isna(row[name]) else int(row[name]) for name in ("bytes", "mtime_ns"))
+    looked = (None if absent(row[name]) else int(row[name]) for name in ("bytes", "mtime_ns"))
     return ShardSample(row["sample"], row["digest"], row["path"], facts, *known, *looked, row["file_digest"])
 
 

@@ -4,14 +4,19 @@ A rate that turns a number of a label or of a row into a time is true of a video
 rate is the video's duration. And numbers of frames have no rate where a video shows them for unequal times.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from pipeline.config import Dataset
 from pipeline.datasets.names import DatasetError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # What may be missing at a video's ends, as where windows need frames on both sides; and of a rate, 24 for 25 is more.
 SECONDS, SHARE = 1.0, 0.02

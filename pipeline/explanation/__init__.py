@@ -8,19 +8,10 @@ from pathlib import Path
 
 from pipeline.digests import write_json
 from pipeline.evaluation.provenance import deterministic, opened
-from pipeline.explanation.attention import watched
 from pipeline.explanation.errors import ExplanationError, NotOffered
-from pipeline.explanation.importance import importance
-from pipeline.explanation.space import feature_space
-from pipeline.prediction import accepted_from, overlays
-from pipeline.reports.attention import attention_figure, class_attention_figure
 from pipeline.reports.files import beside, save_figure
-from pipeline.reports.importance import importance_figure
 from pipeline.reports.numbers import compact
-from pipeline.reports.overlays import overlays_figure
-from pipeline.reports.space import space_figure
 from pipeline.runs import Run
-from pipeline.video import VideoError
 
 __all__ = ["PARTS", "ExplanationError", "NotOffered", "explain"]
 
@@ -54,7 +45,11 @@ def explain(run: Run, out: Path, parts: Collection[str] = (), progress: Callable
                 progress(f"{out}: left out {part}: {error}")
 
 
+# A part imports what it needs: scikit-learn projects features, and nothing else.
 def _attention(run: Run, out: Path) -> str:
+    from pipeline.explanation.attention import watched
+    from pipeline.reports.attention import attention_figure, class_attention_figure
+
     clips, classes, absent = watched(run)
     save_figure(class_attention_figure(classes, absent), _beside(out, "class_attention.png"))
     save_figure(attention_figure(clips, absent), _beside(out, "attention.png"))
@@ -62,6 +57,9 @@ def _attention(run: Run, out: Path) -> str:
 
 
 def _features(run: Run, out: Path) -> str:
+    from pipeline.explanation.space import feature_space
+    from pipeline.reports.space import space_figure
+
     document = feature_space(run)
     save_figure(space_figure(document), _beside(out, "features.png"))
     write_json(_beside(out, "features.json"), compact(document), indent=None)
@@ -69,6 +67,9 @@ def _features(run: Run, out: Path) -> str:
 
 
 def _importance(run: Run, out: Path) -> str:
+    from pipeline.explanation.importance import importance
+    from pipeline.reports.importance import importance_figure
+
     document = importance(run.task.code("streams")(run), run.config.seed)
     document = {"head": run.head, "result": run.config.result, **document}
     save_figure(importance_figure(document), _beside(out, "importance.png"))
@@ -78,6 +79,10 @@ def _importance(run: Run, out: Path) -> str:
 
 
 def _overlays(run: Run, out: Path) -> str:
+    from pipeline.prediction.overlays import accepted_from, overlays
+    from pipeline.reports.overlays import overlays_figure
+    from pipeline.video import VideoError
+
     if not hasattr(run.config, "ood"):
         raise NotOffered(f"{run.config.kind} has no maps of what it takes for background")
     try:

@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 from torch import nn
 
@@ -22,7 +20,7 @@ from pipeline.evaluation.provenance import batches, inference
 from pipeline.evaluation.segment_metrics import segments
 from pipeline.explanation.errors import NotOffered
 from pipeline.explanation.pictures import NotShown, Pictures, seen_by, thumbnail
-from pipeline.prediction import accepted_from
+from pipeline.prediction.overlays import accepted_from
 from pipeline.runs import Run
 from pipeline.training.answers import answer
 from pipeline.training.dataset import shuffled
@@ -85,6 +83,10 @@ def projections(values_ND: np.ndarray, seed: int, threads: int, head: str) -> di
 
     Sources: van der Maaten & Hinton, JMLR 2008; McInnes et al., "UMAP", 2018.
     """
+    # Before the limits below, which hold for libraries that are loaded.
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     n, width = values_ND.shape
     if n < FEWEST or not np.ptp(values_ND, axis=0).any():
         what = f"{n} points, expected {FEWEST} at least" if n < FEWEST else f"{n} points that are all the same"

@@ -1,7 +1,14 @@
 """Runs frozen backbones over the shards of a manifest into stores; derives stores from stores. Knows no head."""
 
-from pipeline.extraction.derivation import derive
-from pipeline.extraction.loop import extract
+from typing import TYPE_CHECKING
+
 from pipeline.extraction.progress import ExtractionError, ExtractionFailed, TooMuch
+from pipeline.lazily import passed_on
+
+if TYPE_CHECKING:
+    from pipeline.extraction.derivation import derive
+    from pipeline.extraction.loop import extract
 
 __all__ = ["ExtractionError", "ExtractionFailed", "TooMuch", "derive", "extract"]
+
+__getattr__ = passed_on(__name__, {".derivation": ["derive"], ".loop": ["extract"]})

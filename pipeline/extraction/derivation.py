@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import ClipCamFeature, MapsFeature, Params, feature_dir
-from pipeline.datasets import NO_MAP, ShardSample, map_digest_of, read_manifest, shard_samples
+from pipeline.datasets import NO_MAP, ShardSample, map_digest_of, read_shard_samples
 from pipeline.extraction.made import Made, Maker
 from pipeline.extraction.maps import Maps
 from pipeline.extraction.progress import ExtractionError, Progress, refuse_too_many_failures
@@ -49,7 +49,7 @@ def derive(
     chosen = params.features[feature]
     if not chosen.derived:
         raise ExtractionError(f"{feature} is computed by {chosen.backbone}: run `extract {dataset} {feature}` instead")
-    rows = shard_samples(read_manifest(root / dataset / "manifest.parquet"), shard)
+    rows = read_shard_samples(root / dataset / "manifest.parquet", shard)
     source = FeatureStore(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
     refuse_stale(source, rows, f"{dataset}/{chosen.source}")
     make = _maker(params, dataset, feature, root, source, rows)

@@ -22,7 +22,7 @@ from pipeline.config import (
     TextFeature,
     feature_dir,
 )
-from pipeline.datasets import ShardSample, read_manifest, shard_samples, video_folder
+from pipeline.datasets import ShardSample, read_shard_samples, video_folder
 from pipeline.extraction.clips import Clips, ClipSource, TextSource, View
 from pipeline.extraction.device import Device
 from pipeline.extraction.imports import ImportedFields, ImportLane, ImportSource, with_file_digests
@@ -72,7 +72,7 @@ def extract(
     _expect_one_pass(params, dataset, names)
     torch.set_num_threads(params.compute.extract_threads)
     device = Device(params.compute)
-    rows = shard_samples(read_manifest(root / dataset / "manifest.parquet"), shard)
+    rows = read_shard_samples(root / dataset / "manifest.parquet", shard)
     with ExitStack() as stack:
         lanes = [_lane(params, dataset, name, shard, root, rows, device, stack) for name in names]
         settled = {lane.name: len(rows) - len(lane.pending) for lane in lanes}

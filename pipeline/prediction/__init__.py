@@ -4,15 +4,21 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from pipeline.lazily import passed_on
 from pipeline.prediction.answers import Answer, PredictionError, Question
-from pipeline.prediction.overlays import accepted_from, overlays
-from pipeline.prediction.pictures import Predictor, Scored
-from pipeline.prediction.segmentation import strips
 from pipeline.runs import Run
-from pipeline.video import VideoError
 
-__all__ = ["Answer", "PredictionError", "Predictor", "Scored", "accepted_from", "overlays", "predict", "strips"]
+if TYPE_CHECKING:
+    from pipeline.prediction.pictures import Predictor, Scored
+    from pipeline.prediction.segmentation import strips
+    from pipeline.video import VideoError
+
+__all__ = ["Answer", "PredictionError", "Predictor", "Scored", "predict", "strips"]
+
+# A head's answers need no other task's code.
+__getattr__ = passed_on(__name__, {".pictures": ["Predictor", "Scored"], ".segmentation": ["strips"]})
 
 WITHOUT_MAP = "none"
 OUT = Path("predictions")
@@ -25,7 +31,7 @@ def predict(
     out: Path | None = None,
     transcripts: Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
-) -> Iterator[Answer | PredictionError | VideoError]:
+) -> "Iterator[Answer | PredictionError | VideoError]":
     """What a head's finished run says of files, as it would have said it of a sample of its data set.
 
     Args:

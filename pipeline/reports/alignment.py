@@ -1,17 +1,22 @@
 """An alignment of videos and maps as people read it: confusion, retrieval, where was looked. Reads no store."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from pipeline.digests import read_kept, write_json
 from pipeline.reports.classification import confusion_figure
+from pipeline.reports.drawing import pyplot
 from pipeline.reports.files import beside, evaluate_again, read_result, save_figure
 from pipeline.reports.names import shortened
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 FORMS = {"published": "its own map\n(as published)", "unguided": "a uniform\nmap", "shuffled": "another patient's\nmap"}
 DIRECTIONS = {"video_to_map": "video → map", "map_to_video": "map → video"}
@@ -51,7 +56,7 @@ def read_attention(evaluation: Path, out: Path, result: Mapping[str, Any]) -> di
 
 def retrieval_figure(retrieval: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> plt.Figure:
     """R@1 and R@5 of the three forms, a panel a direction; dashed, the R@1 of a random order."""
-    figure, panels = plt.subplots(1, 2, figsize=(9.5, 4), layout="constrained", sharey=True)
+    figure, panels = pyplot().subplots(1, 2, figsize=(9.5, 4), layout="constrained", sharey=True)
     for axes, (direction, title) in zip(panels, DIRECTIONS.items(), strict=True):
         found = [retrieval[form][direction] for form in FORMS]
         for key, name, shift, colour in (("r1", "R@1", -0.19, "tab:blue"), ("r5", "R@5", 0.19, "#b8cfe6")):
@@ -86,7 +91,7 @@ def attention_figure(shown: Mapping[str, np.ndarray]) -> plt.Figure:
     right = shown["label"] == shown["prediction"]
     sides = [np.flatnonzero(side) for side in (right, ~right) if side.any()]
     height, width = max(map(len, sides)), 1.3 + 0.9 * steps * max(columns / rows, 0.6)
-    figure, panels = plt.subplots(
+    figure, panels = pyplot().subplots(
         height * len(kinds),
         len(sides),
         figsize=(width * len(sides), height * (0.95 * len(kinds) + 0.4) + 0.4),

@@ -3,16 +3,21 @@
 Shape suffixes: C classes, T steps, H W pixels, R rows and L columns of tokens.
 """
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from pipeline.heads.gasm_cast.attention import POOL, Look
+from pipeline.reports.drawing import pyplot
 from pipeline.reports.names import shortened
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
 
 RIGHT, WRONG = "#1b6e3c", "#b00020"
 HEAT = 0.6  # how much of the heat is seen over the frame
@@ -88,7 +93,9 @@ def attention_figure(clips: Sequence[WatchedClip], absent: Sequence[str] = ()) -
     sides = [side for side in ([c for c in clips if c.label == c.prediction], _wrong(clips)) if side]
     height, rows = max(map(len, sides)), 1 + len(clips[0].looks)
     width = 1.7 + STEP * len(clips[0].times)
-    figure = plt.figure(figsize=(len(sides) * width, height * (1.09 * STEP * rows + 0.7) + 0.6), layout="constrained")
+    figure = pyplot().figure(
+        figsize=(len(sides) * width, height * (1.09 * STEP * rows + 0.7) + 0.6), layout="constrained"
+    )
     _head(figure, CAPTION, absent, round(15 * width * len(sides)))
     for column, side in zip(figure.subfigures(1, len(sides), squeeze=False)[0], sides, strict=True):
         cells = column.subfigures(height, 1, squeeze=False)[:, 0]
@@ -172,7 +179,7 @@ def class_attention_figure(classes: ClassLooks, absent: Sequence[str] = ()) -> p
         columns |= {(NAMES[kind, stream], view): of for view, of in views.items() if np.ptp(of) > CONSTANT}
     count = len(classes.names)
     width = 1.9 + 0.95 * len(columns)
-    figure = plt.figure(figsize=(width, 0.62 * count + 1.9), layout="constrained")
+    figure = pyplot().figure(figsize=(width, 0.62 * count + 1.9), layout="constrained")
     more = f" {count} commonest of {classes.total} classes." if count < classes.total else ""
     caption = (
         "The mean over the evaluated clips of each class and over layers: where (mean over steps; light is much) and "

@@ -1,18 +1,22 @@
 """A classification result and its pictures, from a run's files alone. Reads no store."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import MaxNLocator
 
 from pipeline.digests import write_json
+from pipeline.reports.drawing import pyplot
 from pipeline.reports.figures import best_epoch
 from pipeline.reports.files import beside, read_result, save_figure
 from pipeline.reports.names import told_apart
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 LONGEST = 60  # letters of a class's name
 LABELLED_CLASSES = 40  # beyond this many, the names of classes would only be a grey smear
@@ -45,7 +49,7 @@ def confusion_figure(confusion: Mapping[str, Any], title: str) -> plt.Figure:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     few = len(classes) <= LABELLED_CLASSES
     side = min(4.5 + 0.32 * len(classes), 16)
-    figure, axes = plt.subplots(figsize=(side + 1, side), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(side + 1, side), layout="constrained")
     image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues", interpolation="nearest")
     if few:
         names = told_apart(classes, LONGEST)
@@ -74,7 +78,7 @@ def reliability_figure(result: Mapping[str, Any]) -> plt.Figure:
     samples = sum(row["n"] for row in bins)
     accuracies = np.array([row["accuracy"] for row in bins])
     reach = np.abs(np.array([row["accuracy_ci95"] for row in bins]).T - accuracies)
-    figure, axes = plt.subplots(figsize=(5.4, 5), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(5.4, 5), layout="constrained")
     widths = [0.96 * (row["upper"] - row["lower"]) for row in bins]
     middles = [(row["lower"] + row["upper"]) / 2 for row in bins]
     axes.bar(middles, accuracies, widths, yerr=reach, color="#b8cfe6", ecolor="grey", capsize=3, label="accuracy")
@@ -92,7 +96,10 @@ def reliability_figure(result: Mapping[str, Any]) -> plt.Figure:
 
 def training_figure(history: pd.DataFrame, judged: str = "accuracy") -> plt.Figure:
     """Loss of training and holdout, and what the holdout is judged by, by epoch."""
-    figure, (loss, accuracy) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+
+    from matplotlib.ticker import MaxNLocator
+
+    figure, (loss, accuracy) = pyplot().subplots(1, 2, figsize=(9, 3.6), layout="constrained")
     for column, name in (("train_loss", "train"), ("holdout_loss", "holdout")):
         loss.plot(history["epoch"], history[column], label=name)
     loss.set(xlabel="epoch", title="loss")

@@ -1,23 +1,23 @@
 """Results as runs hold them; pictures, whole or not there at all. Knows nothing of what they show."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 import pandas as pd
 
 from pipeline.digests import read_json, read_kept
 from pipeline.files import whole
+from pipeline.reports.drawing import pyplot
 from pipeline.tables import read_frame
 
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
+
 PREDICTIONS, HISTORY = "predictions.parquet", "history.csv"  # of an evaluation, and of its run
-# Names are the users': a dollar sign in one begins no formula.
-plt.rcParams["text.parse_math"] = False
 
 
 class ReportError(ValueError):
@@ -88,4 +88,4 @@ def save_figure(figure: plt.Figure, path: Path) -> None:
     """A picture by rename, closed then; no software version in the file: equal results give equal pictures."""
     with whole(path) as scratch:
         figure.savefig(scratch, dpi=120, format="png", metadata={"Software": None})
-    plt.close(figure)
+    pyplot().close(figure)

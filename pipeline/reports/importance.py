@@ -1,11 +1,17 @@
 """What a head loses without each of its inputs, as bars. Takes a document."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+
+from pipeline.reports.drawing import pyplot
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 KINDS = {
     "ablation": ("replaced by its mean", "#0072b2"),
@@ -29,7 +35,7 @@ def importance_figure(document: Mapping[str, Any]) -> plt.Figure:
         document: what explanation.importance.importance returns.
     """
     streams, metric = document["streams"], METRICS[document["metric"]]
-    figure, axes = plt.subplots(figsize=(8.6, 1.7 + 0.95 * len(streams)), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(8.6, 1.7 + 0.95 * len(streams)), layout="constrained")
     places = np.arange(len(streams))[::-1].astype(float)
     for number, (kind, (said, colour)) in enumerate(KINDS.items()):
         drops, deviations = ([of[kind][key] for of in streams.values()] for key in ("drop", "deviation"))

@@ -1,17 +1,22 @@
 """Out-of-distribution scores as people read them: histograms, curves over λ, a table. Reads results only, no store."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.markdown import escaped, table
+from pipeline.reports.drawing import pyplot
 from pipeline.reports.files import beside, read_predictions, read_result, save_figure
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 BINS = 40
 SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLabel* + λ P_align"}
@@ -40,7 +45,7 @@ def scores_figure(evaluated: pd.DataFrame, result: Mapping[str, Any]) -> plt.Fig
     Dashed, the score that 95 % of ID reach.
     """
     sets, inside = list(result["sets"]), evaluated[evaluated["set"] == "id"]
-    figure, panels = plt.subplots(
+    figure, panels = pyplot().subplots(
         len(SCORES), len(sets), figsize=(3.6 * len(sets) + 0.6, 2.5 * len(SCORES)), layout="constrained", squeeze=False
     )
     for row, (kind, title) in enumerate(SCORES.items()):
@@ -84,7 +89,7 @@ def threshold(id_scores: np.ndarray) -> float:
 
 def lambda_figure(result: Mapping[str, Any]) -> plt.Figure:
     """AUROC and FPR95 of the evaluated pictures over λ, a line a set; dashed, the λ that was chosen without them."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, panels = pyplot().subplots(1, 2, figsize=(10, 3.8), layout="constrained")
     sweeps = {name: found["lambda_sweep"] for name, found in result["sets"].items()}
     for axes, key in zip(panels, ("auroc", "fpr95"), strict=True):
         for name, sweep in {**sweeps, "mean": result["lambda_sweep"]}.items():

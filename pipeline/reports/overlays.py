@@ -3,12 +3,18 @@
 Shape suffixes: H W pixels, R C rows and columns of patches.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from __future__ import annotations
 
-import matplotlib.pyplot as plt
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
-from matplotlib.axes import Axes
+
+from pipeline.reports.drawing import pyplot
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
+    from matplotlib.axes import Axes
 
 HEAT = 0.5  # how much of the map is seen over the picture
 
@@ -46,7 +52,7 @@ def overlays_figure(groups: Mapping[str, Sequence[Overlay]], lam: float, thresho
         threshold: the score that 95 % of the ID pictures reach.
     """
     most = max(len(shown) for shown in groups.values())
-    figure = plt.figure(figsize=(4.1 * most + 0.5, 1.62 * len(groups) + 0.5), layout="constrained")
+    figure = pyplot().figure(figsize=(4.1 * most + 0.5, 1.62 * len(groups) + 0.5), layout="constrained")
     figure.suptitle(
         f"S = S_NegLabel* + {lam:.3g} P_align; 95 % of the ID pictures reach {_signed(threshold)}.   "
         "Each: picture, positive activation, background (foreground black)",

@@ -1,16 +1,21 @@
 """Results of several labels a sample, and of numbers, with their pictures, from a run's files alone. Reads no store."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from pipeline.digests import write_json
+from pipeline.reports.drawing import pyplot
 from pipeline.reports.files import beside, read_predictions, read_result, save_figure
 from pipeline.reports.names import told_apart
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 LONGEST = 40  # letters of a class's name
 MOST = 40  # classes with a bar: of more, the worst and the best
@@ -40,7 +45,7 @@ def precision_figure(result: Mapping[str, Any]) -> plt.Figure:
         rows = [*rows[: MOST // 2], *rows[-MOST // 2 :]]
     values = np.array([row["average_precision"] for row in rows])
     edges = np.array([row["average_precision_ci95"] for row in rows])
-    figure, axes = plt.subplots(figsize=(7, 1.6 + 0.28 * len(rows)), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(7, 1.6 + 0.28 * len(rows)), layout="constrained")
     reach = np.maximum(np.abs(edges - values[:, None]).T, 0)
     axes.barh(range(len(rows)), values, xerr=reach, color="tab:blue", ecolor="grey", height=0.7)
     axes.plot(
@@ -60,7 +65,9 @@ def scatter_figure(result: Mapping[str, Any], predictions: pd.DataFrame) -> plt.
     names = told_apart([of["target"] for of in result["per_target"]], LONGEST)
     columns = min(len(names), SIDES)
     rows = -(-len(names) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(4.2 * columns, 4.2 * rows), squeeze=False, layout="constrained")
+    figure, grid = pyplot().subplots(
+        rows, columns, figsize=(4.2 * columns, 4.2 * rows), squeeze=False, layout="constrained"
+    )
     for axes in grid.flat[len(names) :]:
         axes.axis("off")
     for number, (axes, name, of) in enumerate(zip(grid.flat, names, result["per_target"], strict=False)):

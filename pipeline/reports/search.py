@@ -1,19 +1,23 @@
 """What a search came to: its trials as tables, the best one's values to paste, a picture. Reads no run."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.markdown import escaped, table
+from pipeline.reports.drawing import pyplot
 from pipeline.reports.files import save_figure
 from pipeline.reports.names import shortened, told_apart
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 PANELS, ACROSS = 11, 4  # parameters that are drawn, the most important first; pictures in a row
 LONGEST = 28  # letters of a name, and 14 of a value
@@ -72,11 +76,14 @@ def _markdown(found: Mapping[str, Any], names: Sequence[str]) -> str:
 
 def search_figure(found: Mapping[str, Any]) -> plt.Figure:
     """The figure of each trial in turn with the best so far, and over the values of each parameter."""
+
+    from matplotlib.ticker import MaxNLocator
+
     known = [trial for trial in found["trials"] if trial["value"] is not None]
     order = list(found["importance"] or sorted(found["space"]))[:PANELS]
     down = -(-(1 + len(order)) // ACROSS)
     across = min(1 + len(order), ACROSS)
-    figure, axes = plt.subplots(
+    figure, axes = pyplot().subplots(
         down, across, figsize=(3.1 * across, 2.9 * down), sharey=True, squeeze=False, layout="constrained"
     )
     first, *others = axes.flat
@@ -101,6 +108,8 @@ def search_figure(found: Mapping[str, Any]) -> plt.Figure:
 
 
 def _over(panel: plt.Axes, axis: Mapping[str, Any], at: Sequence[Any], values: Sequence[float]) -> None:
+    from matplotlib.ticker import NullFormatter
+
     if "choices" not in axis:
         panel.scatter(at, values, s=14)
         if axis.get("log"):

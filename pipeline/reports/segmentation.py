@@ -3,25 +3,27 @@
 Shape suffixes: T frames of a video, C classes.
 """
 
+from __future__ import annotations
+
 import colorsys
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from pipeline.digests import write_json
 from pipeline.files import whole_folder
+from pipeline.reports.drawing import pyplot
 from pipeline.reports.files import ReportError, beside, read_predictions, read_result, save_figure
 from pipeline.reports.names import shortened, told_apart, words
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 SHOWN = 4  # videos of a picture of the worst or the best
 WIDTH = 12.0  # inches of a picture of timelines
@@ -91,10 +93,13 @@ def write_predictions(predictions: Mapping[str, np.ndarray], classes: Sequence[s
 
 def class_colours(n_classes: int, background: Collection[int] = ()) -> list[str]:
     """A colour for each class that depends on its index only, so that all pictures agree; background is grey."""
+
+    from matplotlib.colors import to_hex
+
     colours = []
     for index in range(n_classes):
         saturation, value = TONES[index % len(TONES)]
-        colours.append(matplotlib.colors.to_hex(colorsys.hsv_to_rgb(index * HUE % 1, saturation, value)))
+        colours.append(to_hex(colorsys.hsv_to_rgb(index * HUE % 1, saturation, value)))
     return [BACKGROUND if index in background else colour for index, colour in enumerate(colours)]
 
 
@@ -127,6 +132,9 @@ def timelines_figure(
         title: of the whole.
         fps: labels a second, if that is known.
     """
+
+    from matplotlib.patches import Patch
+
     colours = class_colours(len(classes), background)
     labels = [of for timeline in timelines for of in (timeline.truth, timeline.prediction) if of is not None]
     shown = np.unique(np.concatenate(labels)).astype(int)
@@ -149,7 +157,7 @@ def timelines_figure(
     starred = any(c in unseen for c in shown)
     height = sum(inches for inches, _ in drawn) + legend_height + 0.5 * bool(title) + 0.25 * starred
     ratios = {"height_ratios": [inches for inches, _ in drawn]}
-    figure, panels = plt.subplots(
+    figure, panels = pyplot().subplots(
         len(drawn), 1, figsize=(WIDTH, height), layout="constrained", squeeze=False, gridspec_kw=ratios
     )
     for axes, (_, draw) in zip(panels[:, 0], drawn, strict=True):
@@ -182,6 +190,9 @@ def _strip(axes: plt.Axes, timeline: Timeline) -> None:
 
 
 def _timeline(axes: plt.Axes, timeline: Timeline, colours: Sequence[str]) -> None:
+    from matplotlib.colors import to_rgb
+    from matplotlib.ticker import MaxNLocator
+
     frames, known = len(timeline.prediction), timeline.truth is not None
     bands = [*([(timeline.truth, 2.2)] if known else []), (timeline.prediction, 1.1)]
     for labels, base in bands:
@@ -191,7 +202,7 @@ def _timeline(axes: plt.Axes, timeline: Timeline, colours: Sequence[str]) -> Non
         axes.broken_barh(spans, (base, 0.9), facecolors=drawn, edgecolor="white", linewidth=0.3)
         for (label, start, stop), colour in zip(runs, drawn, strict=True):
             if label >= 0 and stop - start > 0.018 * frames:
-                dark = np.dot(matplotlib.colors.to_rgb(colour), (0.299, 0.587, 0.114)) < 0.55
+                dark = np.dot(to_rgb(colour), (0.299, 0.587, 0.114)) < 0.55
                 ink = "white" if dark else "black"
                 axes.text((start + stop) / 2, base + 0.43, label, ha="center", va="center", fontsize=6.5, color=ink)
     if known:
@@ -232,7 +243,7 @@ def gamma_figure(result: Mapping[str, Any]) -> plt.Figure:
     Where unseen classes do not occur their lines are missing and the titles say so.
     """
     curve = {name: np.array(values, dtype=float) for name, values in result["curve"].items()}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.4, 1))
+    figure, (left, right) = pyplot().subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.4, 1))
     left.plot(curve["gamma"], curve["seen"], color="tab:blue", label="S, seen classes")
     left.plot(curve["gamma"], curve["unseen"], color="tab:orange", label="U, unseen classes")
     left.plot(curve["gamma"], curve["harmonic"], color="black", linewidth=2, label="H, harmonic mean")
@@ -255,7 +266,7 @@ def gamma_figure(result: Mapping[str, Any]) -> plt.Figure:
 
 def seen_unseen_figure(variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> plt.Figure:
     """S over U of several variants, a line a seed, a dot at its chosen γ."""
-    figure, axes = plt.subplots(figsize=(6.4, 6), layout="constrained")
+    figure, axes = pyplot().subplots(figsize=(6.4, 6), layout="constrained")
     for number, (name, results) in enumerate(variants.items()):
         areas = [result["ausuc"] for result in results if result["ausuc"] is not None]
         spread = f" ± {np.std(areas, ddof=1):.1f}" if len(areas) > 1 else ""

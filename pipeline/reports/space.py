@@ -1,14 +1,18 @@
 """A feature space on paper: three projections, a colour and a shape a class, errors ringed. Takes a document."""
 
+from __future__ import annotations
+
 import textwrap
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.lines import Line2D
 
+from pipeline.reports.drawing import pyplot
 from pipeline.reports.names import told_apart
+
+if TYPE_CHECKING:
+    import matplotlib.pyplot as plt
 
 LONGEST = 44  # letters of a class's name
 NAMES = {"pca": "PCA", "tsne": "t-SNE", "umap": "UMAP"}
@@ -24,11 +28,14 @@ def space_figure(document: Mapping[str, Any]) -> plt.Figure:
     Args:
         document: what explanation.space.feature_space returns.
     """
+
+    from matplotlib.lines import Line2D
+
     labels, predicted = (np.array(document[key]) for key in ("labels", "predicted"))
     present = np.unique(labels)
     few = len(present) <= NAMED
     columns = 1 + len(present) // 22
-    figure, panels = plt.subplots(1, 3, figsize=(14 + (2.4 * columns if few else 1), 5.4), layout="constrained")
+    figure, panels = pyplot().subplots(1, 3, figsize=(14 + (2.4 * columns if few else 1), 5.4), layout="constrained")
     wrong = labels != predicted
     size = float(np.clip(4000 / len(labels), 3, 26))
     for axes, (key, name) in zip(panels, NAMES.items(), strict=True):

@@ -19,7 +19,8 @@ from pipeline.config import load_params, parse_params
 from pipeline.digests import read_json
 from pipeline.explanation.sanity import output_map, sanity
 from pipeline.plan import Plan
-from pipeline.prediction import PredictionError, Predictor, Scored, accepted_from, overlays
+from pipeline.prediction import PredictionError, Predictor, Scored
+from pipeline.prediction.overlays import accepted_from, overlays
 from pipeline.store import StoreCorrupt
 from pipeline.training import RunError
 from pipeline.video import VideoError

@@ -10,7 +10,8 @@ import pandas as pd
 from pipeline.config import Weights, weights_digest
 from pipeline.digests import read_json
 from pipeline.finished import Finished, Line
-from pipeline.plan import SEARCHES, Plan, Run
+from pipeline.plan import Plan, Run
+from pipeline.projects import SEARCHES
 from pipeline.reports.files import PREDICTIONS, beside, read_history, read_predictions
 from pipeline.store.manifest import read_manifest
 
