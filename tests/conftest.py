@@ -1,27 +1,29 @@
 """Small real data sets that tests make themselves: encoded clips in Something-Something-V2's layout."""
 
+import atexit
 import gc
 import json
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# Files of minutes, the longest first: two workers that take files in this order end together. The first one makes what
-# other tests of the workflow share, the second needs none of it.
+# Files of minutes, the longest first: workers that take files in this order end together. The first one makes what
+# other tests of the workflow share, the next ones need none of it.
 LONGEST = [
     "workflow/test_main_job",
     "workflow/test_dvc",
+    "store/test_kill",
+    "explanation/test_explanation",
     "workflow/test_power",
     "workflow/test_caches",
     "workflow/test_slurm",
     "workflow/test_together",
-    "store/test_kill",
     "training/test_processes",
     "workflow/test_replaced",
-    "explanation/test_explanation",
     "prediction/test_videos",
     "evaluation/test_segmentation",
     "config/test_any_params",
@@ -51,8 +53,17 @@ def pytest_collection_finish(session):
     gc.enable()
 
 
-def pytest_unconfigure(config):
-    gc.unfreeze()
+def pytest_sessionstart(session):
+    # Before whatever else is to be called at the end, and so the last of it.
+    atexit.register(_end_at_once, session, os.getpid())
+
+
+def _end_at_once(session: pytest.Session, process: int) -> None:
+    """Ends this process, no fork of it: Python's own end would look through all libraries for garbage for 4 s."""
+    if os.getpid() == process and not hasattr(sys, "last_value"):  # an error at the end, whose exit status is another
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(session.exitstatus))
 
 
 def pytest_collection_modifyitems(items):

@@ -1,8 +1,6 @@
 """What Snakemake prints of an error that a person can correct."""
 
 import pytest
-from snakemake import rules
-from snakemake.exceptions import InputFunctionException, format_exception_to_string
 
 from pipeline.config import ParamsError
 from pipeline.refusals import CannotPlan, plainly
@@ -10,6 +8,10 @@ from pipeline.refusals import CannotPlan, plainly
 
 def told(error: Exception, monkeypatch) -> str:
     """As Snakemake prints what an input function raised: raised through code of ours, and then through its own."""
+    # Here: whoever collects tests needs no Snakemake, of half a second.
+    from snakemake import rules
+    from snakemake.exceptions import InputFunctionException, format_exception_to_string
+
     monkeypatch.setattr(rules, "InputFunctionException", InputFunctionException)
     plainly()
 
@@ -38,6 +40,8 @@ def test_of_any_other_error_snakemake_says_where_it_comes_from(monkeypatch):
 
 
 def test_what_leaves_a_snakefile_has_no_lines_of_it():
+    from snakemake.exceptions import format_exception_to_string
+
     with pytest.raises(CannotPlan) as raised:
         raise CannotPlan("params.yaml cannot be used")
     assert format_exception_to_string(raised.value, {__file__: {}}) == "CannotPlan:\nparams.yaml cannot be used"

@@ -5,10 +5,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from snakemake.cli import get_argument_parser
-from snakemake_interface_executor_plugins.utils import format_cli_arg
 
 from snakemake_logger_plugin_permafrost import TAKES, VALUES, complaint, targets_last, values_of
+
+
+def get_argument_parser():
+    """Snakemake's own; whoever collects tests needs none of it, which takes half a second."""
+    from snakemake import cli
+
+    return cli.get_argument_parser()
 
 
 @pytest.mark.parametrize(
@@ -40,6 +45,8 @@ def test_targets_move_behind_the_separator_and_nothing_else_moves(argv, wanted):
 
 @pytest.mark.parametrize("name", ["--set-resources", "--default-resources", "--set-threads"])
 def test_the_line_of_a_job_on_a_cluster_stays_as_snakemake_writes_it(name):
+    from snakemake_interface_executor_plugins.utils import format_cli_arg
+
     pairs = ["train:mem_mb=4000", "train:mem_mb=40000", "manifest:runtime=480 * attempt"]
     line = format_cli_arg(name, pairs, base64_encode=True).split()
     assert {token.endswith("=") for token in line[1:]} == {True, False}

@@ -12,9 +12,9 @@ import pytest
 from pipeline.config import NpyFeature, ParamsError, load_params, parse_params
 from pipeline.config.contents import Cams, Maps, Rows, Tokens, Vectors, architecture, may_be_same
 from pipeline.config.features import BaseFeature, Weights
+from tests.config.shipped import shipped
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = load_params(ROOT / "params.yaml").model_dump(mode="json")
 EVEN = {"sampling": {"frames": 8}, "preprocess": {"resize": [128, 128]}}
 MINI = {"path": "weights/mini-dinov3"}
 CLIP = {"weights": {"path": "weights/mini-clip"}, "sampling": {"frames": 1}}
@@ -56,7 +56,7 @@ def _in_the_project(monkeypatch):
 
 def document(**features) -> dict:
     """params.yaml with the features above and others, and no study."""
-    found = copy.deepcopy(SHIPPED) | {"ablations": {}, "claims": {}}
+    found = copy.deepcopy(shipped()) | {"ablations": {}, "claims": {}}
     found["features"] |= {**MORE, **features}
     return found
 

@@ -8,9 +8,9 @@ import pytest
 
 from pipeline.config import ParamsError, feature_key, load_params, parse_params
 from pipeline.plan import Plan
+from tests.config.shipped import shipped
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = load_params(ROOT / "params.yaml").model_dump(mode="json")
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def _in_the_project(monkeypatch):
 
 def planned(head: str = "gasm_cast", variants=None, grid=None, **features) -> Plan:
     """params.yaml with one ablation, `it`, alone."""
-    written = copy.deepcopy(SHIPPED) | {"claims": {}}
+    written = copy.deepcopy(shipped()) | {"claims": {}}
     written["features"] |= features
     rows = {name: given for name, given in (("variants", variants), ("grid", grid)) if given}
     written["ablations"] = {"it": {"head": head, "seeds": [0], **rows}}
@@ -52,11 +52,11 @@ def test_a_field_of_a_feature_is_an_axis_and_each_value_a_feature_of_its_own():
 def test_a_variant_that_is_declared_already_is_that_feature():
     plan = planned(grid={"features.dinov3_patches.pool": [1, 2]})
     assert read(plan) == ["dinov3_full", "dinov3_patches"]
-    assert set(plan.params.features) == set(SHIPPED["features"])
+    assert set(plan.params.features) == set(shipped()["features"])
 
 
 def test_of_two_that_are_declared_alike_every_job_takes_the_same_one():
-    twin = SHIPPED["features"]["dinov3_patches"] | {"precision": "bf16"}
+    twin = shipped()["features"]["dinov3_patches"] | {"precision": "bf16"}
     plan = planned(grid={"features.dinov3_patches.precision": ["fp32", "bf16"]}, z_twin=twin, a_twin=twin)
     whole = Plan(load_params(plan.document))  # as the page and the claims read it, sorted
     files = ([run.result_file for run in of.ablation_runs("it")] for of in (whole, plan))
@@ -66,8 +66,8 @@ def test_of_two_that_are_declared_alike_every_job_takes_the_same_one():
 def test_no_key_of_what_is_not_varied_moves():
     plan, before = planned(grid={"features.dinov3_patches.precision": ["bf16"]}), Plan(load_params("params.yaml"))
     assert plan.results["ssv2_top1"].result_file == before.results["ssv2_top1"].result_file
-    assert {name: feature_key(plan.params, name) for name in SHIPPED["features"]} == {
-        name: feature_key(before.params, name) for name in SHIPPED["features"]
+    assert {name: feature_key(plan.params, name) for name in shipped()["features"]} == {
+        name: feature_key(before.params, name) for name in shipped()["features"]
     }
 
 
@@ -159,14 +159,14 @@ def test_a_feature_that_is_called_like_a_variant_and_is_another_is_refused():
     with pytest.raises(
         ParamsError, match=f"features.{name} is declared, and is what a variant of dinov3_patches is called"
     ):
-        planned(grid={"features.dinov3_patches.precision": ["bf16"]}, **{name: SHIPPED["features"]["r3d18_clips"]})
+        planned(grid={"features.dinov3_patches.precision": ["bf16"]}, **{name: shipped()["features"]["r3d18_clips"]})
 
 
 def test_the_name_of_a_variant_stays_short_whatever_is_varied():
-    long = copy.deepcopy(SHIPPED["features"]["dinov3_patches"])
+    long = copy.deepcopy(shipped()["features"]["dinov3_patches"])
     changes = {"features.semantic": "x" * 120, f"features.{'x' * 120}.weights": {"path": "weights/" + "y" * 200}}
     params = planned(variants={"it": changes}, **{"x" * 120: long}).params
-    (made,) = params.features.keys() - SHIPPED["features"].keys() - {"x" * 120}
+    (made,) = params.features.keys() - shipped()["features"].keys() - {"x" * 120}
     assert len(made) <= 120 and parse_params(params.model_dump(mode="json")) == params
 
 

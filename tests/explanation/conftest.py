@@ -11,6 +11,17 @@ from pipeline.training import train
 from tests.training.learnable import make
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_search_tree():
+    """UMAP without the compiled search for neighbours, 20 s of each process: it asks that from 4096 points on only."""
+    from numba import config
+
+    compiles, config.DISABLE_JIT = config.DISABLE_JIT, 1
+    import pynndescent  # noqa: F401  what numba's decorators of it see is this moment's setting
+
+    config.DISABLE_JIT = compiles
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory) -> Run:
     """The run."""

@@ -93,8 +93,10 @@ def test_a_killed_extraction_resumes_without_recomputing_finished_samples(make_j
 
 
 @pytest.mark.slow
-def test_a_hundred_kills_change_nothing(make_job, in_child, kind):
-    _rounds_of_kills(make_job, in_child, kind, at_least=100, seed=1)
+@pytest.mark.parametrize("kills", [25, pytest.param(100, marks=pytest.mark.proof)])
+def test_many_kills_change_nothing(make_job, in_child, kind, kills):
+    """A hundred over the four kinds of shard, or of each."""
+    _rounds_of_kills(make_job, in_child, kind, at_least=kills, seed=1)
 
 
 def test_a_kill_at_any_system_call_of_finish_ends_with_the_same_bytes(make_job, in_child, kind):
@@ -113,7 +115,9 @@ def test_a_kill_at_any_system_call_of_finish_ends_with_the_same_bytes(make_job, 
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_system_call_and_again_while_resuming_ends_with_the_same_bytes(make_job, in_child, kind):
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.proof)])
+def test_a_kill_at_any_system_call_and_again_while_resuming_ends_with_the_same_bytes(make_job, in_child, kind, every):
+    """At each call, or at each fourth: every kind of shard begins at another, so that together they meet them all."""
     reference = make_job("reference", samples=6, failed=(2,), kind=kind)
     reference.run()
 
@@ -121,7 +125,7 @@ def test_a_kill_at_any_system_call_and_again_while_resuming_ends_with_the_same_b
         fuse.light()
         job.run()
 
-    for call in range(1000):
+    for call in range(list(KINDS).index(kind) % every, 1000, every):
         job = make_job(f"call{call}", samples=6, failed=(2,), kind=kind)
         status = in_child(lambda job=job, call=call: lit(job, Fuse(call)))
         in_child(lambda job=job, call=call: lit(job, Fuse(call // 2)))

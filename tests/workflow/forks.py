@@ -6,6 +6,7 @@ killed with its jobs is the real program.
 """
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -126,10 +127,13 @@ def _end(server: subprocess.Popen, ends: int, folder: Path) -> None:
 
 def serve(listening: int, alive: int, modules: tuple[str, ...]) -> None:
     """Forks for each who asks, until the other end of `alive` is closed, however its process ends."""
+    gc.disable()  # all that is imported stays
     for module in modules:
         importlib.import_module(module)
     if "pipeline.explanation" in modules:
         importlib.import_module("tests.flat").flatten(pytest.MonkeyPatch())
+    gc.freeze()  # no fork looks through what was imported, which would copy it
+    gc.enable()
     with socket.socket(fileno=listening) as listener:
         working: list[int] = []
         while alive not in (ready := select.select([listener, alive], [], [], 1.0)[0]):
@@ -145,6 +149,7 @@ def serve(listening: int, alive: int, modules: tuple[str, ...]) -> None:
                     os._exit(0)
             working.append(child)
             asking.close()
+    os._exit(0)  # Python's own end would look through all that was imported
 
 
 def _answer(asking: socket.socket) -> None:
