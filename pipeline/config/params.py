@@ -43,6 +43,8 @@ class Compute(Strict):
 
     `threads` serves training and evaluation; `extract_threads` each extraction job, of which several run side by side.
     A training has `devices` on each of `nodes`; `batch_size` of a head is that of all of them together.
+    `max_memory_gb`: the most of a GPU's memory that one job takes; what does not fit is divided or refused, as it is on
+    a GPU that has no more.
     `mixed`: what becomes of a feature that several devices, or versions of libraries, have computed, which are no part
     of its key. Its results say so, or it is refused.
     """
@@ -55,6 +57,7 @@ class Compute(Strict):
     devices: Positive = 1
     nodes: Positive = 1
     strategy: Literal["auto", "ddp"] = "auto"
+    max_memory_gb: Annotated[float, Field(gt=0)] | None = None
     mixed: Literal["refuse", "report"] = "report"
 
 

@@ -47,7 +47,8 @@ def opened(run: Run) -> None:
 def batches(run: Run, table: Table) -> Iterator[Batch]:
     """All rows of a table in order, on the run's device."""
     compute, there = run.params.compute, device(run.params.compute)
-    rows = OrderedBatches(range(len(table)), run.config.batch_size)
+    accumulate = getattr(run.config, "accumulate", 1)
+    rows = OrderedBatches(range(len(table)), -(-run.config.batch_size // accumulate))
     for batch in table.loader(rows, compute.decode_workers):
         yield {name: tensor.to(there) for name, tensor in batch.items()}
 
@@ -100,6 +101,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "seed": config.seed,
         **made_by(there),
         **({"precision": arithmetic(config.precision, there.type)} if hasattr(config, "precision") else {}),
+        **{name: run.record[name] for name in ("accumulate",) if name in run.record},
     }
 
 
