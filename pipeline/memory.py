@@ -39,6 +39,6 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no more is said"])[0]
 
 
-def shared_memory_left() -> int | None:
+def shared_memory_left(folder: Path = SHARED_MEMORY) -> int | None:
     """Bytes that processes may still share; None where the system has no such place, and no bound."""
-    return shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else None
+    return shutil.disk_usage(folder).free if folder.is_dir() else None

@@ -14,7 +14,7 @@ from pipeline.runs import Run
 from pipeline.store import apart, by_feature
 from pipeline.training.batches import OrderedBatches
 from pipeline.training.dataset import SHOWN, Samples, content_digest
-from pipeline.training.table import Batch, Table
+from pipeline.training.table import Batch, Readers, Table
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -48,8 +48,9 @@ def batches(run: Run, table: Table) -> Iterator[Batch]:
     """All rows of a table in order, on the run's device."""
     compute, there = run.params.compute, device(run.params.compute)
     accumulate = getattr(run.config, "accumulate", 1)
-    rows = OrderedBatches(range(len(table)), -(-run.config.batch_size // accumulate))
-    for batch in table.loader(rows, compute.decode_workers):
+    size = -(-run.config.batch_size // accumulate)
+    readers = Readers(compute.decode_workers, compute.readahead_gb * 1e9)
+    for batch in table.loader(OrderedBatches(range(len(table)), size), size, readers):
         yield {name: tensor.to(there) for name, tensor in batch.items()}
 
 

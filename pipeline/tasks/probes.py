@@ -10,7 +10,7 @@ CODE = {
     "model": "pipeline.training.probed:ready",
     "table": "pipeline.training.probed:Probed",
     "step": "pipeline.training.probes:ProbeStep",
-    "pinned": "9b7df17f39",
+    "pinned": "f874e914d2",
     "evaluate": "pipeline.evaluation.probes:evaluate",
     "predict": "pipeline.prediction.probes:probe",
     "streams": "pipeline.explanation.streams:Probing",

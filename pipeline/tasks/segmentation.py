@@ -6,7 +6,7 @@ CODE = {
     "samples": "pipeline.training.frames:frame_samples",
     "table": "pipeline.training.frames:Rows",
     "step": "pipeline.training.segmentation:SegmentationStep",
-    "pinned": "5a4454c597",
+    "pinned": "6135b77a1d",
     "evaluate": "pipeline.evaluation.segmentation:evaluate",
     "follows": "pipeline.reports.following:frame_accuracy",
     "publish": "pipeline.reports.segmentation:publish_segmentation",

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from pipeline.training.batches import OrderedBatches, ShuffledBatches
 from pipeline.training.dataset import Samples
-from pipeline.training.table import Batch, Table
+from pipeline.training.table import Batch, Readers, Table
 
 
 class FeatureData(LightningDataModule):
@@ -24,7 +24,7 @@ class FeatureData(LightningDataModule):
         accumulate: parts that a step is computed in; a batch of the holdout is as large as one.
         seed: decides the order of batches.
         memory: bytes of features that may be held.
-        workers: processes that read what is not held.
+        readers: processes that read what is not held.
     """
 
     def __init__(
@@ -36,11 +36,11 @@ class FeatureData(LightningDataModule):
         accumulate: int = 1,
         seed: int,
         memory: float,
-        workers: int,
+        readers: Readers,
     ) -> None:
         super().__init__()
         self.samples, self.make, self.batch_size, self.seed = samples, table, batch_size, seed
-        self.memory, self.workers, self.part = memory, workers, -(-batch_size // accumulate)
+        self.memory, self.readers, self.part = memory, readers, -(-batch_size // accumulate)
         self.table: Table | None = None
 
     def setup(self, stage: str) -> None:
@@ -56,13 +56,13 @@ class FeatureData(LightningDataModule):
         if self.trainer:
             # Lightning tells the sampler its epoch only after the workers of a resumed training began to read.
             batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
-        return self._loader(batches)
+        return self._loader(batches, batches.size // self._place[1])
 
     def val_dataloader(self) -> DataLoader:
         """The holdout, each sample once; where nothing could be held out, what is learned from."""
         learned = len(self.samples.parts["train"])
         rows = range(learned, len(self.table)) or range(learned)
-        return self._loader(OrderedBatches(rows, self.part, *self._place))
+        return self._loader(OrderedBatches(rows, self.part, *self._place), self.part)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """To the device, but for a batch that is learned from in parts, each of which the step takes there itself."""
@@ -70,8 +70,8 @@ class FeatureData(LightningDataModule):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
-    def _loader(self, batches: Sampler[list[int]]) -> DataLoader:
-        return self.table.loader(batches, self.workers, pin=torch.cuda.is_available())
+    def _loader(self, batches: Sampler[list[int]], size: int) -> DataLoader:
+        return self.table.loader(batches, size, self.readers, pin=torch.cuda.is_available())
 
     @property
     def _place(self) -> tuple[int, int]:

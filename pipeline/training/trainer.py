@@ -29,6 +29,7 @@ from pipeline.training.dataset import SHOWN
 from pipeline.training.processes import agreed, environment, is_first, meet
 from pipeline.training.registry import HeadError, build, count
 from pipeline.training.step import Step
+from pipeline.training.table import Readers
 
 HOPELESS = 10  # times the loss of chance, at which a training has learned nothing
 
@@ -194,7 +195,7 @@ def _fit(run: Run, identity: str, progress: Callable[[str], None], accumulate: i
         accumulate=accumulate,
         seed=config.seed,
         memory=compute.cache_memory_gb * 1e9,
-        workers=compute.decode_workers,
+        readers=Readers(compute.decode_workers, compute.readahead_gb * 1e9, compute.devices),
     )
     torch.manual_seed(config.seed)
     model = build(run.head, config, samples)
