@@ -227,8 +227,7 @@ def loss_and_prediction(head: str, model: nn.Module, config: Any, samples: Any) 
     modules = {"gasm_cast": ClassificationStep, "clip_align": AlignmentStep}
     module = modules.get(head, SegmentationStep)(head, model, config, samples, 1)
     module.log = lambda *_, **__: None
-    torch.manual_seed(0)
-    module.mixing = np.random.default_rng(0)
+    module.on_train_batch_start(batch, 0)  # its draws
     loss = float(module.train().training_step(batch, 0).detach())
     model.eval()
     with torch.inference_mode():
