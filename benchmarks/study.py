@@ -27,6 +27,7 @@ from pipeline.plan import Plan, manifest_path
 from pipeline.runs import Run
 from pipeline.training.data import FeatureData
 from pipeline.training.registry import build
+from pipeline.training.table import Readers
 from pipeline.video import VideoFacts, read_frames, sampling_times
 
 CLOSE = 2e-2  # of the largest token: stores hold half precision
@@ -66,7 +67,12 @@ class Row:
         self.config, samples, task = run.config, run.samples, run.task
         if samples.digest not in tables:
             tables[samples.digest] = FeatureData(
-                samples, task.code("table"), batch_size=self.config.batch_size, seed=0, memory=4e9, workers=0
+                samples,
+                task.code("table"),
+                batch_size=self.config.batch_size,
+                seed=0,
+                memory=4e9,
+                readers=Readers(0, 0),
             )
             tables[samples.digest].setup("fit")
         self.samples, self.data = samples, tables[samples.digest]

@@ -35,8 +35,12 @@ def accelerator(compute: Compute) -> Literal["cpu", "cuda"]:
 
 
 def device(compute: Compute) -> torch.device:
-    """Where tensors go. Raises as `accelerator`."""
-    return torch.device(accelerator(compute))
+    """Where tensors go; of a GPU no more memory is taken than `compute.max_memory_gb`. Raises as `accelerator`."""
+    there = torch.device(accelerator(compute))
+    if there.type == "cuda" and compute.max_memory_gb is not None:
+        whole = torch.cuda.get_device_properties(there).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, compute.max_memory_gb * 1e9 / whole))
+    return there
 
 
 def arithmetic(precision: str, device: str) -> str:

@@ -23,6 +23,7 @@ from rich.text import Text
 
 from pipeline.digests import write_json
 from pipeline.files import write_text
+from pipeline.memory import first_line, is_out_of_memory
 from pipeline.projects import FEATURES, RUNS, SEARCHES
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False)
 
 OURS = ("pipeline.", "permafrost.")
-ALLOCATOR = "DefaultCPUAllocator"
 LACKING = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get the right to it or name another place"),
@@ -145,10 +145,8 @@ def _of_the_machine(error: Exception) -> str | None:
     """The message for lack of memory, disk space or permission; None for any other error."""
     if isinstance(error, OSError) and error.errno in LACKING:
         return f"{error.filename or 'a file'}: {os.strerror(error.errno)}; {LACKING[error.errno]}, and run again"
-    # Torch's: of a GPU by its class, whose import would cost a second; of the CPU by its allocator.
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or ALLOCATOR in str(error):
-        what = str(error).strip().splitlines() or ["no more is said"]
-        return f"out of memory ({what[0]}); lower batch, batch_size, cache_memory_gb or a width in params"
+    if is_out_of_memory(error):
+        return f"out of memory ({first_line(error)}); lower batch, batch_size, cache_memory_gb or a width in params"
     return None
 
 

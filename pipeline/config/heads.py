@@ -26,7 +26,9 @@ Rate = Annotated[float, Field(gt=0, le=HIGHEST_LR)]
 
 # What a head's params hold that does not reach its weights: what decides an evaluation, and what decides no byte.
 EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins"})
-UNKEYED = frozenset({"kind", "result", "max_trainable"})  # the kind enters by its code
+# The kind enters by its code. How a step is divided, and what of it is computed twice, changes rounding at most, and is
+# in the run's record.
+UNKEYED = frozenset({"kind", "result", "max_trainable", "accumulate", "gradient_checkpointing"})
 
 
 class Input(NamedTuple):
@@ -117,6 +119,8 @@ class TrainedHead(Head):
     """What every head that is trained has: how long, on what, and how it is judged."""
 
     framewise: ClassVar = False
+    # Names that its lists of blocks, which gradient checkpointing computes again, have in the module that holds them.
+    blocks_in: ClassVar[tuple[str, ...]] = ()
     lr: Rate
     batch_size: Annotated[Positive, Field(description="samples a step")]
     epochs: Positive
@@ -124,6 +128,12 @@ class TrainedHead(Head):
     clip_norm: Annotated[float, Field(gt=0)] = 1.0
     ema_decay: Share = 0.0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accumulate: Annotated[
+        Positive, Field(description="parts of a batch that are computed one after the other; gradients are the same")
+    ] = 1
+    gradient_checkpointing: Annotated[
+        bool, Field(description="computes the blocks' activations again for the gradients, in place of keeping them")
+    ] = False
     patience: Annotated[
         Positive, Field(description="epochs without a better holdout accuracy, or as good a one at a lower loss")
     ]
@@ -133,6 +143,25 @@ class TrainedHead(Head):
     max_trainable: Annotated[int, Field(gt=0, description="trainable parameters; a larger head is refused")] = (
         200_000_000
     )
+
+    @property
+    def undivided(self) -> str:
+        """Why its batch cannot be computed in parts; empty where it can."""
+        return ""
+
+    @model_validator(mode="after")
+    def _memory_can_be_saved(self) -> "TrainedHead":
+        if self.accumulate > 1 and self.undivided:
+            raise ValueError(f"accumulate is {self.accumulate}, but {self.undivided}; leave it at 1")
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate is {self.accumulate}, expected at most batch_size, which is {self.batch_size}: a part of "
+                "a batch has at least one sample"
+            )
+        if self.gradient_checkpointing and not self.blocks_in:
+            remedy = "lower batch_size" if self.undivided else "raise accumulate"
+            raise ValueError(f"gradient_checkpointing is true, but {self.kind} names no blocks_in; {remedy} instead")
+        return self
 
     @model_validator(mode="after")
     def _evaluated_on_other_samples(self) -> "TrainedHead":

@@ -36,6 +36,10 @@ class Compute(Strict):
 
     `threads` serves training and evaluation; `extract_threads` each extraction job, of which several run side by side.
     A training has `devices` on each of `nodes`; `batch_size` of a head is that of all of them together.
+    `readahead_gb`: of batches that the readers of a training or an evaluation have ready in shared memory: where
+    `decode_workers` would have more, fewer of them read.
+    `max_memory_gb`: the most of a GPU's memory that one job takes; what does not fit is divided or refused, as it is on
+    a GPU that has no more.
     `mixed`: what becomes of a feature that several devices, or versions of libraries, have computed, which are no part
     of its key. Its results say so, or it is refused.
     """
@@ -45,9 +49,11 @@ class Compute(Strict):
     extract_threads: Threads = 1
     decode_workers: Annotated[int, Field(ge=0, le=4096)] = 1
     cache_memory_gb: Annotated[float, Field(ge=0)] = 2.0
+    readahead_gb: Annotated[float, Field(gt=0)] = 2.0
     devices: Positive = 1
     nodes: Positive = 1
     strategy: Literal["auto", "ddp"] = "auto"
+    max_memory_gb: Annotated[float, Field(gt=0)] | None = None
     mixed: Literal["refuse", "report"] = "report"
 
 

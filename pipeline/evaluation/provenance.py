@@ -14,7 +14,7 @@ from pipeline.runs import Run
 from pipeline.store import apart, by_feature
 from pipeline.training.batches import OrderedBatches
 from pipeline.training.dataset import SHOWN, Samples, content_digest
-from pipeline.training.table import Batch, Table
+from pipeline.training.table import Batch, Readers, Table
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -47,8 +47,10 @@ def opened(run: Run) -> None:
 def batches(run: Run, table: Table) -> Iterator[Batch]:
     """All rows of a table in order, on the run's device."""
     compute, there = run.params.compute, device(run.params.compute)
-    rows = OrderedBatches(range(len(table)), run.config.batch_size)
-    for batch in table.loader(rows, compute.decode_workers):
+    accumulate = getattr(run.config, "accumulate", 1)
+    size = -(-run.config.batch_size // accumulate)
+    readers = Readers(compute.decode_workers, compute.readahead_gb * 1e9)
+    for batch in table.loader(OrderedBatches(range(len(table)), size), size, readers):
         yield {name: tensor.to(there) for name, tensor in batch.items()}
 
 
@@ -100,6 +102,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "seed": config.seed,
         **made_by(there),
         **({"precision": arithmetic(config.precision, there.type)} if hasattr(config, "precision") else {}),
+        **{name: run.record[name] for name in ("accumulate",) if name in run.record},
     }
 
 

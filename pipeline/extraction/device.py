@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.accelerator import accelerator
+from pipeline.accelerator import device
 from pipeline.config import Compute
 from pipeline.extraction.progress import TooMuch
+from pipeline.memory import first_line, is_out_of_memory
 
 Fields = dict[str, np.ndarray]
 
@@ -25,8 +26,8 @@ class Device:
     """
 
     def __init__(self, compute: Compute) -> None:
-        self.type = accelerator(compute)
-        self.device = torch.device(self.type)
+        self.device = device(compute)
+        self.type = self.device.type
         if self.type == "cuda":
             self._arriving, self._leaving = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device)
 
@@ -65,11 +66,12 @@ class Device:
         return fields_once_there
 
 
-def halving(compute: Callable[[Any], dict[str, Tensor]], batch: Any) -> dict[str, Tensor]:
-    """compute(batch), or that of its halves where the device's memory does not suffice.
+def halving(compute: Callable[[Any], Callable[[], Fields]], batch: Any) -> Callable[[], Fields]:
+    """compute(batch), or that of its halves where memory does not suffice: of the device or pinned, for the copy there,
+    the arithmetic or the copy back.
 
     Args:
-        compute: a batch -> {field: (len(batch), ...)}.
+        compute: a batch -> a function that waits for its fields, {field: (len(batch), ...)}.
         batch: has a length, and slices that are batches.
 
     Raises:
@@ -77,14 +79,22 @@ def halving(compute: Callable[[Any], dict[str, Tensor]], batch: Any) -> dict[str
     """
     try:
         return compute(batch)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         if len(batch) == 1:
             raise TooMuch(
-                f"a batch of one does not fit the device's memory ({str(error).splitlines()[0]}); "
+                f"a batch of one does not fit the device's memory ({first_line(error)}); "
                 "take a lower precision (bf16), a smaller resize or crop, or a larger device"
             ) from error
     # Outside of the handler: while it runs, the error's frames hold the tensors that did not fit.
-    torch.cuda.empty_cache()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     middle = len(batch) // 2
     halves = [halving(compute, part) for part in (batch[:middle], batch[middle:])]
-    return {name: torch.cat([half[name] for half in halves]) for name in halves[0]}
+
+    def joined() -> Fields:
+        found = [half() for half in halves]
+        return {name: np.concatenate([fields[name] for fields in found]) for name in found[0]}
+
+    return joined

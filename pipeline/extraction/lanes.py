@@ -18,7 +18,7 @@ from pipeline.config import AnyFeature
 from pipeline.datasets import ShardSample
 from pipeline.extraction.clips import Clip, Clips
 from pipeline.extraction.device import Device, Fields, halving
-from pipeline.extraction.rows import Piece
+from pipeline.extraction.rows import Piece, Rows
 from pipeline.store import ShardWriter, StoreError
 
 # Rows of one sample beyond this grow in a file: ten minutes of flow at 25 fps and 224 x 224 are 1.5 GB.
@@ -86,7 +86,7 @@ class ClipLane(_Lane):
         return partial(self._write, clips, self._computed(inputs) if inputs else dict)
 
     def _computed(self, inputs: Sequence[Any]) -> Callable[[], Fields]:
-        return self.device.download(halving(self.backbone, self.device.upload(inputs)))
+        return halving(lambda part: self.device.download(self.backbone(self.device.upload(part))), inputs)
 
     def _write(self, clips: Sequence[Clip], computed: Callable[[], Fields]) -> tuple[int, int]:
         """Puts one batch into the store and commits it."""
@@ -116,7 +116,7 @@ class TextLane(ClipLane):
     """Texts. Those that the backbone refuses fail, each with its reason; the others of their batch do not."""
 
     def _computed(self, inputs: Sequence[str]) -> Callable[[], Fields]:
-        return self.device.download(halving(self.backbone, inputs))
+        return halving(lambda part: self.device.download(self.backbone(part)), inputs)
 
     def _batch(self, clips: Sequence[Clip], inputs: Sequence[str]) -> Task:
         try:
@@ -168,8 +168,11 @@ class RowLane(_Lane):
         """The rows of each field; nothing for a sample that failed."""
         if piece.rows is None:
             return piece.fields or {}
-        rows = halving(lambda part: self.backbone.rows(part.streams), piece.rows)
-        return {name: field.cpu() for name, field in rows.items()}
+        return halving(self._computed, piece.rows)()
+
+    def _computed(self, part: Rows) -> Callable[[], Fields]:
+        fields = {name: field.cpu().numpy() for name, field in self.backbone.rows(part.streams).items()}
+        return lambda: fields
 
     def _write(self, piece: Piece, rows: Mapping[str, Any]) -> tuple[int, int]:
         """Keeps one piece; puts the sample with its last piece, and commits the batch with its last sample."""

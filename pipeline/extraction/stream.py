@@ -3,20 +3,18 @@
 Tensors pass between processes in shared memory; the bytes that wait there are bounded.
 """
 
-import shutil
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 from torch.utils.data import DataLoader, IterableDataset
 
 from pipeline.extraction.progress import ExtractionError, TooMuch
+from pipeline.memory import SHARED_MEMORY, shared_memory_left
 
 BYTES_AHEAD = 256 << 20  # decoded and not yet taken, over all processes
 MOST_AHEAD = 64  # messages of one process
-SHARED_MEMORY = Path("/dev/shm")
 
 
 class Source(Protocol):
@@ -125,7 +123,8 @@ def messages_ahead(size: int, workers: int) -> int:
     Raises:
         ExtractionError: not even one a process fits into half of the shared memory that is free.
     """
-    free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 2 * BYTES_AHEAD
+    left = shared_memory_left(SHARED_MEMORY)
+    free = 2 * BYTES_AHEAD if left is None else left
     if workers * size > free // 2:
         raise ExtractionError(
             f"{SHARED_MEMORY} has {free >> 20} MB left, and {workers} decode processes want {2 * workers * size >> 20} "

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from pipeline.config import Imported, Params, feature_dir
 from pipeline.datasets import NO_MAP, write_manifest
 from pipeline.datasets.build import Finding, Job, examine, manifest_frame
 from pipeline.datasets.map_files import map_digests
 from pipeline.extraction import TooMuch, derive, extract
+from pipeline.memory import is_out_of_memory
 from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
 from pipeline.runs import Run
 from pipeline.store import FeatureStore
@@ -66,7 +66,9 @@ def _apart(files: Sequence[str], answer: Callable[[Sequence[str]], Answers]) -> 
     try:
         yield answer(files)
         return
-    except (TooMuch, MemoryError, torch.OutOfMemoryError) as error:
+    except (TooMuch, MemoryError, RuntimeError) as error:
+        if not (isinstance(error, TooMuch) or is_out_of_memory(error)):
+            raise
         if len(files) == 1:
             yield {files[0]: PredictionError(f"{files[0]}: {str(error) or 'out of memory'}")}
             return

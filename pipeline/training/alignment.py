@@ -1,11 +1,13 @@
 """What one step of training clip_align does: its losses, and the accuracy that stops it early. Knows no file."""
 
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
 from pipeline.heads.clip_align.losses import LossSettings, align_loss
+from pipeline.heads.clip_align.model import AlignOutput
 from pipeline.training.clips import Clips
 from pipeline.training.step import Step, adamw_and_cosine
 from pipeline.training.table import Batch
@@ -19,6 +21,9 @@ class AlignmentStep(Step):
         samples: decide classes and their weights.
     """
 
+    is_mean = False  # each clip is compared with all others of its batch
+    compared = ("label", "map", "group")
+
     def __init__(self, head: str, model: nn.Module, config: Any, samples: Clips, steps: int) -> None:
         super().__init__(head, model, config, samples, steps)
         loss = config.loss
@@ -27,25 +32,28 @@ class AlignmentStep(Step):
         self.register_buffer("class_weight_K", weights, persistent=False)
         self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro")
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
+    def outputs(self, batch: Batch) -> tuple[Any, ...]:
+        """The fields of `AlignOutput`, None for those that no loss reads."""
+        output = self.model(batch["tokens"], batch["maps"], batch["has_map"])
+        unread = {"video_feat", "attn_feat", "gate"}
+        if not self.settings.lambda_token:
+            unread |= {"video_tokens", "gated_tokens", "token_map"}
+        names = [field.name for field in fields(output)]
+        return tuple(None if name in unread else getattr(output, name) for name in names)
+
+    def loss_of(self, outputs: tuple[Any, ...], batch: Batch) -> Tensor:
         """Classification, contrast and token energy, as params weigh them."""
-        loss = self._loss(batch)[0]
-        size = len(batch["label"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=size, sync_dist=True)
-        return loss
+        output, targets = AlignOutput(*outputs), (batch["label"], batch["map"], batch["group"])
+        return align_loss(output, *targets, self.settings, self.class_weight_K)["loss"]
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """The loss and the accuracy of other patients, each under its own map."""
-        loss, logits_BK = self._loss(batch)
-        self.accuracy.update(logits_BK, batch["label"])
+        outputs = self.outputs(batch)
+        loss = self.loss_of(outputs, batch)
+        self.accuracy.update(AlignOutput(*outputs).logits, batch["label"])
         size = len(batch["label"])
         self.log("holdout_loss", loss, on_epoch=True, logger=False, batch_size=size, sync_dist=True)
         self.log("holdout_accuracy", self.accuracy, on_epoch=True, logger=False, batch_size=size)
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        output = self.model(batch["tokens"], batch["maps"], batch["has_map"])
-        losses = align_loss(output, batch["label"], batch["map"], batch["group"], self.settings, self.class_weight_K)
-        return losses["loss"], output.logits
 
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW and a cosine per optimiser step."""

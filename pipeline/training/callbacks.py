@@ -72,6 +72,7 @@ class Journal(Callback):
         threads: of every process; multi-process strategies would set their own.
         progress: called with one line an epoch.
         judged: what that calls the column `holdout_accuracy`.
+        accumulate: parts that a batch is computed in.
     """
 
     def __init__(
@@ -83,8 +84,10 @@ class Journal(Callback):
         threads: int,
         progress: Callable[[str], None],
         judged: str = "accuracy",
+        accumulate: int = 1,
     ) -> None:
-        self.judged = judged
+        self.judged, self.accumulate = judged, accumulate
+        self.parts: list[int] = []
         self.run, self.identity, self.average, self.patience = run, identity, average, patience
         self.threads, self.progress = threads, progress
         self.rows: list[list[float]] = []
@@ -95,7 +98,15 @@ class Journal(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers, and the weights that would be the result if nothing better came."""
-        return {name: getattr(self, name) for name in ("identity", "rows", "seconds", "best")}
+        return {name: getattr(self, name) for name in ("identity", "rows", "seconds", "best", "parts")}
+
+    @property
+    def computed(self) -> dict[str, Any]:
+        """How batches were computed, where that may have changed rounding: in how many parts; of each epoch, where it
+        was not the same in all."""
+        if not any(parts > 1 for parts in self.parts):
+            return {}
+        return {"accumulate": self.parts[0] if len(set(self.parts)) == 1 else self.parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`."""
@@ -140,6 +151,7 @@ class Journal(Callback):
             )
         row = [epoch, *measured.values(), trainer.optimizers[0].param_groups[0]["lr"]]
         self.rows.append(row)
+        self.parts.append(self.accumulate)
         self.seconds.append(time.monotonic() - self.start)
         self.start += self.seconds[-1]
         if self.best_epoch == epoch:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from pipeline.training.accumulation import Part
 from pipeline.training.dataset import Samples
 from pipeline.training.registry import HeadError, predict
 from pipeline.training.step import Step, adamw_and_cosine
@@ -27,7 +28,7 @@ class ClassificationStep(Step):
         super().__init__(head, model, config, samples, steps)
         self.roles, self.classes = tuple(samples.streams), len(samples.classes)
         self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro")
-        self.mixing = np.random.default_rng(0)
+        self.share = 1.0
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B, C). Raises HeadError: those of the head have another shape."""
@@ -40,20 +41,29 @@ class ClassificationStep(Step):
     def on_train_batch_start(self, batch: Batch, step: int) -> None:
         """The draws of a step, those of mixup among them."""
         super().on_train_batch_start(batch, step)
-        self.mixing = np.random.default_rng(self.place(step))
+        if alpha := self.config.mixup:
+            self.share = np.random.default_rng(self.place(step)).beta(alpha, alpha)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        """Cross entropy with label smoothing, of mixed samples where mixup is on."""
-        smoothing, label = self.config.label_smoothing, batch["label"]
+    def outputs(self, batch: Batch) -> tuple[Tensor]:
+        """The logits, of mixed samples where mixup is on."""
+        return (self(mix(batch, self.roles, self.share) if self.config.mixup else batch),)
+
+    def loss_of(self, outputs: tuple[Tensor], batch: Batch) -> Tensor:
+        """Cross entropy with label smoothing, of both samples' labels where they are mixed."""
+        (logits_BC,), label, smoothing = outputs, batch["label"], self.config.label_smoothing
         if not self.config.mixup:
-            loss = F.cross_entropy(self(batch), label, label_smoothing=smoothing)
-        else:
-            share = self.mixing.beta(self.config.mixup, self.config.mixup)
-            logits_BC = self(mix(batch, self.roles, share))
-            own, other = (F.cross_entropy(logits_BC, y, label_smoothing=smoothing) for y in (label, label.roll(1)))
-            loss = share * own + (1 - share) * other
-        self.log("train_loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=len(label), sync_dist=True)
-        return loss
+            return F.cross_entropy(logits_BC, label, label_smoothing=smoothing)
+        other = batch["other.label"] if "other.label" in batch else label.roll(1)
+        own, other = (F.cross_entropy(logits_BC, y, label_smoothing=smoothing) for y in (label, other))
+        return self.share * own + (1 - self.share) * other
+
+    def rows(self, batch: Batch, part: Part) -> Batch:
+        """A part, and where samples are mixed what each of its own is mixed with."""
+        own = super().rows(batch, part)
+        if not self.config.mixup:
+            return own
+        before = [row - 1 for row in range(part.start, part.stop)]  # of the first the last
+        return own | {f"other.{name}": batch[name][before] for name in (*self.roles, "times", "label")}
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Plain cross entropy and accuracy of the holdout, each sample once over all devices."""
@@ -72,7 +82,8 @@ def mix(batch: Batch, roles: tuple[str, ...], share: float) -> Batch:
     """Mixup: every stream, and its times, as `share` of each sample and the rest of its neighbour in the batch.
 
     Args:
-        batch: streams (B, T, N, D) of any float dtype and times (B, T).
+        batch: streams (B, T, N, D) of any float dtype and times (B, T); of a part of a batch their neighbours, too, as
+            other.<role> and other.times.
         roles: the keys of the streams.
         share: λ, one for all streams, so that they stay pictures of the same mixture.
 
@@ -81,6 +92,6 @@ def mix(batch: Batch, roles: tuple[str, ...], share: float) -> Batch:
     """
     mixed = {}
     for key in (*roles, "times"):
-        own = batch[key].float()
-        mixed[key] = own.roll(1, 0).lerp_(own, share)
+        own, other = batch[key].float(), batch.get(f"other.{key}")
+        mixed[key] = own.roll(1, 0).lerp_(own, share) if other is None else other.float().lerp(own, share)
     return {**batch, **mixed}

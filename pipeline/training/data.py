@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from pipeline.training.batches import OrderedBatches, ShuffledBatches
 from pipeline.training.dataset import Samples
-from pipeline.training.table import Table
+from pipeline.training.table import Batch, Readers, Table
 
 
 class FeatureData(LightningDataModule):
@@ -21,9 +21,10 @@ class FeatureData(LightningDataModule):
         samples: the joined samples; the evaluated part is never touched here.
         table: (samples, ids, bytes) -> these by row number.
         batch_size: samples a step, over all devices.
+        accumulate: parts that a step is computed in; a batch of the holdout is as large as one.
         seed: decides the order of batches.
         memory: bytes of features that may be held.
-        workers: processes that read what is not held.
+        readers: processes that read what is not held.
     """
 
     def __init__(
@@ -32,13 +33,14 @@ class FeatureData(LightningDataModule):
         table: Callable[[Samples, Sequence[str], float], Table],
         *,
         batch_size: int,
+        accumulate: int = 1,
         seed: int,
         memory: float,
-        workers: int,
+        readers: Readers,
     ) -> None:
         super().__init__()
         self.samples, self.make, self.batch_size, self.seed = samples, table, batch_size, seed
-        self.memory, self.workers = memory, workers
+        self.memory, self.readers, self.part = memory, readers, -(-batch_size // accumulate)
         self.table: Table | None = None
 
     def setup(self, stage: str) -> None:
@@ -54,16 +56,22 @@ class FeatureData(LightningDataModule):
         if self.trainer:
             # Lightning tells the sampler its epoch only after the workers of a resumed training began to read.
             batches.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
-        return self._loader(batches)
+        return self._loader(batches, batches.size // self._place[1])
 
     def val_dataloader(self) -> DataLoader:
         """The holdout, each sample once; where nothing could be held out, what is learned from."""
         learned = len(self.samples.parts["train"])
         rows = range(learned, len(self.table)) or range(learned)
-        return self._loader(OrderedBatches(rows, self.batch_size, *self._place))
+        return self._loader(OrderedBatches(rows, self.part, *self._place), self.part)
 
-    def _loader(self, batches: Sampler[list[int]]) -> DataLoader:
-        return self.table.loader(batches, self.workers, pin=torch.cuda.is_available())
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """To the device, but for a batch that is learned from in parts, each of which the step takes there itself."""
+        if self.part < self.batch_size and self.trainer.training:
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
+
+    def _loader(self, batches: Sampler[list[int]], size: int) -> DataLoader:
+        return self.table.loader(batches, size, self.readers, pin=torch.cuda.is_available())
 
     @property
     def _place(self) -> tuple[int, int]:

@@ -341,6 +341,7 @@ class Rows(Table):
         self.stream: FrameStream = samples.streams["frames"]
         lengths = self.stream.store.lengths(self.stream.name)
         size = sum(lengths[sample] for sample in self.ids) * self.stream.width * 2
+        self.longest = max(range(len(self.ids)), key=lambda row: lengths[self.ids[row]], default=0)
         self.in_memory = size <= memory
         self.held = {sample: self._read(sample) for sample in self.ids} if self.in_memory else {}
 

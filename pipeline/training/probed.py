@@ -365,6 +365,10 @@ class Probed(Table):
                 memory -= sizes[role]
                 self.held[role] = self._load(self.streams[role])
         self.in_memory = len(self.held) == len(self.streams)
+        ragged = [stream.store.lengths(stream.name) for stream in self.streams.values() if stream.is_ragged]
+        self.longest = max(
+            range(len(self.ids)), key=lambda row: sum(lengths[self.ids[row]] for lengths in ragged), default=0
+        )
 
     def _bytes(self, stream: ProbedStream) -> float:
         if self.is_pooled:

@@ -44,11 +44,13 @@ class ProbeStep(Step):
             return F.binary_cross_entropy_with_logits(scores_BC, target_BC)
         return F.mse_loss(scores_BC / self.spread, batch["target"] / self.spread)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
+    def outputs(self, batch: Batch) -> tuple[Tensor]:
+        """The scores."""
+        return (self(batch),)
+
+    def loss_of(self, outputs: tuple[Tensor], batch: Batch) -> Tensor:
         """The loss of a batch."""
-        loss, count = self.loss(self(batch), batch, self.config.label_smoothing), len(batch["row"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=count, sync_dist=True)
-        return loss
+        return self.loss(outputs[0], batch, self.config.label_smoothing)
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """The loss and the figure of the holdout, each sample once over all devices."""

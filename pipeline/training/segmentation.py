@@ -42,35 +42,36 @@ class SegmentationStep(Step):
         self.register_buffer("text", text, persistent=False)
         self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro", ignore_index=IGNORE)
 
-    def training_step(self, batch: Batch, _: int) -> Tensor:
-        """The loss of the head; held-out classes are in none of its terms."""
-        loss, _ = self._loss(batch)
-        size = len(batch["row"])
-        self.log("train_loss", loss, on_step=False, on_epoch=True, logger=False, batch_size=size, sync_dist=True)
-        return loss
+    def outputs(self, batch: Batch) -> tuple[list[BlockOutput], Tensor | None]:
+        """What the blocks say, and the embeddings."""
+        return answer(self.model, batch)
 
-    def validation_step(self, batch: Batch, _: int) -> None:
-        """The loss, and the share of frames that the classifier gets right: those of seen classes."""
-        loss, output = self._loss(batch)
-        self.accuracy.update(predict(output, batch["mask"], self.config.mwt).flatten(0, 1), batch["labels"].flatten())
-        size = len(batch["row"])
-        self.log("holdout_loss", loss, on_epoch=True, logger=False, batch_size=size, sync_dist=True)
-        self.log("holdout_accuracy", self.accuracy, on_epoch=True, logger=False, batch_size=size)
-
-    def _loss(self, batch: Batch) -> tuple[Tensor, BlockOutput]:
-        """The loss and the last block's output. Raises HeadError: they cannot be told, as where weights diverged."""
+    def loss_of(self, outputs: tuple[list[BlockOutput], Tensor | None], batch: Batch) -> Tensor:
+        """The loss of the head; held-out classes are in none of its terms. Raises HeadError: it cannot be told, as
+        where weights diverged."""
         mask_BT, labels_BT = batch["mask"], batch["labels"]
-        outputs, embeddings = answer(self.model, batch)
+        blocks, embeddings = outputs
         try:
-            targets = targets_of(outputs[-1], labels_BT, mask_BT, self.settings, self.n_segments)
-            loss = fact_loss(outputs, targets, self.settings)["loss"]
+            targets = targets_of(blocks[-1], labels_BT, mask_BT, self.settings, self.n_segments)
+            loss = fact_loss(blocks, targets, self.settings)["loss"]
         except ValueError as error:
             raise HeadError(f"heads.{self.head}.loss: {error}") from error
         if embeddings is not None:
             chosen = self.config.alignment
             contrast = clip_loss(embeddings, targets, self.text, self.seen, chosen.temperature, chosen.target)
             loss = chosen.w_fact * loss + chosen.w_con * contrast
-        return loss, outputs[-1]
+        return loss
+
+    def validation_step(self, batch: Batch, _: int) -> None:
+        """The loss, and the share of frames that the classifier gets right: those of seen classes."""
+        outputs = self.outputs(batch)
+        loss = self.loss_of(outputs, batch)
+        self.accuracy.update(
+            predict(outputs[0][-1], batch["mask"], self.config.mwt).flatten(0, 1), batch["labels"].flatten()
+        )
+        size = len(batch["row"])
+        self.log("holdout_loss", loss, on_epoch=True, logger=False, batch_size=size, sync_dist=True)
+        self.log("holdout_accuracy", self.accuracy, on_epoch=True, logger=False, batch_size=size)
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Adam; from decay_epoch on with a tenth of the rate."""

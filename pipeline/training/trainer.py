@@ -1,6 +1,7 @@
 """Trains one head from its caches: resumable, repeatable, on one device or several. Knows no video and no backbone."""
 
 import contextlib
+import gc
 import hashlib
 import logging
 import math
@@ -18,7 +19,9 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.accelerator import accelerator, arithmetic, device, made_by
 from pipeline.config import canonical_json
+from pipeline.memory import first_line, is_out_of_memory
 from pipeline.runs import CHECKPOINT, LOGS, Run, RunError, clear, complete, only_writer, say, standing
+from pipeline.training.accumulation import checkpointed
 from pipeline.training.callbacks import Journal, Logs, MovingAverage
 from pipeline.training.checkpoints import CheckpointByRename, resumable
 from pipeline.training.data import FeatureData
@@ -26,8 +29,13 @@ from pipeline.training.dataset import SHOWN
 from pipeline.training.processes import agreed, environment, is_first, meet
 from pipeline.training.registry import HeadError, build, count
 from pipeline.training.step import Step
+from pipeline.training.table import Readers
 
 HOPELESS = 10  # times the loss of chance, at which a training has learned nothing
+
+
+class OutOfMemory(RunError):
+    """A training that does not fit the memory; the message names the settings that can be lowered."""
 
 
 def train(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
@@ -37,6 +45,9 @@ def train(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
 
     Writes a checkpoint an epoch, of which the last two are kept, history.csv and DVCLive's logs; at the end
     weights.safetensors (averaged weights of the best epoch: see `Journal`); and last, by rename, run.json.
+
+    A step that does not fit the memory is computed in parts, twice as many each time, from the last epoch on. How many
+    there were is said in a line, and in the record.
 
     A damaged checkpoint, and what is damaged of a complete run, is said in a line and made again to the same bytes:
     from the checkpoint before it where that is whole, else from the start.
@@ -49,7 +60,7 @@ def train(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
         What run.json holds; {} in the further processes of a multi-device training.
 
     Raises:
-        DataError, HeadError, RunBusy, RunError, TrainingDiverged: with the remedy.
+        DataError, HeadError, OutOfMemory, RunBusy, RunError, TrainingDiverged: with the remedy.
     """
     if not run.config.trains:
         raise HeadError(
@@ -88,7 +99,7 @@ def _train(run: Run, progress: Callable[[str], None]) -> dict[str, Any]:
             say_first("  nothing can be held out: epochs are judged by the samples that are learned from")
         for sample, reason in list(samples.failed.items())[:SHOWN]:
             say_first(f"  failed {sample}: {reason}")
-        module, journal = _fit(run, identity, say_first)
+        module, journal = _fitted(run, identity, say_first)
         if len(journal.rows) < config.epochs and not journal.has_stalled:
             epochs = len(journal.rows)
             raise RunError(f"{folder}: interrupted after epoch {epochs}; the same command goes on from there")
@@ -106,6 +117,7 @@ def _train(run: Run, progress: Callable[[str], None]) -> dict[str, Any]:
             "data_digest": samples.digest,
             **journal.keep(),
             "precision": precision,
+            **journal.computed,
             "config": config.learned,
             "features": {
                 role: {"key": stream.store.key, "provenance": stream.store.provenance}
@@ -129,23 +141,76 @@ def _train(run: Run, progress: Callable[[str], None]) -> dict[str, Any]:
         return record
 
 
-def _fit(run: Run, identity: str, progress: Callable[[str], None]) -> tuple[Step, Journal]:
+def _fitted(run: Run, identity: str, progress: Callable[[str], None]) -> tuple[Step, Journal]:
+    """Trains; where the memory does not suffice, goes on from the last epoch with twice as many parts of a batch."""
+    config, accumulate = run.config, run.config.accumulate
+    while True:
+        try:
+            return _fit(run, identity, progress, accumulate)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            said = first_line(error)
+        # Outside of the handler: while it runs, the error's frames hold the tensors that did not fit.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        compute = run.params.compute
+        most = min(config.batch_size, len(run.samples.parts["train"])) // (compute.devices * compute.nodes)
+        if config.undivided or accumulate >= most or compute.devices * compute.nodes > 1:
+            raise OutOfMemory(_remedy(run, accumulate, most, said))
+        accumulate = min(2 * accumulate, most)
+        progress(
+            f"  out of memory ({said}); goes on with accumulate: {accumulate}, {-(-most // accumulate)} samples a part"
+        )
+
+
+def _remedy(run: Run, accumulate: int, most: int, said: str) -> str:
+    """The message for a training that does not fit the memory: the settings that can be lowered, the mildest first."""
+    config = run.config
+    remedies = []
+    if not config.undivided and accumulate < most:
+        remedies.append(f"accumulate: {min(2 * accumulate, most)}")
+    if config.blocks_in and not config.gradient_checkpointing:
+        remedies.append("gradient_checkpointing: true")
+    if config.precision == "32-true":
+        remedies.append("precision: bf16-mixed")
+    if config.undivided and config.batch_size > 1:
+        remedies.append("a lower batch_size")
+    if (most_gb := run.params.compute.max_memory_gb) is not None:
+        remedies.append(f"compute.max_memory_gb above {most_gb:g}")
+    remedies.append("a smaller model")
+    part = f"a part of {-(-most // accumulate)} samples" if accumulate > 1 or most == 1 else f"a batch of {most}"
+    return f"heads.{run.head}: {part} does not fit the memory ({said}); set {' or '.join(remedies)}, and run again"
+
+
+def _fit(run: Run, identity: str, progress: Callable[[str], None], accumulate: int) -> tuple[Step, Journal]:
     config, compute, samples, folder, first = run.config, run.params.compute, run.samples, run.folder, is_first()
+    device(compute)  # no more memory than params allow
     _hush()
     data = FeatureData(
         samples,
         run.task.code("table"),
         batch_size=config.batch_size,
+        accumulate=accumulate,
         seed=config.seed,
         memory=compute.cache_memory_gb * 1e9,
-        workers=compute.decode_workers,
+        readers=Readers(compute.decode_workers, compute.readahead_gb * 1e9, compute.devices),
     )
     torch.manual_seed(config.seed)
     model = build(run.head, config, samples)
     steps = max(len(samples.parts["train"]) // config.batch_size, 1)
+    if config.gradient_checkpointing and not checkpointed(model, config.blocks_in):
+        raise HeadError(
+            f"heads.{run.head}.gradient_checkpointing is true, but its model has no list of blocks called "
+            f"{' or '.join(config.blocks_in)}; leave it false"
+        )
     module = run.task.code("step")(run.head, model, config, samples, steps)
+    module.divide(accumulate)
     average = MovingAverage(config.ema_decay)
-    journal = Journal(folder, identity, average, config.patience, compute.threads, progress, run.task.judged)
+    journal = Journal(
+        folder, identity, average, config.patience, compute.threads, progress, run.task.judged, accumulate=accumulate
+    )
     checkpoint = ModelCheckpoint(
         folder, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )

@@ -10,8 +10,8 @@ import yaml
 
 from benchmarks._harness import ROOT, main, project
 
-# `backbones` measures no time: it writes a table of shapes.
-NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} - {"backbones"})
+# `backbones` and `memory` measure no time: they write tables of shapes and of bytes.
+NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} - {"backbones", "memory"})
 
 
 def asked(monkeypatch, *words: str) -> dict:

@@ -14,6 +14,7 @@ from pipeline.backbones.towers import DinoV3
 from pipeline.config import feature_dir
 from pipeline.datasets import ShardSample
 from pipeline.extraction import ExtractionError, ExtractionFailed, clips
+from pipeline.extraction.device import Device
 from pipeline.store import FeatureStore, ShardWriter
 from pipeline.video import probe, read_frames, segment_centres
 from tests.extraction.small import contents, kill_until_done, make_manifest, params_for, run, with_workers
@@ -180,23 +181,42 @@ def test_a_value_that_the_store_cannot_hold_fails_that_sample_by_name(small_ssv2
     assert set(failed) == {"3"} and "nan" in failed["3"]
 
 
-def test_a_batch_that_does_not_fit_the_memory_is_halved_and_ends_the_same(finished, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (DinoV3, "__call__", torch.OutOfMemoryError("too much")),
+        (Device, "upload", RuntimeError("CUDA error: out of memory")),
+        (Device, "download", RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+    ],
+)
+def test_a_batch_that_does_not_fit_the_memory_is_halved_and_ends_the_same(
+    finished, tmp_path, monkeypatch, owner, name, error
+):
     params, features, _ = finished
-    honest, sizes = DinoV3.__call__, []
+    honest, sizes = getattr(owner, name), []
 
-    def tight(self, pixels):
-        sizes.append(len(pixels))
-        if len(pixels) > 2:
-            raise torch.OutOfMemoryError("too much")
-        return honest(self, pixels)
+    def tight(self, given):
+        sizes.append(len(given["patch_tokens"] if name == "download" else given))
+        if sizes[-1] > 2:
+            raise error
+        return honest(self, given)
 
-    monkeypatch.setattr(DinoV3, "__call__", tight)
+    monkeypatch.setattr(owner, name, tight)
     run(params, tmp_path)
     assert sizes[:6] == [4, 2, 2, 4, 2, 2]
     stores = [
         FeatureStore(feature_dir(params, "small", "dino", root)).load("patch_tokens") for root in (tmp_path, features)
     ]
     np.testing.assert_allclose(*stores, atol=2e-3)
+
+
+def test_another_error_of_the_device_is_no_lack_of_memory(small_ssv2, tmp_path, monkeypatch):
+    def broken(self, pixels):
+        raise RuntimeError("CUDA error: device-side assert triggered")
+
+    monkeypatch.setattr(DinoV3, "__call__", broken)
+    with pytest.raises(RuntimeError, match="assert triggered"):
+        run(params_for(small_ssv2), tmp_path)
 
 
 def test_one_sample_that_does_not_fit_the_memory_ends_the_job_with_the_remedy(small_ssv2, tmp_path, monkeypatch):

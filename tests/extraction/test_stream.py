@@ -63,7 +63,7 @@ def test_a_death_is_told_as_such_where_its_signal_made_something_else_fail():
 
 def test_what_waits_is_bounded_in_bytes(monkeypatch):
     def free(size):
-        monkeypatch.setattr(stream.shutil, "disk_usage", lambda path: type("usage", (), {"free": size}))
+        monkeypatch.setattr(stream, "shared_memory_left", lambda folder: size)
 
     free(1 << 40)
     assert messages_ahead(16 << 20, 4) * 4 * (16 << 20) <= BYTES_AHEAD

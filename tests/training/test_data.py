@@ -1,14 +1,18 @@
 """Batches: whole, repeatable, the same from memory and from disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pipeline.training import table, train
 from pipeline.training.batches import OrderedBatches, ShuffledBatches
+from pipeline.training.classification import ClassificationStep
 from pipeline.training.data import FeatureData
 from pipeline.training.dataset import DataError
+from pipeline.training.table import Readers, share_out
 from pipeline.training.tokens import Tokens
 from tests.training.learnable import FIELDS
 
@@ -39,10 +43,62 @@ def test_a_batch_holds_the_stored_tokens_of_its_samples(samples):
 def test_batches_from_disk_equal_batches_from_memory(samples, workers):
     ids = samples.parts["train"]
     batches = OrderedBatches(range(len(ids)), 16)
-    held = list(Tokens(samples, ids, EVERYTHING).loader(batches, workers))
-    read = list(Tokens(samples, ids, NOTHING).loader(batches, workers))
+    held = list(Tokens(samples, ids, EVERYTHING).loader(batches, 8, Readers(workers, 1e9)))
+    read = list(Tokens(samples, ids, NOTHING).loader(batches, 8, Readers(workers, 1e9)))
     assert len(held) == len(read) == 4
     assert all(map(_equal, held, read))
+
+
+@pytest.mark.parametrize("left", [1_000_000, None])
+def test_what_is_under_way_stays_within_the_bound_whatever_is_asked(monkeypatch, left):
+    monkeypatch.setattr(table, "shared_memory_left", lambda: left)
+    for size in (1, 999, 10_000, 400_000):
+        for wanted in (1, 3, 12, 64):
+            for bound in (size, 3 * size, 600_000):
+                workers, ahead = share_out(8, size, Readers(wanted, bound))
+                assert 1 <= workers <= wanted and 1 <= ahead <= table.MOST_AHEAD
+                room = min(bound, left / 2) if left else bound
+                assert workers * ahead * size <= room
+                assert workers == wanted or (workers + 1) * size > room  # no fewer than fit
+
+
+def test_shared_memory_or_a_bound_too_small_for_a_batch_is_one_error_with_the_remedy(monkeypatch):
+    monkeypatch.setattr(table, "shared_memory_left", lambda: 64_000_000)  # Docker's
+    assert share_out(8, 8_000_000, Readers(12, 2e9)) == (4, 1)
+    with pytest.raises(
+        DataError, match=r"64.0 MB left.*256 samples has 717.0 MB.*--shm-size=3g\), or set compute.decode_"
+    ):
+        share_out(256, 717_000_000, Readers(12, 2e9))
+    with pytest.raises(DataError, match="--shm-size=2g"):
+        share_out(8, 20_000_000, Readers(1, 2e9, sharing=16))
+    monkeypatch.setattr(table, "shared_memory_left", lambda: None)
+    with pytest.raises(
+        DataError, match=r"readahead_gb is 2, and a batch of 256 samples has 3,000.0 MB; raise it to 3 or"
+    ):
+        share_out(256, 3_000_000_000, Readers(12, 2e9))
+
+
+def test_a_loader_has_the_readers_that_its_batches_allow(samples, monkeypatch):
+    ids = samples.parts["train"]
+    read, batches = Tokens(samples, ids, NOTHING), OrderedBatches(range(len(ids)), 16)
+    each = sum(of.nbytes for of in read[[0]].values())
+    assert each == read.bytes_of_longest
+    loader = read.loader(batches, 16, Readers(12, 16 * each * 3.5))
+    assert (loader.num_workers, loader.prefetch_factor) == (3, 1)
+    assert read.loader(batches, 16, Readers(0, 0)).num_workers == 0
+    assert Tokens(samples, ids, EVERYTHING).loader(batches, 16, Readers(2, 0)).num_workers == 0
+    monkeypatch.setattr(table, "shared_memory_left", lambda: 1000)
+    with pytest.raises(DataError, match="shm-size"):
+        read.loader(batches, 16, Readers(2, 1e9))
+
+
+def test_a_training_that_shared_memory_is_too_small_for_ends_before_its_first_step(made, tmp_path, monkeypatch):
+    run = made.run(tmp_path / "run", epochs=1)
+    compute = run.params.compute.model_copy(update={"cache_memory_gb": 0.0, "decode_workers": 2})
+    monkeypatch.setattr(table, "shared_memory_left", lambda: 64 << 10)
+    monkeypatch.setattr(ClassificationStep, "training_step", lambda *_: pytest.fail("a step was taken"))
+    with pytest.raises(DataError, match=r"a batch of 16 samples has 0.0 MB; give the container more \(--shm-size=1g\)"):
+        train(replace(run, params=run.params.model_copy(update={"compute": compute})), progress=lambda line: None)
 
 
 def test_the_smallest_streams_are_held_first(samples):
@@ -104,7 +160,7 @@ def test_too_few_rows_for_the_devices_are_refused():
 
 
 def test_training_and_holdout_are_disjoint_and_the_evaluated_part_is_not_loaded(samples):
-    data = FeatureData(samples, Tokens, batch_size=16, seed=0, memory=EVERYTHING, workers=0)
+    data = FeatureData(samples, Tokens, batch_size=16, seed=0, memory=EVERYTHING, readers=Readers(0, 1e9))
     data.setup("fit")
     held = {data.table.ids[row] for batch in data.val_dataloader() for row in batch["row"].tolist()}
     trained = {data.table.ids[row] for batch in data.train_dataloader() for row in batch["row"].tolist()}

@@ -212,3 +212,11 @@ def test_two_classes_of_one_text_are_told_by_name(world, tmp_path):
         DatasetError, match=f"the vocabulary: the classes '{CLASSES[1]}' and '{again}' have one embedding"
     ):
         open_videos(tmp_path / "manifest.parquet", world.stores, **WANTED)
+
+
+def test_the_bytes_of_the_longest_video_are_known_before_any_is_read_in_a_batch(world):
+    videos = opened(world)
+    ids = videos.parts["train"]
+    rows = Rows(videos, ids, memory=0)
+    sizes = [sum(of.nbytes for of in rows[[row]].values()) for row in range(len(ids))]
+    assert len(set(sizes)) > 1 and rows.bytes_of_longest == max(sizes)

@@ -108,12 +108,7 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
     module = ClassificationStep("fixed", model, config, samples_of(7), 3)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
 
-    class Fixed:
-        def beta(self, first, second):
-            assert first == second == config.mixup
-            return 0.25
-
-    module.mixing = Fixed()
+    module.share = 0.25
     batch = _batch()
     smooth = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
     expected = 0.25 * smooth(logits, batch["label"]) + 0.75 * smooth(logits, batch["label"].roll(1))

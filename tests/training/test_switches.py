@@ -153,7 +153,7 @@ ELSEWHERE = {
     },
     "how the weights are come by, in which both have their part": {
         "seed", "lr", "batch_size", "epochs", "warmup_epochs", "decay_epoch", "weight_decay", "clip_norm", "ema_decay",
-        "patience", "max_trainable",
+        "patience", "max_trainable", "accumulate", "gradient_checkpointing",
     },
     "by `inference` and by the trainer, for any head": {"precision"},
     "of the figures, after the prediction": {"result", "bootstrap", "calibration_bins", "with_background"},
@@ -227,8 +227,7 @@ def loss_and_prediction(head: str, model: nn.Module, config: Any, samples: Any) 
     modules = {"gasm_cast": ClassificationStep, "clip_align": AlignmentStep}
     module = modules.get(head, SegmentationStep)(head, model, config, samples, 1)
     module.log = lambda *_, **__: None
-    torch.manual_seed(0)
-    module.mixing = np.random.default_rng(0)
+    module.on_train_batch_start(batch, 0)  # its draws
     loss = float(module.train().training_step(batch, 0).detach())
     model.eval()
     with torch.inference_mode():

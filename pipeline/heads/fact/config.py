@@ -114,6 +114,7 @@ class SegmentationHead(TrainedHead):
     task: ClassVar = "segmentation"
     framewise: ClassVar = True
     code: ClassVar = "pipeline.heads.fact.model:Fact"
+    blocks_in: ClassVar = ("blocks",)
     features: FactFeatures
     model: FactModel = FactModel()
     lr: Rate = 1e-4
@@ -131,6 +132,10 @@ class SegmentationHead(TrainedHead):
     sample_rate: Annotated[int, Field(gt=0, description="one row in so many is read")] = 1
     tolerance: Annotated[int, Field(ge=0, description="frames by which labels and features may differ in length")] = 5
     with_background: Annotated[bool, Field(description="Edit and F1 count background segments, too")] = True
+
+    @property
+    def undivided(self) -> str:
+        return "the windows of time_mask are drawn for a batch as a whole"
 
 
 class FactHead(SegmentationHead):

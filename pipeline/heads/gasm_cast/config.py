@@ -54,6 +54,7 @@ class GasmCastHead(ClassifierHead):
 
     attention: ClassVar = "pipeline.heads.gasm_cast.attention:looks"
     code: ClassVar = "pipeline.heads.gasm_cast.model:GasmCast"
+    blocks_in: ClassVar = ("layers", "blocks")
     features: GasmCastFeatures
     model: GasmCastModel = GasmCastModel()
     lr: Rate = 1e-3

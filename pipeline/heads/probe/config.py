@@ -53,6 +53,7 @@ class ProbeHead(WarmedHead):
 
     task: ClassVar = "probe"
     code: ClassVar = "pipeline.heads.probe.model:Probe"
+    blocks_in: ClassVar = ("blocks",)
     features: Annotated[dict[Name, Name], BeforeValidator(_by_role), Field(min_length=1)]
     targets: Literal["label"] = "label"
     probe: Literal["linear", "attentive", "knn"] = "linear"
@@ -103,6 +104,19 @@ class ProbeHead(WarmedHead):
     @property
     def trains(self) -> bool:
         return self.probe != "knn"
+
+    @property
+    def undivided(self) -> str:
+        return "a linear probe's batch norm takes its statistics of the whole batch" if self.probe == "linear" else ""
+
+    @model_validator(mode="after")
+    def _it_has_blocks(self) -> "ProbeHead":
+        if self.gradient_checkpointing and (self.probe != "attentive" or self.blocks == 1):
+            raise ValueError(
+                "gradient_checkpointing is true, but only an attentive probe of 2 blocks or more has any to compute "
+                "again; leave it false"
+            )
+        return self
 
     @property
     def inputs(self) -> dict[str, Input]:
