@@ -48,9 +48,10 @@ LACKING = {
 SECONDS_BETWEEN_LINES = 5.0
 LISTED = 20  # files without an answer
 WIDE = ("file", "class", "predicted")  # columns of names
-SECONDS_BETWEEN_TRIES = 5.0
 ParamsOption = Annotated[str, typer.Option("--params", help="Parameters: a YAML file, or a literal JSON document.")]
-ShardOption = Annotated[int | None, typer.Option(help="Only this shard; by default all.")]
+ShardsOption = Annotated[
+    str | None, typer.Option("--shards", "--shard", help="Only these shards: 3, or 3-66; by default all.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a parameter of the head: model.fusion=concat. Repeatable.")
 ]
@@ -156,48 +157,49 @@ def manifest(
 def extract(
     dataset: str,
     features: Annotated[list[str], typer.Argument(help="Several are extracted in one pass over the videos.")],
-    shard: ShardOption = None,
+    shards: ShardsOption = None,
     params: ParamsOption = "params.yaml",
     root: Path = FEATURES,
 ) -> None:
     """Run frozen backbones over a dataset into feature stores. A killed extraction resumes where it was."""
-    from pipeline.extraction import extract as run
+    from pipeline.extraction import extract_range as run
 
     chosen = load_params(params, datasets=dataset, features=features)
-    for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
-        _once_free(run, chosen, dataset, features, number, root, say)
+    run(chosen, dataset, features, _numbers(chosen, dataset, shards, root), root, say)
 
 
 @app.command()
 def derive(
     dataset: str,
     feature: str,
-    shard: ShardOption = None,
+    shards: ShardsOption = None,
     params: ParamsOption = "params.yaml",
     root: Path = FEATURES,
 ) -> None:
     """Compute a feature from another feature's store; no backbone runs."""
-    from pipeline.extraction import derive as run
+    from pipeline.extraction import derive_range as run
 
     chosen = load_params(params, datasets=dataset, features=feature)
-    for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
-        _once_free(run, chosen, dataset, feature, number, root, say)
+    run(chosen, dataset, feature, _numbers(chosen, dataset, shards, root), root, say)
 
 
-def _once_free(run: Callable[..., Any], *arguments: Any) -> None:
-    """Runs an extraction. A job that finds its shard locked waits until it is finished, holding no lock itself."""
-    from pipeline.store import StoreBusy
+def _numbers(params: Params, dataset: str, asked: str | None, root: Path) -> list[int]:
+    """The shards of a dataset that were asked for: all, `3`, or of `3-66` those that there are."""
+    from pipeline.datasets import DatasetError, read_shards
 
-    told = False
-    while True:
-        try:
-            run(*arguments)
-            return
-        except StoreBusy as error:
-            if not told:
-                say(f"waiting: {error}")
-            told = True
-            time.sleep(SECONDS_BETWEEN_TRIES)
+    if asked is None:
+        return Plan(params).shards(dataset)
+    first, _, last = asked.partition("-")
+    if not (first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first)):
+        raise typer.BadParameter(f"--shards {asked!r}: expected a number, or the first and the last as in 3-66")
+    manifest = root / dataset / "manifest.parquet"
+    if not last or not manifest.exists():  # what is not there is told where it is read
+        return [int(first)]
+    there = sorted(set(read_shards(manifest).values()))
+    found = [number for number in there if int(first) <= number <= int(last)]
+    if not found:
+        raise DatasetError(f"--shards {asked}: {manifest} has no shard between them; it has {there[0]} to {there[-1]}")
+    return found
 
 
 @app.command()

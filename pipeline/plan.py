@@ -26,6 +26,7 @@ from pipeline.config import (
     override,
 )
 from pipeline.config.contents import readable
+from pipeline.config.costs import cut, seconds_a_sample
 from pipeline.config.variants import parted
 from pipeline.datasets.standing import Standing, standing
 from pipeline.digests import Damaged, read_json
@@ -59,6 +60,7 @@ class Plan:
         self._misfits: dict[str, tuple[tuple[int, int], bool]] = {}
         self._codes: dict[tuple[str, str], dict[str, Any]] = {}
         self._keys: dict[str, str] = {}
+        self._ranges: dict[tuple[str, str], tuple[Any, dict[int, str]]] = {}
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides.
@@ -338,6 +340,43 @@ class Plan:
         key = self._key(feature)
         return f"features/{dataset}/{feature}-{key}/shard-{shard if isinstance(shard, str) else f'{shard:03d}'}.json"
 
+    def together(self, feature: str) -> tuple[str, ...]:
+        """The features that are extracted in one pass with one, itself among them."""
+        return next((group for group in self.params.fused if feature in group), (feature,))
+
+    def shard_seconds(self, dataset: str, features: Iterable[str]) -> float:
+        """Seconds that a full shard of features takes in one pass, as declared."""
+        chosen = {name: self.params.features[name] for name in features}
+        return self.params.datasets[dataset].shard_size * seconds_a_sample(chosen, self.params.compute)
+
+    def ranges(self, dataset: str, feature: str) -> dict[int, str]:
+        """Shard -> the first and the last of those that one job makes with it, of each that has to be made.
+
+        Finished shards are in none, so they stay as they are, however the others are cut. Once told, a range stays as
+        long as this plan: a job may be making it.
+        """
+        group = self.together(feature)
+        manifest = manifest_path(dataset)
+        shards = self.shards(dataset)
+        state = (tuple(shards), manifest.stat().st_mtime_ns if manifest.exists() else None)
+        before, known = self._ranges.get((dataset, group[0]), (None, {}))
+        if before != state:
+            wanted = [shard for shard in shards if shard not in known and self._unmade(dataset, group, shard)]
+            for first, last in cut(wanted, shards, self.shard_seconds(dataset, group), self.params.compute):
+                told = range_name(first, last)
+                known |= {shard: told for shard in wanted if first <= shard <= last}
+            self._ranges[dataset, group[0]] = state, known
+        return known
+
+    def _unmade(self, dataset: str, features: Iterable[str], shard: int) -> bool:
+        paths = [self.shard_path(dataset, feature, shard) for feature in features]
+        return any(not os.path.exists(path) or self.misfits(path) for path in paths)
+
+    def within(self, dataset: str, told: str) -> list[int]:
+        """The shards of a range of `ranges`."""
+        first, _, last = told.partition("-")
+        return [shard for shard in self.shards(dataset) if int(first) <= shard <= int(last or first)]
+
     def read_by(self, dataset: str, feature: str, shard: int) -> list[str]:
         """The shard manifests that a shard of a feature is made from: those of the same samples, and those of texts."""
         chosen = self.params.features[feature]
@@ -509,6 +548,11 @@ class Plan:
 def manifest_path(dataset: str) -> Path:
     """Where a data set's manifest lies."""
     return FEATURES / dataset / "manifest.parquet"
+
+
+def range_name(first: int, last: int) -> str:
+    """A range of shards, as paths and the option `--shards` have it: 003, or 003-066."""
+    return f"{first:03d}" if first == last else f"{first:03d}-{last:03d}"
 
 
 def _by_key(runs: Iterable[Run]) -> dict[tuple[str, str, str], Run]:
