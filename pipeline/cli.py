@@ -6,6 +6,7 @@ Imports happen inside the commands: a plan should not pay for a deep-learning li
 import errno
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pipeline.config import Params, ParamsError, assigned, canonical_json, feature_dir, load_params
+from pipeline.config.costs import START_SECONDS, makespan
 from pipeline.digests import write_json
 from pipeline.files import write_text
 from pipeline.plan import RENDERED, SEARCHES, Plan, imported_stores, manifest_path
@@ -189,17 +191,50 @@ def _numbers(params: Params, dataset: str, asked: str | None, root: Path) -> lis
 
     if asked is None:
         return Plan(params).shards(dataset)
-    first, _, last = asked.partition("-")
-    if not (first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first)):
+    told = re.fullmatch(r"(\d+)(?:-(\d+))?", asked, re.ASCII)
+    first, last = map(int, (told[1], told[2] or told[1])) if told else (1, 0)
+    if first > last:
         raise typer.BadParameter(f"--shards {asked!r}: expected a number, or the first and the last as in 3-66")
     manifest = root / dataset / "manifest.parquet"
-    if not last or not manifest.exists():  # what is not there is told where it is read
-        return [int(first)]
+    if first == last or not manifest.exists():  # what is not there is told where it is read
+        return [first]
     there = sorted(set(read_shards(manifest).values()))
-    found = [number for number in there if int(first) <= number <= int(last)]
+    found = [number for number in there if first <= number <= last]
     if not found:
         raise DatasetError(f"--shards {asked}: {manifest} has no shard between them; it has {there[0]} to {there[-1]}")
     return found
+
+
+@app.command()
+def plan(
+    params: ParamsOption = "params.yaml",
+    devices: Annotated[
+        list[int] | None,
+        typer.Option("--devices", min=1, help="Jobs at once; repeatable; by default 1 and 8."),
+    ] = None,
+) -> None:
+    """List the extraction jobs that are to be done, and how long they take by the declared cost of a sample."""
+    work = Plan(load_params(params)).extractions()
+    table = Table()
+    for column in ("dataset", "features", "ms a sample", "shards", "to do", "jobs", "shards a job", "minutes a job"):
+        table.add_column(column, justify="left" if column in ("dataset", "features") else "right", overflow="fold")
+    for of in work:
+        most = max(of.jobs, default=0)
+        table.add_row(
+            of.dataset,
+            ", ".join(of.features),
+            f"{1000 * of.sample_seconds:.3g}",
+            str(of.shards),
+            str(sum(of.jobs)),
+            str(len(of.jobs)),
+            str(most),
+            f"{most * of.shard_seconds / 60:.1f}",
+        )
+    console.print(table)
+    jobs = [count * of.shard_seconds for of in work for count in of.jobs]
+    for count in devices or [1, 8]:
+        hours = makespan(jobs, count) / 3600
+        say(f"{count} at once: {len(jobs)} jobs, {hours:.2f} hours, {START_SECONDS:.0f} s of each job's start included")
 
 
 @app.command()

@@ -6,10 +6,11 @@ The Snakefile and the command line both read it, so that a path is computed in o
 import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import datasets
 from pipeline.config import (
@@ -43,6 +44,24 @@ SPLITS = ("train_split", "holdout_split", "reference_split", "eval_split")
 SEARCHES, TRIALS = Path("results/searches"), "trials.json"
 # In the folder of a data set that toyworld has rendered: what from.
 RENDERED = ".rendered"
+
+
+class Extraction(NamedTuple):
+    """The jobs of one pass over a data set.
+
+    Attributes:
+        features: of the pass.
+        sample_seconds, shard_seconds: by the declared cost.
+        shards: of the data set.
+        jobs: the number of shards of each job that is to be done.
+    """
+
+    dataset: str
+    features: tuple[str, ...]
+    sample_seconds: float
+    shard_seconds: float
+    shards: int
+    jobs: list[int]
 
 
 class Plan:
@@ -367,6 +386,17 @@ class Plan:
                 known |= {shard: told for shard in wanted if first <= shard <= last}
             self._ranges[dataset, group[0]] = state, known
         return known
+
+    def extractions(self) -> list["Extraction"]:
+        """The passes over each data set whose features somebody asks for, sources first, with the jobs left to do."""
+        found = []
+        for dataset in self.params.datasets:
+            for group in dict.fromkeys(map(self.together, self.features(dataset))):
+                jobs = Counter(self.ranges(dataset, group[0]).values()).values()
+                seconds, size = self.shard_seconds(dataset, group), self.params.datasets[dataset].shard_size
+                shards = len(self.shards(dataset))
+                found.append(Extraction(dataset, group, seconds / size, seconds, shards, list(jobs)))
+        return found
 
     def _unmade(self, dataset: str, features: Iterable[str], shard: int) -> bool:
         paths = [self.shard_path(dataset, feature, shard) for feature in features]

@@ -3,11 +3,13 @@
 A declared cost decides how many shards a job gets and what a plan says; it enters no key and changes no byte.
 """
 
-from collections.abc import Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from math import ceil
 from typing import Any, NamedTuple
 
+START_SECONDS = 10.0  # of a job: imports, CUDA's context, weights, decode processes
 LEAST_SECONDS = 60.0  # of a job where shards are spread over several devices: six times its start
 
 
@@ -89,3 +91,15 @@ def cut(wanted: Sequence[int], shards: Sequence[int], seconds: float, compute: A
         bounds = [start + (stop - start) * piece // pieces for piece in range(pieces + 1)]
         found += [(wanted[one], wanted[other - 1]) for one, other in pairwise(bounds)]
     return found
+
+
+def makespan(jobs: Iterable[float], at_once: int) -> float:
+    """Seconds that jobs of so many seconds take with their starts, the longest first, so many at once.
+
+    >>> makespan([50.0, 20.0, 20.0], 2)
+    60.0
+    """
+    busy = [0.0] * at_once
+    for job in sorted(jobs, reverse=True):
+        heapq.heapreplace(busy, busy[0] + job + START_SECONDS)
+    return max(busy)

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +26,14 @@ from pipeline.config import (
     feature_dir,
 )
 from pipeline.datasets import ShardSample, read_manifest, shard_samples, video_folder
-from pipeline.extraction.clips import ClipSource, TextSource, View
+from pipeline.extraction.clips import Clips, ClipSource, TextSource, View
 from pipeline.extraction.device import Device
 from pipeline.extraction.imports import ImportedFields, ImportLane, ImportSource, with_file_digests
-from pipeline.extraction.lanes import ClipLane, RowLane, TextLane
+from pipeline.extraction.lanes import ClipLane, RowLane, Task, TextLane
 from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import environment, provenance, refuse_mixing, stored_fields
 from pipeline.extraction.ranges import OURS, Range
-from pipeline.extraction.rows import FlowRows, RowSource, RowView
+from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
 from pipeline.extraction.shards import refuse_stale
 from pipeline.extraction.stream import Source, Stream
 from pipeline.store import FeatureStore, ShardWriter, StoreBusy
@@ -172,18 +173,15 @@ class _Extraction:
                         yield shard.source
 
             with Stream(sources(), workers) as messages:
-                writes: deque[tuple[Progress, Future[tuple[int, int]]]] = deque()
+                writes: deque[Future[None]] = deque()
                 for source, message in messages:
-                    shard = opened[id(source)]
-                    ends = message is None
-                    for task in [shard.finish] if ends else shard.lanes[message.lane].take(message):
-                        writes.append((shard.log, thread.submit(task)))
-                        while len(writes) > TASKS_AHEAD or (writes and writes[0][1].done()):
-                            _counted(*writes.popleft())
-                    if ends:
-                        del opened[id(source)]
-                while writes:
-                    _counted(*writes.popleft())
+                    shard = opened[id(source)] if message is not None else opened.pop(id(source))
+                    for task in shard.tasks(message):
+                        writes.append(thread.submit(task))
+                        while len(writes) > TASKS_AHEAD or (writes and writes[0].done()):
+                            writes.popleft().result()
+                for write in writes:
+                    write.result()
 
     def _opened(self, number: int, turns: Range, stack: ExitStack) -> "_Shard | None":
         """A shard of which this process has the lock; None, and why, where it cannot have it or cannot extract it."""
@@ -194,10 +192,6 @@ class _Extraction:
         except OURS as error:
             turns.failed(number, error)
         return None
-
-
-def _counted(log: Progress, write: Future[tuple[int, int]]) -> None:
-    log(*write.result())
 
 
 class _Shard:
@@ -221,14 +215,24 @@ class _Shard:
             self._open = stack.enter_context(own.pop_all())
         turns.began(number)
 
-    def finish(self) -> tuple[int, int]:
-        """Completes the shard; runs in the writer thread, after all of its batches."""
+    def tasks(self, message: Clips | Piece | None) -> Iterator[Callable[[], None]]:
+        """What the writer thread has to do for a message; None is the last."""
+        if message is None:
+            yield self._finish
+            return
+        for task in self.lanes[message.lane].take(message):
+            yield partial(self._settle, task)
+
+    def _settle(self, task: Task) -> None:
+        self.log(*task())
+
+    def _finish(self) -> None:
+        """Completes the shard, after all of its batches."""
         with self._open:
             try:
                 self.turns.done(self.number, _finished(self.lanes, self.log, self.extraction.max_failed))
             except ExtractionFailed as error:
                 self.turns.failed(self.number, error)
-        return 0, 0
 
     def _lane(self, name: str, rows: Sequence[ShardSample], stack: ExitStack) -> AnyLane:
         """A feature's lane, with its writer open as long as `stack`."""

@@ -95,9 +95,19 @@ def planned(tmp_path):
         kept = {name: of for name, of in document["ablations"].items() if of["head"] == "gasm_cast"}
         document["ablations"] = kept
         document.pop("claims")
+        document["compute"]["job_minutes"] = 0.001  # a job a shard
 
     project.change(ours)
     return project
+
+
+def test_short_shards_of_a_feature_are_one_job(planned):
+    planned.change(lambda document: document["compute"].pop("job_minutes"))
+    assert planned.jobs("snakemake --cores 8 results/ssv2_top1.json")["extract"] == 2
+    # A fused pass is one job too, and what is derived waits for the job of its source.
+    planned.change(lambda document: document.update(fused=[["dinov3_patches", "r3d18_clips"]]))
+    jobs = planned.jobs("snakemake --cores 8 results/ablations/gasm_cast_storage.json")
+    assert (jobs["extract_dinov3_patches_and_r3d18_clips"], jobs["extract"], jobs["derive"]) == (1, 1, 2)
 
 
 def test_features_that_share_a_decode_are_one_job_a_shard(planned):
