@@ -330,7 +330,8 @@ class Jobs:
         dataset, feature, shard = wildcards.dataset, wildcards.feature, int(wildcards.shard)
         told = self.plan.ranges(dataset, feature).get(shard)
         if told is None:
-            self.workflow.persistence.cleanup_metadata(IOFile(self.plan.shard_path(dataset, feature, shard)))
+            if self.workflow.is_main_process:
+                self.workflow.persistence.cleanup_metadata(IOFile(self.plan.shard_path(dataset, feature, shard)))
             return []
         group = self.plan.together(feature)
         store = Path(self.plan.shard_path(dataset, feature, shard)).parent.name

@@ -3,7 +3,6 @@
 The Snakefile and the command line both read it, so that a path is computed in one place only.
 """
 
-import errno
 import json
 import os
 from collections import Counter
@@ -542,19 +541,11 @@ class Plan:
         ]
 
     def rests_on(self, feature: str) -> str:
-        """Whose digests a feature's samples have: `of` of `datasets.shard_digest`."""
+        """Whose digests a feature's samples have: `of` of `datasets.shard_contents`."""
         chosen = self.params.features[feature]
         if isinstance(chosen, Imported):
             return store_name(self.params, feature)
         return "maps" if isinstance(chosen, MapsFeature) else ""
-
-    def shard_digest(self, manifest: str, feature: str, shard: int) -> str:
-        """Digest of a shard's samples. Raises FileNotFoundError while the manifest does not hold the shard yet."""
-        try:
-            return datasets.shard_digest(Path(manifest), shard, self.rests_on(feature))
-        except datasets.NoSuchShard:
-            # Snakemake reads this error as: decided once the manifest is made anew.
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), manifest) from None
 
     def misfits(self, path: str) -> bool:
         """Whether a finished shard holds other samples than the manifest gives it; False while either is not there.
