@@ -6,7 +6,6 @@ A declared cost decides how many shards a job gets and what a plan says; it ente
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from math import ceil
 from typing import Any, NamedTuple
 
 START_SECONDS = 10.0  # of a job: imports, CUDA's context, weights, decode processes
@@ -82,12 +81,11 @@ def cut(wanted: Sequence[int], shards: Sequence[int], seconds: float, compute: A
         return []
     total = len(wanted) * seconds
     count = max(1, int(total // (60 * compute.job_minutes)), min(compute.jobs, int(total // LEAST_SECONDS)))
-    most = ceil(len(wanted) / count)
     place = {shard: number for number, shard in enumerate(shards)}
     edges = [0, *(n for n, (a, b) in enumerate(pairwise(wanted), 1) if place[b] != place[a] + 1), len(wanted)]
     found = []
     for start, stop in pairwise(edges):
-        pieces = ceil((stop - start) / most)
+        pieces = min(stop - start, max(1, round((stop - start) * count / len(wanted))))
         bounds = [start + (stop - start) * piece // pieces for piece in range(pieces + 1)]
         found += [(wanted[one], wanted[other - 1]) for one, other in pairwise(bounds)]
     return found
