@@ -4,11 +4,15 @@ Real sizes: DINOv3 ViT-B/16 (8 frames, 224 x 224) and R3D-18 (32 frames, 112 x 1
 Something-Something-V2's. Mini: the shipped backbones on clips like the toy's, where the loop binds, not the arithmetic.
 Weights are loaded, and clips probed, before the clock starts: on real data both are paid once. The extraction computes
 on one thread and decodes in another process; the per-video extractor is timed on one thread and with PyTorch's threads
-on every core, and the faster of the two counts.
+on every core, and the faster of the two counts. What a job's start costs is told of processes, by their CPU seconds.
 """
 
+import json
 import os
+import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -125,7 +129,7 @@ class Bench:
         return ClipSource(video_folder(self.params.datasets["clips"]), self.rows, [view])
 
     def _batches(self, name: str) -> list[torch.Tensor]:
-        clips = torch.cat([message.inputs for message in Stream(self._source(name), 0)])
+        clips = torch.cat([message.inputs for _, message in Stream([self._source(name)], 0) if message])
         return [batch.clone() for batch in clips.split(self.scale.batch)]
 
     def extract(self, *names: str) -> None:
@@ -161,7 +165,7 @@ class Bench:
 
     def decode(self, name: str) -> None:
         """Nothing but decoding and preprocessing, in as many processes as the extraction has."""
-        with Stream(self._source(name), self.workers) as messages:
+        with Stream([self._source(name)], self.workers) as messages:
             for _ in messages:
                 pass
 
@@ -206,8 +210,57 @@ def measure(bench: Bench, names: Sequence[str], rounds: int, warmup: int) -> dic
     return result
 
 
-def run(device: str = "cpu", clips: int = 4, mini_clips: int = 48, rounds: int = 3) -> dict[str, Any]:
-    """Everything; the claims are the first two keys. `vs_per_video` is of both mini backbones over the same clips."""
+def started(folder: Path, device: str, shards: int, shard_size: int) -> dict[str, Any]:
+    """What starting a job costs of the extraction of both mini backbones: with a job a shard, and with one for all.
+
+    CPU seconds of `python -m pipeline extract`, its decode processes among them: whole, and once more where nothing is
+    left to compute, which is the start alone.
+
+    Args:
+        folder: empty; holds the clips, few of which differ.
+        shards, shard_size: of the data set.
+    """
+    params = world(folder, Scale(MINI, min(16, shard_size), 128, 128, 36, batch=16), device, 1)
+    videos = Path(params.datasets["clips"].root)
+    samples = shards * shard_size
+    for number in range(min(16, shard_size), samples):
+        os.link(videos / f"{number % min(16, shard_size)}.webm", videos / f"{number}.webm")
+    entries = [{"id": str(number)} for number in range(samples)]
+    (videos / "test.json").write_text(json.dumps(entries), encoding="utf-8")
+    document = json.loads(params.model_dump_json())
+    document["datasets"]["clips"] |= {"shard_size": shard_size}
+    (folder / "params.json").write_text(json.dumps(document), encoding="utf-8")
+    params = parse_params(document)
+    write_manifest(build_manifest(params.datasets["clips"])[0], folder / "clips" / "manifest.parquet")
+    line = [sys.executable, "-m", "pipeline", "extract", "clips", *MINI, "--root", str(folder)]
+    line += ["--params", str(folder / "params.json"), "--shards", f"0-{shards - 1}"]
+    whole, start = _cpu_seconds(line), _cpu_seconds([*line[:-1], "0"])
+    work = whole - start
+    return {
+        "shards": shards,
+        "samples": samples,
+        "start_s": start,
+        "work_s": work,
+        "job_a_shard": shards * start / (shards * start + work),
+        "one_job": start / whole,
+    }
+
+
+def _cpu_seconds(line: Sequence[str]) -> float:
+    def used() -> float:
+        found = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return found.ru_utime + found.ru_stime
+
+    before = used()
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    subprocess.run(line, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": path})
+    return used() - before
+
+
+def run(
+    device: str = "cpu", clips: int = 4, mini_clips: int = 48, rounds: int = 3, shards: int = 64, shard_size: int = 64
+) -> dict[str, Any]:
+    """Everything; the claims are the first three keys. `vs_per_video` is of both mini backbones over the same clips."""
     workers = 1 if device == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1)
     scales = {
         "real": Scale(REAL, clips, 320, 240, 48, batch=2 if device == "cpu" else 16),
@@ -223,11 +276,16 @@ def run(device: str = "cpu", clips: int = 4, mini_clips: int = 48, rounds: int =
                 results[f"{size} {name}"] = measure(bench, [name], times, warmup)
             if size == "mini":
                 results["mini fused"] = measure(bench, list(scale.features), times, warmup)
+        starts = started(Path(folder) / "starts", device, shards, shard_size)
     _show(results, device, workers)
+    shown = {name: f"{value:.1%}" if name.endswith(("shard", "job")) else value for name, value in starts.items()}
+    table("the start's share of the CPU seconds", [shown])
     return {
+        "startup_share": starts["one_job"],
         "wall_over_forward": max(results[f"real {name}"]["wall_over_forward"] for name in REAL),
         "vs_per_video": results["mini fused"]["vs_per_video"],
         "vs_per_video_each": {case: figures["vs_per_video"] for case, figures in results.items()},
+        "starts": starts,
         "cases": results,
         "device": device,
         "decode_workers": workers,
@@ -272,4 +330,5 @@ def _show(results: Mapping[str, Mapping[str, Any]], device: str, workers: int) -
 
 
 if __name__ == "__main__":
-    main(run, {"clips": 4, "mini_clips": 48, "rounds": 3}, device="cpu", clips=1, mini_clips=8, rounds=1)
+    sizes = {"clips": 4, "mini_clips": 48, "rounds": 3, "shards": 64, "shard_size": 64}
+    main(run, sizes, device="cpu", clips=1, mini_clips=8, rounds=1, shards=20, shard_size=16)

@@ -6,6 +6,7 @@ Imports happen inside the commands: `--help` should not pay for reading params, 
 import errno
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -52,10 +53,11 @@ LACKING = {
 SECONDS_BETWEEN_LINES = 5.0
 LISTED = 20  # files without an answer
 WIDE = ("file", "class", "predicted")  # columns of names
-SECONDS_BETWEEN_TRIES = 5.0
 CORES: ContextVar[int | None] = ContextVar("CORES", default=None)  # that this command was given, where somebody said
 ParamsOption = Annotated[str, typer.Option("--params", help="Parameters: a YAML file, or a literal JSON document.")]
-ShardOption = Annotated[int | None, typer.Option(help="Only this shard; by default all.")]
+ShardsOption = Annotated[
+    str | None, typer.Option("--shards", "--shard", help="Only these shards: 3, or 3-66; by default all.")
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a parameter of the head: model.fusion=concat. Repeatable.")
 ]
@@ -204,51 +206,87 @@ def manifest(
 def extract(
     dataset: str,
     features: Annotated[list[str], typer.Argument(help="Several are extracted in one pass over the videos.")],
-    shard: ShardOption = None,
+    shards: ShardsOption = None,
     params: ParamsOption = "params.yaml",
     root: Path = FEATURES,
 ) -> None:
     """Run frozen backbones over a dataset into feature stores. A killed extraction resumes where it was."""
-    from pipeline.extraction import extract as run
-    from pipeline.plan import Plan
+    from pipeline.extraction import extract_range as run
 
     chosen = _params(params, datasets=dataset, features=features)
     chosen = _fitting(chosen, chosen.compute.extract_threads)
-    for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
-        _once_free(run, chosen, dataset, features, number, root, say)
+    run(chosen, dataset, features, _numbers(chosen, dataset, shards, root), root, say)
 
 
 @app.command()
 def derive(
     dataset: str,
     feature: str,
-    shard: ShardOption = None,
+    shards: ShardsOption = None,
     params: ParamsOption = "params.yaml",
     root: Path = FEATURES,
 ) -> None:
     """Compute a feature from another feature's store; no backbone runs."""
-    from pipeline.extraction import derive as run
-    from pipeline.plan import Plan
+    from pipeline.extraction import derive_range as run
 
     chosen = _params(params, datasets=dataset, features=feature)
-    for number in [shard] if shard is not None else Plan(chosen).shards(dataset):
-        _once_free(run, chosen, dataset, feature, number, root, say)
+    run(chosen, dataset, feature, _numbers(chosen, dataset, shards, root), root, say)
 
 
-def _once_free(run: Callable[..., Any], *arguments: Any) -> None:
-    """Runs an extraction. A job that finds its shard locked waits until it is finished, holding no lock itself."""
-    from pipeline.store import StoreBusy
+def _numbers(params: "Params", dataset: str, asked: str | None, root: Path) -> list[int]:
+    """The shards of a dataset that were asked for: all, `3`, or of `3-66` those that there are."""
+    from pipeline.datasets import DatasetError, read_shards
 
-    told = False
-    while True:
-        try:
-            run(*arguments)
-            return
-        except StoreBusy as error:
-            if not told:
-                say(f"waiting: {error}")
-            told = True
-            time.sleep(SECONDS_BETWEEN_TRIES)
+    if asked is None:
+        from pipeline.plan import Plan
+
+        return Plan(params).shards(dataset)
+    told = re.fullmatch(r"(\d+)(?:-(\d+))?", asked, re.ASCII)
+    first, last = map(int, (told[1], told[2] or told[1])) if told else (1, 0)
+    if first > last:
+        raise typer.BadParameter(f"--shards {asked!r}: expected a number, or the first and the last as in 3-66")
+    manifest = root / dataset / "manifest.parquet"
+    if first == last or not manifest.exists():  # what is not there is told where it is read
+        return [first]
+    there = sorted(set(read_shards(manifest).values()))
+    found = [number for number in there if first <= number <= last]
+    if not found:
+        raise DatasetError(f"--shards {asked}: {manifest} has no shard between them; it has {there[0]} to {there[-1]}")
+    return found
+
+
+@app.command()
+def plan(
+    params: ParamsOption = "params.yaml",
+    devices: Annotated[
+        list[int] | None,
+        typer.Option("--devices", min=1, help="Jobs at once; repeatable; by default 1 and 8."),
+    ] = None,
+) -> None:
+    """List the extraction jobs that are to be done, and how long they take by the declared cost of a sample."""
+    from pipeline.config.costs import START_SECONDS, makespan
+
+    work = _plan(params).extractions()
+    table = Table()
+    for column in ("dataset", "features", "ms a sample", "shards", "to do", "jobs", "shards a job", "minutes a job"):
+        table.add_column(column, justify="left" if column in ("dataset", "features") else "right", overflow="fold")
+    for of in work:
+        most = max(of.jobs, default=0)
+        table.add_row(
+            of.dataset,
+            ", ".join(of.features),
+            f"{1000 * of.sample_seconds:.3g}",
+            str(of.shards),
+            str(sum(of.jobs)),
+            str(len(of.jobs)),
+            str(most),
+            f"{most * of.shard_seconds / 60:.1f}",
+        )
+    console.print(table)
+    jobs = [count * of.shard_seconds for of in work for count in of.jobs]
+    for count in devices or [1, 8]:
+        hours = makespan(jobs, count) / 3600
+        say(f"{count} at once: {len(jobs)} jobs, {hours:.2f} hours, {START_SECONDS:.0f} s of each job's start included")
 
 
 @app.command()

@@ -7,6 +7,7 @@ import glob
 import os
 import shlex
 import sys
+from pathlib import Path
 
 from snakemake.io import IOFile, ancient
 from snakemake.settings.types import RerunTrigger
@@ -42,6 +43,7 @@ class Jobs:
         self.params_files, self.written = params_files, written
         self._said: set[str] = set()
         self._waiting: dict[str, set] = {}
+        self._marks: set[str] = set()
 
     # --- what there is to make --------------------------------------------------------------------------------------
 
@@ -398,9 +400,36 @@ class Jobs:
         datasets = self.plan.params.datasets
         return self.shards_of([(name, feature) for name in datasets for feature in self.plan.features(name)])
 
-    def feature_reads(self, wildcards):
-        """The shard manifests of the features that a feature is made from."""
-        return self.as_made(self.plan.read_by(wildcards.dataset, wildcards.feature, int(wildcards.shard)))
+    def range_reads(self, wildcards):
+        """The shard manifests of the features that a range of shards of a feature is made from."""
+        dataset, feature = wildcards.dataset, wildcards.feature
+        read = (self.plan.read_by(dataset, feature, shard) for shard in self.plan.within(dataset, wildcards.shards))
+        return self.as_made(list(dict.fromkeys(path for of in read for path in of)))
+
+    def range_manifest(self, wildcards):
+        """The manifest that a range of shards is made from: which of them are out of date was asked before."""
+        return ancient(f"features/{wildcards.dataset}/manifest.parquet")
+
+    def made_in(self, wildcards):
+        """The mark that a job leaves for Snakemake once it has made a shard, and others with it.
+
+        A finished shard has none, and nothing that Snakemake remembers of it: how shards were cut into jobs, and what
+        else was true then, makes none again. What it holds, and of what, its manifest says (`Plan.misfits`).
+        """
+        dataset, feature, shard = wildcards.dataset, wildcards.feature, int(wildcards.shard)
+        told = self.plan.ranges(dataset, feature).get(shard)
+        if told is None:
+            if self.workflow.is_main_process:
+                self.workflow.persistence.cleanup_metadata(IOFile(self.plan.shard_path(dataset, feature, shard)))
+            return []
+        group = self.plan.together(feature)
+        store = Path(self.plan.shard_path(dataset, feature, shard)).parent.name
+        stage = "derive" if feature in self.plan.derived else "extract"
+        mark = f"logs/{stage}/{dataset}/{store if len(group) == 1 else '_and_'.join(group)}/shard-{told}.done"
+        if mark not in self._marks and self.workflow.is_main_process:
+            Path(mark).unlink(missing_ok=True)  # of a Snakemake that was killed
+        self._marks.add(mark)
+        return mark
 
     def feature_gpus(self, wildcards):
         return self.plan.extraction_gpus(wildcards.feature)
@@ -484,38 +513,17 @@ class Jobs:
 
         return quoted
 
-    def shard_source(self, *features):
-        """A function of the manifest that a shard of features is made from: those named, or the wildcard's.
+    def shard_source(self, wildcards):
+        """The manifest that a shard is made from.
 
-        Its time says nothing, its samples' digests do (`shard_digest`). Only where it is out of date is it awaited, and
-        the shard looked at again; and where it is not known what a shard was made with, its own digests are asked.
+        Its time says nothing: only where it is out of date is it awaited, and the shard looked at again; and where the
+        shard holds other samples than it says, the shard is made again.
         """
-
-        def manifest(wildcards):
-            dataset, shard = wildcards.dataset, int(wildcards.shard)
-            path = f"features/{dataset}/manifest.parquet"
-            if not self.workflow.is_main_process:
-                return path
-            if self.standing(dataset).stale:
-                self.checkpoints.manifest.get(dataset=dataset)
-            made = [self.plan.shard_path(dataset, feature, shard) for feature in features or [wildcards.feature]]
-            forgotten = [of for of in made if not self.workflow.persistence.metadata(IOFile(of))]
-            return path if any(map(self.plan.misfits, forgotten)) else ancient(path)
-
-        return manifest
-
-    def shard_digest(self, *features):
-        """A function that changes when a sample of a shard of features is added, removed or replaced.
-
-        Unknown until the manifest is there. It takes wildcards alone: what also takes the input Snakemake calls derived
-        from it, and never compares.
-        """
-
-        def digest(wildcards):
-            path = f"features/{wildcards.dataset}/manifest.parquet"
-            return [
-                self.plan.shard_digest(path, feature, int(wildcards.shard))
-                for feature in features or [wildcards.feature]
-            ]
-
-        return digest
+        dataset = wildcards.dataset
+        path = f"features/{dataset}/manifest.parquet"
+        if not self.workflow.is_main_process:
+            return path
+        if self.standing(dataset).stale:
+            self.checkpoints.manifest.get(dataset=dataset)
+        made = self.plan.shard_path(dataset, wildcards.feature, int(wildcards.shard))
+        return path if self.plan.misfits(made) else ancient(path)

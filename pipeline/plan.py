@@ -3,13 +3,13 @@
 The Snakefile and the command line both read it, so that a path is computed in one place only.
 """
 
-import errno
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline import datasets
 from pipeline.config import (
@@ -26,6 +26,7 @@ from pipeline.config import (
     override,
 )
 from pipeline.config.contents import readable
+from pipeline.config.costs import cut, seconds_a_sample
 from pipeline.config.variants import parted
 from pipeline.datasets.standing import Standing, standing
 from pipeline.digests import Damaged, read_json
@@ -45,6 +46,24 @@ TRIALS = "trials.json"
 RENDERED = ".rendered"
 
 
+class Extraction(NamedTuple):
+    """The jobs of one pass over a data set.
+
+    Attributes:
+        features: of the pass.
+        sample_seconds, shard_seconds: by the declared cost.
+        shards: of the data set.
+        jobs: the number of shards of each job that is to be done.
+    """
+
+    dataset: str
+    features: tuple[str, ...]
+    sample_seconds: float
+    shard_seconds: float
+    shards: int
+    jobs: list[int]
+
+
 class Plan:
     """The work that a params document asks for.
 
@@ -60,6 +79,7 @@ class Plan:
         self._misfits: dict[str, tuple[tuple[int, int], bool]] = {}
         self._codes: dict[tuple[str, str], dict[str, Any]] = {}
         self._keys: dict[str, str] = {}
+        self._ranges: dict[tuple[str, str], tuple[Any, dict[int, str]]] = {}
 
     def run(self, head: str, changes: dict[str, Any] | None = None) -> Run:
         """The run of a head, with dotted overrides.
@@ -340,6 +360,54 @@ class Plan:
         key = self._key(feature)
         return f"features/{dataset}/{feature}-{key}/shard-{shard if isinstance(shard, str) else f'{shard:03d}'}.json"
 
+    def together(self, feature: str) -> tuple[str, ...]:
+        """The features that are extracted in one pass with one, itself among them."""
+        return next((group for group in self.params.fused if feature in group), (feature,))
+
+    def shard_seconds(self, dataset: str, features: Iterable[str]) -> float:
+        """Seconds that a full shard of features takes in one pass, as declared."""
+        chosen = {name: self.params.features[name] for name in features}
+        return self.params.datasets[dataset].shard_size * seconds_a_sample(chosen, self.params.compute)
+
+    def ranges(self, dataset: str, feature: str) -> dict[int, str]:
+        """Shard -> the first and the last of those that one job makes with it, of each that has to be made.
+
+        Finished shards are in none, so they stay as they are, however the others are cut. Once told, a range stays as
+        long as this plan: a job may be making it.
+        """
+        group = self.together(feature)
+        manifest = manifest_path(dataset)
+        shards = self.shards(dataset)
+        state = (tuple(shards), manifest.stat().st_mtime_ns if manifest.exists() else None)
+        before, known = self._ranges.get((dataset, group[0]), (None, {}))
+        if before != state:
+            wanted = [shard for shard in shards if shard not in known and self._unmade(dataset, group, shard)]
+            for first, last in cut(wanted, shards, self.shard_seconds(dataset, group), self.params.compute):
+                told = range_name(first, last)
+                known |= {shard: told for shard in wanted if first <= shard <= last}
+            self._ranges[dataset, group[0]] = state, known
+        return known
+
+    def extractions(self) -> list["Extraction"]:
+        """The passes over each data set whose features somebody asks for, sources first, with the jobs left to do."""
+        found = []
+        for dataset in self.params.datasets:
+            for group in dict.fromkeys(map(self.together, self.features(dataset))):
+                jobs = Counter(self.ranges(dataset, group[0]).values()).values()
+                seconds, size = self.shard_seconds(dataset, group), self.params.datasets[dataset].shard_size
+                shards = len(self.shards(dataset))
+                found.append(Extraction(dataset, group, seconds / size, seconds, shards, list(jobs)))
+        return found
+
+    def _unmade(self, dataset: str, features: Iterable[str], shard: int) -> bool:
+        paths = [self.shard_path(dataset, feature, shard) for feature in features]
+        return any(not os.path.exists(path) or self.misfits(path) for path in paths)
+
+    def within(self, dataset: str, told: str) -> list[int]:
+        """The shards of a range of `ranges`."""
+        first, _, last = told.partition("-")
+        return [shard for shard in self.shards(dataset) if int(first) <= shard <= int(last or first)]
+
     def read_by(self, dataset: str, feature: str, shard: int) -> list[str]:
         """The shard manifests that a shard of a feature is made from: those of the same samples, and those of texts."""
         chosen = self.params.features[feature]
@@ -475,19 +543,11 @@ class Plan:
         ]
 
     def rests_on(self, feature: str) -> str:
-        """Whose digests a feature's samples have: `of` of `datasets.shard_digest`."""
+        """Whose digests a feature's samples have: `of` of `datasets.shard_contents`."""
         chosen = self.params.features[feature]
         if isinstance(chosen, Imported):
             return store_name(self.params, feature)
         return "maps" if isinstance(chosen, MapsFeature) else ""
-
-    def shard_digest(self, manifest: str, feature: str, shard: int) -> str:
-        """Digest of a shard's samples. Raises FileNotFoundError while the manifest does not hold the shard yet."""
-        try:
-            return datasets.shard_digest(Path(manifest), shard, self.rests_on(feature))
-        except datasets.NoSuchShard:
-            # Snakemake reads this error as: decided once the manifest is made anew.
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), manifest) from None
 
     def misfits(self, path: str) -> bool:
         """Whether a finished shard holds other samples than the manifest gives it; False while either is not there.
@@ -511,6 +571,11 @@ class Plan:
 def manifest_path(dataset: str) -> Path:
     """Where a data set's manifest lies."""
     return FEATURES / dataset / "manifest.parquet"
+
+
+def range_name(first: int, last: int) -> str:
+    """A range of shards, as paths and the option `--shards` have it: 003, or 003-066."""
+    return f"{first:03d}" if first == last else f"{first:03d}-{last:03d}"
 
 
 def _by_key(runs: Iterable[Run]) -> dict[tuple[str, str, str], Run]:

@@ -3,13 +3,16 @@
 Knows Snakemake and no module of this package.
 """
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from snakemake import rules
 from snakemake.exceptions import InputFunctionException, WorkflowError
+from snakemake.logging import logger
 
 OURS = "pipeline."
+UNEXPECTED = "the following output files of rule shard were not present when the DAG was created"
 
 
 class CannotPlan(InputFunctionException):
@@ -41,5 +44,15 @@ class CannotPlan(InputFunctionException):
 
 
 def plainly() -> None:
-    """From now on Snakemake tells our errors plainly: it raises what has this name among its rules."""
+    """From now on Snakemake tells our errors plainly: it raises what has this name among its rules.
+
+    And says nothing of each shard that a job has made: these are hundreds of lines, and one is a warning that it is
+    there.
+    """
     rules.InputFunctionException = CannotPlan
+    if _tells not in logger.filters:
+        logger.addFilter(_tells)
+
+
+def _tells(record: logging.LogRecord) -> bool:
+    return getattr(record, "rule_name", "") != "shard" and UNEXPECTED not in str(record.msg)

@@ -17,7 +17,10 @@ PROCESS = 2000 * MB
 CUDA = 2000 * MB  # of a process on the host: the driver's context, pinned memory
 WORKER = 400 * MB  # of a process that decodes or reads: libraries, and a video that is open
 AHEAD = 256 * MB  # decoded and not yet taken, over all processes, unless a message a process is more
-LOADERS, PREFETCHED = 2, 2  # of training and of holdout, whose readers are kept; batches that each prepares ahead
+LOADERS, PREFETCHED = (
+    2,
+    2,
+)  # of training and of holdout, whose readers are kept; batches that each prepares ahead, if `readahead_gb` lets it
 CHUNK = 256  # samples that are read at once where there are no batches to learn from
 # A sample whose size is known only once it is extracted: tokens of eight frames by a ViT-B, or a vector.
 UNKNOWN, VECTOR = 3 * MB, 8192
@@ -66,7 +69,7 @@ def of_evaluation(params: Params, config: Any) -> Share:
     workers = compute.decode_workers if size else 0  # what has no batches is read by the process itself
     batch = (size or CHUNK) * batch_bytes(params, dict.fromkeys(read.feature for read in config.inputs.values()))
     # Of the two loaders one reads at a time.
-    reading = workers * (LOADERS * WORKER + PREFETCHED * batch)
+    reading = workers * LOADERS * WORKER + min(workers * PREFETCHED * batch, int(compute.readahead_gb * 1e9))
     held = int(compute.cache_memory_gb * 1e9)
     return Share(compute.threads + workers, _process(compute) + held + reading + 4 * batch)
 

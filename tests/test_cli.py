@@ -22,7 +22,7 @@ from pipeline.datasets import DatasetError, write_manifest
 from pipeline.extraction import ExtractionFailed
 from pipeline.plan import Plan
 from pipeline.runs import only_writer
-from pipeline.store import ShardWriter, StoreBusy, StoreCorrupt, StoreFull, StoreMissing
+from pipeline.store import ShardWriter, StoreCorrupt, StoreFull, StoreMissing
 from tests.datasets.made_up import made_up_manifest
 
 ROOT = Path(__file__).parents[1]
@@ -265,7 +265,7 @@ def test_what_a_user_can_mend_is_one_line_and_no_traceback(project, monkeypatch,
     def fails(*_):
         raise error
 
-    monkeypatch.setattr("pipeline.extraction.extract", fails)
+    monkeypatch.setattr("pipeline.extraction.extract_range", fails)
     said = refused(monkeypatch, capsys, "extract", "set", "dino", "--shard", "0")
     assert said == f"error: {error}\n"
 
@@ -274,7 +274,7 @@ def test_what_no_user_can_mend_keeps_its_traceback(project, monkeypatch):
     def fails(*_):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("pipeline.extraction.extract", fails)
+    monkeypatch.setattr("pipeline.extraction.extract_range", fails)
     monkeypatch.setattr(sys, "argv", ["pipeline", "extract", "set", "dino", "--shard", "0"])
     with pytest.raises(OSError, match="Input/output error"):
         cli.main()
@@ -479,17 +479,22 @@ def test_info_says_who_uses_a_store(project):
     assert "small" in text and "nothing in these params" in text
 
 
-def test_an_extraction_waits_for_who_writes_its_shard_and_says_so_once(monkeypatch, capsys):
-    monkeypatch.setattr(cli, "SECONDS_BETWEEN_TRIES", 0)
-    answers = iter([StoreBusy("shard-000 is being written"), StoreBusy("shard-000 is being written"), None])
+@pytest.mark.parametrize(
+    ("asked", "found"), [(None, [0, 1, 4, 7]), ("4", [4]), ("1-5", [1, 4]), ("000-001", [0, 1]), ("9", [9])]
+)
+def test_a_range_of_shards_is_those_that_the_manifest_has(project, monkeypatch, asked, found):
+    monkeypatch.setattr("pipeline.datasets.read_shards", lambda path: dict(zip("abcde", (0, 1, 4, 7, 7), strict=True)))
+    monkeypatch.setattr(cli.Plan, "shards", lambda self, dataset: [0, 1, 4, 7])
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    assert cli._numbers(parse_params(DOCUMENT), "set", asked, Path("features")) == found
 
-    def extraction(name: str) -> None:
-        if (answer := next(answers)) is not None:
-            raise answer
-        print(f"{name} is done")
 
-    cli._once_free(extraction, "dino")
-    assert capsys.readouterr().out == "waiting: shard-000 is being written\ndino is done\n"
+@pytest.mark.parametrize("asked", ["2-3", "5-4", "-1", "a", "1-", "1-b", ""])
+def test_a_range_without_a_shard_is_one_error_that_says_which_there_are(project, monkeypatch, asked):
+    monkeypatch.setattr("pipeline.datasets.read_shards", lambda path: {"a": 0, "b": 7})
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    with pytest.raises((DatasetError, typer.BadParameter), match=r"0 to 7|as in 3-66"):
+        cli._numbers(parse_params(DOCUMENT), "set", asked, Path("features"))
 
 
 LOCALES = {

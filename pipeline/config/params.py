@@ -6,14 +6,14 @@ key's dotted name before any job starts.
 
 import warnings
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from pipeline.tasks import TASKS
 
 from .backbones import AnyFeature
-from .base import Name, ParamsError, Positive, Strict, Vocabulary, canonical_json, shown
+from .base import Name, ParamsError, Positive, PositiveFloat, Strict, Vocabulary, canonical_json, shown
 from .contents import Contents, Given, Maps, Rows, Texts, readable, refuse_unlike, told, told_types
 from .datasets import Dataset, Toyworld
 from .derived import ClipCamFeature, DerivedFeature, MapsFeature
@@ -42,6 +42,8 @@ class Compute(Strict):
     a GPU that has no more.
     `mixed`: what becomes of a feature that several devices, or versions of libraries, have computed, which are no part
     of its key. Its results say so, or it is refused.
+    An extraction job has `job_minutes` of shards, by the declared cost (`config/costs.py`) or `seconds_a_sample` of a
+    feature; but where that gives fewer jobs than `jobs`, which is how many may run at once, there are so many.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -55,6 +57,12 @@ class Compute(Strict):
     strategy: Literal["auto", "ddp"] = "auto"
     max_memory_gb: Annotated[float, Field(gt=0)] | None = None
     mixed: Literal["refuse", "report"] = "report"
+    job_minutes: PositiveFloat = 10.0
+    jobs: Positive = 8
+    seconds_a_sample: dict[Name, PositiveFloat] = Field(default_factory=dict)
+
+    # What cuts shards into jobs: no job's matter.
+    CUTS: ClassVar = frozenset({"job_minutes", "jobs", "seconds_a_sample"})
 
 
 class Params(Strict):
@@ -101,6 +109,8 @@ class Params(Strict):
             self._reading_fits(name, feature)
         for name, feature in self.features.items():
             self._compared_fits(name, feature.compares)
+        for name in self.compute.seconds_a_sample:
+            _must_exist("compute.seconds_a_sample", name, self.features, "features")
         for number, group in enumerate(self.fused):
             self._fusing_fits(f"fused.{number}", group)
         for name, head in self.heads.items():
@@ -406,7 +416,7 @@ class Params(Strict):
             features: names of features.
             head: name of a head; its data set and features come along.
         """
-        document: dict[str, Any] = {"compute": self.compute.model_dump(mode="json")}
+        document: dict[str, Any] = {"compute": self.compute.model_dump(mode="json", exclude=Compute.CUTS)}
         datasets = () if dataset is None else (dataset,)
         if head is not None:
             chosen = self.head(head)

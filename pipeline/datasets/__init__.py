@@ -20,7 +20,7 @@ _MODULES = {
         "map_digest_of",
         "read_looked_at",
         "read_manifest",
-        "read_shard_samples",
+        "shard_reader",
         "read_shards",
         "samples_by_name",
         "shard_contents",

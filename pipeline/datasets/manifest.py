@@ -246,22 +246,29 @@ def shard_samples(frame: pd.DataFrame, shard: int) -> list[ShardSample]:
     return _of_frame(rows)
 
 
-def read_shard_samples(path: Path, shard: int) -> list[ShardSample]:
-    """`shard_samples` of a manifest's file, whose other rows are not looked at; without pandas.
+def shard_reader(path: Path) -> Callable[[int], list[ShardSample]]:
+    """`shard_samples` of a manifest's file, which is read once; without pandas, and of the rows that are asked for.
 
     Raises:
         NoSuchShard, DatasetError: as `shard_samples` and `read_manifest`.
     """
     table = _made(path, [name for name in SCHEMA.names if name not in ("segments", "labels", "target")])
-    shards = table["shard"].to_pylist()
-    places = [place for place, of in enumerate(shards) if of == shard]
-    if not places:
-        raise _no_such_shard(shard, sorted({*shards}), str(path))
-    samples = []
-    for _, run in groupby(enumerate(places), lambda place: place[1] - place[0]):  # rows that follow each other
-        (_, first), *others = run
-        rows = table.slice(first, 1 + len(others)).to_pylist()
-        samples += [_shard_sample(row, lambda value: value is None) for row in rows]
+    places: dict[int, list[int]] = {}
+    for place, shard in enumerate(table["shard"].to_pylist()):
+        places.setdefault(shard, []).append(place)
+
+    def samples(shard: int) -> list[ShardSample]:
+        if shard not in places:
+            raise _no_such_shard(shard, sorted(places), str(path))
+        found = []
+        for _, run in groupby(
+            enumerate(places[shard]), lambda place: place[1] - place[0]
+        ):  # rows that follow each other
+            (_, first), *others = run
+            rows = table.slice(first, 1 + len(others)).to_pylist()
+            found += [_shard_sample(row, lambda value: value is None) for row in rows]
+        return found
+
     return samples
 
 

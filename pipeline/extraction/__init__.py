@@ -6,9 +6,9 @@ from pipeline.extraction.progress import ExtractionError, ExtractionFailed, TooM
 from pipeline.lazily import passed_on
 
 if TYPE_CHECKING:
-    from pipeline.extraction.derivation import derive
-    from pipeline.extraction.loop import extract
+    from pipeline.extraction.derivation import derive, derive_range
+    from pipeline.extraction.loop import extract, extract_range
 
-__all__ = ["ExtractionError", "ExtractionFailed", "TooMuch", "derive", "extract"]
+__all__ = ["ExtractionError", "ExtractionFailed", "TooMuch", "derive", "derive_range", "extract", "extract_range"]
 
-__getattr__ = passed_on(__name__, {".derivation": ["derive"], ".loop": ["extract"]})
+__getattr__ = passed_on(__name__, {".derivation": ["derive", "derive_range"], ".loop": ["extract", "extract_range"]})

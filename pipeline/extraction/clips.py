@@ -76,7 +76,7 @@ class ClipSource:
     def __init__(self, folder: Path, samples: Sequence[ShardSample], views: Sequence[View]) -> None:
         self.folder, self.views = folder, views
         self.decoder = views[0].feature.decoder
-        size = max(1, min(MOST_SAMPLES, MESSAGE_BYTES // sum(view.sample_bytes for view in views)))
+        self.size = size = max(1, min(MOST_SAMPLES, MESSAGE_BYTES // sum(view.sample_bytes for view in views)))
         self.jobs = [samples[start : start + size] for start in range(0, len(samples), size)]
 
     def __len__(self) -> int:
@@ -84,7 +84,8 @@ class ClipSource:
 
     @cached_property
     def message_bytes(self) -> int:
-        return len(self.jobs[0]) * max(view.sample_bytes for view in self.views)
+        """Of a full job: the sources that follow in the same processes may have one."""
+        return self.size * max(view.sample_bytes for view in self.views)
 
     def describe(self, job: int) -> str:
         return f"one of the samples {self.jobs[job][0].sample} to {self.jobs[job][-1].sample}"
@@ -152,7 +153,7 @@ class TextSource:
         self.samples = samples
 
     def __len__(self) -> int:
-        return 1
+        return int(bool(self.samples))
 
     def describe(self, job: int) -> str:
         return "the texts"

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import ClipCamFeature, MapsFeature, Params, feature_dir
-from pipeline.datasets import NO_MAP, ShardSample, map_digest_of, read_shard_samples
+from pipeline.datasets import NO_MAP, ShardSample, map_digest_of, shard_reader
 from pipeline.extraction.made import Made, Maker
 from pipeline.extraction.maps import Maps
 from pipeline.extraction.progress import ExtractionError, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import Grid, environment, provenance, refuse_mixing, stored_fields
+from pipeline.extraction.ranges import OURS, Range
 from pipeline.extraction.shards import refuse_stale
-from pipeline.store import FeatureStore, ShardWriter, StoreError
+from pipeline.store import FeatureStore, ShardWriter, StoreBusy, StoreError
 
 
 def derive(
@@ -45,48 +46,99 @@ def derive(
     Raises:
         ExtractionError: not a derived feature, or its source has no token grid that `pool` divides.
         StoreMissing: the source's shard is not there. StoreError: it is stale. DatasetError: no manifest.
+        StoreBusy: another process has the shard.
+    """
+    return derive_range(params, dataset, feature, [shard], root, progress, max_failed, waits=False)[shard]
+
+
+def derive_range(
+    params: Params,
+    dataset: str,
+    feature: str,
+    shards: Sequence[int],
+    root: Path,
+    progress: Callable[[str], None] = print,
+    max_failed: float | None = None,
+    waits: bool = True,
+) -> dict[int, dict[str, Any]]:
+    """Derives shards in one process, each as `derive` does. Waits and fails as `extract_range`.
+
+    Returns:
+        shard -> its manifest.
     """
     chosen = params.features[feature]
     if not chosen.derived:
         raise ExtractionError(f"{feature} is computed by {chosen.backbone}: run `extract {dataset} {feature}` instead")
-    rows = read_shard_samples(root / dataset / "manifest.parquet", shard)
-    source = FeatureStore(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
-    refuse_stale(source, rows, f"{dataset}/{chosen.source}")
-    make = _maker(params, dataset, feature, root, source, rows)
-    made = source.provenance
-    origin = provenance(params, feature, make.grid, {chosen.source: made, **make.reads})
-    here = environment(make.device)
-    base = feature_dir(params, dataset, feature, root) / f"shard-{shard:03d}"
-    kept = {**origin, "weights": made["weights"], "box": made["box"]}
-    of_maps = isinstance(chosen, MapsFeature)
-    samples = [(row.sample, map_digest_of(row) if of_maps else row.digest) for row in rows]
-    with ShardWriter(base, samples, make.fields, kept, here) as writer:
-        refuse_mixing(params.compute, writer, here)
-        pending = frozenset(writer.pending)
-        log = Progress(dataset, shard, len(rows), {feature: len(rows) - len(pending)}, progress)
-        ids = [row.sample for row in rows]
-        for start in range(0, len(ids), chosen.batch):
-            batch = [sample for sample in ids[start : start + chosen.batch] if sample in pending]
-            log(len(batch), _derive_batch(writer, source, batch, make))
-        failed = writer.failed
-        own = _own_failures(failed, source.failed)
-        refuse_too_many_failures(base, own, len(rows), chosen.max_failed if max_failed is None else max_failed)
-        manifest = writer.finish()
-    log.end(feature, failed, base)
-    return manifest
+    derivation = _Derivation(params, dataset, feature, root, progress, max_failed)
+    return Range(shards, derivation.run, f"{dataset}/{feature}", progress, waits).results()
 
 
-def _maker(
-    params: Params, dataset: str, feature: str, root: Path, source: FeatureStore, rows: Sequence[ShardSample]
-) -> Maker:
-    chosen = params.features[feature]
-    if isinstance(chosen, MapsFeature):
-        return Maps(params, dataset, feature, source, rows)
-    if isinstance(chosen, ClipCamFeature):
-        from pipeline.extraction.cams import Cams  # brings CLIP's architecture, for which no other job should wait
+class _Derivation:
+    """What all shards of a range share. Arguments: as of `derive`."""
 
-        return Cams(params, feature, root)
-    return Pooling(params, feature, source)
+    def __init__(
+        self,
+        params: Params,
+        dataset: str,
+        feature: str,
+        root: Path,
+        progress: Callable[[str], None],
+        max_failed: float | None,
+    ) -> None:
+        self.params, self.dataset, self.feature, self.root = params, dataset, feature, root
+        self.chosen, self.progress, self.max_failed = params.features[feature], progress, max_failed
+        self.samples = shard_reader(root / dataset / "manifest.parquet")
+        self._cams: Maker | None = None
+
+    def run(self, shards: Sequence[int], turns: Range) -> None:
+        for number in shards:
+            turns.began(number)
+            try:
+                turns.done(number, self._derived(number))
+            except StoreBusy as error:
+                turns.busy(number, error)
+            except OURS as error:
+                turns.failed(number, error)
+
+    def _derived(self, shard: int) -> dict[str, Any]:
+        params, dataset, feature, root, chosen = self.params, self.dataset, self.feature, self.root, self.chosen
+        rows = self.samples(shard)
+        source = FeatureStore(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
+        refuse_stale(source, rows, f"{dataset}/{chosen.source}")
+        make = self._maker(source, rows)
+        made = source.provenance
+        origin = provenance(params, feature, make.grid, {chosen.source: made, **make.reads})
+        here = environment(make.device)
+        base = feature_dir(params, dataset, feature, root) / f"shard-{shard:03d}"
+        kept = {**origin, "weights": made["weights"], "box": made["box"]}
+        of_maps = isinstance(chosen, MapsFeature)
+        samples = [(row.sample, map_digest_of(row) if of_maps else row.digest) for row in rows]
+        with ShardWriter(base, samples, make.fields, kept, here) as writer:
+            refuse_mixing(params.compute, writer, here)
+            pending = frozenset(writer.pending)
+            log = Progress(dataset, shard, len(rows), {feature: len(rows) - len(pending)}, self.progress)
+            ids = [row.sample for row in rows]
+            for start in range(0, len(ids), chosen.batch):
+                batch = [sample for sample in ids[start : start + chosen.batch] if sample in pending]
+                log(len(batch), _derive_batch(writer, source, batch, make))
+            failed = writer.failed
+            own = _own_failures(failed, source.failed)
+            allowed = chosen.max_failed if self.max_failed is None else self.max_failed
+            refuse_too_many_failures(base, own, len(rows), allowed)
+            manifest = writer.finish()
+        log.end(feature, failed, base)
+        return manifest
+
+    def _maker(self, source: FeatureStore, rows: Sequence[ShardSample]) -> Maker:
+        if isinstance(self.chosen, MapsFeature):
+            return Maps(self.params, self.dataset, self.feature, source, rows)
+        if isinstance(self.chosen, ClipCamFeature):
+            if self._cams is None:
+                from pipeline.extraction.cams import Cams  # brings CLIP's architecture, which no other job should pay
+
+                self._cams = Cams(self.params, self.feature, self.root)
+            return self._cams
+        return Pooling(self.params, self.feature, source)
 
 
 def _own_failures(failed: Mapping[str, str], before: Mapping[str, str]) -> dict[str, str]:

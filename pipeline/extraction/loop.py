@@ -1,12 +1,15 @@
 """Decode processes -> batches across videos -> frozen forward -> writer thread, resumable at the batch. Knows no head.
 
-Several features may share one pass: each video is decoded once, at the union of their times.
+Backbones, decode processes and the writer thread serve a range of shards: while the last batches of one are computed
+and written, the videos of the next are decoded. Several features may share one pass: each video is decoded once, at the
+union of their times.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,21 +25,23 @@ from pipeline.config import (
     TextFeature,
     feature_dir,
 )
-from pipeline.datasets import ShardSample, read_shard_samples, video_folder
+from pipeline.datasets import ShardSample, shard_reader, video_folder
 from pipeline.extraction.clips import Clips, ClipSource, TextSource, View
 from pipeline.extraction.device import Device
 from pipeline.extraction.imports import ImportedFields, ImportLane, ImportSource, with_file_digests
-from pipeline.extraction.lanes import ClipLane, RowLane, TextLane
+from pipeline.extraction.lanes import ClipLane, RowLane, Task, TextLane
 from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import environment, provenance, refuse_mixing, stored_fields
+from pipeline.extraction.ranges import OURS, Range
 from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
 from pipeline.extraction.shards import refuse_stale
 from pipeline.extraction.stream import Source, Stream
-from pipeline.store import FeatureStore, ShardWriter
+from pipeline.store import FeatureStore, ShardWriter, StoreBusy
 
 TASKS_AHEAD = 2  # computed batches or pieces that may wait to be written
 
 AnyLane = ClipLane | RowLane
+Manifests = dict[str, dict[str, Any]]
 
 
 def extract(
@@ -47,7 +52,7 @@ def extract(
     root: Path,
     progress: Callable[[str], None] = print,
     max_failed: float | None = None,
-) -> dict[str, dict[str, Any]]:
+) -> Manifests:
     """Extracts one shard of one or more features: only the batches that are not in its store yet are computed.
 
     Args:
@@ -66,24 +71,44 @@ def extract(
     Raises:
         ExtractionFailed: more than `max_failed` of a feature's samples failed; the other features are complete.
         ExtractionError: features that cannot share a pass, or do not fit the dataset; a decode process died; a sample
-            does not fit the device. StoreError, BackboneError, DatasetError: with the remedy.
+            does not fit the device. StoreBusy: another process has the shard. StoreError, BackboneError, DatasetError:
+            with the remedy.
+    """
+    return extract_range(params, dataset, features, [shard], root, progress, max_failed, waits=False)[shard]
+
+
+def extract_range(
+    params: Params,
+    dataset: str,
+    features: Sequence[str] | str,
+    shards: Sequence[int],
+    root: Path,
+    progress: Callable[[str], None] = print,
+    max_failed: float | None = None,
+    waits: bool = True,
+) -> dict[int, Manifests]:
+    """Extracts shards in one process, each byte for byte as `extract` does, and complete as soon as it is done.
+
+    A shard that another process has comes last, and is waited for while no lock is held. A shard that cannot be
+    finished holds up no other.
+
+    Args:
+        params, dataset, features, root, progress, max_failed: as of `extract`.
+        shards: their numbers.
+        waits: whether to wait for other processes.
+
+    Returns:
+        shard -> feature -> its manifest.
+
+    Raises:
+        ExtractionFailed, ExtractionError: as `extract`; of several shards one error that names each. All others are
+            complete. What ends every shard alike, such as weights that are absent or a full disk, is raised at once.
     """
     names = [features] if isinstance(features, str) else list(features)
     _expect_one_pass(params, dataset, names)
     torch.set_num_threads(params.compute.extract_threads)
-    device = Device(params.compute)
-    rows = read_shard_samples(root / dataset / "manifest.parquet", shard)
-    with ExitStack() as stack:
-        lanes = [_lane(params, dataset, name, shard, root, rows, device, stack) for name in names]
-        settled = {lane.name: len(rows) - len(lane.pending) for lane in lanes}
-        log = Progress(dataset, shard, len(rows), settled, progress)
-        wanted = frozenset().union(*(lane.wanted for lane in lanes))
-        if wanted:
-            source = _source(params, dataset, shard, root, [row for row in rows if row.sample in wanted], lanes)
-            workers = params.compute.decode_workers if isinstance(lanes[0].feature, PixelFeature) else 0
-            with Stream(source, workers) as messages:
-                _run(messages, lanes, log)
-        return _finished(lanes, log, max_failed)
+    extraction = _Extraction(params, dataset, names, root, progress, max_failed)
+    return Range(shards, extraction.run, f"{dataset}/{'+'.join(names)}", progress, waits).results()
 
 
 def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None:
@@ -106,64 +131,162 @@ def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None
         )
 
 
-# --- the parts of a pass -------------------------------------------------------------------------------------------
+class _Extraction:
+    """What all shards of a range share: backbones, the device, the manifest.
+
+    Args:
+        names: the features. The others: as of `extract`.
+    """
+
+    def __init__(
+        self,
+        params: Params,
+        dataset: str,
+        names: Sequence[str],
+        root: Path,
+        progress: Callable[[str], None],
+        max_failed: float | None,
+    ) -> None:
+        self.params, self.dataset, self.root = params, dataset, root
+        self.progress, self.max_failed = progress, max_failed
+        self.device = Device(params.compute)
+        self.samples = shard_reader(root / dataset / "manifest.parquet")
+        chosen = {name: params.features[name] for name in names}
+        self.backbones = {name: _backbone(feature, self.device) for name, feature in chosen.items()}
+        self.environments = {
+            name: environment(self.device.type, getattr(backbone, "libraries", ()))
+            for name, backbone in self.backbones.items()
+        }
+
+    def run(self, shards: Sequence[int], turns: Range) -> None:
+        """One pass over shards, in order, with one set of decode processes."""
+        first = self.params.features[next(iter(self.backbones))]
+        workers = self.params.compute.decode_workers if isinstance(first, PixelFeature) else 0
+        # The thread ends first: what it still writes needs the shards' locks.
+        with ExitStack() as stack, ThreadPoolExecutor(1, "store-writer") as thread:
+            opened: dict[int, _Shard] = {}  # by the identity of its source
+
+            def sources() -> Iterator[Source]:
+                for number in shards:
+                    if (shard := self._opened(number, turns, stack)) is not None:
+                        opened[id(shard.source)] = shard
+                        yield shard.source
+
+            with Stream(sources(), workers) as messages:
+                writes: deque[Future[None]] = deque()
+                for source, message in messages:
+                    shard = opened[id(source)] if message is not None else opened.pop(id(source))
+                    for task in shard.tasks(message):
+                        writes.append(thread.submit(task))
+                        while len(writes) > TASKS_AHEAD or (writes and writes[0].done()):
+                            writes.popleft().result()
+                for write in writes:
+                    write.result()
+
+    def _opened(self, number: int, turns: Range, stack: ExitStack) -> "_Shard | None":
+        """A shard of which this process has the lock; None, and why, where it cannot have it or cannot extract it."""
+        try:
+            return _Shard(self, number, turns, stack)
+        except StoreBusy as error:
+            turns.busy(number, error)
+        except OURS as error:
+            turns.failed(number, error)
+        return None
 
 
-def _lane(
-    params: Params,
-    dataset: str,
-    name: str,
-    shard: int,
-    root: Path,
-    rows: Sequence[ShardSample],
-    device: Device,
-    stack: ExitStack,
-) -> AnyLane:
-    """A feature's lane, with its writer open as long as `stack`."""
-    feature = params.features[name]
-    if isinstance(feature, Imported):
-        store = feature_dir(params, dataset, name, root).name
-        rows, backbone = with_file_digests(store, rows), ImportedFields(feature)
-    else:
-        backbone = backbones.load(feature, device.device)
-    grid = getattr(backbone, "grid", None)  # frames and texts have none
-    reads = {other: _read(params, dataset, other, shard, root).provenance for other in feature.reads}
-    writer = ShardWriter(
-        feature_dir(params, dataset, name, root) / f"shard-{shard:03d}",
-        [(row.sample, row.digest) for row in rows],
-        stored_fields(backbone.fields, grid, getattr(feature, "storage", "float16")),
-        provenance(params, name, grid, reads, getattr(backbone, "geometry", None)),
-        here := environment(device.type, getattr(backbone, "libraries", ())),
-    )
-    stack.enter_context(writer)
-    refuse_mixing(params.compute, writer, here)
-    shared = name, feature, backbone, writer, rows
-    if isinstance(feature, Imported):
-        return ImportLane(*shared)
-    if feature.ragged:
-        return RowLane(*shared)
-    return (TextLane if isinstance(feature, TextFeature) else ClipLane)(device, *shared)
+class _Shard:
+    """One shard of a pass.
+
+    Attributes:
+        lanes: one a feature, with its writer open until the shard is finished or `stack` ends.
+        source: of the lanes' messages; without jobs where nothing is pending.
+        log: its progress.
+    """
+
+    def __init__(self, extraction: _Extraction, number: int, turns: Range, stack: ExitStack) -> None:
+        self.extraction, self.number, self.turns = extraction, number, turns
+        rows = extraction.samples(number)
+        with ExitStack() as own:
+            self.lanes = [self._lane(name, rows, own) for name in extraction.backbones]
+            settled = {lane.name: len(rows) - len(lane.pending) for lane in self.lanes}
+            self.log = Progress(extraction.dataset, number, len(rows), settled, extraction.progress)
+            wanted = frozenset().union(*(lane.wanted for lane in self.lanes))
+            self.source = self._source([row for row in rows if row.sample in wanted])
+            self._open = stack.enter_context(own.pop_all())
+        turns.began(number)
+
+    def tasks(self, message: Clips | Piece | None) -> Iterator[Callable[[], None]]:
+        """What the writer thread has to do for a message; None is the last."""
+        if message is None:
+            yield self._finish
+            return
+        for task in self.lanes[message.lane].take(message):
+            yield partial(self._settle, task)
+
+    def _settle(self, task: Task) -> None:
+        self.log(*task())
+
+    def _finish(self) -> None:
+        """Completes the shard, after all of its batches."""
+        with self._open:
+            try:
+                self.turns.done(self.number, _finished(self.lanes, self.log, self.extraction.max_failed))
+            except ExtractionFailed as error:
+                self.turns.failed(self.number, error)
+
+    def _lane(self, name: str, rows: Sequence[ShardSample], stack: ExitStack) -> AnyLane:
+        """A feature's lane, with its writer open as long as `stack`."""
+        of, backbone = self.extraction, self.extraction.backbones[name]
+        feature, folder = of.params.features[name], feature_dir(of.params, of.dataset, name, of.root)
+        if isinstance(feature, Imported):
+            rows = with_file_digests(folder.name, rows)
+        grid = getattr(backbone, "grid", None)  # frames and texts have none
+        reads = {other: self._read(other).provenance for other in feature.reads}
+        writer = ShardWriter(
+            folder / f"shard-{self.number:03d}",
+            [(row.sample, row.digest) for row in rows],
+            stored_fields(backbone.fields, grid, getattr(feature, "storage", "float16")),
+            provenance(of.params, name, grid, reads, getattr(backbone, "geometry", None)),
+            of.environments[name],
+        )
+        stack.enter_context(writer)
+        refuse_mixing(of.params.compute, writer, of.environments[name])
+        shared = name, feature, backbone, writer, rows
+        if isinstance(feature, Imported):
+            return ImportLane(*shared)
+        if feature.ragged:
+            return RowLane(*shared)
+        return (TextLane if isinstance(feature, TextFeature) else ClipLane)(of.device, *shared)
+
+    def _read(self, name: str) -> FeatureStore:
+        of = self.extraction
+        return FeatureStore(feature_dir(of.params, of.dataset, name, of.root), self.number, verify=True)
+
+    def _source(self, rows: Sequence[ShardSample]) -> Source:
+        """The source of the lanes' messages, of the rows that any of them wants."""
+        of, first = self.extraction, self.lanes[0].feature
+        if isinstance(first, Imported):
+            return ImportSource(feature_dir(of.params, of.dataset, self.lanes[0].name, of.root).name, first, rows)
+        if isinstance(first, TextFeature):
+            return TextSource(rows)
+        folder = video_folder(of.params.datasets[of.dataset])
+        if not first.ragged:
+            views = [View(lane.feature, backbones.preprocessor(lane.feature), lane.wanted) for lane in self.lanes]
+            return ClipSource(folder, rows, views)
+        flows = {lane.name: self._flow(rows, lane.feature) for lane in self.lanes}
+        return RowSource(folder, rows, [_row_view(lane, flows[lane.name]) for lane in self.lanes])
+
+    def _flow(self, rows: Sequence[ShardSample], feature: AnyFeature) -> FlowRows | None:
+        """The flow that a feature reads; raises StoreError where it is of other videos than the manifest's."""
+        if not isinstance(feature, I3DFeature) or feature.flow is None or not rows:
+            return None
+        store = self._read(feature.flow.feature)
+        refuse_stale(store, rows, f"{self.extraction.dataset}/{feature.flow.feature}")
+        return FlowRows(feature.flow.feature, store)
 
 
-def _read(params: Params, dataset: str, name: str, shard: int, root: Path) -> FeatureStore:
-    return FeatureStore(feature_dir(params, dataset, name, root), shard, verify=True)
-
-
-def _source(
-    params: Params, dataset: str, shard: int, root: Path, rows: Sequence[ShardSample], lanes: Sequence[AnyLane]
-) -> Source:
-    """The source of the lanes' messages."""
-    first = lanes[0].feature
-    if isinstance(first, Imported):
-        return ImportSource(feature_dir(params, dataset, lanes[0].name, root).name, first, rows)
-    if isinstance(first, TextFeature):
-        return TextSource(rows)
-    folder = video_folder(params.datasets[dataset])
-    if not first.ragged:
-        views = [View(lane.feature, backbones.preprocessor(lane.feature), lane.wanted) for lane in lanes]
-        return ClipSource(folder, rows, views)
-    flows = {lane.name: _flow(params, dataset, shard, root, rows, lane.feature) for lane in lanes}
-    return RowSource(folder, rows, [_row_view(lane, flows[lane.name]) for lane in lanes])
+def _backbone(feature: AnyFeature, device: Device) -> Any:
+    return ImportedFields(feature) if isinstance(feature, Imported) else backbones.load(feature, device.device)
 
 
 def _row_view(lane: AnyLane, flow: FlowRows | None) -> RowView:
@@ -180,35 +303,7 @@ def _row_view(lane: AnyLane, flow: FlowRows | None) -> RowView:
     )
 
 
-def _flow(
-    params: Params, dataset: str, shard: int, root: Path, rows: Sequence[ShardSample], feature: AnyFeature
-) -> FlowRows | None:
-    """The flow that a feature reads; raises StoreError where it is of other videos than the manifest's."""
-    if not isinstance(feature, I3DFeature) or feature.flow is None:
-        return None
-    name = feature.flow.feature
-    store = _read(params, dataset, name, shard, root)
-    refuse_stale(store, rows, f"{dataset}/{name}")
-    return FlowRows(name, store)
-
-
-# --- running it -------------------------------------------------------------------------------------------------------
-
-
-def _run(messages: Iterable[Clips | Piece], lanes: Sequence[AnyLane], log: Progress) -> None:
-    """Computes in this thread and writes in another; computing waits only while the disk is behind."""
-    with ThreadPoolExecutor(1, "store-writer") as thread:
-        writes: deque[Future[tuple[int, int]]] = deque()
-        for message in messages:
-            for task in lanes[message.lane].take(message):
-                writes.append(thread.submit(task))
-                while len(writes) > TASKS_AHEAD or (writes and writes[0].done()):
-                    log(*writes.popleft().result())
-        for write in writes:
-            log(*write.result())
-
-
-def _finished(lanes: Sequence[AnyLane], log: Progress, max_failed: float | None) -> dict[str, dict[str, Any]]:
+def _finished(lanes: Sequence[AnyLane], log: Progress, max_failed: float | None) -> Manifests:
     """The manifests. Where one feature has too many failures, the others are completed all the same."""
     manifests, refusals = {}, []
     for lane in lanes:

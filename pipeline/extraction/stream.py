@@ -1,32 +1,35 @@
 """Runs decode processes and yields their messages in order. Knows no video, no backbone and no store.
 
-Tensors pass between processes in shared memory; the bytes that wait there are bounded.
+The processes outlive a source: the jobs of the next one are handed over while the last of this one are taken. Tensors
+pass between processes in shared memory; the bytes that wait there are bounded.
 """
 
-from collections.abc import Iterator
-from functools import partial
+import pickle
+from collections import deque
+from collections.abc import Iterable, Iterator
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.extraction.progress import ExtractionError, TooMuch
 from pipeline.memory import SHARED_MEMORY, shared_memory_left
 
 BYTES_AHEAD = 256 << 20  # decoded and not yet taken, over all processes
 MOST_AHEAD = 64  # messages of one process
+JOBS_AHEAD = 2  # of each process: one that it runs, and one that it goes on with
 
 
 class Source(Protocol):
-    """The jobs of the decode processes, each of which yields messages. Holds paths and no open file."""
+    """Jobs for decode processes, each of which yields messages. Picklable: holds paths and no open file."""
 
     def __len__(self) -> int:
-        """Number of jobs."""
+        """Number of jobs; 0 where there is nothing to do."""
         ...
 
     @property
     def message_bytes(self) -> int:
-        """Approximate bytes of a message."""
+        """Approximate bytes of a message, at most."""
         ...
 
     def messages(self, job: int) -> Iterator[Any]: ...
@@ -36,33 +39,112 @@ class Source(Protocol):
         ...
 
 
-class _Share(IterableDataset):
-    """The jobs of one process; a None marks the end of a job."""
+class _Job(NamedTuple):
+    """A job for one process; with its source, pickled or not, where the process does not have it yet."""
 
-    def __init__(self, source: Source, jobs: range) -> None:
-        self.source, self.jobs = source, jobs
+    number: int
+    source: Source | bytes | None
 
-    def __iter__(self) -> Iterator[Any]:
-        for job in self.jobs:
+
+class _Share(Dataset):
+    """The jobs of one process, as its DataLoader asks for them: each request brings new jobs, and gets one message.
+
+    Answers with None at the end of a job, with an error of ours, and with `...` where it has no job: it never waits for
+    one, so that it notices the end of the process that it works for.
+    """
+
+    def __init__(self, jobs: Iterable[_Job]) -> None:
+        self._jobs = deque(jobs)
+        self._answers: Iterator[Any] | None = None
+
+    def __getitem__(self, jobs: tuple[_Job, ...]) -> Any:
+        self._jobs.extend(jobs)
+        if self._answers is None:
+            self._answers = self._all()
+        return next(self._answers)
+
+    def _all(self) -> Iterator[Any]:
+        source: Source | None = None
+        while True:
+            if not self._jobs:
+                yield ...
+                continue
+            job = self._jobs.popleft()
+            if job.source is not None:
+                source = pickle.loads(job.source) if isinstance(job.source, bytes) else job.source
             try:
-                yield from self.source.messages(job)
+                yield from source.messages(job.number)
             except Exception as error:
                 # Torch would put a traceback into its message: right for a bug, wrong for a user's mistake.
                 if not type(error).__module__.startswith("pipeline."):
                     raise
                 yield error
-                return
             yield None
 
 
-class Stream:
-    """The messages of all jobs, job after job, whatever the number of processes. A context manager.
+class _Requests:
+    """What a process is asked for, without end: each request hands over the jobs that it has not got yet."""
 
-    Process w has the jobs w, w + workers, ...: the order needs no sorting, and no process runs further ahead than
-    memory allows, however long a video is.
+    def __init__(self) -> None:
+        self.jobs: list[_Job] = []
+
+    def handed_over(self) -> tuple[_Job, ...]:
+        jobs, self.jobs = self.jobs, []
+        return tuple(jobs)
+
+    def __iter__(self) -> Iterator[tuple[_Job, ...]]:
+        while True:
+            yield self.handed_over()
+
+
+class _Process:
+    """A decode process, seen from this one. In no cycle of references, so that it ends where it is let go."""
+
+    def __init__(self) -> None:
+        self._requests = _Requests()
+        self._source: Source | None = None
+        self._answers: Iterator[Any] | None = None
+
+    def give(self, source: Source, job: int) -> None:
+        """Jobs of before its start it has from then on; what comes later is pickled here, where an error is told."""
+        new = source if source is not self._source else None
+        self._requests.jobs.append(_Job(job, new if self._answers is None or new is None else _pickled(new)))
+        self._source = source
+
+    def messages(self, ahead: int) -> Iterator[Any]:
+        """Those of the earliest job that was given and whose messages were not taken yet."""
+        if self._answers is None:
+            options = {"batch_size": None, "num_workers": 1, "prefetch_factor": ahead, "collate_fn": _as_it_is}
+            self._answers = iter(DataLoader(_Share(self._requests.handed_over()), sampler=self._requests, **options))
+        for message in iter(lambda: next(self._answers), None):
+            if isinstance(message, Exception):
+                raise message
+            if message is not ...:
+                yield message
+
+    def end(self) -> None:
+        self._answers = None
+
+
+def _pickled(source: Source) -> bytes:
+    try:
+        return pickle.dumps(source)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise ExtractionError(
+            f"{source.describe(0)} cannot be handed to a decode process: {error}; let the backbone's preprocessor be "
+            "picklable, or set compute.decode_workers: 0"
+        ) from error
+
+
+class Stream:
+    """The messages of all jobs of all sources, job after job, whatever the number of processes. A context manager.
+
+    The n-th job is that of process n modulo their number: the order needs no sorting, and no process runs further ahead
+    than memory allows, however long a video is.
 
     Args:
-        source: what to run.
+        sources: what to run. The next one is asked for while processes still work at those before it; without
+            processes, once all before it is done.
         workers: processes; 0 works in this one.
 
     Raises:
@@ -70,37 +152,58 @@ class Stream:
             torch reports it by a signal, at any point of this process). What a job raises is raised unchanged.
     """
 
-    def __init__(self, source: Source, workers: int) -> None:
-        self.source, self.workers = source, min(workers, len(source))
-        self._job = 0
-        self._shares: list[Iterator[Any]] = []
+    def __init__(self, sources: Iterable[Source], workers: int) -> None:
+        self._sources, self.workers = iter(sources), workers
+        self._next = 0  # jobs that were given
+        self._waiting: deque[tuple[Source, int | None]] = deque()  # jobs to be taken, and None at a source's end
+        self._jobs = 0  # in `_waiting`
+        self._now = "the first sample"  # what is decoded, for messages
+        self._processes = [_Process() for _ in range(workers)]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._shares.clear()  # ends the processes
+        for process in self._processes:
+            process.end()
         # Noticed by torch's signal handler, or while a tensor was being received from it.
         if _reports_a_death(error) or isinstance(error, ConnectionError | EOFError):
             raise TooMuch(
-                f"a decode process died (out of memory, or a crash in the decoder) at {self.source.describe(self._job)}"
+                f"a decode process died (out of memory, or a crash in the decoder) at {self._now}"
                 " or a sample soon after; run again with compute.decode_workers: 0 to see which, and remove that file"
             ) from error
 
-    def __iter__(self) -> Iterator[Any]:
-        jobs = len(self.source)
-        if self.workers == 0:
-            for job in range(jobs):
-                yield from self.source.messages(job)
-            return
-        ahead = messages_ahead(self.source.message_bytes, self.workers)
-        shares = [_process(self.source, range(first, jobs, self.workers), ahead) for first in range(self.workers)]
-        self._shares = [iter(share) for share in shares]
-        for self._job in range(jobs):
-            for message in iter(partial(next, self._shares[self._job % self.workers]), None):
-                if isinstance(message, Exception):
-                    raise message
-                yield message
+    def __iter__(self) -> Iterator[tuple[Source, Any]]:
+        """(source, message) in order, and (source, None) at the end of each source."""
+        taken, ahead = 0, 0
+        while self._give() or self._waiting:
+            source, job = self._waiting.popleft()
+            if job is None:
+                yield source, None
+                continue
+            self._jobs -= 1
+            self._now = source.describe(job)
+            if self.workers:
+                ahead = ahead or messages_ahead(source.message_bytes, min(self.workers, self._next))
+                messages = self._processes[taken % self.workers].messages(ahead)
+            else:
+                messages = source.messages(job)
+            for message in messages:
+                yield source, message
+            taken += 1
+
+    def _give(self) -> None:
+        """Gives the jobs of further sources to the processes, until each has enough to go on with."""
+        while self._jobs < max(1, JOBS_AHEAD * self.workers) and (self.workers or not self._waiting):
+            if (source := next(self._sources, None)) is None:
+                return
+            for job in range(len(source)):
+                if self.workers:
+                    self._processes[self._next % self.workers].give(source, job)
+                self._next += 1
+                self._waiting.append((source, job))
+            self._jobs += len(source)
+            self._waiting.append((source, None))
 
 
 def _reports_a_death(error: BaseException | None) -> bool:
@@ -110,11 +213,6 @@ def _reports_a_death(error: BaseException | None) -> bool:
             return True
         error = error.__context__
     return False
-
-
-def _process(source: Source, jobs: range, ahead: int) -> DataLoader:
-    share = _Share(source, jobs)
-    return DataLoader(share, batch_size=None, num_workers=1, prefetch_factor=ahead, collate_fn=_as_it_is)
 
 
 def messages_ahead(size: int, workers: int) -> int:

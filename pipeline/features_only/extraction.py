@@ -10,7 +10,7 @@ from pipeline.datasets import shard_digest
 from pipeline.exports import EXPORTS, ExportFolder
 from pipeline.exports.folder import WORK, held
 from pipeline.exports.notes import Notes
-from pipeline.extraction import extract
+from pipeline.extraction import extract, extract_range
 from pipeline.features_only.files import ANYWHERE, FilesError, named_files, note_files
 from pipeline.features_only.presets import Choice
 from pipeline.store import FeatureStore, remove
@@ -81,9 +81,10 @@ def extract_files(
             folder.expect_mine(fresh=False)
         ids, shards, details = note_files(home / "manifest.parquet", files, compute.decode_workers, say)
         failed: dict[str, str] = {}
+        if folder is None:
+            extract_range(params, home.name, choice.name, shards, home.parent, say, waits=False)
         for shard in shards:
             if folder is None:
-                extract(params, home.name, choice.name, shard, home.parent, say)
                 failed |= FeatureStore(place, shard).failed
             else:
                 failed |= _exported(params, choice.name, place, folder, shard, say)

@@ -19,10 +19,10 @@ from pipeline.datasets import (
     read_annotations,
     read_looked_at,
     read_manifest,
-    read_shard_samples,
     read_shards,
     shard_digest,
     shard_digests,
+    shard_reader,
     shard_samples,
     write_manifest,
 )
@@ -55,13 +55,14 @@ def test_a_shard_s_samples_are_read_from_the_file_alone_wherever_its_rows_lie(fr
     mixed = frame.iloc[[0, 4, 2, 1, 3]].reset_index(drop=True)
     mixed.attrs = frame.attrs
     write_manifest(mixed, path)
+    samples = shard_reader(path)
     for shard in range(3):
-        assert read_shard_samples(path, shard) == shard_samples(mixed, shard)
-    assert [sample.sample for sample in read_shard_samples(path, 0)] == ["1", "2"]
+        assert samples(shard) == shard_samples(mixed, shard)
+    assert [sample.sample for sample in samples(0)] == ["1", "2"]
     with pytest.raises(NoSuchShard, match=r"shard 9 is not in .*m\.parquet, which has 3 shards \(0 to 2\)"):
-        read_shard_samples(path, 9)
+        samples(9)
     with pytest.raises(DatasetError, match="is not there"):
-        read_shard_samples(tmp_path / "other" / "manifest.parquet", 0)
+        shard_reader(tmp_path / "other" / "manifest.parquet")
 
 
 def test_equal_content_is_equal_bytes_and_an_equal_file_is_not_touched(frame, tmp_path):

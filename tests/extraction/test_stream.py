@@ -33,8 +33,8 @@ class Numbers:
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 9])
 def test_messages_come_in_the_order_of_the_jobs_whatever_the_processes(workers):
-    with Stream(Numbers(7), workers) as messages:
-        got = [(job, number, int(tensor.sum())) for job, number, tensor in messages]
+    with Stream([Numbers(7)], workers) as messages:
+        got = [(one[0], one[1], int(one[2].sum())) for _, one in messages if one]
     assert got == [(job, number, 2 * job) for job in range(7) for number in range(job + 1)]
 
 
@@ -42,19 +42,19 @@ def test_an_error_in_a_decode_process_arrives_as_what_it_was():
     def fails():
         raise KeyError("of this kind")
 
-    with pytest.raises(KeyError, match="of this kind"), Stream(Numbers(4, 2, fails), 2) as messages:
+    with pytest.raises(KeyError, match="of this kind"), Stream([Numbers(4, 2, fails)], 2) as messages:
         list(messages)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # torch's signal handler, anywhere
 def test_a_decode_process_that_dies_is_told_with_the_sample_and_the_remedy():
     source = Numbers(4, 2, lambda: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(ExtractionError, match=r"at sample \d.*decode_workers: 0"), Stream(source, 2) as messages:
+    with pytest.raises(ExtractionError, match=r"at sample \d.*decode_workers: 0"), Stream([source], 2) as messages:
         list(messages)
 
 
 def test_a_death_is_told_as_such_where_its_signal_made_something_else_fail():
-    with pytest.raises(ExtractionError, match=r"at sample 0.*decode_workers: 0"), Stream(Numbers(4), 2):
+    with pytest.raises(ExtractionError, match=r"at the first sample .*decode_workers: 0"), Stream([Numbers(4)], 2):
         try:
             raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed.")
         except RuntimeError:

@@ -90,12 +90,12 @@ class Project:
         return [path for run in runs if (path := self.root / f"runs/{head}/{run}/history.csv").exists()]
 
     def jobs(self, line: str) -> dict[str, int]:
-        """How many jobs of each rule a command line would run."""
+        """How many jobs of each rule a command line would run; a finished shard is none of its own."""
         out = self.plan(line).stdout
         if "Nothing to be done" in out:
             return {}
         table = out.split("Job stats:", 1)[1].split("total", 1)[0].splitlines()[3:]
-        return {row.split()[0]: int(row.split()[1]) for row in table if row.strip()}
+        return {row.split()[0]: int(row.split()[1]) for row in table if row.strip() and row.split()[0] != "shard"}
 
 
 def small(document: dict) -> None:

@@ -35,7 +35,8 @@ def test_the_picture_in_the_readme_draws_the_rules_of_plain_snakemake():
         for name in re.findall(r"^(?:rule|checkpoint|use rule \w+ as) (\w+)", file.read_text(), re.MULTILINE)
     }
     asked_for_by_name = {"features", "claims", "ablations", "search", "searches", "pretrain_mini"}
-    assert drawn == rules - asked_for_by_name
+    runs_nothing = {"shard"}
+    assert drawn == rules - asked_for_by_name - runs_nothing
 
 
 def test_an_unknown_key_stops_the_workflow_before_any_job_and_is_named(project, tmp_path):
@@ -94,9 +95,19 @@ def planned(tmp_path):
         kept = {name: of for name, of in document["ablations"].items() if of["head"] == "gasm_cast"}
         document["ablations"] = kept
         document.pop("claims")
+        document["compute"]["job_minutes"] = 0.001  # a job a shard
 
     project.change(ours)
     return project
+
+
+def test_short_shards_of_a_feature_are_one_job(planned):
+    planned.change(lambda document: document["compute"].pop("job_minutes"))
+    assert planned.jobs("snakemake --cores 8 results/ssv2_top1.json")["extract"] == 2
+    # A fused pass is one job too, and what is derived waits for the job of its source.
+    planned.change(lambda document: document.update(fused=[["dinov3_patches", "r3d18_clips"]]))
+    jobs = planned.jobs("snakemake --cores 8 results/ablations/gasm_cast_storage.json")
+    assert (jobs["extract_dinov3_patches_and_r3d18_clips"], jobs["extract"], jobs["derive"]) == (1, 1, 2)
 
 
 def test_features_that_share_a_decode_are_one_job_a_shard(planned):
@@ -193,5 +204,5 @@ def test_the_real_data_set_is_planned_in_under_two_gigabytes(project):
         "print('kilobytes', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
     )
     out = project.run(f"{sys.executable} {script} {line}").stdout
-    assert re.search(r"extract_dinov3_patches_and_r3d18_clips\s+863\b", out)
+    assert re.search(r"extract_dinov3_patches_and_r3d18_clips\s+8\b", out)
     assert int(re.search(r"^kilobytes (\d+)$", out, re.MULTILINE)[1]) * 1024 < 2e9

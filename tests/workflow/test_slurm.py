@@ -58,9 +58,9 @@ def test_cancelled_and_killed_in_the_middle_it_ends_as_if_nothing_had_happened(r
         try:
             # An extraction is cancelled once some of its batches are in the store ...
             journal = when(lambda: begun(project, "r3d18_clips"), run)
-            (cancelled,) = {job.slurm for job in running(project, "r3d18_clips", "--shard", "000")}
+            (cancelled,) = {job.slurm for job in running(project, "r3d18_clips", "--shards", "000")}
             subprocess.run(["scancel", cancelled], env=environment, check=True)
-            when(lambda: not running(project, "r3d18_clips", "--shard", "000"), run)
+            when(lambda: not running(project, "r3d18_clips", "--shards", "000"), run)
             committed = committed_samples(journal)
             assert not journal.with_suffix(".json").exists()
             # ... and a training is killed after its first epoch.

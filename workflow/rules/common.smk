@@ -36,6 +36,7 @@ wildcard_constraints:
     key=r"[0-9a-f]{10}",
     evaluation=r"[0-9a-f]{10}",
     shard=r"\d\d\d+",
+    shards=r"\d\d\d+(-\d\d\d+)?",
     result=JOBS.results(),
     ablation=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     search=r"[A-Za-z0-9][A-Za-z0-9_-]*",

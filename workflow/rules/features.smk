@@ -1,17 +1,27 @@
-"""Stage 1: frozen backbones into stores. The shard's manifest is the only declared output, so that a killed job resumes.
-It is updated, never removed first: another Snakemake may be reading the store."""
+"""Stage 1: frozen backbones into stores. A job makes a range of shards; each is whole as soon as its manifest is there.
+What a job declares is a mark, not these manifests: if it ends half-way, the shards that it finished stay.
+"""
+
+
+# What a range of shards gives to those that wait for one of them. Runs nothing.
+rule shard:
+    input:
+        manifest=JOBS.shard_source,
+        made=JOBS.made_in,
+    output:
+        "features/{dataset}/{feature}-{key}/shard-{shard}.json",
 
 
 rule extract:
     input:
-        manifest=JOBS.shard_source(),
-        reads=JOBS.feature_reads,
+        manifest=JOBS.range_manifest,
+        reads=JOBS.range_reads,
     output:
-        update("features/{dataset}/{feature}-{key}/shard-{shard}.json"),
+        temp(touch("logs/extract/{dataset}/{feature}-{key}/shard-{shards}.done")),
     log:
-        "logs/extract/{dataset}/{feature}-{key}/shard-{shard}.log",
+        "logs/extract/{dataset}/{feature}-{key}/shard-{shards}.log",
     benchmark:
-        "logs/extract/{dataset}/{feature}-{key}/shard-{shard}.tsv"
+        "logs/extract/{dataset}/{feature}-{key}/shard-{shards}.tsv"
     wildcard_constraints:
         feature=JOBS.extracted_alone(),
     conda:
@@ -22,10 +32,9 @@ rule extract:
         mem_mb=JOBS.memory_to_extract(),
     params:
         part=JOBS.part("dataset", "feature"),
-        samples=JOBS.shard_digest(),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
-        " python -m pipeline --cores {threads} extract {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
+        " python -m pipeline --cores {threads} extract {wildcards.dataset} {wildcards.feature} --shards {wildcards.shards}"
         " --params {params.part} 2>&1 | tee {log}"
 
 
@@ -35,16 +44,17 @@ for group in PLAN.params.fused:
         name:
             f"extract_{'_and_'.join(group)}"
         input:
-            manifest=JOBS.shard_source(*group),
+            manifest=JOBS.range_manifest,
         output:
-            [
-                update(PLAN.shard_path("{dataset}", feature, "{shard}"))
-                for feature in group
-            ],
+            temp(
+                touch(
+                    f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shards}}.done"
+                )
+            ),
         log:
-            f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shard}}.log",
+            f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shards}}.log",
         benchmark:
-            f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shard}}.tsv"
+            f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shards}}.tsv"
         conda:
             "../../environment.yml"
         threads: JOBS.cores_to_extract(*group)
@@ -53,24 +63,23 @@ for group in PLAN.params.fused:
             mem_mb=JOBS.memory_to_extract(*group),
         params:
             part=JOBS.part("dataset", features=group),
-            samples=JOBS.shard_digest(*group),
             features=" ".join(group),
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
-            " python -m pipeline --cores {threads} extract {wildcards.dataset} {params.features} --shard {wildcards.shard}"
+            " python -m pipeline --cores {threads} extract {wildcards.dataset} {params.features} --shards {wildcards.shards}"
             " --params {params.part} 2>&1 | tee {log}"
 
 
 rule derive:
     input:
-        manifest=JOBS.shard_source(),
-        reads=JOBS.feature_reads,
+        manifest=JOBS.range_manifest,
+        reads=JOBS.range_reads,
     output:
-        update("features/{dataset}/{feature}-{key}/shard-{shard}.json"),
+        temp(touch("logs/derive/{dataset}/{feature}-{key}/shard-{shards}.done")),
     log:
-        "logs/derive/{dataset}/{feature}-{key}/shard-{shard}.log",
+        "logs/derive/{dataset}/{feature}-{key}/shard-{shards}.log",
     benchmark:
-        "logs/derive/{dataset}/{feature}-{key}/shard-{shard}.tsv"
+        "logs/derive/{dataset}/{feature}-{key}/shard-{shards}.tsv"
     wildcard_constraints:
         feature=JOBS.derived(),
     conda:
@@ -81,8 +90,7 @@ rule derive:
         mem_mb=JOBS.memory_to_extract(),
     params:
         part=JOBS.part("dataset", "feature"),
-        samples=JOBS.shard_digest(),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
-        " python -m pipeline derive {wildcards.dataset} {wildcards.feature} --shard {wildcards.shard}"
+        " python -m pipeline derive {wildcards.dataset} {wildcards.feature} --shards {wildcards.shards}"
         " --params {params.part} 2>&1 | tee {log}"
