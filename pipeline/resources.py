@@ -17,10 +17,8 @@ PROCESS = 2000 * MB
 CUDA = 2000 * MB  # of a process on the host: the driver's context, pinned memory
 WORKER = 400 * MB  # of a process that decodes or reads: libraries, and a video that is open
 AHEAD = 256 * MB  # decoded and not yet taken, over all processes, unless a message a process is more
-LOADERS, PREFETCHED = (
-    2,
-    2,
-)  # of training and of holdout, whose readers are kept; batches that each prepares ahead, if `readahead_gb` lets it
+LOADERS = 2  # of training and of holdout, whose readers are kept
+PREFETCHED = 2  # batches that each reader prepares, as far as `readahead_gb` goes
 CHUNK = 256  # samples that are read at once where there are no batches to learn from
 # A sample whose size is known only once it is extracted: tokens of eight frames by a ViT-B, or a vector.
 UNKNOWN, VECTOR = 3 * MB, 8192

@@ -127,9 +127,9 @@ def stub(monkeypatch, package, **functions):
 @pytest.mark.parametrize(("cores", "workers"), [(16, 12), (8, 4), (4, 0), (2, 0)])
 def test_an_extraction_starts_as_many_decode_processes_as_its_cores_leave(monkeypatch, cores, workers):
     seen = []
-    stub(monkeypatch, "extraction", extract=lambda params, *of: seen.append(params.compute))
+    stub(monkeypatch, "extraction", extract_range=lambda params, *of: seen.append(params.compute))
     document = params_with(extract_threads=4, decode_workers=12).model_dump_json()
-    line = ["--cores", str(cores), "extract", "toy-ssv2", "r3d18_clips", "--shard", "0", "--params", document]
+    line = ["--cores", str(cores), "extract", "toy-ssv2", "r3d18_clips", "--shards", "0", "--params", document]
     done = CliRunner().invoke(app, line)
     assert done.exit_code == 0, done.output
     assert [(of.extract_threads, of.decode_workers) for of in seen] == [(4, workers)]
