@@ -484,7 +484,7 @@ def test_info_says_who_uses_a_store(project):
 )
 def test_a_range_of_shards_is_those_that_the_manifest_has(project, monkeypatch, asked, found):
     monkeypatch.setattr("pipeline.datasets.read_shards", lambda path: dict(zip("abcde", (0, 1, 4, 7, 7), strict=True)))
-    monkeypatch.setattr(cli.Plan, "shards", lambda self, dataset: [0, 1, 4, 7])
+    monkeypatch.setattr("pipeline.plan.Plan.shards", lambda self, dataset: [0, 1, 4, 7])
     monkeypatch.setattr(Path, "exists", lambda self: True)
     assert cli._numbers(parse_params(DOCUMENT), "set", asked, Path("features")) == found
 

@@ -308,6 +308,7 @@ def test_a_set_without_a_usable_picture_has_a_report_too(tmp_path):
 
 MEASURE = """
 import os, sys, time
+import pandas  # what is loaded is not counted
 from pipeline.config import Dataset
 from pipeline.datasets import read_annotations
 looked_up = []
