@@ -160,7 +160,10 @@ class TrainedHead(Head):
             )
         if self.gradient_checkpointing and not self.blocks_in:
             remedy = "lower batch_size" if self.undivided else "raise accumulate"
-            raise ValueError(f"gradient_checkpointing is true, but {self.kind} names no blocks_in; {remedy} instead")
+            raise ValueError(
+                f"gradient_checkpointing is true, but {self.kind} has no list of blocks to compute again; leave it "
+                f"false and {remedy}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -216,6 +216,11 @@ def test_what_cannot_save_memory_is_refused_when_params_are_read(made, head, mes
         parse_params(document)
 
 
+def test_a_head_without_blocks_is_told_what_to_set_in_place_of_checkpointing(clips):
+    with pytest.raises(ParamsError, match="clip_align has no list of blocks to compute again; leave it false"):
+        override(clips.config, {"gradient_checkpointing": True})
+
+
 def test_neither_choice_moves_a_key(made):
     head = made.params.head("gasm_cast")
     changed = override(head, {"accumulate": 4, "gradient_checkpointing": True})
