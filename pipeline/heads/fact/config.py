@@ -135,7 +135,7 @@ class SegmentationHead(TrainedHead):
 
     @property
     def undivided(self) -> str:
-        return "the windows of time_mask are drawn for a batch as a whole"
+        return "FACT computes a step of a batch as a whole: its segments are matched, and windows of time_mask drawn, for all of it"
 
 
 class FactHead(SegmentationHead):
