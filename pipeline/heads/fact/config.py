@@ -135,7 +135,7 @@ class SegmentationHead(TrainedHead):
 
     @property
     def undivided(self) -> str:
-        return "FACT computes a step of a batch as a whole: its segments are matched, and windows of time_mask drawn, for all of it"
+        return "FACT computes a step of the whole batch: segments are matched and windows drawn for all of it"
 
 
 class FactHead(SegmentationHead):
