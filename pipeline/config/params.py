@@ -57,9 +57,9 @@ class Compute(Strict):
     strategy: Literal["auto", "ddp"] = "auto"
     max_memory_gb: Annotated[float, Field(gt=0)] | None = None
     mixed: Literal["refuse", "report"] = "report"
-    job_minutes: PositiveFloat = 10.0
+    job_minutes: Annotated[PositiveFloat, Field(le=1e6)] = 10.0
     jobs: Positive = 8
-    seconds_a_sample: dict[Name, PositiveFloat] = Field(default_factory=dict)
+    seconds_a_sample: dict[Name, Annotated[PositiveFloat, Field(le=1e6)]] = Field(default_factory=dict)
 
     # What cuts shards into jobs: no job's matter.
     CUTS: ClassVar = frozenset({"job_minutes", "jobs", "seconds_a_sample"})

@@ -110,7 +110,8 @@ class Range:
         kind = ExtractionFailed if all(isinstance(error, ExtractionFailed) for error in errors) else ExtractionError
         numbers = ", ".join(f"{shard:03d}" for shard in sorted(self._failed))
         reasons = "\n".join(f"shard {shard:03d}: {error}" for shard, error in sorted(self._failed.items()))
+        others = "; the others are complete" if len(errors) < len(self.shards) else ""
         return kind(
-            f"{self.name}: {len(errors)} of {len(self.shards)} shards could not be finished ({numbers}); the others "
-            f"are complete:\n{reasons}"
+            f"{self.name}: {len(errors)} of {len(self.shards)} shards could not be finished ({numbers})"
+            f"{others}:\n{reasons}"
         )

@@ -57,3 +57,10 @@ def test_how_shards_are_cut_is_in_no_part_that_a_job_sees_and_names_declared_fea
 
 def test_jobs_of_one_length_take_as_many_rounds_as_devices_need():
     assert makespan([90.0] * 9, 8) == 2 * (90 + START_SECONDS) and makespan([], 2) == 0
+
+
+@pytest.mark.parametrize("key", ["seconds_a_sample.dino", "job_minutes"])
+def test_costs_that_no_sum_holds_are_refused_by_their_key(key):
+    compute = {"seconds_a_sample": {"dino": 1e308}} if "dino" in key else {"job_minutes": 1e308}
+    with pytest.raises(ValueError, match=rf"compute\.{key}"):
+        parse_params({"features": {"dino": DINO}, "compute": compute})

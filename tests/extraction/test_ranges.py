@@ -177,3 +177,12 @@ def test_a_full_disk_ends_a_range_at_once(videos, features, monkeypatch):
     monkeypatch.setattr(ShardWriter, "commit", full)
     with pytest.raises(StoreFull):
         extract_range(params_for(videos), "small", "dino", SHARDS, features, quiet)
+
+
+def test_where_no_shard_could_be_finished_none_is_called_complete():
+    def work(shards, turns):
+        for shard in shards:
+            turns.failed(shard, ExtractionError("bad"))
+
+    with pytest.raises(ExtractionError, match=r"2 of 2 shards could not be finished \(000, 001\):\n"):
+        module.Range([0, 1], work, "small/dino", quiet).results()
