@@ -4,10 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 import transformers
-from timm.models import save_for_hf
 from transformers import AutoConfig, AutoModel
 
 from pipeline.backbones.base import seeded
@@ -112,8 +110,10 @@ TIMM = {
 
 
 def save_timm(name: str, folder: Path) -> Path:
+    import timm  # here: who collects all tests would wait for it
+
     with seeded(4):
-        save_for_hf(lively(timm.create_model(name)), folder, safe_serialization=True)
+        timm.models.save_for_hf(lively(timm.create_model(name)), folder, safe_serialization=True)
     return folder
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 from PIL import Image
 from torch.testing import assert_close
@@ -187,7 +186,7 @@ def test_another_size_is_what_the_library_makes_of_it_with_interpolated_position
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_pixels_and_outputs_are_those_of_timm(name, folders):
+def test_pixels_and_outputs_are_those_of_timm(name, folders, timm):
     folder, (prefix, has_cls, grid) = folders(name), TIMM[name]
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=theirs), is_training=False)
@@ -218,7 +217,7 @@ def test_pixels_and_outputs_are_those_of_timm(name, folders):
             backbones.load(feature_of(folder, "cls", 1, "timm"))
 
 
-def test_timm_at_another_size_resamples_its_positions_as_timm_does(folders):
+def test_timm_at_another_size_resamples_its_positions_as_timm_does(folders, timm):
     folder = folders("test_vit")
     feature = feature_of(folder, "tokens", 1, "timm", preprocess={"resize": 70, "crop": [64, 32]})
     pixels = torch.from_numpy(backbones.preprocessor(feature)(frames_of(1, SIZES[1])))

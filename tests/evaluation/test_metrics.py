@@ -1,10 +1,8 @@
 """Figures against independent references: scikit-learn, netcal, scipy, hand and literal loops."""
 
-import netcal.metrics
 import numpy as np
 import pytest
-import scipy.stats
-import sklearn.metrics
+import scipy
 import torch
 from torchmetrics.classification import MulticlassConfusionMatrix
 
@@ -31,7 +29,7 @@ def case(request):
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 7])
-def test_top_k_is_scikit_learn_s(case, k):
+def test_top_k_is_scikit_learn_s(case, k, sklearn):
     labels, probabilities = case
     expected = sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=k, labels=np.arange(7))
     assert top_k_accuracy(ranked(probabilities, 7), labels, k) == pytest.approx(expected, abs=1e-15)
@@ -47,14 +45,14 @@ def test_equal_probabilities_are_ranked_in_the_order_of_the_classes():
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
-def test_calibration_error_is_netcal_s(case, bins):
+def test_calibration_error_is_netcal_s(case, bins, netcal):
     labels, probabilities = case
     correct = probabilities.argmax(axis=1) == labels
     expected = netcal.metrics.ECE(bins).measure(probabilities, labels)
     assert calibration(probabilities.max(axis=1), correct, bins)[0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_calibration_error_of_full_confidence_is_netcal_s_too():
+def test_calibration_error_of_full_confidence_is_netcal_s_too(netcal):
     # Three labels at least: with two of them netcal reads the second column as the probability of a yes.
     probabilities = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.05, 0.95, 0.0], [0.3, 0.08, 0.62]])
     labels = np.array([0, 1, 1, 2])

@@ -4,7 +4,6 @@ import time
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, roc_auc_score
 
 from pipeline.evaluation.ood_metrics import (
     FIGURES,
@@ -69,14 +68,14 @@ def test_scores_apart_are_perfect_and_equal_scores_tell_nothing():
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("step", [None, 0.1, 1.0])
-def test_figures_are_those_of_counting_and_of_the_library(seed, step):
+def test_figures_are_those_of_counting_and_of_the_library(seed, step, sklearn):
     id_scores, _, ood_scores, _ = made(seed, step=step)
     found = ood_metrics(id_scores, ood_scores)
     assert found == pytest.approx(literal.ood_metrics(id_scores.tolist(), ood_scores.tolist()), abs=1e-10)
     truth, scores = np.repeat([1, 0], [60, 45]), np.concatenate([id_scores, ood_scores])
-    assert found["auroc"] == pytest.approx(100 * roc_auc_score(truth, scores))
-    assert found["aupr_in"] == pytest.approx(100 * average_precision_score(truth, scores))
-    assert found["aupr_out"] == pytest.approx(100 * average_precision_score(1 - truth, -scores))
+    assert found["auroc"] == pytest.approx(100 * sklearn.metrics.roc_auc_score(truth, scores))
+    assert found["aupr_in"] == pytest.approx(100 * sklearn.metrics.average_precision_score(truth, scores))
+    assert found["aupr_out"] == pytest.approx(100 * sklearn.metrics.average_precision_score(1 - truth, -scores))
 
 
 def test_figures_depend_on_the_order_alone_and_swap_with_the_sides():

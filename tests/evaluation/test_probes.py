@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
-from sklearn.metrics import average_precision_score, mean_absolute_error, r2_score
-from sklearn.neighbors import KNeighborsClassifier
+import scipy
 
 from pipeline.evaluation import evaluate, probes
 from pipeline.evaluation.target_metrics import label_summary, number_figures, number_summary, resampled_precisions
@@ -123,7 +121,7 @@ def test_of_one_sample_a_class_a_linear_probe_holds_nothing_out_and_says_so(tmp_
     assert (counts["train"], counts["holdout"], counts["evaluated"]) == (len(CLASSES), 0, 2 * len(CLASSES))
 
 
-def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_trained(made, tmp_path):
+def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_trained(made, tmp_path, sklearn):
     given = run_of(made, tmp_path / "run", probe="knn", k=5, roles=("motion",))
     result = finished(given)
     assert not list((tmp_path / "run").glob("*.safetensors")) and "trained" not in result["provenance"]
@@ -136,7 +134,7 @@ def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_traine
         of["motion"].double().numpy() / np.linalg.norm(of["motion"].double().numpy(), axis=1, keepdims=True)
         for of in vectors.values()
     )
-    reference = KNeighborsClassifier(5, weights=lambda far: np.exp((1 - far**2 / 2) / 0.07))
+    reference = sklearn.neighbors.KNeighborsClassifier(5, weights=lambda far: np.exp((1 - far**2 / 2) / 0.07))
     reference.fit(known_ND, vectors["known"]["label"])
     assert result["top1"] == reference.score(asked_ND, vectors["asked"]["label"])
     table = pd.read_parquet(evaluation_of(tmp_path / "run") / "predictions.parquet")
@@ -147,13 +145,15 @@ def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_traine
 
 
 @pytest.mark.parametrize("probe", ["linear", "knn"])
-def test_several_labels_are_judged_by_their_mean_average_precision(several, made, tmp_path, probe):
+def test_several_labels_are_judged_by_their_mean_average_precision(several, made, tmp_path, probe, sklearn):
     given = run_of(made, tmp_path / "run", "labels", probe=probe, epochs=6)
     result = finished(given)
     table = pd.read_parquet(evaluation_of(tmp_path / "run") / "predictions.parquet")
     names = [row["class"] for row in result["per_class"]]
     truth = np.array([[name in labels for name in names] for labels in table["label"]])
-    expected = average_precision_score(truth, np.array(table["probabilities"].tolist()), average="macro")
+    expected = sklearn.metrics.average_precision_score(
+        truth, np.array(table["probabilities"].tolist()), average="macro"
+    )
     assert result["task"] == "multilabel" and names == [*sorted([*CLASSES, "moves"])]
     assert abs(result["map"] - expected) < 1e-9
     assert mean_average_precision(table, result) == ("map", pytest.approx(result["map"], abs=1e-9))
@@ -167,14 +167,14 @@ def test_several_labels_are_judged_by_their_mean_average_precision(several, made
 
 
 @pytest.mark.parametrize("probe", ["linear", "knn"])
-def test_numbers_are_judged_by_r2_in_their_own_unit(several, made, tmp_path, probe):
+def test_numbers_are_judged_by_r2_in_their_own_unit(several, made, tmp_path, probe, sklearn):
     given = run_of(made, tmp_path / "run", "target", probe=probe, epochs=12)
     result = finished(given)
     table = pd.read_parquet(evaluation_of(tmp_path / "run") / "predictions.parquet")
     truth, found = (np.array(table[name].tolist()) for name in ("label", "prediction"))
     assert result["task"] == "regression" and [of["target"] for of in result["per_target"]] == ["target 1", "target 2"]
-    assert result["r2"] == pytest.approx(r2_score(truth, found), abs=1e-9)
-    assert result["mae"] == pytest.approx(mean_absolute_error(truth, found), abs=1e-9)
+    assert result["r2"] == pytest.approx(sklearn.metrics.r2_score(truth, found), abs=1e-9)
+    assert result["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(truth, found), abs=1e-9)
     assert r2(table, result) == ("r2", pytest.approx(result["r2"], abs=1e-9))
     assert result["r2"] > 0.2 > result["majority"] and result["chance"] == 0
     publish(evaluation_of(tmp_path / "run"), tmp_path / "results/probe.json")
@@ -211,7 +211,7 @@ def test_a_result_stands_beside_the_linear_probe_of_each_input_and_the_numbers_s
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_resample_s_average_precision_is_scikit_learn_s_of_the_repeated_samples(monkeypatch):
+def test_a_resample_s_average_precision_is_scikit_learn_s_of_the_repeated_samples(monkeypatch, sklearn):
     random = np.random.default_rng(0)
     targets, scores = random.integers(2, size=(30, 3)), random.integers(6, size=(30, 3)) / 5.0  # with ties
     targets[:, 2] = 0
@@ -220,7 +220,7 @@ def test_a_resample_s_average_precision_is_scikit_learn_s_of_the_repeated_sample
     for row in found:
         times = draws.multinomial(30, np.full(30, 1 / 30))
         rows = np.repeat(np.arange(30), times)
-        expected = [average_precision_score(targets[rows, c], scores[rows, c]) for c in range(2)]
+        expected = [sklearn.metrics.average_precision_score(targets[rows, c], scores[rows, c]) for c in range(2)]
         assert np.allclose(row[:2], expected) and np.isnan(row[2])
 
 
@@ -232,13 +232,15 @@ def test_a_class_that_no_evaluated_sample_has_is_in_no_mean():
     assert absent["average_precision"] is None and absent["recall"] is None and absent["precision"] == 0
 
 
-def test_figures_of_numbers_are_scikit_learn_s_and_scipy_s_and_what_is_not_defined_is_none():
+def test_figures_of_numbers_are_scikit_learn_s_and_scipy_s_and_what_is_not_defined_is_none(sklearn):
     random = np.random.default_rng(0)
     truth = random.normal(size=(40, 2)).round(1)
     found = (truth + random.normal(size=(40, 2))).round(1)
     figures = number_figures(truth, found)
-    assert np.allclose(figures["r2"], r2_score(truth, found, multioutput="raw_values"))
-    assert np.allclose(figures["spearman"], [spearmanr(truth[:, c], found[:, c]).statistic for c in range(2)])
+    assert np.allclose(figures["r2"], sklearn.metrics.r2_score(truth, found, multioutput="raw_values"))
+    assert np.allclose(
+        figures["spearman"], [scipy.stats.spearmanr(truth[:, c], found[:, c]).statistic for c in range(2)]
+    )
     constant = number_summary(np.ones((5, 1)), np.arange(5.0)[:, None], ["age"], 10, 0)
     assert constant["r2"] is None and constant["per_target"][0]["spearman"] is None
     same = number_summary(np.full((3, 2), [0.1, 1.0]), np.arange(6.0).reshape(3, 2), ["age", "size"], 10, 0)

@@ -4,8 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-import scipy.stats
-from sklearn.metrics import f1_score, roc_auc_score
+import scipy
 
 from pipeline.evaluation.retrieval import (
     accuracy_interval,
@@ -219,7 +218,7 @@ def test_a_side_that_is_empty_and_similarities_that_are_equal_have_no_correlatio
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_accuracy_f1_and_auroc_are_scikit_learn_s_in_percent(classes):
+def test_accuracy_f1_and_auroc_are_scikit_learn_s_in_percent(classes, sklearn):
     random = np.random.default_rng(classes)
     labels = np.concatenate([np.arange(classes), random.integers(0, classes, 80)])
     probabilities = random.dirichlet(np.ones(classes), len(labels)) + 0.5 * np.eye(classes)[labels]
@@ -227,9 +226,11 @@ def test_accuracy_f1_and_auroc_are_scikit_learn_s_in_percent(classes):
     found = classification(labels, probabilities, [f"c{i}" for i in range(classes)])
     predictions = probabilities.argmax(axis=1)
     assert found["accuracy"] == pytest.approx(100 * (predictions == labels).mean())
-    assert found["macro_f1"] == pytest.approx(100 * f1_score(labels, predictions, average="macro"))
+    assert found["macro_f1"] == pytest.approx(100 * sklearn.metrics.f1_score(labels, predictions, average="macro"))
     given = probabilities[:, 1] if classes == 2 else probabilities
-    assert found["auroc"] == pytest.approx(100 * roc_auc_score(labels, given, multi_class="ovr", average="macro"))
+    assert found["auroc"] == pytest.approx(
+        100 * sklearn.metrics.roc_auc_score(labels, given, multi_class="ovr", average="macro")
+    )
     for c, row in enumerate(found["per_class"]):
         assert (row["class"], row["n"]) == (f"c{c}", (labels == c).sum())
         assert row["recall"] == pytest.approx(100 * (predictions[labels == c] == c).mean())

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import ks_2samp
+import scipy
 
 from pipeline.toyworld.shapes import CORNERED, ROUND
 from pipeline.toyworld.templates import (
@@ -95,7 +95,7 @@ def test_in_stills_of_binding_classes_nothing_tells_who_moves():
             still = [np.log(track.radius_T[shown].mean()), track.x_T[shown].mean(), track.y_T[shown].mean()]
             seen[movers].append(still)
     for mine, theirs in zip(np.transpose(seen[True]), np.transpose(seen[False]), strict=True):
-        assert ks_2samp(mine, theirs).pvalue > 0.01
+        assert scipy.stats.ks_2samp(mine, theirs).pvalue > 0.01
 
 
 @pytest.mark.parametrize(

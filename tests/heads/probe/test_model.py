@@ -6,10 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
-from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
-from sklearn.preprocessing import StandardScaler
 from transformers import VJEPA2Config
 from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2AttentivePooler
 
@@ -40,7 +36,7 @@ def overlapping(n: int = 300, width: int = 8, classes: int = 3) -> tuple[torch.T
     return torch.tensor(values, dtype=torch.float32), torch.tensor(labels)
 
 
-def test_a_linear_probe_learns_what_logistic_regression_of_standardised_features_does():
+def test_a_linear_probe_learns_what_logistic_regression_of_standardised_features_does(sklearn):
     values, labels = overlapping()
     torch.manual_seed(0)
     chosen = config(lr=0.05, epochs=400, warmup_epochs=10, batch_size=300)
@@ -55,9 +51,12 @@ def test_a_linear_probe_learns_what_logistic_regression_of_standardised_features
     module.eval()
     with torch.no_grad():
         found = module.logits({"video": values}).double().softmax(dim=1).numpy()
-    whole = StandardScaler().fit_transform(values.numpy())
-    reference = LogisticRegression(C=np.inf, tol=1e-8, max_iter=2000).fit(whole, labels.numpy())
-    assert abs(log_loss(labels, found) - log_loss(labels, reference.predict_proba(whole))) < 1e-4
+    whole = sklearn.preprocessing.StandardScaler().fit_transform(values.numpy())
+    reference = sklearn.linear_model.LogisticRegression(C=np.inf, tol=1e-8, max_iter=2000).fit(whole, labels.numpy())
+    assert (
+        abs(sklearn.metrics.log_loss(labels, found) - sklearn.metrics.log_loss(labels, reference.predict_proba(whole)))
+        < 1e-4
+    )
     assert np.abs(found - reference.predict_proba(whole)).max() < 0.02
     assert (found.argmax(axis=1) == reference.predict(whole)).mean() > 0.99
 
@@ -74,30 +73,30 @@ def test_a_linear_probe_normalises_by_what_it_learned_from_and_has_no_affine_par
 
 @pytest.mark.parametrize("chunk", [7, 1000])
 @pytest.mark.parametrize("k", [1, 20, 500])
-def test_neighbours_vote_as_scikit_learn_s_do_however_the_memory_is_cut(monkeypatch, k, chunk):
+def test_neighbours_vote_as_scikit_learn_s_do_however_the_memory_is_cut(monkeypatch, k, chunk, sklearn):
     monkeypatch.setattr(probe, "CHUNK", chunk)
     values, labels = overlapping(n=120)
     known, asked = values[:90], values[90:]
     module = Neighbours({"video": 8}, 3, k, 0.07, "label")
     module.remember(module.direction({"video": known}), labels[:90])
-    reference = KNeighborsClassifier(min(k, 90), weights=lambda far: np.exp((1 - far**2 / 2) / 0.07))
+    reference = sklearn.neighbors.KNeighborsClassifier(min(k, 90), weights=lambda far: np.exp((1 - far**2 / 2) / 0.07))
     reference.fit(F.normalize(known.double(), dim=1).numpy(), labels[:90])
     expected = reference.predict_proba(F.normalize(asked.double(), dim=1).numpy())
     found = module({"video": asked}).double().softmax(dim=1).numpy()
     assert np.allclose(found, expected, atol=1e-4)
 
 
-def test_neighbours_give_the_share_that_has_a_label_and_the_mean_of_numbers():
+def test_neighbours_give_the_share_that_has_a_label_and_the_mean_of_numbers(sklearn):
     values, _ = overlapping(n=100)
     random = np.random.default_rng(1)
     several, numbers = random.integers(2, size=(80, 4)), random.normal(size=(80, 2))
     known, asked = (F.normalize(of, dim=1) for of in (values[:80], values[80:]))
     weights = {"n_neighbors": 20, "weights": lambda far: np.exp((1 - far**2 / 2) / 0.07)}
-    expected = KNeighborsRegressor(**weights).fit(known, several).predict(asked)
+    expected = sklearn.neighbors.KNeighborsRegressor(**weights).fit(known, several).predict(asked)
     module = Neighbours({"video": 8}, 4, 20, 0.07, "labels")
     module.remember(module.direction({"video": values[:80]}), torch.from_numpy(several).bool())
     assert np.allclose(module({"video": values[80:]}).sigmoid().numpy(), expected, atol=1e-4)
-    expected = KNeighborsRegressor(**weights).fit(known, numbers).predict(asked)
+    expected = sklearn.neighbors.KNeighborsRegressor(**weights).fit(known, numbers).predict(asked)
     module = Neighbours({"video": 8}, 2, 20, 0.07, "target")
     module.remember(module.direction({"video": values[:80]}), torch.from_numpy(numbers).float())
     assert np.allclose(module({"video": values[80:]}).numpy(), expected, atol=1e-4)
