@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -126,6 +126,26 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def page_table(page: Path, start: str, end: str, lines: Iterable[str]) -> None:
+    """Parses the command line, and prints a Markdown table or, with --write, puts it into a page.
+
+    Args:
+        page: holds `start` and `end`, between which the table lies.
+        lines: the table's, computed when asked for.
+    """
+    parser = argparse.ArgumentParser(
+        description=sys.modules["__main__"].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--write", action="store_true", help=f"into {page.name}, in place of the table there")
+    write = parser.parse_args().write
+    told = "".join(f"{line}\n" for line in lines)
+    if not write:
+        print(told, end="")
+        return
+    before, _, rest = page.read_text(encoding="utf-8").partition(start)
+    page.write_text(f"{before}{start}{told}{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 def machine() -> dict[str, Any]:

@@ -6,13 +6,13 @@ Prints the table of docs/backbones.md, or writes it there. Networks are made on 
 read, so that models of billions of parameters take a second.
 """
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
 from typing import Any
 
+from benchmarks._harness import page_table
 from pipeline import backbones
 from pipeline.config import parse_params
 
@@ -154,16 +154,5 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.2f} MB" if size < 1e7 else f"{size / 1e6:.1f} MB"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE.name}, in place of the table there")
-    told = "".join(f"{line}\n" for line in lines())
-    if not parser.parse_args().write:
-        print(told, end="")
-        return
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    PAGE.write_text(f"{before}{START}{told}{END}{rest.partition(END)[2]}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    page_table(PAGE, START, END, lines())

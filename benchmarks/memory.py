@@ -6,13 +6,12 @@ live at once in a forward and its backward, of 2 and of 4 samples: what a sample
 Attention keeps and makes what a GPU's fused kernels do. Weights, their average and Adam's two moments are counted.
 """
 
-import argparse
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks._harness import ROOT
+from benchmarks._harness import ROOT, page_table
 from benchmarks._training import Learning, batch_of, changed, peak_bytes, run_of, saved_bytes, shapes_only, with_compute
 from pipeline.config import load_params
 from pipeline.runs import Run
@@ -91,18 +90,11 @@ def lines(config: Any, found: dict[bool, Need]) -> Iterator[str]:
     yield f"average and moments, and {plain.always / 2**30:.2f} GiB of gradients and what is one of a batch."
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE.name}, in place of the table there")
-    asked = parser.parse_args()
+def measured_lines() -> Iterator[str]:
+    """The table of the head as it is."""
     with tempfile.TemporaryDirectory() as folder:
-        told = "".join(f"{line}\n" for line in lines(*needs(Path(folder))))
-    if not asked.write:
-        print(told, end="")
-        return
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(START)
-    PAGE.write_text(f"{before}{START}{told}{END}{rest.partition(END)[2]}", encoding="utf-8")
+        yield from lines(*needs(Path(folder)))
 
 
 if __name__ == "__main__":
-    main()
+    page_table(PAGE, START, END, measured_lines())

@@ -43,9 +43,7 @@ def jobs_below(*roots: Path) -> list[Job]:
             words = (process / "cmdline").read_bytes().decode().split("\0")[:-1]
             if words[1:2] == ["-IS"]:
                 del words[:2]  # a program of tests/workflow/forks.py, which lives and dies with the job that it called
-            if words[3:4] == ["--cores"]:
-                del words[3:5]
-            if words[1:3] != ["-m", "pipeline"] or words[3] not in VERBS:
+            if words[1:3] != ["-m", "pipeline"] or not set(VERBS).intersection(words[3:]):
                 continue
             place = (process / "cwd").resolve(strict=True)
             lines = (process / "environ").read_bytes().decode().split("\0")
