@@ -260,7 +260,7 @@ def test_a_preprocessor_that_asks_for_other_arithmetic_is_refused(broken_folder)
         Clip(image_feature({"path": str(broken_folder)}), CPU)
 
 
-@pytest.mark.slow
+@pytest.mark.weights
 def test_vit_b16_in_the_real_format_loads_and_runs_through_the_same_code(tmp_path):
     with seeded(3):
         build_clip().save_pretrained(tmp_path)

@@ -224,7 +224,7 @@ def test_random_weights_read_bytes_and_follow_the_seed(monkeypatch):
     assert len(ids) == 7 and (ids[0], ids[-1]) == (49406, 49407)
 
 
-@pytest.mark.slow
+@pytest.mark.weights
 def test_the_real_size_reads_in_batches_what_the_literal_model_reads_one_at_a_time(tmp_path):
     with seeded(3):
         build_clip().save_pretrained(tmp_path)

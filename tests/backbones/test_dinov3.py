@@ -252,7 +252,7 @@ def test_a_hub_checkpoint_is_read_from_the_folder_that_the_hub_hands_over(monkey
     assert backbone.fields["cls"] == ((2, 64), "float16")
 
 
-@pytest.mark.slow
+@pytest.mark.weights
 def test_the_real_format_at_full_size_loads_and_runs_through_the_same_code(tmp_path):
     with seeded(3):
         towers.build_dinov3().save_pretrained(tmp_path)

@@ -450,7 +450,7 @@ def test_a_hub_is_refused_with_the_remedy():
         I3DFrames(feature, torch.device("cpu"))
 
 
-@pytest.mark.slow
+@pytest.mark.weights
 def test_the_real_format_at_full_size_loads_and_runs_through_the_same_code(tmp_path):
     for channels in (3, 2):
         with seeded(channels):

@@ -380,7 +380,7 @@ def test_no_network_is_an_error_with_the_remedy(monkeypatch):
         backbones.load(r3d_feature({"hub": r3d18.KINETICS_HUB, "revision": "b3b3357e"}))
 
 
-@pytest.mark.slow
+@pytest.mark.weights
 def test_the_real_format_at_full_size_loads_and_runs_through_the_same_code(tmp_path):
     with seeded(4):
         torch.save(r3d_18(weights=None).state_dict(), tmp_path / "r3d_18-00000000.pth")

@@ -267,7 +267,7 @@ def test_a_folder_of_another_architecture_is_refused(folder, tmp_path):
         backbones.load(feature_of(tmp_path))
 
 
-@pytest.mark.slow
+@pytest.mark.weights
 def test_the_published_size_runs_through_the_same_code():
     feature = feature_of(weights={"random": 0}, sampling={"frames": 4}, resize=292, crop=(256, 256))
     backbone = backbones.load(feature)

@@ -1,4 +1,4 @@
-"""Tests of the shipped weights are left out where they passed with this very content, and nowhere else."""
+"""Tests of the shipped weights and of full-size backbones are left out where they passed with this very content."""
 
 import os
 from pathlib import Path
@@ -35,6 +35,8 @@ def test_they_passed_with_a_clone_s_content_wherever_it_lies(clone):
         "pipeline/backbones/flow.py",
         "pipeline/toyworld/scene.py",
         "tests/weights_recipe/test_i3d.py",
+        "tests/backbones/test_i3d.py",
+        "tests/backbones/conftest.py",
         "requirements.lock",
     ],
 )

@@ -1,5 +1,5 @@
-"""Whether the tests of the shipped weights have passed with what is here: `python -m tests.weights_recipe.verified`,
-with --run to run them and note it.
+"""Whether the tests of the shipped weights, and those of backbones at full size, have passed with what is here:
+`python -m tests.weights_recipe.verified`, with --run to run them and note it.
 
 They need to run where something changed that they rest on, and nowhere else; a clone has no memory but what is tracked.
 So weights/verified.json names the state at which they passed last, and .ci/run runs them where it names another one.
@@ -16,6 +16,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 RECORD = "weights/verified.json"
 TESTS = "tests/weights_recipe"
+MARK = "pytest.mark.weights"
 # Their own tests and files, and what pins the libraries; code is followed by its imports.
 OF_ANY_KIND = ("weights/mini-*/*", "weights/*.safetensors", "weights/README.md", "weights/pretraining.json")
 PINS = "requirements.lock"
@@ -42,12 +43,21 @@ def imported(path: Path, root: Path) -> set[Path]:
     return found
 
 
+def marked(root: Path = ROOT) -> list[Path]:
+    """The files whose tests, or some of them, are of the shipped weights or of a backbone at full size."""
+    ours = root / TESTS
+    files = [path for path in root.glob("tests/*/test_*.py") if path.parent != ours]
+    return [ours, *sorted(path for path in files if MARK in path.read_text(encoding="utf-8"))]
+
+
 def rests_on(root: Path = ROOT) -> list[Path]:
-    """Every file that the tests of the shipped weights read or import, other than libraries'."""
+    """Every file that those tests read or import, other than libraries'."""
     found = {path for pattern in OF_ANY_KIND for path in root.glob(pattern)} | {root / PINS}
     # Backbones are loaded by their names, which no import statement shows.
     folders = (TESTS, "weights/recipe", "pipeline/backbones")
     ahead = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    for path in marked(root)[1:]:
+        ahead += [path, *path.parent.glob("conftest.py")]
     while ahead:
         if (path := ahead.pop()) not in found:
             found.add(path)
@@ -73,7 +83,7 @@ def recorded(root: Path = ROOT) -> str | None:
 def run(root: Path = ROOT) -> int:
     """Runs them, and where all passed and nothing changed meanwhile, notes the state. Returns pytest's exit code."""
     before = state(root)
-    code = int(pytest.main(["-m", "weights", TESTS, "--durations", "10"]))
+    code = int(pytest.main(["-m", "weights", *map(str, marked(root)), "--durations", "10"]))
     if code == 0 and state(root) == before:
         document = {"passed_at": before, "by": f"python -m {TESTS.replace('/', '.')}.verified --run"}
         (root / RECORD).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
