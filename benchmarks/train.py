@@ -15,14 +15,15 @@ import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from benchmarks._harness import ROOT, main, scratch, table
+from benchmarks._pretended import waits_of
 from benchmarks._training import (
     CLASSES,
     TOY,
     Learning,
     batch_of,
-    host_waits,
     run_of,
     saved_bytes,
+    steps_of,
     with_compute,
 )
 from pipeline.config import load_params
@@ -74,7 +75,7 @@ def figures(run: Run, device: str, steps: int) -> dict[str, Any]:
     found = {
         "step_ms": 1000 * median(walls),
         "data_wait_share": sum(waits) / sum(walls),
-        "host_waits": host_waits(learning, batch),
+        "host_waits": len(waits_of(steps_of(run, config.batch_size), device)),
         "saved_mb_a_sample": saved_bytes(learning, batch) / config.batch_size / 1e6,
         "parameters": sum(of.numel() for of in learning.step.parameters()),
         "batch_size": config.batch_size,
