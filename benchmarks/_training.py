@@ -177,14 +177,15 @@ class Learning(NamedTuple):
         step = step_of(run, device)
         return cls(step, step.configure_optimizers()["optimizer"], run.config.clip_norm, device)
 
-    def gradients(self, batch: Mapping[str, Tensor], number: int = 0) -> None:
-        """Forward and backward."""
+    def gradients(self, batch: Mapping[str, Tensor], number: int = 0) -> Tensor:
+        """Forward and backward. Returns the loss."""
         dtype = AUTOCAST.get(arithmetic(self.step.config.precision, self.device))
         self.step.on_train_batch_start(batch, number)
         with torch.autocast(self.device, dtype=dtype, enabled=dtype is not None):
             loss = self.step.training_step(batch, number)
         self.optimizer.zero_grad()
         loss.backward()
+        return loss.detach()
 
     def __call__(self, batch: Mapping[str, Tensor], number: int = 0) -> None:
         """A whole step: gradients, clipping, update."""

@@ -69,8 +69,8 @@ R3D = {"backbone": "r3d18", "weights": {"path": str(ROOT / "weights/mini-r3d18.s
 I3D = {"backbone": "i3d", "sampling": {"fps": 8}, "preprocess": {"resize": 64, "crop": [64, 64]}, "batch": 4}
 VJEPA = {"backbone": "vjepa2", "weights": {"path": "vjepa2"}, "preprocess": {"resize": 36, "crop": [32, 32]}}
 # Waits of the host a batch that is there already, or a piece of rows, which comes from the host and goes back: I3D
-# copies a batch of windows. Of RAFT's, 14 are torchvision's grids; of VideoMAE's one is transformers' positions. Texts of
-# one length are copied at once.
+# copies a batch of windows. Of RAFT's, 14 are torchvision's grids; of VideoMAE's one is transformers' positions. Texts
+# of one length are copied at once.
 BACKBONES: dict[str, tuple[int, dict[str, Any]]] = {
     "dinov3": (0, {"backbone": "dinov3", "weights": {"path": str(ROOT / "weights/mini-dinov3")}, "pool": 2, **SMALL}),
     "r3d18": (0, {**R3D, "sampling": {"frames": 16}}),
