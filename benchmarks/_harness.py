@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
@@ -50,6 +51,46 @@ def interleaved(
             if number >= 0:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+class Busy:
+    """Inside, asks ten times a second how busy a GPU is; `share` is the mean, None without a GPU or an answer.
+
+    Args:
+        device: "cuda" or "cpu".
+        ask: percent, as nvidia-smi counts it: of the driver's last period, the part in which some kernel ran.
+    """
+
+    EVERY = 0.1  # seconds
+
+    def __init__(self, device: str, ask: Callable[[], float] | None = None) -> None:
+        self._ask, self._told = ask or _utilization if device == "cuda" else None, []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> "Busy":
+        if self._ask is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._ended.set()
+        if self._ask is not None:
+            self._thread.join()
+
+    @property
+    def share(self) -> float | None:
+        return sum(self._told) / len(self._told) / 100 if self._told else None
+
+    def _sample(self) -> None:
+        while not self._ended.wait(self.EVERY):
+            self._told.append(self._ask())
+
+
+def _utilization() -> float:
+    import torch  # by NVML, of nvidia-ml-py
+
+    return torch.cuda.utilization()
 
 
 def ratio(of: Sequence[float], to: Sequence[float]) -> float:

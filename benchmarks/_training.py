@@ -1,10 +1,10 @@
 """Trained heads of given sizes over stores of random values, and what a step of one costs: bytes, waits of the host."""
 
 import contextlib
-import warnings
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from pipeline.accelerator import arithmetic
 from pipeline.config import Params
@@ -26,6 +26,7 @@ from pipeline.training.accumulation import checkpointed
 from pipeline.training.clips import Clips, MapStream
 from pipeline.training.dataset import Samples, Stream
 from pipeline.training.frames import FrameStream, Videos, transcript
+from pipeline.training.probed import ProbedSamples, probed_stream
 from pipeline.training.registry import build
 from pipeline.training.step import Step
 
@@ -135,7 +136,17 @@ def _clips(given: Any, stores: Any, shapes: Any, config: Any, lengths: Any, rng:
     )
 
 
-_SAMPLES = {"gasm_cast": _tokens, "fact": _videos, "fact_clip": _videos, "clip_align": _clips}
+def _probed(given: Any, stores: Any, shapes: Any, config: Any, lengths: Any, rng: Any) -> ProbedSamples:
+    is_pooled = config.probe != "attentive"
+    return ProbedSamples(
+        **given,
+        streams={role: probed_stream(role, store, is_pooled) for role, store in stores.items()},
+        targets=given["labels"],
+        is_pooled=is_pooled,
+    )
+
+
+_SAMPLES = {"probe": _probed, "gasm_cast": _tokens, "fact": _videos, "fact_clip": _videos, "clip_align": _clips}
 
 
 def step_of(run: Run, device: str) -> Step:
@@ -166,14 +177,15 @@ class Learning(NamedTuple):
         step = step_of(run, device)
         return cls(step, step.configure_optimizers()["optimizer"], run.config.clip_norm, device)
 
-    def gradients(self, batch: Mapping[str, Tensor], number: int = 0) -> None:
-        """Forward and backward."""
+    def gradients(self, batch: Mapping[str, Tensor], number: int = 0) -> Tensor:
+        """Forward and backward. Returns the loss."""
         dtype = AUTOCAST.get(arithmetic(self.step.config.precision, self.device))
         self.step.on_train_batch_start(batch, number)
         with torch.autocast(self.device, dtype=dtype, enabled=dtype is not None):
             loss = self.step.training_step(batch, number)
         self.optimizer.zero_grad()
         loss.backward()
+        return loss.detach()
 
     def __call__(self, batch: Mapping[str, Tensor], number: int = 0) -> None:
         """A whole step: gradients, clipping, update."""
@@ -315,126 +327,18 @@ def shapes_only() -> Iterator[Callable[[Mapping[str, Tensor]], dict[str, Tensor]
         yield lambda batch: {name: fake.from_tensor(of) for name, of in batch.items()}
 
 
-# --- waits ------------------------------------------------------------------------------------------------------------
-
-
-def host_waits(learning: Learning, batch: Mapping[str, Tensor]) -> int:
-    """How often the host waits for the device in a step, gradients and update included.
-
-    On a GPU as its driver tells (`torch.cuda.set_sync_debug_mode`); on the CPU as `Pretended` counts.
-    """
-    learning(batch)  # what is done once is done
-    if learning.device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.set_sync_debug_mode("warn")
-        try:
-            with warnings.catch_warnings(record=True) as said:
-                warnings.simplefilter("always")
-                learning(batch)
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
-        return sum("synchronizing CUDA operation" in str(of.message) for of in said)
-    for state in learning.optimizer.state.values():
-        state["step"].on_host = True  # Adam counts there
-    with Pretended() as pretended, pretended.values:
-        learning(batch)
-    return len(pretended.waits)
-
-
-class Pretended(TorchFunctionMode):
-    """Inside, tensors of the CPU say that they are on a GPU, until one is copied to the host; `waits` are the calls for
-    which the host would have to wait there.
-
-    What code does on a GPU alone is done, and what it looks at on the CPU alone is not looked at.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.waits: list[str] = []
-        self.values = _Values(self.waits)
-
-    def __enter__(self) -> "Pretended":
-        torch.from_numpy = _arrived  # the only one of them that no mode sees
-        return super().__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        torch.from_numpy = FROM_NUMPY
-        super().__exit__(*error)
-
-    def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func == torch.Tensor.device.__get__:
-            return torch.device("cpu") if _on_host(args[0]) else torch.device("cuda", 0)
-        name = getattr(func, "__name__", "")
-        if name in ("cpu", "tolist", "numpy") and not _on_host(args[0]):
-            self.waits.append(name)
-            copy = args[0].detach().clone()
-            copy.on_host = True
-            return copy if name == "cpu" else getattr(copy, name)()
-        there = any(isinstance(of, torch.device) and of.type == "cuda" for of in tree_leaves((args, kwargs)))
-        args, kwargs = tree_map(_here, args), tree_map(_here, kwargs)
-        out = func(*args, **kwargs)
-        if there and name in COPIES and (name != "to" or _on_host(args[0])):
-            # From pageable memory, or at a word: the host waits until it is there.
-            if not kwargs.get("non_blocking"):
-                self.waits.append(name)
-            return out.clone()
-        given = [of for of in tree_leaves((args, kwargs)) if isinstance(of, Tensor)]
-        made = name in MADE and kwargs.get("device") is None
-        if (given and all(map(_on_host, given))) or (made and not given):
-            for of in tree_leaves(out):
-                if isinstance(of, Tensor):
-                    of.on_host = True
-        return out
-
-
-COPIES = ("to", "tensor", "as_tensor")
-# What makes a tensor on the host unless it is told a device.
-MADE = frozenset({"tensor", "as_tensor", "from_numpy", "arange", "zeros", "ones", "empty", "full", "rand", "linspace"})
-
-
-FROM_NUMPY = torch.from_numpy
-
-
-def _arrived(array: np.ndarray) -> Tensor:
-    found = FROM_NUMPY(array)
-    found.on_host = True
-    return found
-
-
-def _on_host(tensor: Tensor) -> bool:
-    return getattr(tensor, "on_host", False)
-
-
-def _here(value: Any) -> Any:
-    return torch.device("cpu") if isinstance(value, torch.device) and value.type == "cuda" else value
-
-
-class _Values(TorchDispatchMode):
-    """Notes the operations whose result's shape, or the host's next line, depends on values."""
-
-    LOOKS: ClassVar = frozenset(
-        {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal",
-         "is_nonzero"}
-    )  # fmt: skip
-
-    def __init__(self, waits: list[str]) -> None:
-        super().__init__()
-        self.waits = waits
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-        name = func.overloadpacket.__name__
-        looks = name in self.LOOKS or (name == "repeat_interleave" and not (kwargs or {}).get("output_size"))
-        if name in ("index", "index_put_", "_index_put_impl_"):
-            looks = any(isinstance(of, Tensor) and of.dtype == torch.bool for of in args[1])
-        if looks and not _on_host(args[0]):
-            self.waits.append(name)
-        return func(*args, **(kwargs or {}))
-
-
 def with_compute(params: Params, **compute: Any) -> Params:
     """The same params on another device, or with other memory."""
     return params.model_copy(update={"compute": params.compute.model_copy(update=compute)})
+
+
+def steps_of(run: Run, size: int) -> Callable[[str], Callable[[], None]]:
+    """A device -> a training step there, of the first samples of a run."""
+
+    def prepared(device: str) -> Callable[[], None]:
+        return partial(Learning.of(run, device), batch_of(run, size, device))
+
+    return prepared
 
 
 def batch_of(run: Run, size: int, device: str) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ import decord
 import numpy as np
 import torch
 
-from benchmarks._harness import interleaved, main, ratio, table
+from benchmarks._harness import Busy, interleaved, main, ratio, table
 from pipeline import backbones
 from pipeline.config import Params, parse_params
 from pipeline.datasets import build_manifest, read_manifest, shard_samples, video_folder, write_manifest
@@ -200,6 +200,10 @@ def measure(bench: Bench, names: Sequence[str], rounds: int, warmup: int) -> dic
         "videos_per_s": bench.scale.clips / median(seconds["extract"]),
         "vs_per_video": ratio(plain, seconds["extract"]),
     }
+    if bench.device == "cuda":
+        with Busy(bench.device) as gpu:
+            bench.extract(*names)
+        result["gpu_busy"] = gpu.share
     if len(names) == 1:
         parts = {part: 1000 * median(seconds[part]) / bench.scale.clips for part in PARTS}
         result |= {
@@ -324,6 +328,7 @@ def _show(results: Mapping[str, Mapping[str, Any]], device: str, workers: int) -
                 "x per-video": figures["vs_per_video"],
                 **{f"{part} ms": parts.get(part) for part in PARTS},
                 "binds": figures.get("binds"),
+                "GPU busy": figures.get("gpu_busy"),
             }
         )
     table(f"extraction on {device}, {workers} decode processes", rows)

@@ -30,7 +30,7 @@ load(plan.params.head("{0}").implementation)
 """
 EVALUATED = """
 from pipeline.evaluation import evaluate
-from pipeline.evaluation.provenance import deterministic
+from pipeline.accelerator import deterministic
 from pipeline.plugins import load
 with deterministic():
     pass

@@ -1,5 +1,6 @@
 """Small real data sets that tests make themselves: encoded clips in Something-Something-V2's layout."""
 
+import argparse
 import atexit
 import gc
 import json
@@ -37,6 +38,11 @@ LONGEST = [
     "workflow/test_plan",
     "workflow/test_page",
 ]
+
+
+def pytest_addoption(parser):
+    # The tests of tests/gpu on the CPU, so that none is code that nobody ran: for whoever edits them.
+    parser.addoption("--gpu-device", default="cuda", choices=["cuda", "cpu"], help=argparse.SUPPRESS)
 
 
 def pytest_configure(config):

@@ -31,7 +31,8 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
     # Reports import this package, and load no torch.
-    from pipeline.evaluation.provenance import counted, deterministic, evaluated_digest, opened, provenance
+    from pipeline.accelerator import deterministic
+    from pipeline.evaluation.provenance import counted, evaluated_digest, opened, provenance
 
     began = time.monotonic()
     opened(run)

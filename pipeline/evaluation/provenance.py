@@ -104,18 +104,3 @@ def provenance(run: Run) -> dict[str, Any]:
         **({"precision": arithmetic(config.precision, there.type)} if hasattr(config, "precision") else {}),
         **{name: run.record[name] for name in ("accumulate",) if name in run.record},
     }
-
-
-@contextlib.contextmanager
-def deterministic() -> Iterator[None]:
-    """Only operations that repeat to the bit; the caller's choice comes back afterwards.
-
-    `torch.use_deterministic_algorithms` sets the same flag, and imports torch's compiler to set that of compiled code,
-    too: 1.5 s and 160 MB, and nothing is compiled here.
-    """
-    before = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.set_deterministic_debug_mode(before)

@@ -6,8 +6,9 @@ Opens stores, runs and videos; what is drawn and written is drawn and written by
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from pipeline.accelerator import deterministic
 from pipeline.digests import write_json
-from pipeline.evaluation.provenance import deterministic, opened
+from pipeline.evaluation.provenance import opened
 from pipeline.explanation.errors import ExplanationError, NotOffered
 from pipeline.reports.files import beside, save_figure
 from pipeline.reports.numbers import compact

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.accelerator import deterministic
 from pipeline.config import ClipCamFeature, MapsFeature, Params, feature_dir
 from pipeline.datasets import NO_MAP, ShardSample, map_digest_of, shard_reader
 from pipeline.extraction.made import Made, Maker
@@ -70,7 +71,8 @@ def derive_range(
     if not chosen.derived:
         raise ExtractionError(f"{feature} is computed by {chosen.backbone}: run `extract {dataset} {feature}` instead")
     derivation = _Derivation(params, dataset, feature, root, progress, max_failed)
-    return Range(shards, derivation.run, f"{dataset}/{feature}", progress, waits).results()
+    with deterministic():
+        return Range(shards, derivation.run, f"{dataset}/{feature}", progress, waits).results()
 
 
 class _Derivation:

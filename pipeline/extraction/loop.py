@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from pipeline import backbones
+from pipeline.accelerator import deterministic
 from pipeline.config import (
     AnyFeature,
     I3DFeature,
@@ -108,7 +109,8 @@ def extract_range(
     _expect_one_pass(params, dataset, names)
     torch.set_num_threads(params.compute.extract_threads)
     extraction = _Extraction(params, dataset, names, root, progress, max_failed)
-    return Range(shards, extraction.run, f"{dataset}/{'+'.join(names)}", progress, waits).results()
+    with deterministic():
+        return Range(shards, extraction.run, f"{dataset}/{'+'.join(names)}", progress, waits).results()
 
 
 def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None:

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from pipeline.accelerator import deterministic
 from pipeline.config import MapsFeature
 from pipeline.evaluation.classification import softmax
 from pipeline.evaluation.metrics import TOP, ranked
 from pipeline.evaluation.probes import scores
-from pipeline.evaluation.provenance import deterministic
 from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
 from pipeline.prediction.files import Extracted, extracted, in_turn
 from pipeline.prediction.videos import Classified

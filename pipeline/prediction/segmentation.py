@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.accelerator import deterministic
 from pipeline.datasets import DatasetError, read_manifest, samples_by_name, unchanged, video_folder
 from pipeline.datasets.labels import read_label_file
-from pipeline.evaluation.provenance import deterministic
 from pipeline.evaluation.segment_metrics import segments
 from pipeline.evaluation.segmentation import confidence, scored
 from pipeline.evaluation.zeroshot_metrics import stacked

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from pipeline.accelerator import deterministic
 from pipeline.evaluation.classification import TOP, logits, softmax
 from pipeline.evaluation.metrics import ranked
-from pipeline.evaluation.provenance import batches, deterministic, inference
+from pipeline.evaluation.provenance import batches, inference
 from pipeline.prediction.answers import Answered, Answers, Question
 from pipeline.prediction.files import Extracted, extracted, in_turn
 from pipeline.runs import Run

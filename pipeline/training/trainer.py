@@ -17,7 +17,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
-from pipeline.accelerator import accelerator, arithmetic, device, made_by
+from pipeline.accelerator import accelerator, arithmetic, deterministic, device, made_by
 from pipeline.config import canonical_json
 from pipeline.memory import first_line, is_out_of_memory
 from pipeline.runs import CHECKPOINT, LOGS, Run, RunError, clear, complete, only_writer, say, standing
@@ -68,9 +68,10 @@ def train(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
         )
     torch.set_num_threads(run.params.compute.threads)
     meet(run.params.compute)
-    if getattr(run.config, "stand_ins", 0):
-        _train(run.stand_ins, progress)
-    return _train(run, progress)
+    with deterministic():
+        if getattr(run.config, "stand_ins", 0):
+            _train(run.stand_ins, progress)
+        return _train(run, progress)
 
 
 def _train(run: Run, progress: Callable[[str], None]) -> dict[str, Any]:
@@ -225,7 +226,6 @@ def _fit(run: Run, identity: str, progress: Callable[[str], None], accumulate: i
         precision=arithmetic(config.precision, accelerator(compute)),
         max_epochs=config.epochs,
         gradient_clip_val=config.clip_norm,
-        deterministic=True,
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         callbacks=[average, journal, checkpoint],

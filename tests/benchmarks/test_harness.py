@@ -3,12 +3,13 @@
 import importlib
 import json
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 import yaml
 
-from benchmarks._harness import ROOT, main, project
+from benchmarks._harness import ROOT, Busy, main, project
 
 # `backbones` and `memory` measure no time: they write tables of shapes and of bytes.
 NAMES = sorted({path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} - {"backbones", "memory"})
@@ -64,3 +65,21 @@ def test_the_small_project_is_a_tenth_of_the_toy_world_and_goes_afterwards(name)
 def test_the_readme_names_every_benchmark():
     text = (ROOT / "benchmarks/README.md").read_text(encoding="utf-8")
     assert all(f"`python -m benchmarks.{name}" in text for name in NAMES) and "--full" in text
+
+
+def test_how_busy_a_gpu_is_is_asked_beside_the_work_and_of_none_not_at_all(monkeypatch):
+    monkeypatch.setattr(Busy, "EVERY", 0.001)
+    told, enough = iter([30.0, 60.0, 90.0]), threading.Event()
+
+    def ask() -> float:
+        if (percent := next(told, None)) is None:
+            enough.set()
+            return 60.0
+        return percent
+
+    with Busy("cuda", ask) as gpu:
+        assert enough.wait(30)
+    assert gpu.share == pytest.approx(0.6)
+    with Busy("cpu", ask) as none:
+        pass
+    assert none.share is None

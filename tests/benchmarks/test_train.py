@@ -7,52 +7,39 @@ import pytest
 import torch
 
 from benchmarks._harness import ROOT
+from benchmarks._pretended import waits_of
 from benchmarks._training import (
-    CLASSES,
-    TOY,
     Learning,
     Live,
-    Pretended,
     batch_of,
     changed,
-    host_waits,
     peak_bytes,
-    run_of,
     saved_bytes,
-    with_compute,
+    steps_of,
 )
 from benchmarks.memory import END, PAGE, START, Need
-from benchmarks.train import trained_heads
+from pipeline.accelerator import deterministic
 from pipeline.config import load_params
-
-# Head -> waits a step, MB a sample. FACT copies its matching costs to the host, and the matching back.
-BUDGET = {"gasm_cast": (1, 5.3), "fact": (2, 7.0), "fact_clip": (2, 7.0), "clip_align": (0, 0.23)}
-FEW = 4
+from tests.devices import FEW, HEADS, head_runs
 
 
 @pytest.fixture(scope="module")
-def params():
-    return with_compute(load_params(ROOT / "params.yaml"), device="cpu", threads=1)
-
-
-@pytest.fixture(scope="module")
-def runs(params, tmp_path_factory):
+def runs(tmp_path_factory):
     torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("made")
-    return {head: run_of(params, head, TOY, CLASSES[head], FEW, folder) for head in trained_heads(params)}
+    return head_runs("cpu", tmp_path_factory.mktemp("made"))
 
 
-def test_every_trained_head_has_a_budget(params):
-    assert BUDGET.keys() == set(trained_heads(params))
+def test_every_trained_head_has_a_budget(runs):
+    assert HEADS.keys() == set(runs)
 
 
-@pytest.mark.parametrize("head", BUDGET)
+@pytest.mark.parametrize("head", HEADS)
 def test_a_step_keeps_its_budget(runs, head):
-    waits, megabytes = BUDGET[head]
-    learning, batch = Learning.of(runs[head], "cpu"), batch_of(runs[head], FEW, "cpu")
-    assert host_waits(learning, batch) <= waits
-    saved = saved_bytes(learning, batch) / FEW / 1e6
-    assert 0.5 * megabytes < saved <= megabytes, f"{saved:.3f} MB a sample"
+    waits, megabytes = HEADS[head]
+    with deterministic():
+        assert len(found := waits_of(steps_of(runs[head], FEW), "cpu")) <= waits, found
+    saved = saved_bytes(Learning.of(runs[head], "cpu"), batch_of(runs[head], FEW, "cpu")) / FEW / 1e6
+    assert 0.5 * megabytes < saved <= megabytes, f"{saved:.4f} MB a sample"
 
 
 def test_checkpointing_keeps_less_and_has_less_at_once(runs):
@@ -61,35 +48,6 @@ def test_checkpointing_keeps_less_and_has_less_at_once(runs):
     plain, again = (Learning.of(changed(run, gradient_checkpointing=switch), "cpu") for switch in (False, True))
     assert saved_bytes(again, batch) < 0.4 * saved_bytes(plain, batch)
     assert peak_bytes(again, batch) < 0.8 * peak_bytes(plain, batch)
-
-
-WAITS = {
-    "item": lambda x: x.sum().item(), "bool": lambda x: bool((x > 0).all()), "cpu": lambda x: x.cpu(),
-    "tolist": lambda x: x.tolist(), "nonzero": lambda x: x.nonzero(), "mask": lambda x: x[x > 0],
-    "upload": lambda x: torch.from_numpy(x.detach().cpu().numpy()).to(x.device),
-    "made there": lambda x: torch.tensor([1.0], device=x.device),
-}  # fmt: skip
-NO_WAITS = {
-    "on the host": lambda x: torch.tensor([1.0]).item(), "indices": lambda x: x[torch.zeros_like(x, dtype=torch.long)],
-    "where": lambda x: torch.where(x > 0, x, 0), "made there": lambda x: torch.zeros(3, device=x.device) + 1,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", WAITS)
-def test_what_waits_is_counted(name):
-    x = torch.ones(3)
-    with Pretended() as pretended, pretended.values:
-        assert x.device.type == "cuda"
-        WAITS[name](x)
-    assert len(pretended.waits) == (2 if name == "upload" else 1), pretended.waits
-    assert x.device.type == "cpu"
-
-
-@pytest.mark.parametrize("name", NO_WAITS)
-def test_what_does_not_wait_is_not(name):
-    with Pretended() as pretended, pretended.values:
-        NO_WAITS[name](torch.ones(3))
-    assert pretended.waits == []
 
 
 def test_live_bytes_come_and_go():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.backbones import clip_cam_blocks
 from pipeline.backbones.clip_cam import LastBlock
 from pipeline.config import ParamsError, feature_dir, feature_key, parse_params
 from pipeline.datasets import DatasetError, build_manifest, write_manifest
@@ -151,6 +152,18 @@ def test_maps_of_several_blocks_come_from_the_tokens_that_enter_the_first_of_the
     heat = deep.read(ids, "map")
     assert np.isfinite(heat).all() and heat.min() >= 0 and not np.allclose(heat, plain.read(ids, "map"), atol=0.05)
     np.testing.assert_allclose(deep.read(ids, "patch_embed"), plain.read(ids, "patch_embed"), rtol=0.02, atol=0.02)
+
+
+def test_gradients_of_deeper_maps_are_taken_by_what_repeats_alone(world, monkeypatch):
+    def asked(*given):
+        raise RuntimeError(f"mode {torch.get_deterministic_debug_mode()}")
+
+    monkeypatch.setattr(clip_cam_blocks, "autograd_cams", asked)
+    params = params_of(world[1].parent, deeper=DEEPER, again=CAM | {"source": "deeper", "cam_blocks": [-2]})
+    extract(params, "small", "deeper", 0, world[1], lambda line: None)
+    with pytest.raises(RuntimeError, match="mode 2"):
+        derived(params, "again", world[1])
+    assert torch.get_deterministic_debug_mode() == 0
 
 
 def test_a_block_before_the_tokens_is_refused_with_the_remedy(tmp_path):

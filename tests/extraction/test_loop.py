@@ -219,6 +219,16 @@ def test_another_error_of_the_device_is_no_lack_of_memory(small_ssv2, tmp_path, 
         run(params_for(small_ssv2), tmp_path)
 
 
+def test_backbones_compute_by_what_repeats_alone(small_ssv2, tmp_path, monkeypatch):
+    def asked(self, pixels):
+        raise RuntimeError(f"mode {torch.get_deterministic_debug_mode()}")
+
+    monkeypatch.setattr(DinoV3, "__call__", asked)
+    with pytest.raises(RuntimeError, match="mode 2"):
+        run(params_for(small_ssv2), tmp_path)
+    assert torch.get_deterministic_debug_mode() == 0
+
+
 def test_one_sample_that_does_not_fit_the_memory_ends_the_job_with_the_remedy(small_ssv2, tmp_path, monkeypatch):
     def full(self, pixels):
         raise torch.OutOfMemoryError("too much")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.runs import Run, only_writer
 from pipeline.store import StoreMissing
-from pipeline.training import DataError, RunBusy, train
+from pipeline.training import DataError, RunBusy, train, trainer
 from pipeline.training.callbacks import TrainingDiverged
 from pipeline.training.registry import TooLarge
 from tests.training.learnable import EPOCHS, FEATURES, Made, made_params, make
@@ -99,6 +99,16 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(made, run,
     assert (tmp_path / "same" / "weights.safetensors").read_bytes() == weights
     assert (tmp_path / "same" / "history.csv").read_bytes() == (run / "history.csv").read_bytes()
     assert (tmp_path / "other" / "weights.safetensors").read_bytes() != weights
+
+
+def test_a_head_learns_by_what_repeats_alone(made, tmp_path, monkeypatch):
+    def asked(*given):
+        raise RuntimeError(f"mode {torch.get_deterministic_debug_mode()}")
+
+    monkeypatch.setattr(trainer, "build", asked)
+    with pytest.raises(RuntimeError, match="mode 2"):
+        train(made.run(tmp_path / "run"), progress=lambda line: None)
+    assert torch.get_deterministic_debug_mode() == 0
 
 
 def test_training_ends_when_the_holdout_stops_gaining(made, tmp_path):
