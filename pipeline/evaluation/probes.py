@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from pipeline.accelerator import returned
 from pipeline.evaluation.classification import predictions_of, softmax
 from pipeline.evaluation.metrics import summary
 from pipeline.evaluation.provenance import Evaluated, batches, inference
@@ -35,11 +36,11 @@ def evaluate(run: Run) -> Evaluated:
 
 def scores(run: Run) -> tuple[np.ndarray, float]:
     """Logits, or numbers, (N, C) float32 of the evaluated samples, and the seconds that took."""
-    began, model, parts = time.monotonic(), run.model, []
+    began, model, roles = time.monotonic(), run.model, tuple(run.samples.streams)
+    table = run.table(run.samples.parts["evaluated"])
     with inference(run):
-        for batch in batches(run, run.table(run.samples.parts["evaluated"])):
-            parts.append(predict(model, batch, tuple(run.samples.streams)).float().cpu().numpy())
-    return np.concatenate(parts), time.monotonic() - began
+        found = list(returned({"scores": predict(model, batch, roles)} for batch in batches(run, table)))
+    return np.concatenate([of["scores"] for of in found]), time.monotonic() - began
 
 
 def _labelled(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:

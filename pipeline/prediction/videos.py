@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from pipeline.accelerator import returned
 from pipeline.evaluation.classification import TOP, logits, softmax
 from pipeline.evaluation.metrics import ranked
 from pipeline.evaluation.provenance import batches, deterministic, inference
@@ -78,15 +79,14 @@ def _diagnosed(question: Question, files: Sequence[str]) -> Answers:
             maps={file: None if file in maps.failed else file for file in found.files},
             patients={file: file for file in found.files},
         )
-        run, parts = question.run.over(samples), []
+        run = question.run.over(samples)
         torch.set_num_threads(run.params.compute.threads)
-        model = run.model
+        model, given = run.model, ("tokens", "maps", "has_map") if question.map else ("tokens",)
         with deterministic(), inference(run):
-            for batch in batches(run, run.table(found.files)):
-                given = (batch["maps"], batch["has_map"]) if question.map else ()
-                parts.append(model(batch["tokens"], *given).logits.float().cpu().numpy())
+            of_batches = batches(run, run.table(found.files))
+            answers = [*returned({"logits": model(*map(of.get, given)).logits} for of in of_batches)]
         said = str(question.map) if question.map else "none: the mean of its training"
-        return _answers(question, found, softmax(np.concatenate(parts)), said)
+        return _answers(question, found, softmax(np.concatenate([of["logits"] for of in answers])), said)
 
 
 def _unlabelled(run: Run, found: Extracted) -> dict[str, Any]:

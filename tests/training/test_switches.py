@@ -237,7 +237,7 @@ def loss_and_prediction(head: str, model: nn.Module, config: Any, samples: Any) 
             own, without = model(batch["tokens"], batch["maps"], batch["has_map"]), model(batch["tokens"])
             found = own.logits.softmax(-1), without.logits.softmax(-1), own.video_embed, own.attn_embed
             return loss, torch.cat([of.flatten() for of in found]).numpy()
-        scores = row_scores(model, config, samples, batch)
+        scores = list(row_scores(model, config, samples, [batch]))
         return loss, np.concatenate([of[samples.row_of_label[id]].ravel() for id, of in zip(ids, scores, strict=True)])
 
 
