@@ -371,6 +371,11 @@ class Pretended(TorchFunctionMode):
             copy = args[0].detach().clone()
             copy.on_host = True
             return copy if name == "cpu" else getattr(copy, name)()
+        if name == "pin_memory":
+            return args[0]
+        kwargs.pop("pin_memory", None)  # there is nothing to pin for
+        if name == "copy_" and _on_host(args[0]) and not _on_host(args[1]) and not kwargs.get("non_blocking"):
+            self.waits.append(name)
         there = any(isinstance(of, torch.device) and of.type == "cuda" for of in tree_leaves((args, kwargs)))
         args, kwargs = tree_map(_here, args), tree_map(_here, kwargs)
         out = func(*args, **kwargs)

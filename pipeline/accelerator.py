@@ -8,11 +8,14 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pipeline.config import Compute, ParamsError
 
 LIBRARIES = ("torch", "lightning", "numpy", "transformers", "torchvision")
+COMPILER = "inductor"  # of torch.compile
+SHAPES = 64  # that one network is compiled for, at most
 ON_HOST = "row"  # of a batch: what says which samples it has is asked by the host alone
 AHEAD = 2  # results on their way back while the next ones are computed
 HALVES = (torch.float16, torch.bfloat16)
@@ -61,6 +64,35 @@ def arithmetic(precision: str, device: str) -> str:
     return "bf16-mixed" if (precision, device) == ("16-mixed", "cpu") else precision
 
 
+def compiled(network: nn.Module, there: torch.device) -> None:
+    """Has torch compile a network, in place, when it is first called with a shape; its state keeps its names.
+
+    Each shape has code of its own: what a batch gives depends on its size, never on the batches before it. Of more than
+    SHAPES torch raises an error, where it would go on without compiling.
+
+    Args:
+        network: is called, and not by its other methods.
+        there: where it will be.
+
+    Raises:
+        ParamsError: torch cannot compile here.
+    """
+    import torch._dynamo as dynamo  # seconds, which only who compiles pays
+
+    try:
+        torch.compile(torch.square, backend=COMPILER)(torch.ones(2, device=there))
+    except Exception as error:
+        needs = "Triton and a C compiler (gcc)" if there.type == "cuda" else "a C++ compiler and Python's headers"
+        reason = getattr(error, "inner_exception", error)  # what the compiler said, without torch's own words
+        raise ParamsError(
+            f"compile is true, but torch cannot compile for {there.type} here, which needs {needs}: "
+            f"{(str(reason).strip().splitlines() or [type(reason).__name__])[0]}; on Debian `apt install g++ "
+            "python3-dev`, or let CXX name a compiler, or leave compile: false, which is another key"
+        ) from error
+    dynamo.config.recompile_limit, dynamo.config.fail_on_recompile_limit_hit = SHAPES, True
+    network.compile(backend=COMPILER, dynamic=False)
+
+
 # --- there and back ---------------------------------------------------------------------------------------------------
 
 
@@ -69,6 +101,15 @@ def sent(tensor: Tensor, there: torch.device) -> Tensor:
     if there.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(there)
     return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(there, non_blocking=True)
+
+
+class Sending(TorchFunctionMode):
+    """Inside, `tensor.to(device)` is `sent`: the host does not wait for what a head takes to its device in a step."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
+        if func is torch.Tensor.to and len(args) == 2 and isinstance(args[1], torch.device) and not kwargs:
+            return sent(*args)
+        return func(*args, **(kwargs or {}))
 
 
 def uploaded(batches: Iterable[Mapping[str, Tensor]], there: torch.device) -> Iterator[dict[str, Tensor]]:

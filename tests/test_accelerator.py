@@ -1,9 +1,13 @@
 """Claims about what is computed on."""
 
+from contextlib import nullcontext
+
+import numpy as np
 import pytest
 import torch
 
-from pipeline.accelerator import accelerator
+from benchmarks._training import Pretended
+from pipeline.accelerator import Sending, accelerator, compiled, returned, uploaded
 from pipeline.config import Compute, ParamsError
 
 
@@ -20,3 +24,157 @@ def test_a_gpu_that_is_asked_for_and_not_there_is_an_error_not_another_device(mo
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ParamsError, match=r"compute\.device is cuda, but torch finds no CUDA device here; set .* auto"):
         accelerator(Compute(device="cuda"))
+
+
+# --- compiling --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counting(monkeypatch):
+    """A compiler that compiles nothing, and the shapes that it was asked for."""
+    found = []
+
+    def count(graph, inputs):
+        found.append(tuple(inputs[-1].shape))
+        return graph.forward
+
+    monkeypatch.setattr("pipeline.accelerator.COMPILER", count)
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
+        yield found
+    torch._dynamo.reset()
+
+
+def test_each_shape_is_compiled_for_itself_whatever_came_before(counting):
+    network = torch.nn.Linear(3, 2)
+    names = set(network.state_dict())
+    compiled(network, torch.device("cpu"))
+    counting.clear()
+    for rows in (4, 2, 4, 3, 2):
+        network(torch.ones(rows, 3))
+    assert counting == [(4, 3), (2, 3), (3, 3)] and set(network.state_dict()) == names
+
+
+def test_more_shapes_than_are_compiled_for_are_an_error_and_not_another_arithmetic(counting, monkeypatch):
+    monkeypatch.setattr("pipeline.accelerator.SHAPES", 2)
+    network = torch.nn.Linear(3, 2)
+    compiled(network, torch.device("cpu"))
+    network(torch.ones(1, 3))
+    with pytest.raises(Exception, match="recompile_limit"):
+        for rows in range(2, 6):
+            network(torch.ones(rows, 3))
+
+
+def test_where_torch_cannot_compile_it_is_said_at_once_with_what_is_missing(counting, monkeypatch):
+    def missing(graph, inputs):
+        raise RuntimeError("No working C++ compiler found\nin a traceback of many lines")
+
+    monkeypatch.setattr("pipeline.accelerator.COMPILER", missing)
+    with pytest.raises(ParamsError) as error:
+        compiled(torch.nn.Linear(3, 2), torch.device("cpu"))
+    assert "a C++ compiler and Python's headers" in str(error.value) and "\n" not in str(error.value)
+    assert "No working C++ compiler found; on Debian `apt install g++ python3-dev`" in str(error.value)
+
+
+# --- there and back ---------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    """What torch.cuda.Stream does, in words."""
+
+    def __init__(self, said, name):
+        self.said, self.name = said, name
+
+    def record_event(self):
+        return Event(self.said, f"{self.name} {sum(line.startswith('copied') for line in self.said)}")
+
+    def wait_event(self, event):
+        self.said.append(f"{self.name} waits for {event.of}")
+
+    def wait_stream(self, other):
+        self.said.append(f"{self.name} waits for {other.name}")
+
+
+class Event:
+    def __init__(self, said, of):
+        self.said, self.of = said, of
+        said.append(f"copied by {of}")
+
+    def synchronize(self):
+        self.said.append(f"the host waits for {self.of}")
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Tensors that say they are on a GPU, streams that say what they do; of the waits of the host, the list."""
+    said, names = [], iter(("copies", "others"))
+    monkeypatch.setattr(torch.cuda, "Stream", lambda _: Stream(said, next(names)))
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda _: Stream(said, "computing"))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: said.append(f"{stream.name} holds"))
+    with Pretended() as pretended, pretended.values:
+        yield said, pretended.waits
+
+
+def on_host(values) -> torch.Tensor:
+    return torch.from_numpy(np.asarray(values))
+
+
+def test_a_batch_is_copied_while_the_one_before_is_computed_with_and_its_rows_stay(pretended):
+    said, waits = pretended
+
+    def read():
+        for number in range(3):
+            said.append(f"read {number}")
+            yield {"x": on_host([float(number)]), "row": on_host([number])}
+
+    for number, batch in enumerate(uploaded(read(), torch.device("cuda", 0))):
+        said.append(f"given {number}")
+        assert batch["x"].device.type == "cuda" and batch["row"].device.type == "cpu"
+        assert batch["row"].tolist() == [number]
+    assert said.count("computing holds") == 3
+    order = [line for line in said if not line.startswith("copied") and not line.endswith("holds")]
+    assert order == [
+        "read 0", "read 1", "computing waits for copies 0", "given 0",
+        "read 2", "computing waits for copies 1", "given 1", "computing waits for copies 2", "given 2",
+    ]  # fmt: skip
+    assert waits == []
+
+
+def test_answers_are_copied_back_while_the_next_are_computed_and_the_host_waits_once_for_each(pretended):
+    said, waits = pretended
+
+    def computed():
+        for number in range(4):
+            said.append(f"computed {number}")
+            half = torch.full((2,), number, dtype=torch.bfloat16, device=torch.device("cuda", 0))
+            yield {"half": half, "row": on_host([number])}
+
+    for number, found in enumerate(returned(computed())):
+        said.append(f"given {number}")
+        assert found["half"].dtype == np.float32 and (found["half"] == number).all() and found["row"] == [number]
+    order = [line for line in said if line.startswith(("computed", "given", "the host"))]
+    assert order == [
+        "computed 0", "computed 1", "computed 2", "the host waits for copies 0", "given 0", "computed 3",
+        *(line for number in (1, 2, 3) for line in (f"the host waits for copies {number}", f"given {number}")),
+    ]  # fmt: skip
+    assert waits == [] and said.count("copies waits for computing") == said.count("copies holds") == 4
+
+
+def test_on_the_cpu_answers_come_one_by_one_as_they_are():
+    asked = []
+    found = returned({"x": of} for of in map(lambda n: asked.append(n) or torch.tensor([n / 3]), range(3)))
+    assert next(found)["x"][0] == np.float32(0) and asked == [0]
+    assert next(found)["x"][0] == np.float32(1 / 3) and asked == [0, 1]
+    batch = {"x": torch.ones(2), "row": torch.arange(2)}
+    ((of, rows),) = (there.values() for there in uploaded([batch], torch.device("cpu")))
+    assert of is batch["x"] and rows is batch["row"]
+
+
+def test_what_is_sent_in_the_midst_of_a_step_is_not_waited_for(pretended):
+    _, waits = pretended
+    there = torch.device("cuda", 0)
+    on_host([1.0]).to(there)
+    assert waits == ["to"]
+    with Sending():
+        found = on_host([1.0]).to(there)
+    assert waits == ["to"] and found.device.type == "cuda"

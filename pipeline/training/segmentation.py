@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
+from pipeline.accelerator import Sending
 from pipeline.heads.fact.clip import clip_loss
 from pipeline.heads.fact.losses import LossSettings, fact_loss, targets_of
 from pipeline.heads.fact.outputs import BlockOutput
@@ -52,7 +53,9 @@ class SegmentationStep(Step):
         mask_BT, labels_BT = batch["mask"], batch["labels"]
         blocks, embeddings = outputs
         try:
-            targets = targets_of(blocks[-1], labels_BT, mask_BT, self.settings, self.n_segments)
+            # The host waits for the costs of the matching; what is matched goes back on its own.
+            with Sending():
+                targets = targets_of(blocks[-1], labels_BT, mask_BT, self.settings, self.n_segments)
             loss = fact_loss(blocks, targets, self.settings)["loss"]
         except ValueError as error:
             raise HeadError(f"heads.{self.head}.loss: {error}") from error
