@@ -207,6 +207,21 @@ def test_what_cannot_be_compiled_is_refused_when_params_are_read(params, head, c
         override(params.head(head), {"compile": True, **changes})
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.Bi.dropout": 0.0}, "FACT draws the windows of model.time_mask for the whole batch"),
+        ({"model.time_mask": None}, "FACT draws the dropout of its blocks for the whole batch"),
+        ({"model.time_mask": None, "model.Bi.dropout": 0.0, "model.Bu.dropout": 0.1}, "dropout of its blocks"),
+    ],
+)
+def test_fact_is_divided_where_it_draws_nothing_for_the_whole_batch(params, changes, message):
+    with pytest.raises(ParamsError, match=f"accumulate is 2, but .*{message}"):
+        override(params.head("fact"), {"accumulate": 2, **changes})
+    nothing = {"model.time_mask": None, "model.Bi.dropout": 0.0}
+    assert override(params.head("fact"), {"accumulate": 2, **nothing}).undivided == ""
+
+
 def test_compile_is_in_a_key_where_it_is_true_alone(params):
     head, feature = params.head("gasm_cast"), params.features["dinov3_patches"]
     assert override(head, {"compile": True}).learned == {**head.learned, "compile": True}

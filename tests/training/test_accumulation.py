@@ -106,8 +106,7 @@ def procedures(tmp_path_factory):
     return make(tmp_path_factory.mktemp("videos"))
 
 
-@pytest.mark.parametrize("match", ["o2o", "o2m"])
-@pytest.mark.parametrize("head", ["fact", "fact_clip"])
+@pytest.mark.parametrize(("head", "match"), [("fact", "o2o"), ("fact_clip", "o2m")])
 def test_videos_are_matched_each_alone_so_that_a_segmentation_s_gradients_in_parts_are_those_of_the_batch(
     procedures, tmp_path, monkeypatch, head, match
 ):
@@ -116,11 +115,11 @@ def test_videos_are_matched_each_alone_so_that_a_segmentation_s_gradients_in_par
     step, batch = step_of(run, **{"batch_size": 9, "loss.match": match, "model.channel_dropout": 0.4})
     loss, gradients = learned(step, batch, 1)
     assert len(gradients) > 20
-    for accumulate in (2, 4, 9):
+    for accumulate in (2, 9):
         again, found = learned(step, batch, accumulate)
         torch.testing.assert_close(again, loss, **CLOSE)
         torch.testing.assert_close(found, gradients, **CLOSE)
-    other, _ = learned(step, batch | {"labels": batch["labels"].roll(1, 0)}, 4)
+    other, _ = learned(step, batch | {"labels": batch["labels"].roll(1, 0)}, 2)
     assert not torch.isclose(other, loss)
 
 
