@@ -153,7 +153,7 @@ ELSEWHERE = {
     },
     "how the weights are come by, in which both have their part": {
         "seed", "lr", "batch_size", "epochs", "warmup_epochs", "decay_epoch", "weight_decay", "clip_norm", "ema_decay",
-        "patience", "max_trainable", "accumulate", "gradient_checkpointing",
+        "patience", "max_trainable", "accumulate", "gradient_checkpointing", "compile",
     },
     "by `inference` and by the trainer, for any head": {"precision"},
     "of the figures, after the prediction": {"result", "bootstrap", "calibration_bins", "with_background"},
