@@ -96,6 +96,9 @@ class Pretended(TorchFunctionMode):
             raise TypeError("can't convert cuda:0 device type tensor to numpy; Tensor.cpu() copies it to the host")
         if name in ("cpu", "cuda", "to", "type_as", "tolist"):
             return self._moved(func, name, args, kwargs)
+        if name == "pin_memory":
+            return args[0]
+        kwargs.pop("pin_memory", None)  # there is nothing to pin for
         if name in ("device", "_parse_to"):  # words alone
             return func(*args, **kwargs)
         asked = next((of for of in tree_leaves((args, kwargs)) if _is_device(of)), None)

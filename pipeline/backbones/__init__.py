@@ -19,7 +19,8 @@ from pipeline.backbones.base import (
     TextBackbone,
     expect_declared,
 )
-from pipeline.config import AnyFeature, PixelFeature, Weights, backbone_class, foreign_code
+from pipeline.compiling import compiled
+from pipeline.config import AnyFeature, CompiledFeature, PixelFeature, Weights, backbone_class, foreign_code
 
 __all__ = [
     "Backbone",
@@ -46,9 +47,12 @@ def load(feature: AnyFeature, device: torch.device | str = "cpu") -> Any:
     Raises:
         BackboneError: weights that are absent, gated, of another architecture or incomplete, a geometry that the
             architecture cannot take, or a class that is no backbone; the message gives the remedy.
+        ParamsError: `compile` is true, and torch cannot compile here.
     """
     # Imported when asked for: a decode process has no use for every architecture.
     backbone = backbone_class(feature.backbone)(feature, torch.device(device))
+    if isinstance(feature, CompiledFeature) and feature.compile:
+        compiled(backbone.network, torch.device(device))
     if foreign_code(feature) is not None:
         from pipeline.backbones.trial import try_out
 

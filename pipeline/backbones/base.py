@@ -162,6 +162,24 @@ def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
         yield
 
 
+def layout_3d(device: torch.device, precision: Precision, on_cpu: torch.memory_format) -> torch.memory_format:
+    """How clips and weights of a network of 3D convolutions lie in memory.
+
+    On a CPU as its stores were computed, for the other order gives other last bits: I3D channels last, which is 1.17
+    times as fast (1.8 times at an eighth of its width); R3D-18 contiguous, where channels last would be 1.02 times as
+    fast (1.27 times at a fifth of its width). On CUDA channels last in 16 bits, the order that convolutions on tensor
+    cores read, and contiguous in fp32; that has not been measured.
+
+    Args:
+        device, precision: of the network.
+        on_cpu: its order there.
+    """
+    if device.type == "cpu":
+        return on_cpu
+    is_16_bit_cuda = device.type == "cuda" and precision != "fp32"
+    return torch.channels_last_3d if is_16_bit_cuda else torch.contiguous_format
+
+
 def per_colour(values: Sequence[float], device: torch.device) -> Tensor:
     """(3, 1, 1) float32, to be broadcast over rows and columns."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)

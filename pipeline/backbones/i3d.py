@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import functional as pixelwise
 
-from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, seeded
+from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, layout_3d, seeded
 from pipeline.backbones.states import read_state
 from pipeline.config import I3DFeature, Weights
 
@@ -178,8 +178,7 @@ class I3DFrames:
         self.window, self.pooling = feature.window, feature.pooling
         self.context = (self.window // 2, self.window - 1 - self.window // 2)
         weights = {"rgb": feature.rgb, "flow": feature.flow and feature.flow.weights}
-        # On a CPU, channels last is 1.17 times as fast at full width, and 1.8 times at an eighth of it.
-        self.layout = torch.channels_last_3d if device.type == "cpu" else torch.contiguous_format
+        self.layout = layout_3d(device, self.precision, on_cpu=torch.channels_last_3d)
         self.models = {
             name: _load(name, source).requires_grad_(False).eval().to(device, memory_format=self.layout)
             for name, source in weights.items()

@@ -18,6 +18,7 @@ from pipeline.backbones.base import (
     arithmetic,
     centre_crop,
     check_pixels,
+    layout_3d,
     per_colour,
     seeded,
     step_times,
@@ -117,7 +118,8 @@ class R3D18:
             )
         self.span = self.frames if self.pooled else span
         model = _load(feature.weights).requires_grad_(False).eval()
-        self.model = (make_atrous(model) if feature.atrous else model).to(device)
+        self.layout = layout_3d(device, self.precision, on_cpu=torch.contiguous_format)
+        self.model = (make_atrous(model) if feature.atrous else model).to(device, memory_format=self.layout)
         channels = self.model.layer4[1].conv2[0].out_channels
         if feature.layer == 3:
             self.model.layer4, channels = nn.Identity(), channels // 2
@@ -132,6 +134,11 @@ class R3D18:
             rows, columns = (-(-side // reach) for side in self.size)
             self.grid = (steps, rows, columns)
             self.fields = {"clip_tokens": ((steps, rows * columns, channels), "float16")}
+
+    @property
+    def network(self) -> nn.Module:
+        """What `compile` compiles."""
+        return self.model
 
     @staticmethod
     def preprocessor(feature: R3D18Feature) -> R3D18Pixels:
@@ -158,7 +165,8 @@ class R3D18:
         with arithmetic(self.device, self.precision):
             clips = (pixels_BTCHW.to(self.device).float() / 255 - self.mean_C11) / self.std_C11
             clips = clips.unflatten(1, (self.windows, self.frames)).flatten(0, 1)
-            tokens_BCPHW = self.model(clips.transpose(1, 2)).float()
+            clips_BCTHW = clips.transpose(1, 2).contiguous(memory_format=self.layout)
+            tokens_BCPHW = self.model(clips_BCTHW).float()
             if self.pooled:
                 vectors = nn.functional.adaptive_avg_pool3d(tokens_BCPHW, 1).flatten(1)
                 return {"clip_embed": vectors.reshape(-1, *self.fields["clip_embed"][0])}

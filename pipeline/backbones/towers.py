@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as pixelwise
 from transformers import (
@@ -306,6 +306,11 @@ class DinoV3(Tower):
             "cls": ((self.frames, config.hidden_size), "float16"),
         }, grid
 
+    @property
+    def network(self) -> nn.Module:
+        """What `compile` compiles."""
+        return self.model
+
     def run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """patch_tokens (B, T, N, D) and cls (B, T, D)."""
         tokens = self.model(pixels_BTCHW.flatten(0, 1)).last_hidden_state.float()
@@ -348,6 +353,11 @@ class VJepa2(Tower):
         grid = (self.frames // self.span, cells, cells)
         return {"clip_tokens": ((grid[0], cells * cells, config.hidden_size), "float16")}, grid
 
+    @property
+    def network(self) -> nn.Module:
+        """What `compile` compiles."""
+        return self.encoder
+
     def run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """clip_tokens (B, P, N, D), P over all windows."""
         clips = pixels_BTCHW.unflatten(1, (self.windows, -1)).flatten(0, 1)
@@ -378,6 +388,11 @@ class Clip(Tower):
             grid, shape = (self.frames, cells, cells), (cells * cells + 1, config.hidden_size)
         self.tower, self.projection = self.tower.to(self.device), model.visual_projection.to(self.device)
         return {self.output: ((self.frames, *shape) if self.frames > 1 else shape, "float16")}, grid
+
+    @property
+    def network(self) -> nn.Module:
+        """What `compile` compiles."""
+        return self.tower
 
     def run(self, pixels_BTCHW: Tensor) -> dict[str, Tensor]:
         """image_embed (B, T, E), unit vectors, or cam_tokens (B, T, N + 1, D); one frame has no T."""

@@ -8,6 +8,7 @@ from .documents import assigned, read_documents, read_laid, read_yaml
 from .features import (
     BackboneFeature,
     BaseFeature,
+    CompiledFeature,
     PixelFeature,
     Preprocess,
     RowsFeature,
@@ -66,6 +67,7 @@ __all__ = [
     "ClipFeature",
     "ClipTextFeature",
     "Columns",
+    "CompiledFeature",
     "Compute",
     "Dataset",
     "DerivedFeature",

@@ -221,6 +221,17 @@ class BackboneFeature(PixelFeature):
     storage: Literal["float16", "int8"] = "float16"
 
 
+class CompiledFeature(BackboneFeature):
+    """A network that torch may compile: faster, and of other bits, so `compile` is in the key where it is true."""
+
+    compile: bool = False
+
+    @property
+    def keyed(self) -> dict[str, Any]:
+        found = super().keyed
+        return found if self.compile else {name: value for name, value in found.items() if name != "compile"}
+
+
 class RowsFeature(PixelFeature):
     """A row a sampled frame, as many as the video is long: `sampling: {fps: ...}`."""
 

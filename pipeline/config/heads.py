@@ -134,6 +134,9 @@ class TrainedHead(Head):
     gradient_checkpointing: Annotated[
         bool, Field(description="computes the blocks' activations again for the gradients, in place of keeping them")
     ] = False
+    compile: Annotated[
+        bool, Field(description="trains with torch.compile: other bits, so it is in the run's key where it is true")
+    ] = False
     patience: Annotated[
         Positive, Field(description="epochs without a better holdout accuracy, or as good a one at a lower loss")
     ]
@@ -147,7 +150,28 @@ class TrainedHead(Head):
     @property
     def undivided(self) -> str:
         """Why its batch cannot be computed in parts; empty where it can."""
+        return "a compiled head computes its batch at once" if self.compile else ""
+
+    @property
+    def uncompiled(self) -> str:
+        """Why it is not compiled; empty where it can be."""
         return ""
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        found = super().learned
+        return found if self.compile else {name: value for name, value in found.items() if name != "compile"}
+
+    @model_validator(mode="after")
+    def _it_can_be_compiled(self) -> "TrainedHead":
+        if self.compile and self.uncompiled:
+            raise ValueError(f"compile is true, but {self.uncompiled}; leave it false")
+        if self.compile and self.gradient_checkpointing:
+            raise ValueError(
+                "compile and gradient_checkpointing are both true, and what is computed again is not compiled; set one "
+                "of them to false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _memory_can_be_saved(self) -> "TrainedHead":

@@ -22,6 +22,7 @@ from pipeline.heads.clip_align.model import ClipAlign
 from pipeline.runs import Run
 from pipeline.training.clips import Clips, ClipTable
 from pipeline.training.table import Batch
+from pipeline.transfers import returned, sent, uploaded
 
 ATTENTION = "attention.npz"
 SHOWN = 3  # videos in it that were recognised, and as many that were not
@@ -68,20 +69,21 @@ def cohort(samples: Clips, seed: int) -> Cohort:
 
 def _answers(model: ClipAlign, batches: Iterable[Batch], other_maps: Tensor) -> Answers:
     """The batches hold the rows in order; the maps of other patients are (N, C, T, H, W)."""
-    parts: dict[str, list[np.ndarray]] = {}
-    for there in batches:
+
+    def answer(there: Batch) -> dict[str, Tensor]:
         output = model(there["tokens"], there["maps"], there["has_map"])
-        found = {
+        others = sent(other_maps[there["row"]], there["maps"].device)
+        return {
             "logits": output.logits,
             "without_map": model(there["tokens"]).logits,
             "attention": output.attn_embed,
             "published": output.video_embed,
             "unguided": model.video(output.video_tokens).embed,
-            "shuffled": model.video(output.video_tokens, other_maps[there["row"].cpu()].to(there["row"].device)).embed,
+            "shuffled": model.video(output.video_tokens, others).embed,
         }
-        for name, value in found.items():
-            parts.setdefault(name, []).append(value.float().cpu().numpy())
-    of = {name: np.concatenate(values) for name, values in parts.items()}
+
+    found = list(returned(map(answer, batches)))
+    of = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
     return Answers(
         softmax(of["logits"]), softmax(of["without_map"]), {form: of[form] for form in FORMS}, of["attention"]
     )
@@ -147,10 +149,10 @@ def looked_at(model: ClipAlign, table: ClipTable, rows_K: np.ndarray) -> dict[st
         token_map (K, T, H, W), the map on the tokens' grid; energy (K, T, H, W), the norms of the tokens
         before any gate; gate (K, T, H, W), only if the guidance has one for each cell.
     """
-    device = next(model.parameters()).device
-    there = {key: tensor.to(device) for key, tensor in table[rows_K.tolist()].items()}
+    (there,) = uploaded([table[rows_K.tolist()]], next(model.parameters()).device)
     output = model(there["tokens"], there["maps"], there["has_map"])
-    found = {"token_map": output.token_map, "energy": output.video_tokens.float().norm(dim=-1)}
+    looked = {"token_map": output.token_map, "energy": output.video_tokens.float().norm(dim=-1)}
     if output.gate is not None and output.gate.ndim == output.token_map.ndim:
-        found["gate"] = output.gate
-    return {name: value.float().cpu().numpy() for name, value in found.items()}
+        looked["gate"] = output.gate
+    (found,) = returned([looked])
+    return found

@@ -17,6 +17,7 @@ from pipeline.runs import Run
 from pipeline.training.dataset import Samples
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch
+from pipeline.transfers import returned, sent
 
 FRAME_ORDERS = ("as_is", "reversed", "shuffled")
 
@@ -54,7 +55,7 @@ def reorder(batch: Batch, roles: tuple[str, ...], order: str, seed: int) -> Batc
     steps = batch[roles[0]].shape[1]
     backwards = torch.arange(steps).flip(0).expand(len(batch["row"]), -1)
     index_BT = backwards if order == "reversed" else _shuffles(batch["row"], steps, seed)
-    index_BT = index_BT.to(batch[roles[0]].device)
+    index_BT = sent(index_BT, batch[roles[0]].device)
     first_B1 = torch.arange(len(index_BT), device=index_BT.device).unsqueeze(1)
     return {**batch, **{role: batch[role][first_B1, index_BT] for role in roles}}
 
@@ -73,14 +74,15 @@ def _shuffles(rows_B: Tensor, steps: int, seed: int) -> Tensor:
 def logits(run: Run, orders: Sequence[str] = FRAME_ORDERS) -> tuple[dict[str, np.ndarray], float]:
     """Logits (N, C) float32 of the evaluated samples for each order of the frames, and the seconds that took."""
     began = time.monotonic()
-    parts: dict[str, list[np.ndarray]] = {order: [] for order in orders}
-    model, roles = run.model, tuple(run.samples.streams)
+    model, roles, table = run.model, tuple(run.samples.streams), run.table(run.samples.parts["evaluated"])
     with inference(run):
-        for batch in batches(run, run.table(run.samples.parts["evaluated"])):
-            for order in orders:
-                logits_BC = predict(model, reorder(batch, roles, order, run.config.seed), roles)
-                parts[order].append(logits_BC.float().cpu().numpy())
-    return {order: np.concatenate(of) for order, of in parts.items()}, time.monotonic() - began
+        found = list(
+            returned(
+                {order: predict(model, reorder(batch, roles, order, run.config.seed), roles) for order in orders}
+                for batch in batches(run, table)
+            )
+        )
+    return {order: np.concatenate([of[order] for of in found]) for order in orders}, time.monotonic() - began
 
 
 def softmax(logits_NC: np.ndarray) -> np.ndarray:

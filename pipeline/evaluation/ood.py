@@ -3,7 +3,7 @@
 Shape suffixes: B pictures, N patches, E embedding width, C ID classes, M negative words.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from pipeline.datasets.manifest import read_manifest
 from pipeline.digests import json_bytes
 from pipeline.evaluation.negatives import TABLE, embedded, read_negatives, vectors
 from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, lambda_sweep, ood_intervals, ood_metrics
-from pipeline.evaluation.provenance import Evaluated
+from pipeline.evaluation.provenance import Evaluated, read_ahead
 from pipeline.heads.negalign.config import NegAlignHead
 from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
 from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabels, predict
@@ -25,6 +25,8 @@ from pipeline.heads.negalign.words import by_role
 from pipeline.runs import Run
 from pipeline.store import FeatureStore
 from pipeline.training.dataset import DataError, refuse_mixed, refuse_stale, shuffled, usable
+from pipeline.training.table import Batch, Table
+from pipeline.transfers import returned, sent, uploaded
 
 GROUPS = "groups.json"
 CHUNK = 256  # pictures whose patches are in memory at once
@@ -239,7 +241,12 @@ class Scorer:
         self.drawn = {kind: [[names[i] for i in group] for group in of.tolist()] for kind, of in drawn.items()}
 
     def score(self, images_BE: Tensor, maps_BN: Tensor, patches_BNE: Tensor) -> dict[str, np.ndarray]:
-        """predicted (an index), cam_valid, neglabel, star and p_align of pictures, one or many."""
+        """`scores` as arrays."""
+        (found,) = returned([self.scores(images_BE, maps_BN, patches_BNE)])
+        return found
+
+    def scores(self, images_BE: Tensor, maps_BN: Tensor, patches_BNE: Tensor) -> dict[str, Tensor]:
+        """predicted (an index), cam_valid, neglabel, star and p_align of pictures, one or many; numbers are float64."""
         chosen, background = self.config.score, self.config.background
         variants = [Variant(self.plain_GK), Variant(self.star_GK, chosen.topk)]
         plain_B, star_B = neglabels(images_BE, self.classes_CE, self.negatives_ME, variants, chosen.scale)
@@ -255,7 +262,7 @@ class Scorer:
             "star": star_B,
             "p_align": align_B,
         }
-        return {key: _numbers(value) for key, value in found.items()}
+        return {key: value.double() if value.is_floating_point() else value for key, value in found.items()}
 
 
 def scored(scorer: Scorer, run: Run, name: str, part: str) -> pd.DataFrame:
@@ -263,18 +270,41 @@ def scored(scorer: Scorer, run: Run, name: str, part: str) -> pd.DataFrame:
     _, prefix = run.config.sets[name]
     image, cam = (run.samples.streams[f"{prefix}{role}"].store for role in ("image", "cam"))
     ids = run.samples.sets[name][part]
-    images_BE = vectors(image, ids).to(scorer.device)
-    chunks = [slice(start, start + CHUNK) for start in range(0, len(ids), CHUNK)]
-    found = [scorer.score(images_BE[rows], *read_patches(cam, ids[rows], scorer.device)) for rows in chunks]
+    images_BE = sent(vectors(image, ids), scorer.device)
+    chunks = [list(range(start, min(start + CHUNK, len(ids)))) for start in range(0, len(ids), CHUNK)]
+
+    def scores(batch: Batch) -> dict[str, Tensor]:
+        rows = slice(int(batch["row"][0]), int(batch["row"][-1]) + 1)
+        return scorer.scores(images_BE[rows], batch["map"].float(), batch["patch_embed"])
+
+    patches = uploaded(read_ahead(run.params.compute, Patches(cam, ids), chunks), scorer.device)
+    found = list(returned(map(scores, patches)))
     columns = {key: np.concatenate([of[key] for of in found]) for key in found[0]}
     columns["predicted"] = np.array(scorer.classes, dtype=object)[columns["predicted"]]
     return pd.DataFrame({"set": name, "part": part, "sample": ids, **columns})
 
 
+class Patches(Table):
+    """Pictures by lists of rows: map (B, N) and patch_embed (B, N, E) as stored, row (B,) int64."""
+
+    in_memory = False
+
+    def __init__(self, cam: FeatureStore, ids: Sequence[str]) -> None:
+        self.cam, self.ids = cam, ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, rows: Sequence[int]) -> Batch:
+        ids = [self.ids[row] for row in rows]
+        found = {name: torch.from_numpy(self.cam.read(ids, name)) for name in ("map", "patch_embed")}
+        return {**found, "row": torch.as_tensor(rows, dtype=torch.int64)}
+
+
 def read_patches(cam: FeatureStore, ids: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
     """Maps (B, N) and embeddings (B, N, E) of the patches of a few pictures."""
-    maps_BN, patches_BNE = (torch.from_numpy(cam.read(ids, name)).to(device) for name in ("map", "patch_embed"))
-    return maps_BN.float(), patches_BNE
+    (found,) = uploaded([Patches(cam, ids)[range(len(ids))]], device)
+    return found["map"].float(), found["patch_embed"]
 
 
 def _pointing(samples: Pictures) -> dict[str, float] | None:
@@ -312,10 +342,6 @@ def _pointing(samples: Pictures) -> dict[str, float] | None:
 def _parts(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
     """(set, part) -> its rows."""
     return {key: rows for key, rows in table.groupby(["set", "part"], sort=False)}
-
-
-def _numbers(values_B: Tensor) -> np.ndarray:
-    return (values_B.double() if values_B.is_floating_point() else values_B).cpu().numpy()
 
 
 def weigh(config: NegAlignHead, table: pd.DataFrame) -> float:

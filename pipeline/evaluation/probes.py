@@ -21,6 +21,7 @@ from pipeline.heads.probe.figures import figure
 from pipeline.runs import Run
 from pipeline.training.probed import ProbedSamples
 from pipeline.training.registry import predict
+from pipeline.transfers import returned
 
 LEARNED = ("train", "holdout")  # the whole split that is learned from
 
@@ -35,11 +36,11 @@ def evaluate(run: Run) -> Evaluated:
 
 def scores(run: Run) -> tuple[np.ndarray, float]:
     """Logits, or numbers, (N, C) float32 of the evaluated samples, and the seconds that took."""
-    began, model, parts = time.monotonic(), run.model, []
+    began, model, roles = time.monotonic(), run.model, tuple(run.samples.streams)
+    table = run.table(run.samples.parts["evaluated"])
     with inference(run):
-        for batch in batches(run, run.table(run.samples.parts["evaluated"])):
-            parts.append(predict(model, batch, tuple(run.samples.streams)).float().cpu().numpy())
-    return np.concatenate(parts), time.monotonic() - began
+        found = list(returned({"scores": predict(model, batch, roles)} for batch in batches(run, table)))
+    return np.concatenate([of["scores"] for of in found]), time.monotonic() - began
 
 
 def _labelled(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:

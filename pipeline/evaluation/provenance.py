@@ -1,20 +1,22 @@
 """What evaluations of every kind of head share: how a run is asked, and what its result rests on."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 
 from pipeline.accelerator import accelerator, arithmetic, device, made_by
-from pipeline.config import canonical_json, code_digest
+from pipeline.config import Compute, canonical_json, code_digest
 from pipeline.runs import Run
 from pipeline.store import apart, by_feature
 from pipeline.training.batches import OrderedBatches
 from pipeline.training.dataset import SHOWN, Samples, content_digest
 from pipeline.training.table import Batch, Readers, Table
+from pipeline.transfers import uploaded
 
 AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
@@ -44,14 +46,35 @@ def opened(run: Run) -> None:
     run.refuse_other_samples()
 
 
-def batches(run: Run, table: Table) -> Iterator[Batch]:
-    """All rows of a table in order, on the run's device."""
-    compute, there = run.params.compute, device(run.params.compute)
-    accumulate = getattr(run.config, "accumulate", 1)
-    size = -(-run.config.batch_size // accumulate)
-    readers = Readers(compute.decode_workers, compute.readahead_gb * 1e9)
-    for batch in table.loader(OrderedBatches(range(len(table)), size), size, readers):
-        yield {name: tensor.to(there) for name, tensor in batch.items()}
+def batches(run: Run, table: Table, beside: Sequence[np.ndarray] = ()) -> Iterator[Batch]:
+    """All rows of a table in order, on the run's device, all but `row`; on their way before they are asked for.
+
+    Args:
+        run, table: whose.
+        beside: orders of the rows, (N,) each: after each batch come, for each of these, the rows in the batch's places.
+    """
+    return uploaded(read(run, table, beside), device(run.params.compute))
+
+
+def read(run: Run, table: Table, beside: Sequence[np.ndarray] = ()) -> Iterable[Batch]:
+    """`batches` on the host, read ahead by as many processes, and of as many bytes, as `compute` allows.
+
+    Raises:
+        DataError: not one batch fits into these bytes.
+    """
+    compute = run.params.compute
+    size = -(-run.config.batch_size // getattr(run.config, "accumulate", 1))
+    return read_ahead(compute, table, OrderedBatches(range(len(table)), size).batches, beside)
+
+
+def read_ahead(
+    compute: Compute, table: Table, lists: Sequence[list[int]], beside: Sequence[np.ndarray] = ()
+) -> Iterable[Batch]:
+    """As `read`, of lists of rows."""
+    chosen = [rows for own in lists for rows in (own, *(order[own].tolist() for order in beside))]
+    # Nobody reads ahead of the only batch.
+    readers = Readers(compute.decode_workers if len(chosen) > 1 else 0, compute.readahead_gb * 1e9)
+    return table.loader(chosen, max(map(len, chosen)), readers, pin=accelerator(compute) == "cuda")
 
 
 @contextlib.contextmanager

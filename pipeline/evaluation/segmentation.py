@@ -3,13 +3,13 @@
 Shape suffixes: T rows of a video, L its labels, C classes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.evaluation.provenance import Evaluated, batches, inference
 from pipeline.evaluation.segment_metrics import (
@@ -27,6 +27,8 @@ from pipeline.heads.fact.prediction import predict
 from pipeline.runs import Run
 from pipeline.training.answers import answer
 from pipeline.training.frames import IGNORE, Videos
+from pipeline.training.table import Batch
+from pipeline.transfers import returned, sent
 
 
 class Scored(NamedTuple):
@@ -95,27 +97,31 @@ def _gamma(run: Run) -> float:
 def scored(run: Run, ids: list[str]) -> Scored:
     """The scores of these videos by the run's weights, γ not taken yet."""
     model, samples = run.model, run.samples
-    scores: list[np.ndarray] = []
     with inference(run):
-        for batch in batches(run, run.table(ids)):
-            scores += row_scores(model, run.config, samples, batch)
+        scores = list(row_scores(model, run.config, samples, batches(run, run.table(ids))))
     spread = [of[samples.row_of_label[sample]] for sample, of in zip(ids, scores, strict=True)]
     return Scored(ids, spread, [samples.truth[sample] for sample in ids])
 
 
-def row_scores(model: nn.Module, config: Any, samples: Videos, batch: dict[str, torch.Tensor]) -> list[np.ndarray]:
-    """(T, C) float64 of each video of a batch on the model's device, γ not taken yet."""
-    outputs, embeddings = answer(model, batch)
-    if embeddings is None:
-        scores_BTC = predict(outputs[-1], batch["mask"], config.mwt)
-    else:
-        chosen, text = config.alignment, torch.from_numpy(samples.text).to(embeddings.device)
-        seen = torch.from_numpy(samples.seen).to(embeddings.device)
-        scores_BTC = score(
-            outputs[-1], embeddings, text, batch["mask"], config.mwt, 0.0, seen, chosen.scoring, chosen.target
-        )
-    lengths = batch["mask"].sum(dim=1).tolist()
-    return [of[:length].double().cpu().numpy() for of, length in zip(scores_BTC, lengths, strict=True)]
+def row_scores(model: nn.Module, config: Any, samples: Videos, batches: Iterable[Batch]) -> Iterator[np.ndarray]:
+    """(T, C) float64 of each video of batches on the model's device, in order, γ not taken yet."""
+    there = next(model.parameters()).device
+    text = None if samples.text is None else sent(torch.from_numpy(samples.text), there)
+    seen, chosen = sent(torch.from_numpy(samples.seen), there), getattr(config, "alignment", None)
+
+    def scores(batch: Batch) -> dict[str, Tensor]:
+        outputs, embeddings = answer(model, batch)
+        if embeddings is None:
+            scores_BTC = predict(outputs[-1], batch["mask"], config.mwt)
+        else:
+            scores_BTC = score(
+                outputs[-1], embeddings, text, batch["mask"], config.mwt, 0.0, seen, chosen.scoring, chosen.target
+            )
+        return {"scores": scores_BTC, "lengths": batch["mask"].sum(dim=1)}
+
+    for found in returned(map(scores, batches)):
+        for scores_TC, length in zip(found["scores"], found["lengths"], strict=True):
+            yield scores_TC[:length].astype(np.float64)
 
 
 def _predictions(found: Scored, predictions: list[np.ndarray], counts: pd.DataFrame) -> pd.DataFrame:

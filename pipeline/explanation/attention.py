@@ -19,6 +19,7 @@ from pipeline.plugins import load
 from pipeline.reports.attention import ClassLooks, WatchedClip
 from pipeline.runs import Run
 from pipeline.training.table import Batch
+from pipeline.transfers import ON_HOST, returned
 
 SHOWN = 2  # clips that were recognised, and as many that were not
 CLASSES = 16  # of the class averages: of more classes, the commonest
@@ -42,12 +43,14 @@ def watched(run: Run) -> tuple[list[WatchedClip], ClassLooks, list[str]]:
     rows = [place[sample] for sample in chosen["sample"]]
     totals: dict[Look, Tensor] = {}
     with inference(run):
-        for batch in batches(run, table):
-            for at, looked_BTN in look_at(run, batch).items():
+        for found in returned(look_at(run, batch) for batch in batches(run, table)):
+            seen = found.pop(ON_HOST)
+            for at, looked in found.items():
+                looked_BTN = torch.from_numpy(looked)
                 if at not in totals:
                     totals[at] = torch.zeros(len(run.samples.classes), *looked_BTN.shape[1:], dtype=torch.float64)
-                totals[at].index_add_(0, labels[batch["row"].cpu()], looked_BTN.double())
-                for number, row in enumerate(batch["row"].tolist()):
+                totals[at].index_add_(0, labels[seen], looked_BTN.double())
+                for number, row in enumerate(seen.tolist()):
                     if row in rows:
                         kept.setdefault(row, {})[at] = looked_BTN[number].clone()
     counts = torch.bincount(labels, minlength=len(run.samples.classes))
@@ -60,11 +63,10 @@ def watched(run: Run) -> tuple[list[WatchedClip], ClassLooks, list[str]]:
     return clips, averages, absent(run.config.model, totals)
 
 
-def look_at(run: Run, batch: Batch) -> dict[Look, Tensor]:
-    """(B, T, N) on the CPU, of each attention."""
+def look_at(run: Run, batch: Batch) -> dict[Look | str, Tensor]:
+    """(B, T, N) of each attention, and which rows these are."""
     streams = {role: batch[role].float() for role in run.samples.streams}
-    found = load(run.config.attention)(run.model, {**batch, **streams})
-    return {at: looked.cpu() for at, looked in found.items()}
+    return {**load(run.config.attention)(run.model, {**batch, **streams}), ON_HOST: batch[ON_HOST]}
 
 
 def on_grid(run: Run, looks: Mapping[Look, Tensor]) -> dict[Look, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.datasets import read_manifest
 from pipeline.evaluation.negatives import vectors
@@ -25,6 +25,8 @@ from pipeline.runs import Run
 from pipeline.training.answers import answer
 from pipeline.training.dataset import shuffled
 from pipeline.training.registry import predict
+from pipeline.training.table import Batch
+from pipeline.transfers import ON_HOST, returned
 
 MOST, FEWEST = 25_000, 5  # points
 KEPT = 50  # principal components that t-SNE and UMAP start from
@@ -138,13 +140,17 @@ def of_classifier(run: Run) -> Points:
     """The input of the last linear layer."""
     samples, table = run.samples, run.predictions
     ids = some(samples.parts["evaluated"], run.config.seed)
-    values = []
     with inference(run), inputs_of_last(run.model, len(samples.classes)) as seen:
-        for batch in batches(run, run.table(ids)):
+
+        def given(batch: Batch) -> dict[str, Tensor]:
             predict(run.model, batch, samples.streams)
             if not seen:
                 raise NotOffered(f"{run.config.kind} has no linear layer that gives each class a score")
-            values.append(seen[-1])
+            last = seen[-1]
+            seen.clear()
+            return {"given": last}
+
+        values = [found["given"] for found in returned(map(given, batches(run, run.table(ids))))]
     rows = table.set_index("sample").loc[ids]
     return Points(
         f"the features that the last layer of {run.head} reads, a point a video of {run.config.eval_split}",
@@ -167,14 +173,11 @@ def of_targets(run: Run) -> Points:
 def inputs_of_last(module: nn.Module, n_classes: int):
     """A list whose last entry is, after each forward, what the last linear layer with a score a class was given.
 
-    Entries are (B, D) float32 arrays.
+    Entries are (B, D), where the model is.
     """
-    seen: list[np.ndarray] = []
+    seen: list[Tensor] = []
     layers = [of for of in module.modules() if isinstance(of, nn.Linear) and of.out_features == n_classes]
-    handles = [
-        layer.register_forward_pre_hook(lambda _, given: seen.append(given[0].float().cpu().numpy()))
-        for layer in layers
-    ]
+    handles = [layer.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for layer in layers]
     try:
         yield seen
     finally:
@@ -188,10 +191,13 @@ def of_segments(run: Run) -> Points:
     rows = run.predictions.set_index("sample")
     fps = run.params.datasets[run.config.dataset].label_fps or samples.streams["frames"].fps
     values, names, shown, labels, predicted, probability = [], [], [], [], [], []
+
+    def features(batch: Batch) -> dict[str, Tensor]:
+        return {"features": answer(run.model, batch)[0][-1].frame_features_BTH, ON_HOST: batch[ON_HOST]}
+
     with inference(run):
-        for batch in batches(run, run.table(ids)):
-            features_BTH = answer(run.model, batch)[0][-1].frame_features_BTH.float().cpu().numpy()
-            for number, features_TH in zip(batch["row"].tolist(), features_BTH, strict=True):
+        for found in returned(map(features, batches(run, run.table(ids)))):
+            for number, features_TH in zip(found[ON_HOST].tolist(), found["features"], strict=True):
                 sample = ids[number]
                 truth, guess, sure = (np.array(rows.at[sample, key]) for key in ("truth", "prediction", "confidence"))
                 row_of_label = samples.row_of_label[sample]

@@ -3,7 +3,7 @@
 Shape suffixes: B samples of a batch, T rows of a video, D width, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from pipeline.accelerator import device
 from pipeline.config import I3DFeature
 from pipeline.evaluation.ood_metrics import ood_metrics
-from pipeline.evaluation.provenance import batches, inference
+from pipeline.evaluation.provenance import batches, inference, read
 from pipeline.evaluation.segmentation import row_scores
 from pipeline.evaluation.zeroshot_metrics import class_counts, seen_unseen, stacked
 from pipeline.explanation.errors import ExplanationError
@@ -26,6 +27,7 @@ from pipeline.heads.probe.model import MASK
 from pipeline.runs import Run
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch
+from pipeline.transfers import returned, sent
 
 
 class _Task:
@@ -65,28 +67,37 @@ class Recognition(_Task):
 
     def answers(self, changes: Sequence[Change | None]) -> list[np.ndarray]:
         """One pass over the samples for all changes."""
-        right: list[list[np.ndarray]] = [[] for _ in changes]
-        orders = [order(change, len(self.rows)) if change and change.seed else None for change in changes]
+        orders = [order(change, len(self.rows)) for change in changes if change and change.seed]
         with inference(self.run):
-            model, streams, means = self.run.model, self.run.samples.streams, self.means
-            for batch in batches(self.run, self.rows):
-                for own, change, places in zip(right, changes, orders, strict=True):
-                    logits = predict(model, self.changed(batch, change, places, means), streams)
-                    own.append(self.answer(logits, batch))
-        found = [np.concatenate(own) for own in right]
+            there, means = device(self.run.params.compute), self.means
+            means = {name: sent(mean, there) for name, mean in means.items()}
+            said = list(returned(self._said(changes, orders, means)))
+        found = [np.concatenate([of["answer"] for of in said[at :: len(changes)]]) for at in range(len(changes))]
         self.found_again(found[changes.index(None)])
         return found
 
-    def answer(self, logits: Tensor, batch: Batch) -> np.ndarray:
+    def _said(
+        self, changes: Sequence[Change | None], orders: Sequence[np.ndarray], means: Mapping[str, Tensor]
+    ) -> Iterator[dict[str, Tensor]]:
+        """Of each batch the answer with each change."""
+        model, streams = self.run.model, self.run.samples.streams
+        there = batches(self.run, self.rows, orders)
+        for batch in there:
+            for change in changes:
+                other = next(there) if change and change.seed else None
+                logits = predict(model, self.changed(batch, change, other, means), streams)
+                yield {"answer": self.answer(logits, batch)}
+
+    def answer(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B,) bool, who was right."""
-        return (logits.argmax(dim=1) == batch["label"]).cpu().numpy()
+        return logits.argmax(dim=1) == batch["label"]
 
     @cached_property
     def means(self) -> dict[str, Tensor]:
         """Stream -> the mean of its first key over all samples; of maps, over those that are there."""
         sums: dict[str, Tensor] = {}
         counts = dict.fromkeys(self.keys, 0)
-        for batch in batches(self.run, self.rows):
+        for batch in read(self.run, self.rows):
             for name, (key, *flag) in self.keys.items():
                 there = batch[flag[0]] if flag else torch.ones_like(batch["row"], dtype=torch.bool)
                 total = batch[key][there].double().sum(dim=0)
@@ -94,17 +105,14 @@ class Recognition(_Task):
                 counts[name] += int(there.sum())
         return {name: (total / max(counts[name], 1)).float() for name, total in sums.items()}
 
-    def changed(
-        self, batch: Batch, change: Change | None, places: np.ndarray | None, means: Mapping[str, Tensor]
-    ) -> Batch:
-        """The batch with one stream replaced."""
+    def changed(self, batch: Batch, change: Change | None, other: Batch | None, means: Mapping[str, Tensor]) -> Batch:
+        """The batch with one stream replaced, by its mean or by that of the samples in the other batch."""
         if change is None:
             return batch
         keys = self.keys[change.stream]
-        if places is None:
+        if other is None:
             return {**batch, keys[0]: means[change.stream].expand(len(batch["row"]), *means[change.stream].shape)}
-        other = self.rows[places[batch["row"].cpu().numpy()].tolist()]
-        return {**batch, **{key: other[key].to(batch["row"].device) for key in keys}}
+        return {**batch, **{key: other[key] for key in keys}}
 
     def score(self, answer: np.ndarray, rows: np.ndarray) -> float:
         """Share that was right."""
@@ -125,22 +133,20 @@ class Probing(Recognition):
         ragged = {} if samples.is_pooled else {name for name, of in samples.streams.items() if of.is_ragged}
         return {name: (name, f"{name}{MASK}") if name in ragged else (name,) for name in samples.streams}
 
-    def answer(self, logits: Tensor, batch: Batch) -> np.ndarray:
+    def answer(self, logits: Tensor, batch: Batch) -> Tensor:
         """(B, C)."""
-        return logits.float().cpu().numpy()
+        return logits
 
     @cached_property
     def means(self) -> dict[str, Tensor]:
         """Stream -> the mean over all samples: of rows, over all of them, as one row."""
         return {name: mean[None] if self.keys[name][1:] else mean for name, mean in super().means.items()}
 
-    def changed(
-        self, batch: Batch, change: Change | None, places: np.ndarray | None, means: Mapping[str, Tensor]
-    ) -> Batch:
+    def changed(self, batch: Batch, change: Change | None, other: Batch | None, means: Mapping[str, Tensor]) -> Batch:
         """The batch with one stream replaced, and its mask."""
-        found = super().changed(batch, change, places, means)
-        if change is not None and places is None and (mask := self.keys[change.stream][1:]):
-            there = torch.ones(len(batch["row"]), 1, dtype=torch.bool, device=batch["row"].device)
+        found = super().changed(batch, change, other, means)
+        if change is not None and other is None and (mask := self.keys[change.stream][1:]):
+            there = torch.ones(len(batch["row"]), 1, dtype=torch.bool, device=batch["target"].device)
             return {**found, mask[0]: there}
         return found
 
@@ -191,15 +197,8 @@ class Segmentation(_Task):
         if change and change.stream == "texts":
             samples = replace(samples, text=other_texts(samples.text, change))
             change = None
-        places = order(change, len(ids)) if change and change.seed else None
-        predictions = []
-        for batch in batches(self.run, self.rows):
-            if change is not None:
-                batch = {**batch, "frames": self._changed(batch, self.channels[change.stream], places)}
-            scores = row_scores(self.run.model, self.run.config, samples, batch)
-            for row, of in zip(batch["row"].tolist(), scores, strict=True):
-                of = of[samples.row_of_label[ids[row]]]
-                predictions.append(self._stacked(of))
+        scores = row_scores(self.run.model, self.run.config, samples, self._batches(change))
+        predictions = [self._stacked(of[samples.row_of_label[sample]]) for sample, of in zip(ids, scores, strict=True)]
         return class_counts(predictions, [samples.truth[sample] for sample in ids], len(samples.classes))
 
     def _stacked(self, scores_LC: np.ndarray) -> np.ndarray:
@@ -207,22 +206,38 @@ class Segmentation(_Task):
             return scores_LC.argmax(axis=1)
         return stacked(scores_LC, self.run.samples.seen, self.run.result["gamma"])
 
-    def _changed(self, batch: Batch, channels: slice, places: np.ndarray | None) -> Tensor:
+    def _batches(self, change: Change | None) -> Iterator[Batch]:
+        """All videos, with a stream replaced."""
+        orders = [order(change, len(self.rows))] if change and change.seed else []
+        there = batches(self.run, self.rows, orders)
+        for batch in there:
+            if change is not None:
+                other = next(there) if orders else None
+                batch = {**batch, "frames": self._changed(batch, self.channels[change.stream], other)}
+            yield batch
+
+    def _changed(self, batch: Batch, channels: slice, other: Batch | None) -> Tensor:
         frames_BTD = batch["frames"].to(torch.float32, copy=True)
-        for own_TD, mask_T, row in zip(frames_BTD, batch["mask"], batch["row"].tolist(), strict=True):
-            length = int(mask_T.sum())
-            if places is None:
-                own_TD[:length, channels] = self.mean_D[channels]
+        mean_D = None if other else sent(self.mean_D[channels], frames_BTD.device)
+        for place, (own_TD, row) in enumerate(zip(frames_BTD, batch["row"].tolist(), strict=True)):
+            length = self._length(row)
+            if other is None:
+                own_TD[:length, channels] = mean_D
             else:
-                other_TD = self.rows[[int(places[row])]]["frames"][0].to(own_TD.device)
+                other_TD = other["frames"][place, : self._length(int(other["row"][place]))]
                 own_TD[:length, channels] = stretched(other_TD, length)[:, channels].float()
         return frames_BTD
+
+    def _length(self, row: int) -> int:
+        """Rows of a video, as the host knows them."""
+        samples = self.run.samples
+        return len(samples.labels[samples.parts["evaluated"][row]])
 
     @cached_property
     def mean_D(self) -> Tensor:
         """The mean over all rows of all videos."""
         total, count = torch.zeros((), dtype=torch.float64), 0
-        for batch in batches(self.run, self.rows):
+        for batch in read(self.run, self.rows):
             there_ND = batch["frames"][batch["mask"]].double()
             total, count = total + there_ND.sum(dim=0), count + len(there_ND)
         return (total / count).float()
@@ -249,7 +264,7 @@ def stretched(rows_TD: Tensor, length: int) -> Tensor:
     >>> stretched(torch.tensor([[1], [2]]), 4).flatten().tolist()
     [1, 1, 2, 2]
     """
-    return rows_TD[((torch.arange(length) + 0.5) * len(rows_TD) / length).long()]
+    return rows_TD[sent(((torch.arange(length) + 0.5) * len(rows_TD) / length).long(), rows_TD.device)]
 
 
 class Detection(_Task):

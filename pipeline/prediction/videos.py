@@ -20,6 +20,7 @@ from pipeline.runs import Run
 from pipeline.training.clips import Clips, map_stream
 from pipeline.training.dataset import Samples, fixed_stream, token_stream
 from pipeline.training.frames import IGNORE
+from pipeline.transfers import returned
 
 
 class Classified(NamedTuple):
@@ -79,15 +80,14 @@ def _diagnosed(question: Question, files: Sequence[str]) -> Answers:
             maps={file: None if file in maps.failed else file for file in found.files},
             patients={file: file for file in found.files},
         )
-        run, parts = question.run.over(samples), []
+        run = question.run.over(samples)
         torch.set_num_threads(run.params.compute.threads)
-        model = run.model
+        model, given = run.model, ("tokens", "maps", "has_map") if question.map else ("tokens",)
         with deterministic(), inference(run):
-            for batch in batches(run, run.table(found.files)):
-                given = (batch["maps"], batch["has_map"]) if question.map else ()
-                parts.append(model(batch["tokens"], *given).logits.float().cpu().numpy())
+            of_batches = batches(run, run.table(found.files))
+            answers = [*returned({"logits": model(*map(of.get, given)).logits} for of in of_batches)]
         said = str(question.map) if question.map else "none: the mean of its training"
-        return _answers(question, found, softmax(np.concatenate(parts)), said)
+        return _answers(question, found, softmax(np.concatenate([of["logits"] for of in answers])), said)
 
 
 def _unlabelled(run: Run, found: Extracted) -> dict[str, Any]:

@@ -9,7 +9,7 @@ CODE = {
     "model": "pipeline.training.probed:ready",
     "table": "pipeline.training.probed:Probed",
     "step": "pipeline.training.probes:ProbeStep",
-    "pinned": "9167d78821",
+    "pinned": "5fb3049909",
     "evaluate": "pipeline.evaluation.probes:evaluate",
     "predict": "pipeline.prediction.probes:probe",
     "streams": "pipeline.explanation.streams:Probing",

@@ -19,6 +19,7 @@ from pipeline.training.frames import IGNORE, Videos
 from pipeline.training.registry import HeadError
 from pipeline.training.step import Step
 from pipeline.training.table import Batch
+from pipeline.transfers import Sending
 
 
 class SegmentationStep(Step):
@@ -52,7 +53,9 @@ class SegmentationStep(Step):
         mask_BT, labels_BT = batch["mask"], batch["labels"]
         blocks, embeddings = outputs
         try:
-            targets = targets_of(blocks[-1], labels_BT, mask_BT, self.settings, self.n_segments)
+            # The host waits for the costs of the matching; what is matched goes back on its own.
+            with Sending():
+                targets = targets_of(blocks[-1], labels_BT, mask_BT, self.settings, self.n_segments)
             loss = fact_loss(blocks, targets, self.settings)["loss"]
         except ValueError as error:
             raise HeadError(f"heads.{self.head}.loss: {error}") from error

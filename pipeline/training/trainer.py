@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 
 from pipeline.accelerator import accelerator, arithmetic, deterministic, device, made_by
+from pipeline.compiling import compiled
 from pipeline.config import canonical_json
 from pipeline.memory import first_line, is_out_of_memory
 from pipeline.runs import CHECKPOINT, LOGS, Run, RunError, clear, complete, only_writer, say, standing
@@ -206,6 +207,8 @@ def _fit(run: Run, identity: str, progress: Callable[[str], None], accumulate: i
             f"heads.{run.head}.gradient_checkpointing is true, but its model has no list of blocks called "
             f"{' or '.join(config.blocks_in)}; leave it false"
         )
+    if config.compile:
+        compiled(model, torch.device(accelerator(compute)))
     module = run.task.code("step")(run.head, model, config, samples, steps)
     module.divide(accumulate)
     average = MovingAverage(config.ema_decay)

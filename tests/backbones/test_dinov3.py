@@ -263,3 +263,33 @@ def test_the_real_format_at_full_size_loads_and_runs_through_the_same_code(tmp_p
     assert sum(weight.numel() for weight in backbone.model.parameters()) == 85_660_416
     assert out["patch_tokens"].shape == (1, 8, 196, 768) and out["cls"].shape == (1, 8, 768)
     assert out["patch_tokens"].isfinite().all() and out["patch_tokens"].std() > 0.1
+
+
+def test_a_compiled_backbone_gives_what_an_eager_one_gives(vit_folder, monkeypatch):
+    graphs = []
+
+    def counted(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr("pipeline.compiling.COMPILER", counted)
+    feature = vit_feature({"path": str(vit_folder)})
+    clips = pixels(feature, video(), video(seed=1))
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
+        found = backbones.load(feature.model_copy(update={"compile": True}))(clips)
+    torch._dynamo.reset()
+    assert len(graphs) > 1  # beside what is tried first
+    torch.testing.assert_close(found, backbones.load(feature)(clips))
+
+
+@pytest.mark.proof
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_inductor_gives_what_an_eager_backbone_gives(vit_folder, precision):
+    feature = vit_feature({"path": str(vit_folder)}).model_copy(update={"precision": precision})
+    clips = pixels(feature, video(), video(seed=1))
+    found = backbones.load(feature.model_copy(update={"compile": True}))(clips)
+    again = backbones.load(feature.model_copy(update={"compile": True}))(clips)
+    tolerance = {"fp32": 1e-5, "bf16": 0.1}[precision]
+    for name, expected in backbones.load(feature)(clips).items():
+        torch.testing.assert_close(found[name], expected, rtol=tolerance, atol=tolerance)
+        assert torch.equal(found[name], again[name])

@@ -13,7 +13,7 @@ from torchvision.models.video import R3D_18_Weights, r3d_18
 
 from pipeline import backbones
 from pipeline.backbones import BackboneError, r3d18
-from pipeline.backbones.base import seeded
+from pipeline.backbones.base import layout_3d, seeded
 from pipeline.backbones.r3d18 import build_r3d18, make_atrous
 from pipeline.config import R3D18Feature
 from pipeline.video import sampling_times
@@ -390,3 +390,19 @@ def test_the_real_format_at_full_size_loads_and_runs_through_the_same_code(tmp_p
     backbone = backbones.load(feature)
     out = backbone(pixels(feature, video(32, 240, 320)))
     assert out["clip_tokens"].shape == (1, 8, 49, 512) and out["clip_tokens"].isfinite().all()
+
+
+def test_clips_lie_as_their_stores_were_computed_and_in_either_order_give_the_same_tokens(monkeypatch):
+    there = {name: torch.device(name) for name in ("cpu", "cuda", "meta")}
+    last, plain = torch.channels_last_3d, torch.contiguous_format
+    for precision in ("fp32", "bf16", "fp16"):
+        assert layout_3d(there["cpu"], precision, last) is last and layout_3d(there["cpu"], precision, plain) is plain
+        assert layout_3d(there["cuda"], precision, last) is (plain if precision == "fp32" else last)
+        assert layout_3d(there["meta"], precision, last) is plain
+    feature = r3d_feature({"random": 0})
+    pixels = torch.randint(0, 256, (1, 16, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = backbones.load(feature)(pixels)
+    monkeypatch.setattr("pipeline.backbones.r3d18.layout_3d", lambda *_, on_cpu: last)
+    backbone = backbones.load(feature)
+    assert backbone.model.layer1[0].conv1[0].weight.is_contiguous(memory_format=last)
+    torch.testing.assert_close(backbone(pixels), expected, rtol=1e-4, atol=1e-4)

@@ -192,3 +192,39 @@ def test_what_a_machine_cannot_do_is_refused_with_its_key(change, message):
 def test_the_longest_warm_up_and_the_rates_in_use_are_accepted(params):
     assert override(params.head("gasm_cast"), {"warmup_epochs": 20}).warmup_epochs == 20
     assert override(params.head("gasm_cast"), {"lr": 1, "batch_size": 256, "weight_decay": 0.9}).lr == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "changes", "message"),
+    [
+        ("gasm_cast", {"accumulate": 2}, "accumulate is 2, but a compiled head computes its batch at once"),
+        ("gasm_cast", {"gradient_checkpointing": True}, "compile and gradient_checkpointing are both true"),
+        ("fact", {}, "compile is true, but videos differ in length, and torch would compile FACT anew for each"),
+    ],
+)
+def test_what_cannot_be_compiled_is_refused_when_params_are_read(params, head, changes, message):
+    with pytest.raises(ParamsError, match=message):
+        override(params.head(head), {"compile": True, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.Bi.dropout": 0.0}, "FACT draws the windows of model.time_mask for the whole batch"),
+        ({"model.time_mask": None}, "FACT draws the dropout of its blocks for the whole batch"),
+        ({"model.time_mask": None, "model.Bi.dropout": 0.0, "model.Bu.dropout": 0.1}, "dropout of its blocks"),
+    ],
+)
+def test_fact_is_divided_where_it_draws_nothing_for_the_whole_batch(params, changes, message):
+    with pytest.raises(ParamsError, match=f"accumulate is 2, but .*{message}"):
+        override(params.head("fact"), {"accumulate": 2, **changes})
+    nothing = {"model.time_mask": None, "model.Bi.dropout": 0.0}
+    assert override(params.head("fact"), {"accumulate": 2, **nothing}).undivided == ""
+
+
+def test_compile_is_in_a_key_where_it_is_true_alone(params):
+    head, feature = params.head("gasm_cast"), params.features["dinov3_patches"]
+    assert override(head, {"compile": True}).learned == {**head.learned, "compile": True}
+    assert override(head, {"compile": False}).learned == head.learned and "compile" not in head.learned
+    assert feature.model_copy(update={"compile": True}).keyed == {**feature.keyed, "compile": True}
+    assert "compile" not in feature.keyed

@@ -18,6 +18,7 @@ from pipeline.training.registry import HeadError
 from pipeline.training.trainer import OutOfMemory
 from tests.evaluation.clinic import clinic
 from tests.training.learnable import HEAD, Made
+from tests.training.procedures import make
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -98,6 +99,28 @@ def test_a_contrast_in_parts_is_still_one_over_the_whole_batch(clips, monkeypatc
         halves = [step.training_step({name: of[rows] for name, of in batch.items()}, 0).detach()
                   for rows in (slice(0, 5), slice(5, 9)) if not step.divide(1)]  # fmt: skip
         assert abs(float((halves[0] * 5 + halves[1] * 4) / 9 - loss)) > 1e-3
+
+
+@pytest.fixture(scope="module")
+def procedures(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.mark.parametrize(("head", "match"), [("fact", "o2o"), ("fact_clip", "o2m")])
+def test_videos_are_matched_each_alone_so_that_a_segmentation_s_gradients_in_parts_are_those_of_the_batch(
+    procedures, tmp_path, monkeypatch, head, match
+):
+    double(monkeypatch)
+    run = Run(procedures.params, head, procedures.manifest, procedures.features(head), tmp_path / "run")
+    step, batch = step_of(run, **{"batch_size": 9, "loss.match": match, "model.channel_dropout": 0.4})
+    loss, gradients = learned(step, batch, 1)
+    assert len(gradients) > 20
+    for accumulate in (2, 9):
+        again, found = learned(step, batch, accumulate)
+        torch.testing.assert_close(again, loss, **CLOSE)
+        torch.testing.assert_close(found, gradients, **CLOSE)
+    other, _ = learned(step, batch | {"labels": batch["labels"].roll(1, 0)}, 2)
+    assert not torch.isclose(other, loss)
 
 
 @pytest.mark.parametrize("loss", ["label", "labels", "target"])

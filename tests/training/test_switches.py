@@ -153,7 +153,7 @@ ELSEWHERE = {
     },
     "how the weights are come by, in which both have their part": {
         "seed", "lr", "batch_size", "epochs", "warmup_epochs", "decay_epoch", "weight_decay", "clip_norm", "ema_decay",
-        "patience", "max_trainable", "accumulate", "gradient_checkpointing",
+        "patience", "max_trainable", "accumulate", "gradient_checkpointing", "compile",
     },
     "by `inference` and by the trainer, for any head": {"precision"},
     "of the figures, after the prediction": {"result", "bootstrap", "calibration_bins", "with_background"},
@@ -237,7 +237,7 @@ def loss_and_prediction(head: str, model: nn.Module, config: Any, samples: Any) 
             own, without = model(batch["tokens"], batch["maps"], batch["has_map"]), model(batch["tokens"])
             found = own.logits.softmax(-1), without.logits.softmax(-1), own.video_embed, own.attn_embed
             return loss, torch.cat([of.flatten() for of in found]).numpy()
-        scores = row_scores(model, config, samples, batch)
+        scores = list(row_scores(model, config, samples, [batch]))
         return loss, np.concatenate([of[samples.row_of_label[id]].ravel() for id, of in zip(ids, scores, strict=True)])
 
 

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from pipeline.datasets.manifest import read_manifest, write_manifest
-from pipeline.runs import Run, only_writer
+from pipeline.runs import WEIGHTS, Run, only_writer
 from pipeline.store import StoreMissing
 from pipeline.training import DataError, RunBusy, train, trainer
 from pipeline.training.callbacks import TrainingDiverged
@@ -223,3 +223,34 @@ def test_a_killed_and_resumed_training_ends_bitwise_equal_to_one_that_was_not(ma
         assert (folder / name).read_bytes() == (run / name).read_bytes()
     curve = "dvclive/plots/metrics/holdout_accuracy.tsv"
     assert (folder / curve).read_bytes() == (run / curve).read_bytes()
+
+
+def test_compile_has_the_head_compiled_before_the_first_step_and_is_in_the_record(made, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trainer, "compiled", lambda model, there: asked.append((model, there)))
+    record = train(made.run(tmp_path / "compiled", epochs=1, compile=True), progress=lambda line: None)
+    ((model, there),) = asked
+    assert there == torch.device("cpu") and hasattr(model, "logits") and record["config"]["compile"] is True
+    train(made.run(tmp_path / "eager", epochs=1), progress=lambda line: None)
+    assert len(asked) == 1
+
+
+@pytest.mark.proof
+def test_a_compiled_training_learns_what_an_eager_one_learns_and_its_record_says_so(made, tmp_path, monkeypatch):
+    graphs = []
+
+    def counted(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr("pipeline.compiling.COMPILER", counted)
+    with torch._dynamo.config.patch(recompile_limit=8, fail_on_recompile_limit_hit=False):
+        compiled = made.run(tmp_path / "compiled", epochs=1, compile=True)
+        record = train(compiled, progress=lambda line: None)
+    torch._dynamo.reset()
+    assert len(graphs) > 1  # beside what is tried first
+    eager = made.run(tmp_path / "eager", epochs=1)
+    train(eager, progress=lambda line: None)
+    weights = [load_file(run.folder / WEIGHTS) for run in (compiled, eager)]
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+    assert record["config"]["compile"] is True

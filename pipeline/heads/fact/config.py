@@ -134,8 +134,19 @@ class SegmentationHead(TrainedHead):
     with_background: Annotated[bool, Field(description="Edit and F1 count background segments, too")] = True
 
     @property
+    def uncompiled(self) -> str:
+        return "videos differ in length, and torch would compile FACT anew for each"
+
+    @property
     def undivided(self) -> str:
-        return "FACT computes a step of the whole batch: segments are matched and windows drawn for all of it"
+        # Each video is matched alone, and every term is a mean over videos. What is drawn may not be by video.
+        if self.model.time_mask is not None:
+            return "FACT draws the windows of model.time_mask for the whole batch (time_mask: null draws none)"
+        if any(block.dropout for _, block in self.model.chain):
+            return (
+                "FACT draws the dropout of its blocks for the whole batch (dropout: 0 in model.Bi, Bu, BU draws none)"
+            )
+        return ""
 
 
 class FactHead(SegmentationHead):

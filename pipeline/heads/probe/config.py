@@ -106,6 +106,10 @@ class ProbeHead(WarmedHead):
         return self.probe != "knn"
 
     @property
+    def uncompiled(self) -> str:
+        return "a probe is a layer or a few, of which compiling makes nothing faster"
+
+    @property
     def undivided(self) -> str:
         return "a linear probe's batch norm takes its statistics of the whole batch" if self.probe == "linear" else ""
 
