@@ -58,6 +58,14 @@ ParamsOption = Annotated[str, typer.Option("--params", help="Parameters: a YAML 
 ShardsOption = Annotated[
     str | None, typer.Option("--shards", "--shard", help="Only these shards: 3, or 3-66; by default all.")
 ]
+RunsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runs",
+        help="Instead of the head as params have it, runs of its ablations, one after the other in one process: an "
+        "ablation's name, or a row's key. Repeatable.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a parameter of the head: model.fusion=concat. Repeatable.")
 ]
@@ -482,11 +490,23 @@ def _users(params: "Params", root: Path) -> dict[Path, list[str]]:
 
 
 @app.command()
-def train(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
+def train(head: str, params: ParamsOption = "params.yaml", runs: RunsOption = None, changes: Overrides = None) -> None:
     """Train a head from the feature stores. A killed training resumes from its last checkpoint."""
     from pipeline.training import train as run
 
-    run(_run(params, head, changes, everywhere=True))
+    if not runs:
+        run(_run(params, head, changes, everywhere=True))
+        return
+    chosen = _rows(params, head, runs, changes, lambda of: of.key)
+    compute = next(iter(chosen.values())).params.compute
+    if compute.devices * compute.nodes > 1 or compute.strategy == "ddp":
+        raise typer.BadParameter(
+            "--runs trains on one device, and compute.devices, nodes or strategy ask for more processes; train each "
+            "with --set, or lower them"
+        )
+    from pipeline.series import each
+
+    each(chosen, run, say)
 
 
 @app.command()
@@ -550,11 +570,19 @@ def baselines(
 
 
 @app.command()
-def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
+def evaluate(
+    head: str, params: ParamsOption = "params.yaml", runs: RunsOption = None, changes: Overrides = None
+) -> None:
     """Evaluate a trained head on its evaluation split; writes result.json and predictions into the run's folder."""
     from pipeline.evaluation import evaluate as run
 
-    run(_run(params, head, changes))
+    if not runs:
+        run(_run(params, head, changes))
+        return
+    chosen = _rows(params, head, runs, changes, lambda of: f"{of.key}/{of.evaluation}")
+    from pipeline.series import each
+
+    each(chosen, run, say)
 
 
 @app.command()
@@ -647,6 +675,35 @@ def _run(params: str, head: str, changes: list[str] | None, everywhere: bool = F
 
     plan = _learner(params, everywhere, heads=head)
     return plan.run(head, dict(assigned(change, "--set") for change in changes or ()))
+
+
+def _rows(
+    params: str, head: str, asked: list[str], changes: list[str] | None, key: Callable[["Run"], str]
+) -> dict[str, "Run"]:
+    """Runs of a head's ablations, each once, by what messages call them.
+
+    Args:
+        asked: names of ablations, and keys.
+        key: of a run, as `asked` may have it.
+    """
+    if changes:
+        raise typer.BadParameter("--set and --runs: the rows of an ablation say what they change; give one of the two")
+    plan = _learner(params, heads=head)
+    names = [name for name, of in plan.params.ablations.items() if of.head == head]
+    rows: dict[str, dict[str, Run]] = {}  # ablation, or key -> name -> run
+    for ablation in names:
+        for (variant, seed), run in plan.ablated(ablation).items():
+            name = f"{variant}, seed {seed} ({run.folder})"
+            for of in (ablation, key(run)):
+                rows.setdefault(of, {})[name] = run
+    if absent := [of for of in asked if of not in rows]:
+        known = ", ".join([*names, *(of for of in rows if of not in names)][:LISTED]) or "none, it has no ablation"
+        raise typer.BadParameter(f"--runs {absent[0]}: no ablation or run of {head}; known are {known}")
+    found: dict[str, tuple[str, Run]] = {}
+    for of in asked:
+        for name, run in rows[of].items():
+            found.setdefault(key(run), (name, run))
+    return dict(found.values())
 
 
 def _learner(source: str, everywhere: bool = False, **parts: Any) -> "Plan":

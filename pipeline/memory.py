@@ -4,6 +4,10 @@ import shutil
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
+# What processes have ready and nobody has taken yet: pixels that an extraction decoded, over all of its processes,
+# unless one message is more; and batches of features, of each reader, as far as `readahead_gb` goes.
+DECODED_AHEAD = 256 << 20
+BATCHES_AHEAD = 2
 
 # How torch and the libraries below it say that an allocation failed, beside torch.OutOfMemoryError: the CUDA runtime
 # (a context, pinned memory, a copy), cuBLAS, cuSOLVER, cuFFT and cuDNN (handles, workspaces), cuDNN 9 by its own words,

@@ -7,19 +7,16 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from snakemake.iocontainers import Wildcards
-from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import PixelFeature, load_params, parse_params, read_documents
 from pipeline.config.contents import Rows, Tokens
-from pipeline.extraction import stream
 from pipeline.jobs import Jobs
+from pipeline.memory import BATCHES_AHEAD
 from pipeline.plan import Plan
 from pipeline.resources import (
-    AHEAD,
     MB,
-    PREFETCHED,
     Share,
     of_evaluation,
     of_extraction,
@@ -81,7 +78,7 @@ def test_the_memory_of_a_training_is_that_of_its_readers_and_of_what_it_keeps():
     batch = head.batch_size * (2 * 8 * (4 * 4 + 1) * 128 + 3 * MB)
     alone = of_training(params, head).memory
     read = of_training(params_with(device="cpu", decode_workers=3, cache_memory_gb=1.0), head).memory
-    assert read - alone == 3 * (2 * 400 * MB + PREFETCHED * batch)
+    assert read - alone == 3 * (2 * 400 * MB + BATCHES_AHEAD * batch)
     four = of_training(params_with(device="cpu", decode_workers=0, cache_memory_gb=1.0, devices=4), head)
     assert four == Share(4 * params.compute.threads, 4 * alone)
     nodes = of_training(params_with(device="cpu", decode_workers=0, cache_memory_gb=1.0, devices=4, nodes=2), head)
@@ -100,11 +97,6 @@ def test_sizes_follow_what_a_feature_gives():
         list(sample_bytes({"clip_tokens": Tokens(8)}, frames, None))
     with pytest.raises(LookupError):
         list(sample_bytes(None, frames, None))
-
-
-def test_what_waits_between_processes_is_what_they_are_held_to():
-    assert AHEAD == stream.BYTES_AHEAD
-    assert DataLoader([0], num_workers=1).prefetch_factor == PREFETCHED
 
 
 def test_no_profile_takes_away_what_a_rule_asks_for():

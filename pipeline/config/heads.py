@@ -145,6 +145,11 @@ class TrainedHead(Head):
     )
 
     @property
+    def part(self) -> int:
+        """The most samples of a part of a batch; what is not learned from has batches of so many, too."""
+        return -(-self.batch_size // self.accumulate)
+
+    @property
     def undivided(self) -> str:
         """Why its batch cannot be computed in parts; empty where it can."""
         return ""

@@ -47,8 +47,7 @@ def opened(run: Run) -> None:
 def batches(run: Run, table: Table) -> Iterator[Batch]:
     """All rows of a table in order, on the run's device."""
     compute, there = run.params.compute, device(run.params.compute)
-    accumulate = getattr(run.config, "accumulate", 1)
-    size = -(-run.config.batch_size // accumulate)
+    size = run.config.part
     readers = Readers(compute.decode_workers, compute.readahead_gb * 1e9)
     for batch in table.loader(OrderedBatches(range(len(table)), size), size, readers):
         yield {name: tensor.to(there) for name, tensor in batch.items()}

@@ -5,12 +5,10 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.memory import SHARED_MEMORY, shared_memory_left
+from pipeline.memory import BATCHES_AHEAD, SHARED_MEMORY, shared_memory_left
 from pipeline.training.dataset import DataError
 
 Batch = dict[str, Tensor]
-
-MOST_AHEAD = 2  # batches of one reader
 
 
 class Readers(NamedTuple):
@@ -103,4 +101,4 @@ def share_out(rows: int, size: int, readers: Readers) -> tuple[int, int]:
         )
     most = int(min(room, readers.bytes_ahead) // max(size, 1))
     workers = min(readers.workers, most)
-    return workers, min(MOST_AHEAD, most // workers)
+    return workers, min(BATCHES_AHEAD, most // workers)
