@@ -164,7 +164,7 @@ def test_where_cores_let_fewer_jobs_run_than_there_are_gpus_one_line_says_so_wit
     )
     few = jobs_on(params_with(device="cuda", threads=2, decode_workers=12, devices=2), cores=4, gpus=4)
     runs = [Wildcards(fromdict={"head": head, "key": key}) for head, key in list(few.plan.runs)[:2]]
-    assert [few.cores_to_train(run) for run in runs] == [28, 28]
+    assert [few.cores_to_train(few.trained)(run) for run in runs] == [28, 28]
     assert capsys.readouterr().err == (
         "2 of 4 GPUs stay idle: a training takes 28 cores of 4; give --cores 56, or lower compute.threads + "
         "decode_workers to 1\n"
