@@ -332,28 +332,26 @@ class Jobs:
 
     def _untrained(self, run):
         """Whether a run has to be trained, or looked at, since its samples may be others."""
-        shards = self.plan.shard_manifests(self.inputs_of(run))
-        output = _output("train", run)
-        return self._is_older("train_runs", output, [self.manifest_of(run.dataset)]) or any(
-            map(self.plan.misfits, shards)
-        )
+        if self._is_wanted("train", run):
+            return True
+        older = self._is_older(_output("train", run), [self.manifest_of(run.dataset)])
+        return older or any(map(self.plan.misfits, self.plan.shard_manifests(self.inputs_of(run))))
 
     def _unevaluated(self, run):
         """Whether an evaluation has to be made, or its run is trained before."""
-        trained, reads = _output("train", run), self.inputs_of(run)
-        code = self.plan.code(run.config.task, "evaluate")
-        files = [trained, *self.manifests_of(reads), *code]
-        return (
-            trained in self._made_in
-            or self._untrained(run)
-            or self._is_older("evaluate_runs", _output("evaluate", run), files)
-        )
-
-    def _is_older(self, rule, output, files):
-        """Whether a file is not there, is older than one of others as Snakemake sees it, or is forced."""
-        settings = self.workflow.dag_settings
-        if settings.forceall or rule in settings.forcerun or output in settings.forcerun or not os.path.exists(output):
+        if self._is_wanted("evaluate", run) or (trained := _output("train", run)) in self._made_in:
             return True
+        files = [trained, *self.manifests_of(self.inputs_of(run)), *self.plan.code(run.config.task, "evaluate")]
+        return self._untrained(run) or self._is_older(run.result_file, files)
+
+    def _is_wanted(self, stage, run):
+        """Whether what says that a run is made is not there, or is forced."""
+        settings, output = self.workflow.dag_settings, _output(stage, run)
+        forced = settings.forceall or not {f"{stage}_runs", output}.isdisjoint(settings.forcerun)
+        return forced or not os.path.exists(output)
+
+    def _is_older(self, output, files):
+        """Whether a file is older than one of others, as Snakemake sees it, or one of them is not there."""
         made = os.lstat(output).st_mtime
         seen = [path for path in files if not is_flagged(path, "ancient")]
         return any(not os.path.exists(path) or os.stat(path).st_mtime > made for path in seen)
