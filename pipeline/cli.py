@@ -24,7 +24,7 @@ from rich.text import Text
 
 from pipeline.digests import write_json
 from pipeline.files import write_text
-from pipeline.memory import first_line, is_out_of_memory
+from pipeline.memory import first_line, is_out_of_memory, megabytes
 from pipeline.projects import FEATURES, RUNS, SEARCHES
 
 if TYPE_CHECKING:
@@ -260,6 +260,8 @@ def _numbers(params: "Params", dataset: str, asked: str | None, root: Path) -> l
     found = [number for number in there if first <= number <= last]
     if not found:
         raise DatasetError(f"--shards {asked}: {manifest} has no shard between them; it has {there[0]} to {there[-1]}")
+    if first < there[0] or last > there[-1]:
+        say(f"--shards {asked}: {dataset} has shards {there[0]} to {there[-1]}; {found[0]} to {found[-1]} are made")
     return found
 
 
@@ -444,8 +446,8 @@ def prune(
             say(f"{path}: kept, {error}")
             continue
         freed += size
-        say(f"{path}: {size / 1e6:.1f} MB{' removed' if delete else ''}")
-    say(f"{freed / 1e6:.1f} MB {'removed' if delete else 'could be removed: run again with --delete'}")
+        say(f"{path}: {megabytes(size)}{' removed' if delete else ''}")
+    say(f"{megabytes(freed)} {'removed' if delete else 'could be removed: run again with --delete'}")
 
 
 def _digests(weights: dict[str, str] | str) -> str:
@@ -791,4 +793,4 @@ def page(
     from pipeline.reports.page import write_page
 
     write_page(_plan(params), out, snakemake=snakemake)
-    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    say(f"{out}: {megabytes(out.stat().st_size)}")

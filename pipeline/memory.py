@@ -43,6 +43,15 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no more is said"])[0]
 
 
+def megabytes(size: float) -> str:
+    """Bytes, as people read them.
+
+    >>> megabytes(2_345_678_901), megabytes(20_400)
+    ('2,345.7 MB', '20.4 kB')
+    """
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
 def shared_memory_left(folder: Path = SHARED_MEMORY) -> int | None:
     """Bytes that processes may still share; None where the system has no such place, and no bound."""
     return shutil.disk_usage(folder).free if folder.is_dir() else None

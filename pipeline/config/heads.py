@@ -28,7 +28,8 @@ Rate = Annotated[float, Field(gt=0, le=HIGHEST_LR)]
 EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins"})
 # The kind enters by its code. How a step is divided, and what of it is computed twice, changes rounding at most, and is
 # in the run's record.
-UNKEYED = frozenset({"kind", "result", "max_trainable", "accumulate", "gradient_checkpointing"})
+FREE = frozenset({"max_trainable", "accumulate", "gradient_checkpointing"})
+UNKEYED = FREE | {"kind", "result"}
 
 
 class Input(NamedTuple):

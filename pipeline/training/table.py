@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.memory import BATCHES_AHEAD, SHARED_MEMORY, shared_memory_left
+from pipeline.memory import BATCHES_AHEAD, SHARED_MEMORY, megabytes, shared_memory_left
 from pipeline.training.dataset import DataError
 
 Batch = dict[str, Tensor]
@@ -86,12 +86,12 @@ def share_out(rows: int, size: int, readers: Readers) -> tuple[int, int]:
     """
     left = shared_memory_left()
     room = float("inf") if left is None else left / 2 / readers.sharing
-    need = f"a batch of {rows} samples has {size / 1e6:,.1f} MB"
+    need = f"a batch of {rows} samples has {megabytes(size)}"
     no_readers = "set compute.decode_workers: 0, which needs none"
     if size > room:
         wanted = -(-4 * size * readers.sharing // 10**9)
         raise DataError(
-            f"{SHARED_MEMORY} has {left / 1e6:,.1f} MB left, of which half may be taken, and {need}; give the "
+            f"{SHARED_MEMORY} has {megabytes(left)} left, of which half may be taken, and {need}; give the "
             f"container more (--shm-size={wanted}g), or {no_readers}"
         )
     if size > readers.bytes_ahead:
