@@ -273,10 +273,12 @@ def plan(
         typer.Option("--devices", min=1, help="Jobs at once; repeatable; by default 1 and 8."),
     ] = None,
 ) -> None:
-    """List the extraction jobs that are to be done, and how long they take by the declared cost of a sample."""
+    """List the jobs of extraction and training that are to be done, and how long they take by the declared costs."""
     from pipeline.config.costs import START_SECONDS, makespan
+    from pipeline.together import Runs
 
-    work = _plan(params).extractions()
+    chosen = _plan(params)
+    work = chosen.extractions()
     table = Table()
     for column in ("dataset", "features", "ms a sample", "shards", "to do", "jobs", "shards a job", "minutes a job"):
         table.add_column(column, justify="left" if column in ("dataset", "features") else "right", overflow="fold")
@@ -297,6 +299,13 @@ def plan(
     for count in devices or [1, 8]:
         hours = makespan(jobs, count) / 3600
         say(f"{count} at once: {len(jobs)} jobs, {hours:.2f} hours, {START_SECONDS:.0f} s of each job's start included")
+    runs = Runs(chosen)
+    for count in devices or [1, 8]:
+        trained = runs.trainings(min(count, chosen.params.compute.jobs))
+        jobs = [of.seconds * size for of in trained for size in of.jobs]
+        todo, all_of_them = sum(sum(of.jobs) for of in trained), sum(of.runs for of in trained)
+        hours = makespan(jobs, count) / 3600
+        say(f"{count} at once: {todo} of {all_of_them} trainings in {len(jobs)} jobs, {hours:.2f} hours")
 
 
 @app.command()
