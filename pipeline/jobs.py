@@ -17,7 +17,7 @@ from pipeline.datasets.standing import STAMPS
 from pipeline.plan import Plan
 from pipeline.projects import SEARCHES
 from pipeline.resources import Share, idle_gpus, most, of_evaluation, of_extraction, of_training
-from pipeline.runs import RUN, Run
+from pipeline.runs import RESULT, RUN, Run
 from pipeline.together import Runs, Together
 
 PAGE = "results/report.html"
@@ -147,6 +147,7 @@ class Jobs:
     def made(self, wildcards):
         """What says that the run of an evaluation is complete: weights, or what is mined; nothing where it has none."""
         run = self.plan.runs[wildcards.head, wildcards.key]
+        self._forget(f"{run.folder}/{wildcards.evaluation}/{RESULT}", "evaluated")
         if run.config.trains:
             return f"{run.folder}/run.json"
         return [f"{run.folder}/negatives.csv"] if self.plan.task(run.head).mines else []
@@ -313,9 +314,20 @@ class Jobs:
                 Path(mark).unlink(missing_ok=True)  # of a Snakemake that was killed
                 self._made_in |= {_output(stage, of): mark for of in made}
         if (mark := self._made_in.get(output)) is None:
-            self.workflow.persistence.cleanup_metadata(IOFile(output))
+            self._forget(output)
             return []
         return mark
+
+    def _forget(self, output, *rules):
+        """Has Snakemake forget what made a run, so that no job is made again for how runs were cut into jobs.
+
+        Args:
+            output: of the run.
+            rules: of which it forgets; of any if none is named.
+        """
+        if self.workflow.is_main_process and (known := self.workflow.persistence.metadata(IOFile(output))):
+            if not rules or known.rule in rules:
+                self.workflow.persistence.cleanup_metadata(IOFile(output))
 
     def _at_once(self, stage, runs):
         """How many jobs of runs may run at once: as params say, and no more than this machine lets start."""
@@ -599,7 +611,9 @@ class Jobs:
 
     def run_manifest(self, wildcards):
         """The manifest table of the data set that a run reads."""
-        return self.manifest_of(self.plan.runs[wildcards.head, wildcards.key].dataset)
+        run = self.plan.runs[wildcards.head, wildcards.key]
+        self._forget(_output("train", run), "trained")
+        return self.manifest_of(run.dataset)
 
     def every_manifest(self, wildcards):
         """The manifest tables of all data sets that a run reads."""
