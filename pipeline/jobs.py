@@ -306,7 +306,7 @@ class Jobs:
                 self.look_at(dataset)
         if output not in self._made_in:
             runs = together.beside(together.place(run))
-            named = {of for of in runs if _output(stage, of) in self.workflow.dag_settings.targets}
+            named = {of for of in runs if _output(stage, of) in (self.workflow.dag_settings.targets or ())}
             wanted = [of for of in runs if _output(stage, of) not in self._made_in and unmade(of)]
             jobs = together.cut([of for of in wanted if of not in named], self._at_once(stage, runs))
             for made in [*jobs, *([of] for of in wanted if of in named)]:
@@ -325,9 +325,11 @@ class Jobs:
             output: of the run.
             rules: of which it forgets; of any if none is named.
         """
-        if self.workflow.is_main_process and (known := self.workflow.persistence.metadata(IOFile(output))):
-            if not rules or known.rule in rules:
-                self.workflow.persistence.cleanup_metadata(IOFile(output))
+        if not self.workflow.is_main_process:
+            return
+        known = self.workflow.persistence.metadata(IOFile(output))
+        if known and (not rules or known.rule in rules):
+            self.workflow.persistence.cleanup_metadata(IOFile(output))
 
     def _at_once(self, stage, runs):
         """How many jobs of runs may run at once: as params say, and no more than this machine lets start."""

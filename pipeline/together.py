@@ -13,6 +13,7 @@ from pipeline.config.costs import divide, seconds_a_sample_learned
 from pipeline.plan import Plan
 from pipeline.runs import RUN, Run
 
+LONGEST_NAME = 200  # of a job; no file system takes a longer file name than 255 bytes
 Place = tuple[str, ...]  # (head, key), or (head, key, evaluation)
 
 
@@ -67,7 +68,14 @@ class Together:
         if not runs:
             return []
         mean = sum(map(self.seconds, runs)) / len(runs)
-        return [list(runs[a:b]) for a, b in divide(len(runs), mean, runs[0].params.compute, at_once)]
+        jobs = [list(runs[a:b]) for a, b in divide(len(runs), mean, runs[0].params.compute, at_once)]
+        return [part for job in jobs for part in self._with_short_names(job)]
+
+    def _with_short_names(self, runs: list[Run]) -> list[list[Run]]:
+        half = len(runs) // 2
+        if not half or len(self.name(runs)) <= LONGEST_NAME:
+            return [runs]
+        return [*self._with_short_names(runs[:half]), *self._with_short_names(runs[half:])]
 
     def name(self, runs: Iterable[Run]) -> str:
         """What says in a path which runs of its head a job makes: their numbers, as 000-003_007."""

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from snakemake.iocontainers import Wildcards
 
+from pipeline import together
 from pipeline.config import parse_params, read_documents
 from pipeline.config.costs import divide
 from pipeline.config.params import Compute
@@ -59,13 +60,16 @@ def test_only_ablations_runs_are_made_together_and_always_by_all_who_ask_for_one
     assert learned == {*trained}
 
 
-def test_a_name_says_which_runs_and_is_short(plan):
+def test_a_name_says_which_runs_and_is_short(plan, nothing_there, monkeypatch):
     trained = Runs(plan).trained
     runs = max(trained.lists, key=len)
     for chosen in (runs, runs[:1], runs[::2], [*runs[:3], runs[7]]):
         name = trained.name(chosen)
         assert trained.named(runs[0].head, name) == list(chosen) and len(name) < 200
     assert trained.name(trained.named("fact", "002-004_007")) == "002-004_007"
+    monkeypatch.setattr(together, "LONGEST_NAME", 20)
+    jobs = trained.cut(runs[::2], 1)
+    assert [run for job in jobs for run in job] == runs[::2] and all(len(trained.name(job)) <= 20 for job in jobs)
 
 
 @pytest.mark.parametrize(("gpus", "of_streams"), [(1, 1), (8, 8)])
