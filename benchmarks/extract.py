@@ -30,13 +30,16 @@ import torch
 
 from benchmarks._harness import Busy, interleaved, main, ratio, table
 from pipeline import backbones
-from pipeline.config import Params, parse_params
+from pipeline.config import Params, load_params, parse_params
+from pipeline.config.costs import cut, seconds_a_sample
+from pipeline.config.datasets import Dataset
 from pipeline.datasets import build_manifest, read_manifest, shard_samples, video_folder, write_manifest
 from pipeline.extraction import extract
 from pipeline.extraction.clips import ClipSource, View
 from pipeline.extraction.provenance import stored_fields
 from pipeline.extraction.stream import Stream
 from pipeline.store import ShardWriter
+from pipeline.toyworld.templates import TEMPLATES
 
 ROOT = Path(__file__).parents[1]
 REAL = {
@@ -214,15 +217,19 @@ def measure(bench: Bench, names: Sequence[str], rounds: int, warmup: int) -> dic
     return result
 
 
-def started(folder: Path, device: str, shards: int, shard_size: int) -> dict[str, Any]:
+def starts_of(folder: Path, device: str, shards: int, shard_size: int) -> dict[str, Any]:
     """What starting a job costs of the extraction of both mini backbones: with a job a shard, and with one for all.
 
     CPU seconds of `python -m pipeline extract`, its decode processes among them: whole, and once more where nothing is
-    left to compute, which is the start alone.
+    left to compute, which is the start alone. Of larger shards the shares follow from these two.
 
     Args:
         folder: empty; holds the clips, few of which differ.
-        shards, shard_size: of the data set.
+        shards, shard_size: of the data set that is extracted.
+
+    Returns:
+        `start_s` and `work_ms`, of a job and of a video; `measured`, of what was extracted; and by name of other
+        extractions how many jobs there are and which share their starts have, before (a job a shard) and after.
     """
     params = world(folder, Scale(MINI, min(16, shard_size), 128, 128, 36, batch=16), device, 1)
     videos = Path(params.datasets["clips"].root)
@@ -239,15 +246,37 @@ def started(folder: Path, device: str, shards: int, shard_size: int) -> dict[str
     line = [sys.executable, "-m", "pipeline", "extract", "clips", *MINI, "--root", str(folder)]
     line += ["--params", str(folder / "params.json"), "--shards", f"0-{shards - 1}"]
     whole, start = _cpu_seconds(line), _cpu_seconds([*line[:-1], "0"])
-    work = whole - start
+    each = (whole - start) / samples
+
+    def shares(videos: int, before: int, after: int) -> dict[str, Any]:
+        def share(jobs: int) -> float:
+            return jobs * start / (jobs * start + videos * each)
+
+        return {"videos": videos, "jobs": [before, after], "before": share(before), "after": share(after)}
+
+    size = Dataset.model_fields["shard_size"].default
     return {
-        "shards": shards,
-        "samples": samples,
         "start_s": start,
-        "work_s": work,
-        "job_a_shard": shards * start / (shards * start + work),
-        "one_job": start / whole,
+        "work_ms": 1000 * each,
+        "measured": {"shards": shards, **shares(samples, shards, 1)},
+        "20 shards": shares(20 * size, 20, 1),
+        "64 shards": shares(64 * size, 64, 1),
+        "ssv2_top1": shares(*_toy()),
     }
+
+
+def _toy() -> tuple[int, int, int]:
+    """Of the extraction of results/ssv2_top1.json: videos, and jobs with a shard each and as the workflow cuts them."""
+    params = load_params(ROOT / "params.yaml")
+    of, size = params.toyworld.ssv2, params.datasets["toy-ssv2"].shard_size
+    videos = len(TEMPLATES) * (of.train + of.validation + of.test)
+    shards = range(-(-videos // size))
+    features = {read.feature: params.features[read.feature] for read in params.heads["gasm_cast"].inputs.values()}
+    jobs = [
+        cut(shards, shards, size * seconds_a_sample({name: feature}, params.compute), params.compute)
+        for name, feature in features.items()
+    ]
+    return videos, len(features) * len(shards), sum(map(len, jobs))
 
 
 def _cpu_seconds(line: Sequence[str]) -> float:
@@ -271,7 +300,7 @@ def run(
         "mini": Scale(MINI, mini_clips, 128, 128, 36, batch=16),
     }
     results: dict[str, Any] = {}
-    started = time.perf_counter()
+    began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, weights_loaded_once():
         for size, scale in scales.items():
             bench = Bench(Path(folder) / size, scale, device, workers)
@@ -280,12 +309,11 @@ def run(
                 results[f"{size} {name}"] = measure(bench, [name], times, warmup)
             if size == "mini":
                 results["mini fused"] = measure(bench, list(scale.features), times, warmup)
-        starts = started(Path(folder) / "starts", device, shards, shard_size)
+        starts = starts_of(Path(folder) / "starts", device, shards, shard_size)
     _show(results, device, workers)
-    shown = {name: f"{value:.1%}" if name.endswith(("shard", "job")) else value for name, value in starts.items()}
-    table("the start's share of the CPU seconds", [shown])
+    show_starts(starts)
     return {
-        "startup_share": starts["one_job"],
+        "startup_share": starts["20 shards"]["after"],
         "wall_over_forward": max(results[f"real {name}"]["wall_over_forward"] for name in REAL),
         "vs_per_video": results["mini fused"]["vs_per_video"],
         "vs_per_video_each": {case: figures["vs_per_video"] for case, figures in results.items()},
@@ -294,7 +322,7 @@ def run(
         "device": device,
         "decode_workers": workers,
         "scales": {size: asdict(scale) for size, scale in scales.items()},
-        "seconds": time.perf_counter() - started,
+        "seconds": time.perf_counter() - began,
     }
 
 
@@ -314,6 +342,22 @@ def weights_loaded_once() -> Iterator[None]:
         yield
     finally:
         backbones.load = load
+
+
+def show_starts(starts: Mapping[str, Any]) -> None:
+    rows = [
+        {
+            "extraction": name,
+            "videos": of["videos"],
+            "jobs before": of["jobs"][0],
+            "share": f"{of['before']:.1%}",
+            "jobs after": of["jobs"][1],
+            "share after": f"{of['after']:.1%}",
+        }
+        for name, of in starts.items()
+        if isinstance(of, Mapping)
+    ]
+    table(f"a start is {starts['start_s']:.1f} s of CPU, a video {starts['work_ms']:.0f} ms: its share", rows)
 
 
 def _show(results: Mapping[str, Mapping[str, Any]], device: str, workers: int) -> None:

@@ -24,7 +24,7 @@ from rich.text import Text
 
 from pipeline.digests import write_json
 from pipeline.files import write_text
-from pipeline.memory import first_line, is_out_of_memory
+from pipeline.memory import first_line, is_out_of_memory, megabytes
 from pipeline.projects import FEATURES, RUNS, SEARCHES
 
 if TYPE_CHECKING:
@@ -57,6 +57,14 @@ CORES: ContextVar[int | None] = ContextVar("CORES", default=None)  # that this c
 ParamsOption = Annotated[str, typer.Option("--params", help="Parameters: a YAML file, or a literal JSON document.")]
 ShardsOption = Annotated[
     str | None, typer.Option("--shards", "--shard", help="Only these shards: 3, or 3-66; by default all.")
+]
+RunsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--runs",
+        help="Instead of the head as params have it, runs of its ablations, one after the other in one process: an "
+        "ablation's name, or a row's key. Repeatable.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override a parameter of the head: model.fusion=concat. Repeatable.")
@@ -252,6 +260,8 @@ def _numbers(params: "Params", dataset: str, asked: str | None, root: Path) -> l
     found = [number for number in there if first <= number <= last]
     if not found:
         raise DatasetError(f"--shards {asked}: {manifest} has no shard between them; it has {there[0]} to {there[-1]}")
+    if first < there[0] or last > there[-1]:
+        say(f"--shards {asked}: {dataset} has shards {there[0]} to {there[-1]}; {found[0]} to {found[-1]} are made")
     return found
 
 
@@ -263,10 +273,12 @@ def plan(
         typer.Option("--devices", min=1, help="Jobs at once; repeatable; by default 1 and 8."),
     ] = None,
 ) -> None:
-    """List the extraction jobs that are to be done, and how long they take by the declared cost of a sample."""
+    """List the jobs of extraction and training that are to be done, and how long they take by the declared costs."""
     from pipeline.config.costs import START_SECONDS, makespan
+    from pipeline.together import Runs
 
-    work = _plan(params).extractions()
+    chosen = _plan(params)
+    work = chosen.extractions()
     table = Table()
     for column in ("dataset", "features", "ms a sample", "shards", "to do", "jobs", "shards a job", "minutes a job"):
         table.add_column(column, justify="left" if column in ("dataset", "features") else "right", overflow="fold")
@@ -287,6 +299,13 @@ def plan(
     for count in devices or [1, 8]:
         hours = makespan(jobs, count) / 3600
         say(f"{count} at once: {len(jobs)} jobs, {hours:.2f} hours, {START_SECONDS:.0f} s of each job's start included")
+    runs = Runs(chosen)
+    for count in devices or [1, 8]:
+        trained = runs.trainings(min(count, chosen.params.compute.jobs))
+        jobs = [of.seconds * size for of in trained for size in of.jobs]
+        todo, all_of_them = sum(sum(of.jobs) for of in trained), sum(of.runs for of in trained)
+        hours = makespan(jobs, count) / 3600
+        say(f"{count} at once: {todo} of {all_of_them} trainings in {len(jobs)} jobs, {hours:.2f} hours")
 
 
 @app.command()
@@ -436,8 +455,8 @@ def prune(
             say(f"{path}: kept, {error}")
             continue
         freed += size
-        say(f"{path}: {size / 1e6:.1f} MB{' removed' if delete else ''}")
-    say(f"{freed / 1e6:.1f} MB {'removed' if delete else 'could be removed: run again with --delete'}")
+        say(f"{path}: {megabytes(size)}{' removed' if delete else ''}")
+    say(f"{megabytes(freed)} {'removed' if delete else 'could be removed: run again with --delete'}")
 
 
 def _digests(weights: dict[str, str] | str) -> str:
@@ -482,11 +501,23 @@ def _users(params: "Params", root: Path) -> dict[Path, list[str]]:
 
 
 @app.command()
-def train(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
+def train(head: str, params: ParamsOption = "params.yaml", runs: RunsOption = None, changes: Overrides = None) -> None:
     """Train a head from the feature stores. A killed training resumes from its last checkpoint."""
     from pipeline.training import train as run
 
-    run(_run(params, head, changes, everywhere=True))
+    if not runs:
+        run(_run(params, head, changes, everywhere=True))
+        return
+    chosen = _rows(params, head, runs, changes, lambda of: of.key)
+    compute = next(iter(chosen.values())).params.compute
+    if compute.devices * compute.nodes > 1 or compute.strategy == "ddp":
+        raise typer.BadParameter(
+            "--runs trains on one device, and compute.devices, nodes or strategy ask for more processes; train each "
+            "with --set, or lower them"
+        )
+    from pipeline.series import each
+
+    each(chosen, run, say)
 
 
 @app.command()
@@ -550,11 +581,19 @@ def baselines(
 
 
 @app.command()
-def evaluate(head: str, params: ParamsOption = "params.yaml", changes: Overrides = None) -> None:
+def evaluate(
+    head: str, params: ParamsOption = "params.yaml", runs: RunsOption = None, changes: Overrides = None
+) -> None:
     """Evaluate a trained head on its evaluation split; writes result.json and predictions into the run's folder."""
     from pipeline.evaluation import evaluate as run
 
-    run(_run(params, head, changes))
+    if not runs:
+        run(_run(params, head, changes))
+        return
+    chosen = _rows(params, head, runs, changes, lambda of: f"{of.key}/{of.evaluation}")
+    from pipeline.series import each
+
+    each(chosen, run, say)
 
 
 @app.command()
@@ -649,6 +688,35 @@ def _run(params: str, head: str, changes: list[str] | None, everywhere: bool = F
     return plan.run(head, dict(assigned(change, "--set") for change in changes or ()))
 
 
+def _rows(
+    params: str, head: str, asked: list[str], changes: list[str] | None, key: Callable[["Run"], str]
+) -> dict[str, "Run"]:
+    """Runs of a head's ablations, each once, by what messages call them.
+
+    Args:
+        asked: names of ablations, and keys.
+        key: of a run, as `asked` may have it.
+    """
+    if changes:
+        raise typer.BadParameter("--set and --runs: the rows of an ablation say what they change; give one of the two")
+    plan = _learner(params, heads=head)
+    names = [name for name, of in plan.params.ablations.items() if of.head == head]
+    rows: dict[str, dict[str, Run]] = {}  # ablation, or key -> name -> run
+    for ablation in names:
+        for (variant, seed), run in plan.ablated(ablation).items():
+            name = f"{variant}, seed {seed} ({run.folder})"
+            for of in (ablation, key(run)):
+                rows.setdefault(of, {})[name] = run
+    if absent := [of for of in asked if of not in rows]:
+        known = ", ".join([*names, *(of for of in rows if of not in names)][:LISTED]) or "none, it has no ablation"
+        raise typer.BadParameter(f"--runs {absent[0]}: no ablation or run of {head}; known are {known}")
+    found: dict[str, tuple[str, Run]] = {}
+    for of in asked:
+        for name, run in rows[of].items():
+            found.setdefault(key(run), (name, run))
+    return dict(found.values())
+
+
 def _learner(source: str, everywhere: bool = False, **parts: Any) -> "Plan":
     """`_plan` of what reads stores, fitted to this job. On several nodes each process is given cores of its own."""
     from pipeline.plan import Plan
@@ -734,4 +802,4 @@ def page(
     from pipeline.reports.page import write_page
 
     write_page(_plan(params), out, snakemake=snakemake)
-    say(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    say(f"{out}: {megabytes(out.stat().st_size)}")

@@ -9,7 +9,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from snakemake.io import IOFile, ancient
+from snakemake.io import IOFile, ancient, is_flagged
 from snakemake.settings.types import RerunTrigger
 
 from pipeline.config.documents import Written
@@ -17,6 +17,8 @@ from pipeline.datasets.standing import STAMPS
 from pipeline.plan import Plan
 from pipeline.projects import SEARCHES
 from pipeline.resources import Share, idle_gpus, most, of_evaluation, of_extraction, of_training
+from pipeline.runs import RESULT, RUN, Run
+from pipeline.together import Runs, Together
 
 PAGE = "results/report.html"
 RESULTS = ("results/*.json", "results/ablations/*.json", "results/searches/*.json", "results/*/explanation/*.json")
@@ -25,6 +27,21 @@ RESULTS = ("results/*.json", "results/ablations/*.json", "results/searches/*.jso
 def one_of(names):
     """A regular expression of these names, of nothing when there are none."""
     return "|".join(names) or "(?!)"
+
+
+def _unless(places):
+    """A regular expression of nothing, where none of these follows in a path."""
+    return f"(?!(?:{'|'.join('/'.join(place) for place in places)})/)" if places else ""
+
+
+def _before(places):
+    """A regular expression of heads, where one of these places begins."""
+    heads = one_of(dict.fromkeys(place[0] for place in places))
+    return f"(?=(?:{'|'.join('/'.join(place) for place in places)})/){heads}" if places else one_of([])
+
+
+def _output(stage, run):
+    return f"{run.folder}/{RUN}" if stage == "train" else run.result_file
 
 
 class Jobs:
@@ -44,6 +61,8 @@ class Jobs:
         self._said: set[str] = set()
         self._waiting: dict[str, set] = {}
         self._marks: set[str] = set()
+        self.runs = Runs(plan)
+        self._made_in: dict[str, str] = {}
 
     # --- what there is to make --------------------------------------------------------------------------------------
 
@@ -64,9 +83,28 @@ class Jobs:
         """An ablation's table."""
         return f"{self.plan.ablation_folder(ablation)}/{ablation}.json"
 
-    def trained(self):
-        """A regular expression of the heads whose runs, or baselines of whose results, have weights to learn."""
-        return one_of(dict.fromkeys(run.head for run in self.plan.runs.values() if run.config.trains))
+    def trained_alone(self):
+        """A regular expression of the heads with weights to learn, where no key of a run that others are trained with
+        follows in a path.
+        """
+        heads = one_of(dict.fromkeys(run.head for run in self.plan.runs.values() if run.config.trains))
+        return f"{_unless(self.runs.trained.places)}(?:{heads})"
+
+    def trained_together(self):
+        """A regular expression of heads that keys of such runs follow in a path."""
+        return _before(self.runs.trained.places)
+
+    def evaluated_alone(self):
+        """As `trained_alone`, of evaluations; nor does the key of a baseline follow, which has a job of its own.
+
+        Of another head the same probe may be a run of its own, so a key alone does not tell.
+        """
+        probed = ((run.head, run.key) for runs in self.plan.probed.values() for run in runs)
+        return f"{_unless([*self.runs.evaluated.places, *probed])}[A-Za-z0-9][A-Za-z0-9_-]*"
+
+    def evaluated_together(self):
+        """As `trained_together`, of evaluations."""
+        return _before(self.runs.evaluated.places)
 
     def mined(self):
         """A regular expression of the heads whose runs hold what is mined."""
@@ -109,6 +147,7 @@ class Jobs:
     def made(self, wildcards):
         """What says that the run of an evaluation is complete: weights, or what is mined; nothing where it has none."""
         run = self.plan.runs[wildcards.head, wildcards.key]
+        self._forget(f"{run.folder}/{wildcards.evaluation}/{RESULT}", "evaluated")
         if run.config.trains:
             return f"{run.folder}/run.json"
         return [f"{run.folder}/negatives.csv"] if self.plan.task(run.head).mines else []
@@ -169,18 +208,28 @@ class Jobs:
             attempt * of_extraction(self.plan.params, *(features or (wildcards.feature,))).mem_mb
         )
 
-    def cores_to_train(self, wildcards):
-        """Of a training: of all its processes on one node, on several of each."""
-        share = self._to_train(wildcards)
-        self.say_idle("a training", wildcards, share, self.plan.gpus, "threads")
-        return share.cores
+    def cores_to_train(self, runs):
+        """A function of the cores of the trainings of runs, one after the other, of which `runs` takes wildcards: of
+        all processes on one node, on several of each."""
 
-    def memory_to_train(self, wildcards, attempt):
-        return attempt * self._to_train(wildcards).mem_mb
+        def cores(wildcards):
+            share = self._to_train(runs(wildcards))
+            self.say_idle("a training", wildcards, share, self.plan.gpus, "threads")
+            return share.cores
 
-    def _to_train(self, wildcards):
-        run = self.plan.runs[wildcards.head, wildcards.key]
-        return of_training(run.params, run.config)
+        return cores
+
+    def memory_to_train(self, runs):
+        """A function of their MB."""
+        return lambda wildcards, attempt: attempt * self._to_train(runs(wildcards)).mem_mb
+
+    @staticmethod
+    def _to_train(runs):
+        return most(of_training(run.params, run.config) for run in runs)
+
+    def trained(self, wildcards):
+        """The run that is trained."""
+        return [self.plan.runs[wildcards.head, wildcards.key]]
 
     def cores_of(self, runs):
         """A function of the cores of what asks the stores of runs in one process; `runs` may take wildcards."""
@@ -233,6 +282,121 @@ class Jobs:
             f"--cores {jobs * share.cores}{lower}",
             file=sys.stderr,
         )
+
+    # --- runs that one job makes ------------------------------------------------------------------------------------
+
+    def trained_in(self, wildcards):
+        """The mark that a job leaves for Snakemake once it has trained a run, and others with it; nothing of a run
+        that is there and no older than its manifest: how runs were cut into jobs makes none again.
+        """
+        return self._told("train", self.runs.trained, self.plan.runs[wildcards.head, wildcards.key], self._untrained)
+
+    def evaluated_in(self, wildcards):
+        """The same of an evaluation, which is made again for its task's code, too."""
+        run = self.plan.evaluations[wildcards.head, wildcards.key, wildcards.evaluation]
+        return self._told("evaluate", self.runs.evaluated, run, self._unevaluated)
+
+    def _told(self, stage, together: Together, run: Run, unmade):
+        """The mark of the job that makes a run; [] of one that is there. Once told it stays: the job may be at it."""
+        output = _output(stage, run)
+        if not self.workflow.is_main_process:
+            return []
+        if output not in self._made_in and os.path.exists(output):  # what is stale is told by a manifest that is not
+            for dataset in dict.fromkeys(read.dataset for read in run.config.inputs.values()):
+                self.look_at(dataset)
+        if output not in self._made_in:
+            runs = together.beside(together.place(run))
+            named = {of for of in runs if _output(stage, of) in (self.workflow.dag_settings.targets or ())}
+            wanted = [of for of in runs if _output(stage, of) not in self._made_in and unmade(of)]
+            jobs = together.cut([of for of in wanted if of not in named], self._at_once(stage, runs))
+            for made in [*jobs, *([of] for of in wanted if of in named)]:
+                mark = f"logs/{stage}/{run.head}/{together.name(made)}.done"
+                Path(mark).unlink(missing_ok=True)  # of a Snakemake that was killed
+                self._made_in |= {_output(stage, of): mark for of in made}
+        if (mark := self._made_in.get(output)) is None:
+            self._forget(output)
+            return []
+        return mark
+
+    def _forget(self, output, *rules):
+        """Has Snakemake forget what made a run, so that no job is made again for how runs were cut into jobs.
+
+        Args:
+            output: of the run.
+            rules: of which it forgets; of any if none is named.
+        """
+        if not self.workflow.is_main_process:
+            return
+        known = self.workflow.persistence.metadata(IOFile(output))
+        if known and (not rules or known.rule in rules):
+            self.workflow.persistence.cleanup_metadata(IOFile(output))
+
+    def _at_once(self, stage, runs):
+        """How many jobs of runs may run at once: as params say, and no more than this machine lets start."""
+        train = stage == "train"
+        share = self._to_train(runs) if train else most(of_evaluation(run.params, run.config) for run in runs)
+        found = self.plan.params.compute.jobs
+        given = self.workflow.global_resources if self.workflow.local_exec else {}
+        asked = {"_cores": share.cores, "gpu": self.plan.gpus if train else self.plan.evaluation_gpus}
+        for name, takes in asked.items():
+            there = given[name].value if name in given else None
+            if there and takes:
+                found = min(found, max(1, there // takes))
+        return found
+
+    def _untrained(self, run):
+        """Whether a run has to be trained, or looked at, since its samples may be others."""
+        if self._is_wanted("train", run):
+            return True
+        older = self._is_older(_output("train", run), [self.manifest_of(run.dataset)])
+        return older or any(map(self.plan.misfits, self.plan.shard_manifests(self.inputs_of(run))))
+
+    def _unevaluated(self, run):
+        """Whether an evaluation has to be made, or its run is trained before."""
+        if self._is_wanted("evaluate", run) or (trained := _output("train", run)) in self._made_in:
+            return True
+        files = [trained, *self.manifests_of(self.inputs_of(run)), *self.plan.code(run.config.task, "evaluate")]
+        return self._untrained(run) or self._is_older(run.result_file, files)
+
+    def _is_wanted(self, stage, run):
+        """Whether what says that a run is made is not there, or is forced."""
+        settings, output = self.workflow.dag_settings, _output(stage, run)
+        forced = settings.forceall or not {f"{stage}_runs", output}.isdisjoint(settings.forcerun)
+        return forced or not os.path.exists(output)
+
+    def _is_older(self, output, files):
+        """Whether a file is older than one of others, as Snakemake sees it, or one of them is not there."""
+        made = os.lstat(output).st_mtime
+        seen = [path for path in files if not is_flagged(path, "ancient")]
+        return any(not os.path.exists(path) or os.stat(path).st_mtime > made for path in seen)
+
+    def runs_to_train(self, wildcards):
+        """The runs of a job that trains several."""
+        return self.runs.trained.named(wildcards.head, wildcards.runs)
+
+    def runs_to_evaluate(self, wildcards):
+        """The runs of a job that evaluates several."""
+        return self.runs.evaluated.named(wildcards.head, wildcards.runs)
+
+    def trained_before(self, wildcards):
+        """What says that the runs of several evaluations are complete."""
+        return list(dict.fromkeys(_output("train", run) for run in self.runs_to_evaluate(wildcards)))
+
+    def keys_to_train(self, wildcards):
+        """What names them on the command line."""
+        return " ".join(f"--runs {run.key}" for run in self.runs_to_train(wildcards))
+
+    def keys_to_evaluate(self, wildcards):
+        """As `keys_to_train`."""
+        return " ".join(f"--runs {run.key}/{run.evaluation}" for run in self.runs_to_evaluate(wildcards))
+
+    def rows_part(self, runs):
+        """A function of the canonical JSON of the part of params with the ablation of a job's runs, for the shell."""
+        return lambda wildcards: shlex.quote(self.plan.part(ablation=self.runs.ablation_of(runs(wildcards))))
+
+    def code_of(self, runs):
+        """A function of the code that runs of one head are evaluated with."""
+        return lambda wildcards: self.plan.code(runs(wildcards)[0].config.task, "evaluate")
 
     # --- searches ---------------------------------------------------------------------------------------------------
 
@@ -439,14 +603,6 @@ class Jobs:
         swept = "|".join(run.key for runs in self.plan.swept.values() for run in runs)
         return f"(?!{swept})[0-9a-f]{{10}}" if swept else "[0-9a-f]{10}"
 
-    def not_beside(self):
-        """A regular expression of heads that no key of a baseline, which has a job of its own, follows in a path.
-
-        Of another head the same probe may be a run of its own, so a key alone does not tell.
-        """
-        probed = "|".join(f"{run.head}/{run.key}" for runs in self.plan.probed.values() for run in runs)
-        return f"(?!(?:{probed})/)[A-Za-z0-9][A-Za-z0-9_-]*" if probed else "[A-Za-z0-9][A-Za-z0-9_-]*"
-
     def extracted_alone(self):
         """The features that have a job of their own: neither derived, nor extracted together with others."""
         apart = {*self.plan.derived, *self.plan.fused}
@@ -457,7 +613,9 @@ class Jobs:
 
     def run_manifest(self, wildcards):
         """The manifest table of the data set that a run reads."""
-        return self.manifest_of(self.plan.runs[wildcards.head, wildcards.key].dataset)
+        run = self.plan.runs[wildcards.head, wildcards.key]
+        self._forget(_output("train", run), "trained")
+        return self.manifest_of(run.dataset)
 
     def every_manifest(self, wildcards):
         """The manifest tables of all data sets that a run reads."""
@@ -500,8 +658,8 @@ class Jobs:
         return self.shards_of(self.text_inputs(wildcards))
 
     def of_runs(self, function, runs):
-        """A function of what some runs read, as one of their job."""
-        return lambda wildcards: function(self.inputs_of(*runs))
+        """A function of what some runs read, as one of their job; `runs` may take wildcards."""
+        return lambda wildcards: function(self.inputs_of(*(runs(wildcards) if callable(runs) else runs)))
 
     def part(self, *names, features=()):
         """The canonical JSON of the part of params that a rule may see, quoted for the shell."""

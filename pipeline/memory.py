@@ -4,6 +4,10 @@ import shutil
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
+# What processes have ready and nobody has taken yet: pixels that an extraction decoded, over all of its processes,
+# unless one message is more; and batches of features, of each reader, as far as `readahead_gb` goes.
+DECODED_AHEAD = 256 << 20
+BATCHES_AHEAD = 2
 
 # How torch and the libraries below it say that an allocation failed, beside torch.OutOfMemoryError: the CUDA runtime
 # (a context, pinned memory, a copy), cuBLAS, cuSOLVER, cuFFT and cuDNN (handles, workspaces), cuDNN 9 by its own words,
@@ -37,6 +41,15 @@ def is_out_of_memory(error: BaseException) -> bool:
 def first_line(error: BaseException) -> str:
     """What an error says, in a line."""
     return (str(error).strip().splitlines() or ["no more is said"])[0]
+
+
+def megabytes(size: float) -> str:
+    """Bytes, as people read them.
+
+    >>> megabytes(2_345_678_901), megabytes(20_400)
+    ('2,345.7 MB', '20.4 kB')
+    """
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
 
 
 def shared_memory_left(folder: Path = SHARED_MEMORY) -> int | None:

@@ -74,6 +74,7 @@ class Plan:
     def __init__(self, params: Params) -> None:
         self.params = params
         self._shards: dict[Any, list[int]] = {}
+        self._counts: dict[str, Counter[str]] = {}
         self._ablated: dict[str, dict[tuple[str, int], Run]] = {}
         self._standing: dict[str, Standing] = {}
         self._misfits: dict[str, tuple[tuple[int, int], bool]] = {}
@@ -496,12 +497,21 @@ class Plan:
         if state not in self._shards:
             previous = datasets.read_shards(manifest) if manifest.exists() else {}
             annotations = datasets.read_annotations(chosen)
+            self._counts[dataset] = Counter(annotations["split"])
             self._expect_splits(dataset, set(annotations["split"]))
             self._expect_answers(dataset, {role for role in ROLES if _says(annotations, role)})
             samples = annotations["sample"].tolist()
             assigned = datasets.assign_shards(samples, previous, chosen.shard_size)
             self._shards[state] = sorted({assigned[sample] for sample in samples})
         return self._shards[state]
+
+    def samples(self, dataset: str, split: str) -> int:
+        """How many samples of a data set its annotations have in a split; 0 while these are not rendered yet."""
+        try:
+            self.shards(dataset)
+        except datasets.DatasetError:  # what is wrong is told where the shards are asked for
+            return 0
+        return self._counts[dataset][split]
 
     def _expect_splits(self, dataset: str, splits: set[str]) -> None:
         """Raises DatasetError where a result needs a split that one's own data set (`videos`, `table`) does not have.

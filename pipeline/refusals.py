@@ -12,7 +12,8 @@ from snakemake.exceptions import InputFunctionException, WorkflowError
 from snakemake.logging import logger
 
 OURS = "pipeline."
-UNEXPECTED = "the following output files of rule shard were not present when the DAG was created"
+RUN_NOTHING = ("shard", "trained", "evaluated")  # rules that hand on what a job has made
+UNEXPECTED = [f"output files of rule {name} were not present when the DAG was created" for name in RUN_NOTHING]
 
 
 class CannotPlan(InputFunctionException):
@@ -46,8 +47,8 @@ class CannotPlan(InputFunctionException):
 def plainly() -> None:
     """From now on Snakemake tells our errors plainly: it raises what has this name among its rules.
 
-    And says nothing of each shard that a job has made: these are hundreds of lines, and one is a warning that it is
-    there.
+    And says nothing of each shard or run that a job has made with others: these are hundreds of lines, and one is a
+    warning that it is there.
     """
     rules.InputFunctionException = CannotPlan
     if _tells not in logger.filters:
@@ -55,4 +56,4 @@ def plainly() -> None:
 
 
 def _tells(record: logging.LogRecord) -> bool:
-    return getattr(record, "rule_name", "") != "shard" and UNEXPECTED not in str(record.msg)
+    return getattr(record, "rule_name", "") not in RUN_NOTHING and not any(of in str(record.msg) for of in UNEXPECTED)

@@ -10,15 +10,14 @@ from typing import Any, NamedTuple
 
 from pipeline.config import Compute, Params, PixelFeature
 from pipeline.config.contents import Cams, Contents, Flow, Hidden, Maps, Rows, Texts, Tokens, Vectors
+from pipeline.memory import BATCHES_AHEAD, DECODED_AHEAD
 
 MB = 1 << 20
 # Resident, as measured on a CPU: 1.1 GB of an extraction by a mini backbone, 1.0 of a training; with room for weights.
 PROCESS = 2000 * MB
 CUDA = 2000 * MB  # of a process on the host: the driver's context, pinned memory
 WORKER = 400 * MB  # of a process that decodes or reads: libraries, and a video that is open
-AHEAD = 256 * MB  # decoded and not yet taken, over all processes, unless a message a process is more
 LOADERS = 2  # of training and of holdout, whose readers are kept
-PREFETCHED = 2  # batches that each reader prepares, as far as `readahead_gb` goes
 CHUNK = 256  # samples that are read at once where there are no batches to learn from
 # A sample whose size is known only once it is extracted: tokens of eight frames by a ViT-B, or a vector.
 UNKNOWN, VECTOR = 3 * MB, 8192
@@ -46,7 +45,7 @@ def of_extraction(params: Params, *features: str) -> Share:
     # A batch is stacked from messages, copied for the device, and what comes back is written meanwhile.
     batches = sum(2 * pixel_bytes(of) * of.batch for of in decoded)
     rows = sum(16 * batch_bytes(params, [name]) for name in features)
-    waiting = max(AHEAD, workers * message) if workers else 0
+    waiting = max(DECODED_AHEAD, workers * message) if workers else 0
     return Share(compute.extract_threads + workers, _process(compute) + workers * WORKER + waiting + batches + rows)
 
 
@@ -67,7 +66,7 @@ def of_evaluation(params: Params, config: Any) -> Share:
     workers = compute.decode_workers if size else 0  # what has no batches is read by the process itself
     batch = (size or CHUNK) * batch_bytes(params, dict.fromkeys(read.feature for read in config.inputs.values()))
     # Of the two loaders one reads at a time.
-    reading = workers * LOADERS * WORKER + min(workers * PREFETCHED * batch, int(compute.readahead_gb * 1e9))
+    reading = workers * LOADERS * WORKER + min(workers * BATCHES_AHEAD * batch, int(compute.readahead_gb * 1e9))
     held = int(compute.cache_memory_gb * 1e9)
     return Share(compute.threads + workers, _process(compute) + held + reading + 4 * batch)
 

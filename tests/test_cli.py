@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -489,12 +490,68 @@ def test_a_range_of_shards_is_those_that_the_manifest_has(project, monkeypatch, 
     assert cli._numbers(parse_params(DOCUMENT), "set", asked, Path("features")) == found
 
 
+@pytest.mark.parametrize(("asked", "said"), [("0-7", ""), ("4-99", "set has shards 0 to 7; 4 to 7 are made")])
+def test_a_range_beyond_the_end_says_so_in_a_line(project, monkeypatch, capsys, asked, said):
+    monkeypatch.setattr("pipeline.datasets.read_shards", lambda path: dict(zip("abcd", (0, 1, 4, 7), strict=True)))
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    cli._numbers(parse_params(DOCUMENT), "set", asked, Path("features"))
+    assert capsys.readouterr().out == (f"--shards {asked}: {said}\n" if said else "")
+
+
 @pytest.mark.parametrize("asked", ["2-3", "5-4", "-1", "a", "1-", "1-b", ""])
 def test_a_range_without_a_shard_is_one_error_that_says_which_there_are(project, monkeypatch, asked):
     monkeypatch.setattr("pipeline.datasets.read_shards", lambda path: {"a": 0, "b": 7})
     monkeypatch.setattr(Path, "exists", lambda self: True)
     with pytest.raises((DatasetError, typer.BadParameter), match=r"0 to 7|as in 3-66"):
         cli._numbers(parse_params(DOCUMENT), "set", asked, Path("features"))
+
+
+@pytest.fixture
+def rows(project, monkeypatch):
+    """A head with an ablation of two variants and two seeds, in params.yaml; what a verb was called with, by name."""
+    from tests.training.learnable import made_params
+
+    document = json.loads(made_params().model_dump_json())
+    variants = {"reference": {}, "concat": {"model.fusion": "concat"}, "on_test": {"eval_split": "test"}}
+    document["ablations"] = {"table": {"head": "gasm_cast", "seeds": [0, 1], "variants": variants}}
+    (project / "params.yaml").write_text(json.dumps(document))
+    seen: list[str] = []
+    stub = lambda runs, work, say: seen.extend(runs)  # noqa: E731
+    for package, names in (("training", "train"), ("evaluation", "evaluate"), ("series", "each")):
+        monkeypatch.setitem(sys.modules, f"pipeline.{package}", SimpleNamespace(**{names: stub}))
+    return seen
+
+
+def test_several_runs_are_named_by_their_ablation_or_their_keys_each_once(rows):
+    run("train", "gasm_cast", "--runs", "table")
+    assert [name.partition(" (")[0] for name in rows] == [
+        "reference, seed 0", "reference, seed 1", "concat, seed 0", "concat, seed 1",
+    ], "one training serves two evaluations"  # fmt: skip
+    plan = Plan(load_params("params.yaml"))
+    wanted = plan.ablated("table")["concat", 1]
+    del rows[:]
+    run("train", "gasm_cast", "--runs", wanted.key, "--runs", wanted.key)
+    run("evaluate", "gasm_cast", "--runs", f"{wanted.key}/{wanted.evaluation}")
+    assert rows == [f"concat, seed 1 ({wanted.folder})"] * 2
+    del rows[:]
+    run("evaluate", "gasm_cast", "--runs", "table")
+    assert len(rows) == 6
+
+
+@pytest.mark.parametrize(
+    ("line", "compute", "says"),
+    [
+        (["--runs", "tabel"], {}, "known are table, "),
+        (["--runs", "table", "--set", "lr=0.1"], {}, "give one of the two"),
+        (["--runs", "table"], {"devices": 2}, "trains on one device"),
+    ],
+)
+def test_runs_that_cannot_be_made_together_are_one_error(rows, line, compute, says):
+    document = json.loads(Path("params.yaml").read_text(encoding="utf-8"))
+    document["compute"] |= compute
+    Path("params.yaml").write_text(json.dumps(document), encoding="utf-8")
+    done = CliRunner().invoke(app, ["train", "gasm_cast", *line], env={"COLUMNS": "500"})
+    assert done.exit_code == 2 and says in " ".join(done.output.split()) and rows == []
 
 
 LOCALES = {

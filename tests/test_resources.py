@@ -7,19 +7,16 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from snakemake.iocontainers import Wildcards
-from torch.utils.data import DataLoader
 from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.config import PixelFeature, load_params, parse_params, read_documents
 from pipeline.config.contents import Rows, Tokens
-from pipeline.extraction import stream
 from pipeline.jobs import Jobs
+from pipeline.memory import BATCHES_AHEAD
 from pipeline.plan import Plan
 from pipeline.resources import (
-    AHEAD,
     MB,
-    PREFETCHED,
     Share,
     of_evaluation,
     of_extraction,
@@ -81,7 +78,7 @@ def test_the_memory_of_a_training_is_that_of_its_readers_and_of_what_it_keeps():
     batch = head.batch_size * (2 * 8 * (4 * 4 + 1) * 128 + 3 * MB)
     alone = of_training(params, head).memory
     read = of_training(params_with(device="cpu", decode_workers=3, cache_memory_gb=1.0), head).memory
-    assert read - alone == 3 * (2 * 400 * MB + PREFETCHED * batch)
+    assert read - alone == 3 * (2 * 400 * MB + BATCHES_AHEAD * batch)
     four = of_training(params_with(device="cpu", decode_workers=0, cache_memory_gb=1.0, devices=4), head)
     assert four == Share(4 * params.compute.threads, 4 * alone)
     nodes = of_training(params_with(device="cpu", decode_workers=0, cache_memory_gb=1.0, devices=4, nodes=2), head)
@@ -100,11 +97,6 @@ def test_sizes_follow_what_a_feature_gives():
         list(sample_bytes({"clip_tokens": Tokens(8)}, frames, None))
     with pytest.raises(LookupError):
         list(sample_bytes(None, frames, None))
-
-
-def test_what_waits_between_processes_is_what_they_are_held_to():
-    assert AHEAD == stream.BYTES_AHEAD
-    assert DataLoader([0], num_workers=1).prefetch_factor == PREFETCHED
 
 
 def test_no_profile_takes_away_what_a_rule_asks_for():
@@ -172,7 +164,7 @@ def test_where_cores_let_fewer_jobs_run_than_there_are_gpus_one_line_says_so_wit
     )
     few = jobs_on(params_with(device="cuda", threads=2, decode_workers=12, devices=2), cores=4, gpus=4)
     runs = [Wildcards(fromdict={"head": head, "key": key}) for head, key in list(few.plan.runs)[:2]]
-    assert [few.cores_to_train(run) for run in runs] == [28, 28]
+    assert [few.cores_to_train(few.trained)(run) for run in runs] == [28, 28]
     assert capsys.readouterr().err == (
         "2 of 4 GPUs stay idle: a training takes 28 cores of 4; give --cores 56, or lower compute.threads + "
         "decode_workers to 1\n"

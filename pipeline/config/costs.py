@@ -1,6 +1,7 @@
-"""What extraction costs, as declared: seconds a sample, by backbone. Cuts shards into jobs. Knows no scheduler.
+"""What work costs, as declared: seconds a sample, by backbone and by kind of head. Cuts shards and runs into jobs.
 
-A declared cost decides how many shards a job gets and what a plan says; it enters no key and changes no byte.
+A declared cost decides how many shards or runs a job gets and what a plan says; it enters no key and changes no byte.
+Knows no scheduler.
 """
 
 import heapq
@@ -33,6 +34,15 @@ COSTS = {
     "flow": Cost(2.0, 30.0, 0.5),
 }
 OTHER_BACKBONE = Cost(0.071, 3.4, 0.0013)
+# A sample of an epoch, by kind of head, which decodes nothing: of one CPU thread as measured at the toy world's sizes,
+# of a GPU reckoned by how many kernels a step launches.
+LEARNED = {
+    "gasm_cast": Cost(0.0, 0.01, 0.001),
+    "clip_align": Cost(0.0, 0.002, 0.0005),
+    "fact": Cost(0.0, 0.1, 0.05),
+    "fact_clip": Cost(0.0, 0.2, 0.1),  # trained twice where it has stand-ins
+}
+OTHER_HEAD = Cost(0.0, 0.002, 0.0005)
 FROM_FILES = Cost(0.0, 0.02, 0.02)  # derived and imported features: reading, and writing what was read
 
 
@@ -56,6 +66,41 @@ def _cost(feature: Any) -> Cost:
     if feature.derived or not feature.sources:
         return COSTS.get(feature.backbone, FROM_FILES)
     return COSTS.get(feature.backbone, OTHER_BACKBONE)
+
+
+def seconds_a_sample_learned(head: str, kind: str, compute: Any) -> float:
+    """Seconds that a sample takes in each epoch of a training of a head, or in an evaluation.
+
+    Args:
+        head: its name.
+        kind: of LEARNED; any other is taken for a small head.
+        compute: of params.
+    """
+    cost = LEARNED.get(kind, OTHER_HEAD)
+    return compute.seconds_a_sample.get(head, cost.cpu / compute.threads if compute.device == "cpu" else cost.gpu)
+
+
+def divide(count: int, seconds: float, compute: Any, at_once: int) -> list[tuple[int, int]]:
+    """Cuts runs into jobs: the first run of each, and the one behind its last.
+
+    A job has `compute.job_minutes` of work or more, as far as there is so much; but there are as many jobs as can run
+    at once, if there are so many runs.
+
+    Args:
+        count: of runs.
+        seconds: of one run.
+        compute: of params.
+        at_once: jobs that can run at once.
+
+    >>> from types import SimpleNamespace
+    >>> compute = SimpleNamespace(job_minutes=10.0)
+    >>> divide(10, 30.0, compute, 4)
+    [(0, 2), (2, 5), (5, 7), (7, 10)]
+    >>> len(divide(48, 300.0, compute, 4))
+    24
+    """
+    jobs = min(count, max(1, int(count * seconds // (60 * compute.job_minutes)), at_once))
+    return list(pairwise(count * number // jobs for number in range(jobs + 1))) if count else []
 
 
 def cut(wanted: Sequence[int], shards: Sequence[int], seconds: float, compute: Any) -> list[tuple[int, int]]:

@@ -28,7 +28,8 @@ Rate = Annotated[float, Field(gt=0, le=HIGHEST_LR)]
 EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins"})
 # The kind enters by its code. How a step is divided, and what of it is computed twice, changes rounding at most, and is
 # in the run's record.
-UNKEYED = frozenset({"kind", "result", "max_trainable", "accumulate", "gradient_checkpointing"})
+FREE = frozenset({"max_trainable", "accumulate", "gradient_checkpointing"})
+UNKEYED = FREE | {"kind", "result"}
 
 
 class Input(NamedTuple):
@@ -146,6 +147,11 @@ class TrainedHead(Head):
     max_trainable: Annotated[int, Field(gt=0, description="trainable parameters; a larger head is refused")] = (
         200_000_000
     )
+
+    @property
+    def part(self) -> int:
+        """The most samples of a part of a batch; what is not learned from has batches of so many, too."""
+        return -(-self.batch_size // self.accumulate)
 
     @property
     def undivided(self) -> str:

@@ -42,8 +42,9 @@ class Compute(Strict):
     a GPU that has no more.
     `mixed`: what becomes of a feature that several devices, or versions of libraries, have computed, which are no part
     of its key. Its results say so, or it is refused.
-    An extraction job has `job_minutes` of shards, by the declared cost (`config/costs.py`) or `seconds_a_sample` of a
-    feature; but where that gives fewer jobs than `jobs`, which is how many may run at once, there are so many.
+    A job has `job_minutes` of shards or of an ablation's runs, by the declared cost (`config/costs.py`) or
+    `seconds_a_sample` of a feature, or of a head and epoch; but where that gives fewer jobs than `jobs`, which is how
+    many may run at once, there are so many.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -61,7 +62,7 @@ class Compute(Strict):
     jobs: Positive = 8
     seconds_a_sample: dict[Name, Annotated[PositiveFloat, Field(le=1e6)]] = Field(default_factory=dict)
 
-    # What cuts shards into jobs: no job's matter.
+    # What cuts shards and runs into jobs: no job's matter.
     CUTS: ClassVar = frozenset({"job_minutes", "jobs", "seconds_a_sample"})
 
 
@@ -110,7 +111,7 @@ class Params(Strict):
         for name, feature in self.features.items():
             self._compared_fits(name, feature.compares)
         for name in self.compute.seconds_a_sample:
-            _must_exist("compute.seconds_a_sample", name, self.features, "features")
+            _must_exist("compute.seconds_a_sample", name, {**self.features, **self.heads}, "features and heads")
         for number, group in enumerate(self.fused):
             self._fusing_fits(f"fused.{number}", group)
         for name, head in self.heads.items():

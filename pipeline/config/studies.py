@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from .base import Name, Seed, Strict, canonical_json
+from .heads import FREE
 
 MOST_ROWS = 10_000  # of an ablation's grid, and of a search's
 MOST_WHOLE = 2**53  # beyond which a whole number is no float
@@ -40,6 +41,15 @@ class Ablation(Strict):
             raise ValueError(f"the grid has {points:,} combinations, expected at most {MOST_ROWS:,}")
         if not self.rows:
             raise ValueError("an ablation needs variants, a grid or both")
+        told: dict[str, str] = {}
+        for name, changes in self.rows.items() if changed & FREE else ():
+            kept = canonical_json({key: value for key, value in changes.items() if key not in FREE})
+            if (other := told.setdefault(kept, name)) != name:
+                keys = ", ".join(sorted(changed & FREE))
+                raise ValueError(
+                    f"{other} and {name} differ in {keys} alone, which changes no training, so both are one run; set "
+                    "it in the head, or remove a row"
+                )
         if self.grid and len(self.rows) < len(self.variants) + points:
             raise ValueError(
                 "two points of the grid have one name; let the values of each key differ as they are written"

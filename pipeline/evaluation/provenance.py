@@ -63,8 +63,7 @@ def read(run: Run, table: Table, beside: Sequence[np.ndarray] = ()) -> Iterable[
         DataError: not one batch fits into these bytes.
     """
     compute = run.params.compute
-    size = -(-run.config.batch_size // getattr(run.config, "accumulate", 1))
-    return read_ahead(compute, table, OrderedBatches(range(len(table)), size).batches, beside)
+    return read_ahead(compute, table, OrderedBatches(range(len(table)), run.config.part).batches, beside)
 
 
 def read_ahead(

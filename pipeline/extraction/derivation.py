@@ -96,13 +96,13 @@ class _Derivation:
         for number in shards:
             turns.began(number)
             try:
-                turns.done(number, self._derived(number))
+                turns.done(number, self._derived(number, turns))
             except StoreBusy as error:
                 turns.busy(number, error)
             except OURS as error:
                 turns.failed(number, error)
 
-    def _derived(self, shard: int) -> dict[str, Any]:
+    def _derived(self, shard: int, turns: Range) -> dict[str, Any]:
         params, dataset, feature, root, chosen = self.params, self.dataset, self.feature, self.root, self.chosen
         rows = self.samples(shard)
         source = FeatureStore(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
@@ -118,7 +118,8 @@ class _Derivation:
         with ShardWriter(base, samples, make.fields, kept, here) as writer:
             refuse_mixing(params.compute, writer, here)
             pending = frozenset(writer.pending)
-            log = Progress(dataset, shard, len(rows), {feature: len(rows) - len(pending)}, self.progress)
+            settled = {feature: len(rows) - len(pending)}
+            log = Progress(dataset, shard, len(rows), settled, self.progress, turns.whole)
             ids = [row.sample for row in rows]
             for start in range(0, len(ids), chosen.batch):
                 batch = [sample for sample in ids[start : start + chosen.batch] if sample in pending]

@@ -211,7 +211,7 @@ class _Shard:
         with ExitStack() as own:
             self.lanes = [self._lane(name, rows, own) for name in extraction.backbones]
             settled = {lane.name: len(rows) - len(lane.pending) for lane in self.lanes}
-            self.log = Progress(extraction.dataset, number, len(rows), settled, extraction.progress)
+            self.log = Progress(extraction.dataset, number, len(rows), settled, extraction.progress, turns.whole)
             wanted = frozenset().union(*(lane.wanted for lane in self.lanes))
             self.source = self._source([row for row in rows if row.sample in wanted])
             self._open = stack.enter_context(own.pop_all())

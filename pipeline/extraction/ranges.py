@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from pipeline.backbones import BackboneError
 from pipeline.datasets import DatasetError
-from pipeline.extraction.progress import ExtractionError, ExtractionFailed
+from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Whole
 from pipeline.store import StoreBusy, StoreError
 
 SECONDS_BETWEEN_TRIES = 5.0
@@ -35,12 +35,16 @@ class Range:
         name: of what is made, for messages.
         say: called with a line where another process is waited for.
         waits: if not, a shard that another process has is an error.
+
+    Attributes:
+        whole: the progress of all of them; None of one alone.
     """
 
     def __init__(
         self, shards: Sequence[int], work: Work, name: str, say: Callable[[str], None], waits: bool = True
     ) -> None:
         self.shards, self.work, self.name, self.say, self.waits = list(dict.fromkeys(shards)), work, name, say, waits
+        self.whole = Whole(name, len(self.shards), say) if len(self.shards) > 1 else None
         self._begun: list[int] = []
         self._busy: dict[int, StoreBusy] = {}
         self._done: dict[int, Any] = {}
@@ -69,6 +73,8 @@ class Range:
             self._pass([shard])
         for shard in list(self._busy):
             self._wait_for(shard)
+        if self.whole:
+            self.whole.end()
         if self._failed:
             raise self._told()
         return {shard: self._done[shard] for shard in self.shards}

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple, Protocol, Self
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.extraction.progress import ExtractionError, TooMuch
-from pipeline.memory import SHARED_MEMORY, shared_memory_left
+from pipeline.memory import DECODED_AHEAD, SHARED_MEMORY, shared_memory_left
 
-BYTES_AHEAD = 256 << 20  # decoded and not yet taken, over all processes
 MOST_AHEAD = 64  # messages of one process
 JOBS_AHEAD = 2  # of each process: one that it runs, and one that it goes on with
 
@@ -222,13 +221,13 @@ def messages_ahead(size: int, workers: int) -> int:
         ExtractionError: not even one a process fits into half of the shared memory that is free.
     """
     left = shared_memory_left(SHARED_MEMORY)
-    free = 2 * BYTES_AHEAD if left is None else left
+    free = 2 * DECODED_AHEAD if left is None else left
     if workers * size > free // 2:
         raise ExtractionError(
             f"{SHARED_MEMORY} has {free >> 20} MB left, and {workers} decode processes want {2 * workers * size >> 20} "
             "MB; give the container more (--shm-size=2g), or set fewer compute.decode_workers (0 needs none)"
         )
-    return max(1, min(MOST_AHEAD, min(BYTES_AHEAD, free // 2) // (workers * size)))
+    return max(1, min(MOST_AHEAD, min(DECODED_AHEAD, free // 2) // (workers * size)))
 
 
 def _as_it_is(message: Any) -> Any:

@@ -8,7 +8,7 @@ Source of the second: Gao et al., "Scaling Deep Contrastive Learning Batch Size 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
@@ -31,13 +31,18 @@ class Part(NamedTuple):
     size: int
 
     @property
+    def rows(self) -> int:
+        """How many it has."""
+        return self.stop - self.start
+
+    @property
     def share(self) -> float:
         """Of the batch."""
-        return (self.stop - self.start) / self.size
+        return self.rows / self.size
 
 
 def parts(size: int, count: int) -> list[Part]:
-    """A batch's parts, as even as can be; no more than it has rows.
+    """A batch's parts, as even as can be, the largest first; no more than it has rows.
 
     >>> [part[:2] for part in parts(5, 2)]
     [(0, 3), (3, 5)]
@@ -217,7 +222,7 @@ class Draws(TorchDispatchMode):
         return x * kept * (1 / (1 - p)), kept
 
     def _size(self, size: Sequence[int]) -> tuple[int, ...]:
-        rows = self.part.stop - self.part.start
+        rows = self.part.rows
         if not size or size[0] % rows:
             raise HeadError(
                 f"accumulate: draws of the shape {tuple(size)} are not by sample, of which a part has {rows}; leave "
@@ -229,7 +234,7 @@ class Draws(TorchDispatchMode):
         return like.new_empty(self._size(like.shape))
 
     def _own(self, full: Tensor, shape: Sequence[int]) -> Tensor:
-        each = shape[0] // (self.part.stop - self.part.start)
+        each = shape[0] // self.part.rows
         return full[self.part.start * each : self.part.stop * each]
 
 
@@ -284,9 +289,4 @@ def _again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 def _contexts() -> tuple[Any, Any]:
     """Of a block's forward, and of its second: whose draws are of the same part."""
-    return _nothing(), Draws(Draws.now.part) if Draws.now else _nothing()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
+    return nullcontext(), Draws(Draws.now.part) if Draws.now else nullcontext()

@@ -21,7 +21,7 @@ class FeatureData(LightningDataModule):
         samples: the joined samples; the evaluated part is never touched here.
         table: (samples, ids, bytes) -> these by row number.
         batch_size: samples a step, over all devices.
-        accumulate: parts that a step is computed in; a batch of the holdout is as large as one.
+        part: the most samples that a step computes at once; a batch of the holdout has so many. By default the batch.
         seed: decides the order of batches.
         memory: bytes of features that may be held.
         readers: processes that read what is not held.
@@ -33,14 +33,14 @@ class FeatureData(LightningDataModule):
         table: Callable[[Samples, Sequence[str], float], Table],
         *,
         batch_size: int,
-        accumulate: int = 1,
+        part: int | None = None,
         seed: int,
         memory: float,
         readers: Readers,
     ) -> None:
         super().__init__()
         self.samples, self.make, self.batch_size, self.seed = samples, table, batch_size, seed
-        self.memory, self.readers, self.part = memory, readers, -(-batch_size // accumulate)
+        self.memory, self.readers, self.part = memory, readers, part or batch_size
         self.table: Table | None = None
 
     def setup(self, stage: str) -> None:

@@ -5,12 +5,10 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.memory import SHARED_MEMORY, shared_memory_left
+from pipeline.memory import BATCHES_AHEAD, SHARED_MEMORY, megabytes, shared_memory_left
 from pipeline.training.dataset import DataError
 
 Batch = dict[str, Tensor]
-
-MOST_AHEAD = 2  # batches of one reader
 
 
 class Readers(NamedTuple):
@@ -88,12 +86,12 @@ def share_out(rows: int, size: int, readers: Readers) -> tuple[int, int]:
     """
     left = shared_memory_left()
     room = float("inf") if left is None else left / 2 / readers.sharing
-    need = f"a batch of {rows} samples has {size / 1e6:,.1f} MB"
+    need = f"a batch of {rows} samples has {megabytes(size)}"
     no_readers = "set compute.decode_workers: 0, which needs none"
     if size > room:
         wanted = -(-4 * size * readers.sharing // 10**9)
         raise DataError(
-            f"{SHARED_MEMORY} has {left / 1e6:,.1f} MB left, of which half may be taken, and {need}; give the "
+            f"{SHARED_MEMORY} has {megabytes(left)} left, of which half may be taken, and {need}; give the "
             f"container more (--shm-size={wanted}g), or {no_readers}"
         )
     if size > readers.bytes_ahead:
@@ -103,4 +101,4 @@ def share_out(rows: int, size: int, readers: Readers) -> tuple[int, int]:
         )
     most = int(min(room, readers.bytes_ahead) // max(size, 1))
     workers = min(readers.workers, most)
-    return workers, min(MOST_AHEAD, most // workers)
+    return workers, min(BATCHES_AHEAD, most // workers)

@@ -22,7 +22,7 @@ from pipeline.compiling import compiled
 from pipeline.config import canonical_json
 from pipeline.memory import first_line, is_out_of_memory
 from pipeline.runs import CHECKPOINT, LOGS, Run, RunError, clear, complete, only_writer, say, standing
-from pipeline.training.accumulation import checkpointed
+from pipeline.training.accumulation import checkpointed, parts
 from pipeline.training.callbacks import Journal, Logs, MovingAverage
 from pipeline.training.checkpoints import CheckpointByRename, resumable
 from pipeline.training.data import FeatureData
@@ -148,7 +148,7 @@ def _fitted(run: Run, identity: str, progress: Callable[[str], None]) -> tuple[S
     config, accumulate = run.config, run.config.accumulate
     while True:
         try:
-            return _fit(run, identity, progress, accumulate)
+            return _fit(run, config.model_copy(update={"accumulate": accumulate}), identity, progress)
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -158,13 +158,12 @@ def _fitted(run: Run, identity: str, progress: Callable[[str], None]) -> tuple[S
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         compute = run.params.compute
-        most = min(config.batch_size, len(run.samples.parts["train"])) // (compute.devices * compute.nodes)
+        most = max(1, min(config.batch_size, len(run.samples.parts["train"])) // (compute.devices * compute.nodes))
         if config.undivided or accumulate >= most or compute.devices * compute.nodes > 1:
             raise OutOfMemory(_remedy(run, accumulate, most, said))
         accumulate = min(2 * accumulate, most)
-        progress(
-            f"  out of memory ({said}); goes on with accumulate: {accumulate}, {-(-most // accumulate)} samples a part"
-        )
+        rows = parts(most, accumulate)[0].rows
+        progress(f"  out of memory ({said}); goes on with accumulate: {accumulate}, {rows} samples a part")
 
 
 def _remedy(run: Run, accumulate: int, most: int, said: str) -> str:
@@ -182,19 +181,21 @@ def _remedy(run: Run, accumulate: int, most: int, said: str) -> str:
     if (most_gb := run.params.compute.max_memory_gb) is not None:
         remedies.append(f"compute.max_memory_gb above {most_gb:g}")
     remedies.append("a smaller model")
-    part = f"a part of {-(-most // accumulate)} samples" if accumulate > 1 or most == 1 else f"a batch of {most}"
+    divided = accumulate > 1 or most == 1
+    part = f"a part of {parts(most, accumulate)[0].rows} samples" if divided else f"a batch of {most}"
     return f"heads.{run.head}: {part} does not fit the memory ({said}); set {' or '.join(remedies)}, and run again"
 
 
-def _fit(run: Run, identity: str, progress: Callable[[str], None], accumulate: int) -> tuple[Step, Journal]:
-    config, compute, samples, folder, first = run.config, run.params.compute, run.samples, run.folder, is_first()
+def _fit(run: Run, config: Any, identity: str, progress: Callable[[str], None]) -> tuple[Step, Journal]:
+    """Trains with the head's params, of which `accumulate` may be higher than the run's."""
+    compute, samples, folder, first = run.params.compute, run.samples, run.folder, is_first()
     device(compute)  # no more memory than params allow
     _hush()
     data = FeatureData(
         samples,
         run.task.code("table"),
         batch_size=config.batch_size,
-        accumulate=accumulate,
+        part=config.part,
         seed=config.seed,
         memory=compute.cache_memory_gb * 1e9,
         readers=Readers(compute.decode_workers, compute.readahead_gb * 1e9, compute.devices),
@@ -210,10 +211,10 @@ def _fit(run: Run, identity: str, progress: Callable[[str], None], accumulate: i
     if config.compile:
         compiled(model, torch.device(accelerator(compute)))
     module = run.task.code("step")(run.head, model, config, samples, steps)
-    module.divide(accumulate)
+    module.divide(config.accumulate)
     average = MovingAverage(config.ema_decay)
     journal = Journal(
-        folder, identity, average, config.patience, compute.threads, progress, run.task.judged, accumulate=accumulate
+        folder, identity, average, config.patience, compute.threads, progress, run.task.judged, config.accumulate
     )
     checkpoint = ModelCheckpoint(
         folder, filename=Path(CHECKPOINT).stem, save_on_train_epoch_end=True, enable_version_counter=False

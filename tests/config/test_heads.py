@@ -170,6 +170,10 @@ def test_what_cannot_learn_is_refused_when_params_are_read(params, head, changes
             r"ablations\.a: result is changed by a variant or the grid, but a row has no file of its own",
         ),
         (
+            {"ablations": {"a": {"head": "gasm_cast", "seeds": [0], "grid": {"accumulate": [1, 2], "lr": [0.1]}}}},
+            r"ablations\.a: accumulate=1 lr=0.1 and accumulate=2 lr=0.1 differ in accumulate alone",
+        ),
+        (
             {"ablations": {"a": {"head": "fact", "seeds": [0], "grid": {str(n): [0] * 10 for n in range(20)}}}},
             r"ablations\.a: the grid has 100,000,000,000,000,000,000 combinations, expected at most 10,000",
         ),

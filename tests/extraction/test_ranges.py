@@ -10,7 +10,16 @@ import pytest
 
 from pipeline import backbones
 from pipeline.config import feature_dir
-from pipeline.extraction import ExtractionError, ExtractionFailed, clips, derive, derive_range, extract, extract_range
+from pipeline.extraction import (
+    ExtractionError,
+    ExtractionFailed,
+    clips,
+    derive,
+    derive_range,
+    extract,
+    extract_range,
+    progress,
+)
 from pipeline.extraction import ranges as module
 from pipeline.store import ShardWriter, StoreBusy
 from tests.conftest import write_ssv2
@@ -105,7 +114,10 @@ def test_a_range_that_dies_between_shards_or_within_one_keeps_what_was_committed
     lines: list[str] = []
     extract_range(params, "small", "dino", SHARDS, features, lines.append)
     there = [line for line in lines if "samples are there" in line]
-    assert [int(line.split(": ")[1].split()[0]) for line in there] == [4, 2 * (commits - 2), 0]
+    assert [int(line.split(": ")[1].split()[0]) for line in there] == [2 * (commits - 2), 0]
+    assert [line for line in lines if "000" in line] == [lines[-1]] and "1 of 3 shards were complete already" in lines[
+        -1
+    ]
     assert {path: path.stat().st_mtime_ns for path in before} == before
     folder = store(params, features).name
     assert contents(features / f"small/{folder}") == contents(apart / f"small/{folder}")
@@ -122,7 +134,9 @@ def test_a_shard_with_too_many_failures_holds_up_no_other_and_is_told_at_the_end
     assert "5: " in str(error.value) and finished(params, features) == ["shard-000", "shard-002"]
     lines: list[str] = []
     extract_range(params, "small", "dino", SHARDS, features, lines.append, max_failed=0.5)
-    assert sum("computed 0 of 4" in line for line in lines) == 3, "what was computed of it is kept"
+    assert lines == [lines[0]] and "3 of 3 shards were complete already (000, 001, 002)" in lines[0], (
+        "what was computed of it is kept"
+    )
     with pytest.raises(ExtractionError, match=r"(?s)pooled: 1 of 3 shards .*\(001\)"):
         shutil.rmtree(store(params, features, "dino") / "shard-001.zarr")
         (store(params, features) / "shard-001.json").unlink()
@@ -166,6 +180,33 @@ def test_a_video_that_kills_its_decode_process_costs_its_shard_alone(videos, fea
     with pytest.raises(ExtractionError, match=r"(?s)1 of 3 shards .*\(001\).*decode process died"):
         extract_range(params, "small", "dino", SHARDS, features, quiet)
     assert finished(params, features) == ["shard-000", "shard-002"]
+
+
+def test_a_range_tells_where_it_is_and_how_long_all_of_it_takes(monkeypatch):
+    now, lines = [100.0], []
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    whole = progress.Whole("small/dino", 4, lines.append)
+    progress.Progress("small", 7, 10, {"dino": 10}, lines.append, whole).end("dino", {}, Path("shard-007"))
+    first = progress.Progress("small", 8, 10, {"dino": 4}, lines.append, whole)
+    second = progress.Progress("small", 9, 10, {"dino": 0}, lines.append, whole)
+    now[0] += 3.0
+    first(5, 1)
+    assert lines == [
+        "small/dino shard 008: 4 of 10 samples are there, 6 to compute",
+        "small/dino shard 009: 0 of 10 samples are there, 10 to compute",
+    ], "of a finished shard nothing, and a line every five seconds"
+    now[0] += 3.0
+    first(1)
+    # 6 of 30 known samples in 6 s, and a fourth shard that is taken to be like the others: 40 - 20 are left.
+    assert lines.pop() == "small/dino shard 008, 2 of 4: 10/10; of all shards 20/40, 1 failed, 1.0/s, about 20 s left"
+    first.end("dino", {}, Path("shard-008"))
+    assert lines.pop().endswith("computed 6 of 10 in 6.0 s, 0 failed")
+    now[0] += 2.0
+    second(10)
+    second.end("dino", {}, Path("shard-009"))
+    assert lines.pop().endswith("computed 10 of 10 in 2.0 s, 0 failed"), "not from when it was opened ahead"
+    whole.end()
+    assert lines.pop().startswith("small/dino: 1 of 4 shards were complete already (007)")
 
 
 def test_a_full_disk_ends_a_range_at_once(videos, features, monkeypatch):

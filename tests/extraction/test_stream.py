@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pipeline.extraction import ExtractionError, stream
-from pipeline.extraction.stream import BYTES_AHEAD, MOST_AHEAD, Stream, messages_ahead
+from pipeline.extraction.stream import MOST_AHEAD, Stream, messages_ahead
+from pipeline.memory import DECODED_AHEAD
 
 
 class Numbers:
@@ -66,8 +67,8 @@ def test_what_waits_is_bounded_in_bytes(monkeypatch):
         monkeypatch.setattr(stream, "shared_memory_left", lambda folder: size)
 
     free(1 << 40)
-    assert messages_ahead(16 << 20, 4) * 4 * (16 << 20) <= BYTES_AHEAD
-    assert messages_ahead(1, 1) == MOST_AHEAD and messages_ahead(BYTES_AHEAD, 4) == 1
+    assert messages_ahead(16 << 20, 4) * 4 * (16 << 20) <= DECODED_AHEAD
+    assert messages_ahead(1, 1) == MOST_AHEAD and messages_ahead(DECODED_AHEAD, 4) == 1
     free(64 << 20)  # what Docker gives
     assert messages_ahead(8 << 20, 2) == 2
     with pytest.raises(ExtractionError, match=r"64 MB left.*--shm-size.*decode_workers"):

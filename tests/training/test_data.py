@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.memory import BATCHES_AHEAD
 from pipeline.training import table, train
 from pipeline.training.batches import OrderedBatches, ShuffledBatches
 from pipeline.training.classification import ClassificationStep
@@ -56,7 +57,7 @@ def test_what_is_under_way_stays_within_the_bound_whatever_is_asked(monkeypatch,
         for wanted in (1, 3, 12, 64):
             for bound in (size, 3 * size, 600_000):
                 workers, ahead = share_out(8, size, Readers(wanted, bound))
-                assert 1 <= workers <= wanted and 1 <= ahead <= table.MOST_AHEAD
+                assert 1 <= workers <= wanted and 1 <= ahead <= BATCHES_AHEAD
                 room = min(bound, left / 2) if left else bound
                 assert workers * ahead * size <= room
                 assert workers == wanted or (workers + 1) * size > room  # no fewer than fit

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from pipeline.config import read_documents
+from pipeline.refusals import RUN_NOTHING
 from tests.workflow.forks import programs
 
 ROOT = Path(__file__).parents[2]
@@ -90,12 +91,13 @@ class Project:
         return [path for run in runs if (path := self.root / f"runs/{head}/{run}/history.csv").exists()]
 
     def jobs(self, line: str) -> dict[str, int]:
-        """How many jobs of each rule a command line would run; a finished shard is none of its own."""
+        """How many jobs of each rule a command line would run; what only hands on what a job has made is none."""
         out = self.plan(line).stdout
         if "Nothing to be done" in out:
             return {}
         table = out.split("Job stats:", 1)[1].split("total", 1)[0].splitlines()[3:]
-        return {row.split()[0]: int(row.split()[1]) for row in table if row.strip() and row.split()[0] != "shard"}
+        counts = dict(row.split() for row in table if row.strip())
+        return {rule: int(count) for rule, count in counts.items() if rule not in RUN_NOTHING}
 
 
 def small(document: dict) -> None:

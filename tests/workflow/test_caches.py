@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import pytest
@@ -53,8 +54,32 @@ def test_the_study_of_clip_align_extracts_once_and_trains_each_row_from_caches(p
     line = "snakemake --cores 2 results/clinic_clip_align_ablations.json"
     # B3 with seed 0 is the result's own run: nothing of it is made again.
     with project.edited(lambda document: few(document, seeds=(0, 1))):
-        assert project.jobs(line) == {"train": 3, "evaluate": 3, "ablation_alignment": 1}
-    assert project.jobs(line) == {"train": 1, "evaluate": 1, "ablation_alignment": 1}
+        # The three others are asked for together: a job where one runs at once, and three where four do.
+        assert project.jobs(line) == {"train_runs": 1, "evaluate_runs": 1, "ablation_alignment": 1}
+        several = project.jobs(line.replace("--cores 2", "--cores 8"))
+        assert several == {"train_runs": 3, "evaluate_runs": 3, "ablation_alignment": 1}
+        # A run that fails takes no other with it, and Snakemake removes none that the failed job has finished.
+        said = project.plan(line).stdout
+        (job,) = re.findall(r"output: (logs/train/clip_align/[\d_-]+)\.done", said)
+        runs = re.findall(r"runs/clip_align/\w+", said.split("rule evaluate_runs", 1)[1])
+        runs = [project.root / run for run in dict.fromkeys(runs)][:3]
+        (runs[1] / "lock").mkdir(parents=True)
+        done = project.run(line, check=False)
+        assert done.returncode and "1 of 3 runs failed; the others are complete" in done.stdout
+        assert [(run / "run.json").exists() for run in runs] == [True, False, True]
+        (runs[1] / "lock").rmdir()
+        before = [(run / "run.json").stat().st_mtime_ns for run in (runs[0], runs[2])]
+        assert project.jobs(line) == {"train_runs": 1, "evaluate_runs": 1, "ablation_alignment": 1}
+        project.run(line)
+        assert [(run / "run.json").stat().st_mtime_ns for run in (runs[0], runs[2])] == before
+        assert project.jobs(line) == {} and not list(project.root.glob(f"{job}*.done"))
+        # What an evaluation was made with is made again: that one, and the table.
+        (runs[0] / "run.json").touch()
+        assert project.jobs(line) == {"evaluate_runs": 1, "ablation_alignment": 1}
+        (runs[2] / "run.json").unlink()
+        assert project.jobs(line) == {"train_runs": 1, "evaluate_runs": 1, "ablation_alignment": 1}
+        project.run(line)
+    assert project.jobs(line) == {"ablation_alignment": 1}
     project.run(line)
     with (project.root / "results/clinic_clip_align_ablations.csv").open() as stream:
         assert [row["variant"] for row in csv.DictReader(stream)] == ["B3", "B0"]  # the head as it is on top

@@ -7,6 +7,7 @@ from pipeline.config import ParamsError, parse_written, read_laid
 from pipeline.jobs import PAGE, Jobs
 from pipeline.refusals import CannotPlan, plainly
 from pipeline.tasks import TASKS
+from pipeline.together import NAME
 from pipeline.unlock import unlock_after_a_kill
 
 plainly()
@@ -37,6 +38,7 @@ wildcard_constraints:
     evaluation=r"[0-9a-f]{10}",
     shard=r"\d\d\d+",
     shards=r"\d\d\d+(-\d\d\d+)?",
+    runs=NAME,
     result=JOBS.results(),
     ablation=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     search=r"[A-Za-z0-9][A-Za-z0-9_-]*",

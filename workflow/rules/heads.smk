@@ -1,5 +1,7 @@
 """Stage 2: heads from caches alone. A run's folder is named by its content, so ablations and branches share it.
-Below it each evaluation has one: a training serves many."""
+Below it each evaluation has one: a training serves many. Runs that only ablations ask for are made several a job, whose
+output is a mark: if it ends half-way, the runs that it finished stay.
+"""
 
 
 rule train:
@@ -13,19 +15,53 @@ rule train:
     benchmark:
         "logs/train/{head}-{key}.tsv"
     wildcard_constraints:
-        head=JOBS.trained(),
+        head=JOBS.trained_alone(),
     conda:
         "../../environment.yml"
-    threads: JOBS.cores_to_train
+    threads: JOBS.cores_to_train(JOBS.trained)
     resources:
         gpu=PLAN.gpus,
-        mem_mb=JOBS.memory_to_train,
+        mem_mb=JOBS.memory_to_train(JOBS.trained),
     params:
         part=JOBS.part("head", "key"),
         launcher=PLAN.launcher,
     shell:
         "{params.launcher}python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} train {wildcards.head} --params {params.part} 2>&1 | tee {log}"
+
+
+# What a job of several trainings gives to those that wait for one of them. Runs nothing.
+rule trained:
+    input:
+        JOBS.trained_in,
+    output:
+        "runs/{head}/{key}/run.json",
+    wildcard_constraints:
+        head=JOBS.trained_together(),
+
+
+rule train_runs:
+    input:
+        manifests=JOBS.of_runs(JOBS.manifests_of, JOBS.runs_to_train),
+        shards=JOBS.of_runs(JOBS.shards_of, JOBS.runs_to_train),
+    output:
+        temp(touch("logs/train/{head}/{runs}.done")),
+    log:
+        "logs/train/{head}/{runs}.log",
+    benchmark:
+        "logs/train/{head}/{runs}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: JOBS.cores_to_train(JOBS.runs_to_train)
+    resources:
+        gpu=PLAN.gpus,
+        mem_mb=JOBS.memory_to_train(JOBS.runs_to_train),
+    params:
+        part=JOBS.rows_part(JOBS.runs_to_train),
+        runs=JOBS.keys_to_train,
+    shell:
+        "python -m pipeline.gpu --n {resources.gpu} --"
+        " python -m pipeline --cores {threads} train {wildcards.head} {params.runs} --params {params.part} 2>&1 | tee {log}"
 
 
 rule evaluate:
@@ -41,7 +77,7 @@ rule evaluate:
     benchmark:
         "logs/evaluate/{head}-{key}-{evaluation}.tsv"
     wildcard_constraints:
-        head=JOBS.not_beside(),
+        head=JOBS.evaluated_alone(),
         key=JOBS.scored_alone(),
     conda:
         "../../environment.yml"
@@ -54,6 +90,42 @@ rule evaluate:
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} evaluate {wildcards.head} --params {params.part} 2>&1 | tee {log}"
+
+
+# As `trained`, of evaluations.
+rule evaluated:
+    input:
+        JOBS.evaluated_in,
+    output:
+        "runs/{head}/{key}/{evaluation}/result.json",
+    wildcard_constraints:
+        head=JOBS.evaluated_together(),
+
+
+rule evaluate_runs:
+    input:
+        runs=JOBS.trained_before,
+        manifests=JOBS.of_runs(JOBS.manifests_of, JOBS.runs_to_evaluate),
+        shards=JOBS.of_runs(JOBS.shards_of, JOBS.runs_to_evaluate),
+        code=JOBS.code_of(JOBS.runs_to_evaluate),
+    output:
+        temp(touch("logs/evaluate/{head}/{runs}.done")),
+    log:
+        "logs/evaluate/{head}/{runs}.log",
+    benchmark:
+        "logs/evaluate/{head}/{runs}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: JOBS.cores_of(JOBS.runs_to_evaluate)
+    resources:
+        gpu=PLAN.evaluation_gpus,
+        mem_mb=JOBS.memory_of(JOBS.runs_to_evaluate),
+    params:
+        part=JOBS.rows_part(JOBS.runs_to_evaluate),
+        runs=JOBS.keys_to_evaluate,
+    shell:
+        "python -m pipeline.gpu --n {resources.gpu} --"
+        " python -m pipeline --cores {threads} evaluate {wildcards.head} {params.runs} --params {params.part} 2>&1 | tee {log}"
 
 
 rule mine:
