@@ -226,6 +226,20 @@ def codecs(params: Params | None) -> Iterator[Finding]:
         except (ImportError, OSError, RuntimeError) as error:
             remedy = "install decord, or set decoder: auto, which gives the same frames"
             yield Finding("bad", "decord", f"{', '.join(asked)} ask for it: {error}", remedy)
+    yield from torchcodec(params)
+
+
+def torchcodec(params: Params | None) -> Iterator[Finding]:
+    """Whether torchcodec can decode here, its FFmpeg and the GPU included, where features ask for it."""
+    from pipeline.video import DecoderMissing, expect_decoder
+
+    decoders = [getattr(of, "decoder", "auto") for of in params.features.values()] if params else []
+    for decoder in sorted({of for of in decoders if of.startswith("torchcodec")}):
+        try:
+            told = ", ".join(f"{name} {version}" for name, version in expect_decoder(decoder).items())
+            yield Finding("ok", decoder, told)
+        except DecoderMissing as error:
+            yield refused(decoder, error, "set decoder: auto")
 
 
 def _decodes(av: Any, name: str) -> bool:

@@ -198,7 +198,7 @@ class I3DFeature(RowsFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"rgb", "flow", *self.UNKEYED})
+        return self.model_dump(mode="json", exclude={"rgb", "flow", *self.unkeyed})
 
 
 def _steps(sampling: Sampling, span: int) -> int:

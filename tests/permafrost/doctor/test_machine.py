@@ -72,6 +72,14 @@ def test_a_decoder_that_is_not_there_is_named(place, videos, monkeypatch):
     assert "has none of av1" in found(checks, "decoders").said and "decoder: auto" in found(checks, "decord").remedy
 
 
+def test_torchcodec_is_looked_at_where_a_feature_asks_for_it_and_its_remedy_is_told(place, videos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    assert "torchcodec" not in {of.what for of in machine.codecs(loaded(videos))}
+    one = found(machine.codecs(loaded(videos, decoder="torchcodec")), "torchcodec")
+    assert one.state == "bad" and "not installed" in one.said
+    assert one.remedy == "pip install 'permafrost[torchcodec]', or set decoder: auto"
+
+
 def test_too_many_threads_are_a_note_and_too_large_a_cache_is_bad():
     assert found(machine.cores(Compute(threads=1024)), "cores").state == "note"
     assert "cache_memory_gb" in found(machine.memory(Compute(cache_memory_gb=1e6)), "memory").remedy
