@@ -71,8 +71,7 @@ def expect(decoder: str) -> dict[str, str]:
         built = "install the torchcodec that is built for this torch (a CPU build of torch takes its CPU build), or "
         raise DecoderMissing(f"decoder {decoder}: torchcodec {said}; {built if there else ''}{FFMPEG}, {INSTEAD}")
     if DEVICES[decoder] == "cuda":
-        import torch
-
+        torch = importlib.import_module("torch")
         if not torch.cuda.is_available():
             raise DecoderMissing(
                 f"decoder {decoder}: torch finds no CUDA device here; set decoder: torchcodec, which decodes on the "
