@@ -4,7 +4,7 @@
 and everything the checkpoint knows, normalisation included. What a backbone is, `base` says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "expect_fits",
     "load",
     "preprocessor",
+    "resized_there",
 ]
 
 
@@ -73,6 +74,15 @@ def expect_fits(feature: AnyFeature, here: Mapping[Weights, Path]) -> None:
     own = {role: getattr(feature, role, None) for role in feature.sources}
     local = {role: Weights(path=str(here[of])) for role, of in own.items() if isinstance(of, Weights) and of.hub}
     backbone_class(feature.backbone)(feature.model_copy(update=local), torch.device("meta"))
+
+
+def resized_there(feature: AnyFeature) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What resizes a sample's frames on the device, of a feature with `resize: device`; None of any other.
+
+    Returns:
+        (T, 3, H, W) uint8 native RGB -> (T, 3, h, w) on the same device, what `preprocessor(feature)` gives.
+    """
+    return preprocessor(feature).resized if getattr(feature, "resize", "") == "device" else None
 
 
 def preprocessor(feature: PixelFeature) -> Preprocessor:

@@ -13,6 +13,7 @@ from .features import (
     RowsFeature,
     Sampling,
     TextFeature,
+    TowerFeature,
     Weights,
 )
 from .heads import (
@@ -95,6 +96,7 @@ __all__ = [
     "Shares",
     "TextFeature",
     "TimmFeature",
+    "TowerFeature",
     "ToyAssembly",
     "ToySSv2",
     "Toyworld",

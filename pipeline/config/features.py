@@ -232,6 +232,20 @@ class BackboneFeature(PixelFeature):
     storage: Literal["float16", "int8"] = "float16"
 
 
+class TowerFeature(BackboneFeature):
+    """A network of this repository over frames: `resize: device` uploads frames as decoded and resizes them there.
+
+    Floating point there, rounded to grey levels: pixels may be one grey level from those of a decode process, so it is
+    part of the key; the default is not.
+    """
+
+    resize: Literal["worker", "device"] = "worker"
+
+    @property
+    def unkeyed(self) -> frozenset[str]:
+        return super().unkeyed | ({"resize"} if self.resize == "worker" else frozenset())
+
+
 class RowsFeature(PixelFeature):
     """A row a sampled frame, as many as the video is long: `sampling: {fps: ...}`."""
 
