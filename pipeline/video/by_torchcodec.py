@@ -31,7 +31,7 @@ TRIED_BYTES = 64 << 20
 # A GPU converts colours by other arithmetic. Its frames are told by the means of so many rows and columns of cells,
 # which may be so many grey levels apart.
 CELLS, GREYS = 12, 3.0
-INSTALL = "pip install 'permafrost[torchcodec]'"
+INSTALL = "pip install 'torchcodec>=0.17,<0.18'"
 FFMPEG = "install FFmpeg's shared libraries, of a version from 4 to 9 (apt-get install ffmpeg, or conda install ffmpeg)"
 INSTEAD = "or set decoder: auto"
 # What it puts before a message: a function and a line of its sources.

@@ -60,7 +60,7 @@ def installed(monkeypatch, major=5):
 
 def test_a_machine_without_torchcodec_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchcodec", None)
-    with pytest.raises(DecoderMissing, match=r"not installed; pip install 'permafrost\[torchcodec\]', or set decoder:"):
+    with pytest.raises(DecoderMissing, match=r"not installed; pip install 'torchcodec>=0.17,<0.18', or set decoder:"):
         expect_decoder("torchcodec")
 
 

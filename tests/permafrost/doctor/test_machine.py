@@ -78,7 +78,7 @@ def test_torchcodec_is_looked_at_where_a_feature_asks_for_it_and_its_remedy_is_t
     assert "torchcodec" not in {of.what for of in machine.codecs(loaded(videos))}
     one = found(machine.codecs(loaded(videos, decoder="torchcodec")), "torchcodec")
     assert one.state == "bad" and "not installed" in one.said
-    assert one.remedy == "pip install 'permafrost[torchcodec]', or set decoder: auto"
+    assert one.remedy == "pip install 'torchcodec>=0.17,<0.18', or set decoder: auto"
 
 
 def test_too_many_threads_are_a_note_and_too_large_a_cache_is_bad():
