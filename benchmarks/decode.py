@@ -1,7 +1,9 @@
-"""Decoding: decord and PyAV on VP9 and H.264 of 240p, plain calls against read_frames, 16 frames and all of them.
+"""Decoding: PyAV, decord and, where it is installed, torchcodec on VP9 and H.264 of 240p, plain calls against
+read_frames, 16 frames and all of them.
 
 Then a few frames of a long H.264 film (`--minutes`, of 320 x 240, 30 a second, a key frame every 250): read_frames,
-which leaps to key frames, against the pass from the start and decord.
+which leaps to key frames, against the pass from the start, decord and torchcodec. torchcodec's proof of a file is made
+before its readings are measured, and measured apart.
 
 Each case gives the same RGB frames of the same file, opened anew each time, on one thread: as an extraction's worker
 does. Ratios are to PyAV in one pass with one converter (`pyav`); those of processor time bear a busy machine better,
@@ -24,7 +26,7 @@ import numpy as np
 from av.video.reformatter import VideoReformatter
 
 from benchmarks._harness import interleaved, main, ratio, table
-from pipeline.video import VideoFacts, probe, read_frames, segment_centres
+from pipeline.video import DecoderMissing, VideoFacts, expect_decoder, probe, read_frames, segment_centres
 
 CLIPS = Path(__file__).parents[1] / "../shared/data/clips/made"
 SHARED = ("pancake_vp9.webm", "pancake_h264.mp4")
@@ -60,6 +62,21 @@ def encode(path: Path, codec: str, options: dict[str, str]) -> None:
 
 def with_decord(path: Path, wanted: list[int]) -> np.ndarray:
     return decord.VideoReader(str(path), num_threads=1).get_batch(wanted).asnumpy()
+
+
+def with_torchcodec(path: Path, wanted: list[int]) -> np.ndarray:
+    from torchcodec.decoders import VideoDecoder
+
+    reader = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1)
+    return reader.get_frames_at(wanted).data.numpy()
+
+
+def torchcodec_is_there() -> bool:
+    try:
+        return bool(expect_decoder("torchcodec"))
+    except DecoderMissing as error:
+        print(f"torchcodec is left out: {error}")
+        return False
 
 
 def with_pyav(path: Path, wanted: list[int]) -> np.ndarray:
@@ -99,6 +116,7 @@ def compare(path: Path, facts: VideoFacts, n: int, rounds: int) -> dict[str, Any
         "decord": lambda: with_decord(path, wanted),
         "read_frames": lambda: read_frames(path, times, "auto", facts),
         "read_frames_decord": lambda: read_frames(path, times, "decord", facts),
+        **with_torchcodecs(path, times, wanted, facts),
     }
     first, *others = (case() for case in cases.values())
     assert all(np.array_equal(first, other) for other in others), f"the decoders disagree on {path.name}"
@@ -115,10 +133,32 @@ def compare_long(path: Path, facts: VideoFacts, n: int, rounds: int) -> dict[str
         "read_frames_from_the_start": lambda: read_frames(path, times, "auto", from_start),
         "decord": lambda: with_decord(path, wanted),
         "read_frames_decord": lambda: read_frames(path, times, "decord", facts),
+        **with_torchcodecs(path, times, wanted, facts),
     }
     first, *others = (case() for case in cases.values())
     assert all(np.array_equal(first, other) for other in others), f"the decoders disagree on {path.name}"
     return _timed(cases, rounds, "read_frames")
+
+
+def with_torchcodecs(
+    path: Path, times: np.ndarray, wanted: list[int], facts: VideoFacts
+) -> dict[str, Callable[[], np.ndarray]]:
+    """The cases of torchcodec, on a file that is proved; none where it is not installed."""
+    if not torchcodec_is_there():
+        return {}
+    return {
+        "torchcodec": lambda: with_torchcodec(path, wanted),
+        "read_frames_torchcodec": lambda: read_frames(path, times, "torchcodec", facts),
+    }
+
+
+def proof_seconds(path: Path, facts: VideoFacts) -> float | None:
+    """Processor time of torchcodec's first reading of a file, which proves it."""
+    if not torchcodec_is_there():
+        return None
+    started = time.process_time()
+    read_frames(path, [0.0], "torchcodec", facts)
+    return time.process_time() - started
 
 
 def _timed(cases: dict[str, Callable[[], Any]], rounds: int, base: str) -> dict[str, Any]:
@@ -169,6 +209,7 @@ def run(rounds: int, minutes: int) -> dict[str, Any]:
             facts = probe(path, decord=True)
             result[name] = {
                 "kilobytes": path.stat().st_size / 1000,
+                "torchcodec_proof_s": proof_seconds(path, facts),
                 "frames_16": compare(path, facts, 16, rounds),
                 "frames_all": compare(path, facts, facts.frames, rounds),
             }
@@ -178,6 +219,7 @@ def run(rounds: int, minutes: int) -> dict[str, Any]:
         probe(long)
         probed = time.process_time() - started
         facts = probe(long, decord=True)
+        proof = proof_seconds(long, facts)
         film = {f"{n} frames": compare_long(long, facts, n, min(rounds, 3)) for n in (8, 64)}
     table(
         f"{minutes} minutes, {facts.frames} frames (probe: {probed:.1f} s of processor time): ratios to read_frames",
@@ -203,7 +245,7 @@ def run(rounds: int, minutes: int) -> dict[str, Any]:
                 for case, row in found[part].items()
             ],
         )
-    return result | {"long": {"probe_cpu_s": probed, **film}}
+    return result | {"long": {"probe_cpu_s": probed, "torchcodec_proof_s": proof, **film}}
 
 
 if __name__ == "__main__":

@@ -89,6 +89,18 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode())
 
 
+def user_cache() -> Path | None:
+    """This package's folder in the user's cache; None where the user's home is unknown or not there. A cache that is
+    empty or relative is unset."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        home = cache.parent if cache.is_absolute() else Path.home()
+    except RuntimeError:
+        return None
+    folder = cache if cache.is_absolute() else home / ".cache"
+    return folder / "permafrost" if home.is_absolute() and home.is_dir() else None
+
+
 @contextmanager
 def _scratch(path: Path, flags: int) -> Iterator[tuple[Path, int]]:
     """The one scratch name of a file or folder, and an open descriptor that holds its flock."""

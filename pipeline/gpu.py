@@ -20,6 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -129,6 +130,21 @@ def _device(name: str, listed: Mapping[str, Sequence[str]]) -> str:
             f"CUDA_VISIBLE_DEVICES names {name}, and nvidia-smi lists {found}; name some of {', '.join(listed)}"
         )
     return listed[meant[0]][0]
+
+
+def driver_version() -> str | None:
+    """The version of NVIDIA's driver; None where there is none."""
+    tool = shutil.which("nvidia-smi", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *PLACES)))
+    if tool:
+        asked = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
+        with suppress(OSError, subprocess.TimeoutExpired):
+            done = subprocess.run(asked, capture_output=True, text=True, timeout=SECONDS_TO_LIST, check=False)
+            if done.returncode == 0 and done.stdout.strip():
+                return done.stdout.split()[0]
+    with suppress(OSError):
+        words = DRIVER.read_text(encoding="utf-8").split()
+        return next((word for word in words if word[0].isdigit()), "of an unknown version")
+    return None
 
 
 def lock_folder(environment: Mapping[str, str]) -> Path:

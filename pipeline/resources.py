@@ -21,6 +21,7 @@ LOADERS = 2  # of training and of holdout, whose readers are kept
 CHUNK = 256  # samples that are read at once where there are no batches to learn from
 # A sample whose size is known only once it is extracted: tokens of eight frames by a ViT-B, or a vector.
 UNKNOWN, VECTOR = 3 * MB, 8192
+DECODED = (720, 1280)  # of a frame that is resized on the device
 SECONDS = 1200.0  # of a video whose length params do not tell
 
 
@@ -120,8 +121,10 @@ def batch_bytes(params: Params, features: Iterable[str]) -> int:
 def pixel_bytes(feature: PixelFeature) -> int:
     """Bytes of a sample's pixels in float32; of rows of frames, of a batch of them.
 
-    Where a library's processor decides the size, the usual one.
+    Where a library's processor decides the size, the usual one; of frames as decoded, that of a video of 720 lines.
     """
+    if getattr(feature, "resize", "") == "device":
+        return 3 * prod(DECODED) * feature.sampling.count
     size = feature.geometry.size if feature.geometry else (224, 224)
     return 12 * prod(size) * (feature.sampling.count or feature.batch)
 

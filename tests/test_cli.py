@@ -132,7 +132,9 @@ def test_a_verb_that_does_not_fit_or_comes_too_early_says_what_to_do_and_leaves_
     for name in there:
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    error = refused(monkeypatch, capsys, *line.split())
+    # A machine without a GPU says so before, where a verb needs one.
+    said = refused(monkeypatch, capsys, *line.split()).splitlines(keepends=True)
+    error = "".join(part for part in said if not part.startswith("warning: compute.device is auto"))
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
     assert {path.name for path in tmp_path.iterdir()} == there
 

@@ -210,6 +210,23 @@ def test_the_decoder_is_not_in_the_key_since_all_give_the_same_frames(feature, d
     assert key_of(feature | {"decoder": decoder}) == key_of(feature)
 
 
+def test_a_decoder_that_is_the_machines_own_is_in_the_key(feature):
+    keys = [key_of(feature | {"decoder": decoder}) for decoder in ("auto", "torchcodec")]
+    document = {"features": {"f": feature | {"decoder": "torchcodec_cuda"}}, "compute": {"decode_workers": 0}}
+    keys.append(config.feature_key(parse_params(document), "f"))
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize(
+    ("compute", "says"),
+    [({"decode_workers": 2}, "decode_workers: 0 .it is 2."), ({"decode_workers": 0, "device": "cpu"}, "device: cuda")],
+)
+def test_a_gpu_decodes_in_the_process_that_computes_on_it(feature, compute, says):
+    document = {"features": {"f": feature | {"decoder": "torchcodec_cuda"}}, "compute": compute}
+    with pytest.raises(ParamsError, match=f"features.f.decoder is torchcodec_cuda.*{says}, or decoder: torchcodec"):
+        parse_params(document)
+
+
 def test_tolerance_for_failures_and_the_weights_place_are_not_in_the_key(feature, tmp_path):
     key = key_of(feature)
     moved = shutil.copytree(tmp_path / "weights", tmp_path / "elsewhere")

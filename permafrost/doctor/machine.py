@@ -4,7 +4,6 @@ import fcntl
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Any
 
 from permafrost.doctor.findings import Finding, refused, size_of
 from pipeline.config import Compute, Params, PixelFeature
+from pipeline.gpu import driver_version
 from pipeline.projects import FEATURES, RUNS
 from pipeline.resources import pixel_bytes
 
@@ -53,66 +53,29 @@ def torch_build(compute: Compute) -> Iterator[Finding]:
     """Whether torch can use the GPUs that are there, and whether there are as many as params ask for."""
     import torch
 
+    from pipeline.accelerator import no_gpu
+
     built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
     said = f"{torch.__version__}, built for {built}; Python {platform.python_version()}"
     driver = driver_version()
     if not torch.cuda.is_available():
-        wanted = compute.device == "cuda"
-        if driver is None:
-            if wanted:
-                yield Finding(
-                    "bad",
-                    "torch",
-                    f"{said}; compute.device is cuda, and there is no NVIDIA driver",
-                    "install the driver (nvidia-smi must list the GPU), start the container with --gpus all, or set "
-                    "compute.device: auto",
-                )
-            else:
-                yield Finding("ok", "torch", f"{said}; no GPU and no driver: everything runs on the CPU")
-            return
-        if compute.device == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        hidden = compute.device == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+        if compute.device == "cuda" or (driver is not None and not hidden):
+            lack = no_gpu()
+            yield Finding("bad", "torch", f"{said}; {lack.why}", f"{lack.remedy}, or set compute.device: cpu")
+        elif driver is None:
+            yield Finding("ok", "torch", f"{said}; no GPU and no driver: everything runs on the CPU")
+        else:
             yield Finding("ok", "torch", f"{said}; driver {driver}; its GPUs are left out, as asked for")
-            return
-        why, remedy = _unusable(torch)
-        yield Finding("bad", "torch", f"{said}; driver {driver} is there, but torch cannot use it: {why}", remedy)
         return
     yield Finding("ok", "torch", f"{said}; driver {driver or 'of an unknown version'}")
     yield from gpus(compute, torch)
 
 
-def _unusable(torch: Any) -> tuple[str, str]:
-    if not torch.version.cuda:
-        return "it is built for the CPU alone", "install torch's CUDA build, as pytorch.org's selector names it"
-    try:
-        torch.cuda.init()
-        why = "it lists no device"
-    except (RuntimeError, AssertionError) as error:
-        why = str(error).splitlines()[0]
-    return why, (
-        f"update the driver to one that nvidia-smi says has CUDA {torch.version.cuda} or newer, or install a torch "
-        "built for the CUDA that it has"
-    )
-
-
-def driver_version() -> str | None:
-    """The version of NVIDIA's driver; None where there is none."""
-    from pipeline.gpu import DRIVER, PLACES
-
-    tool = shutil.which("nvidia-smi", path=os.pathsep.join((os.environ.get("PATH", os.defpath), *PLACES)))
-    if tool:
-        asked = [tool, "--query-gpu=driver_version", "--format=csv,noheader"]
-        with suppress(OSError, subprocess.TimeoutExpired):
-            done = subprocess.run(asked, capture_output=True, text=True, timeout=60.0, check=False)
-            if done.returncode == 0 and done.stdout.strip():
-                return done.stdout.split()[0]
-    with suppress(OSError):
-        words = DRIVER.read_text(encoding="utf-8").split()
-        return next((word for word in words if word[0].isdigit()), "of an unknown version")
-    return None
-
-
 def gpus(compute: Compute, torch: Any) -> Iterator[Finding]:
     """One finding a GPU: its memory, and whether it runs a kernel."""
+    from pipeline.accelerator import no_kernels
+
     count = torch.cuda.device_count()
     if compute.device != "cpu" and count < compute.devices:
         yield Finding(
@@ -121,6 +84,9 @@ def gpus(compute: Compute, torch: Any) -> Iterator[Finding]:
     for index in range(count):
         name = f"GPU {index}"
         try:
+            if lack := no_kernels(index):
+                yield Finding("bad", name, lack.why, f"{lack.remedy}, or hide it from jobs by CUDA_VISIBLE_DEVICES")
+                continue
             free, total = torch.cuda.mem_get_info(index)
             _run_kernel(torch, index)
         except RuntimeError as error:
@@ -226,6 +192,20 @@ def codecs(params: Params | None) -> Iterator[Finding]:
         except (ImportError, OSError, RuntimeError) as error:
             remedy = "install decord, or set decoder: auto, which gives the same frames"
             yield Finding("bad", "decord", f"{', '.join(asked)} ask for it: {error}", remedy)
+    yield from torchcodec(params)
+
+
+def torchcodec(params: Params | None) -> Iterator[Finding]:
+    """Whether torchcodec can decode here, its FFmpeg and the GPU included, where features ask for it."""
+    from pipeline.video import DecoderMissing, expect_decoder
+
+    decoders = [getattr(of, "decoder", "auto") for of in params.features.values()] if params else []
+    for decoder in sorted({of for of in decoders if of.startswith("torchcodec")}):
+        try:
+            told = ", ".join(f"{name} {version}" for name, version in expect_decoder(decoder).items())
+            yield Finding("ok", decoder, told)
+        except DecoderMissing as error:
+            yield refused(decoder, error, "set decoder: auto")
 
 
 def _decodes(av: Any, name: str) -> bool:

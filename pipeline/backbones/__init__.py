@@ -4,7 +4,7 @@
 and everything the checkpoint knows, normalisation included. What a backbone is, `base` says.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from pipeline.backbones.base import (
     expect_declared,
 )
 from pipeline.compiling import compiled
-from pipeline.config import AnyFeature, CompiledFeature, PixelFeature, Weights, backbone_class, foreign_code
+from pipeline.config import AnyFeature, PixelFeature, TowerFeature, Weights, backbone_class, foreign_code
 
 __all__ = [
     "Backbone",
@@ -33,6 +33,7 @@ __all__ = [
     "expect_fits",
     "load",
     "preprocessor",
+    "resized_there",
 ]
 
 
@@ -51,7 +52,7 @@ def load(feature: AnyFeature, device: torch.device | str = "cpu") -> Any:
     """
     # Imported when asked for: a decode process has no use for every architecture.
     backbone = backbone_class(feature.backbone)(feature, torch.device(device))
-    if isinstance(feature, CompiledFeature) and feature.compile:
+    if isinstance(feature, TowerFeature) and feature.compile:
         compiled(backbone.network, torch.device(device))
     if foreign_code(feature) is not None:
         from pipeline.backbones.trial import try_out
@@ -77,6 +78,15 @@ def expect_fits(feature: AnyFeature, here: Mapping[Weights, Path]) -> None:
     own = {role: getattr(feature, role, None) for role in feature.sources}
     local = {role: Weights(path=str(here[of])) for role, of in own.items() if isinstance(of, Weights) and of.hub}
     backbone_class(feature.backbone)(feature.model_copy(update=local), torch.device("meta"))
+
+
+def resized_there(feature: AnyFeature) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """What resizes a sample's frames on the device, of a feature with `resize: device`; None of any other.
+
+    Returns:
+        (T, 3, H, W) uint8 native RGB -> (T, 3, h, w) on the same device, what `preprocessor(feature)` gives.
+    """
+    return preprocessor(feature).resized if getattr(feature, "resize", "") == "device" else None
 
 
 def preprocessor(feature: PixelFeature) -> Preprocessor:

@@ -200,6 +200,11 @@ def centre_crop(pixels_XHW: Tensor, crop: tuple[int, int] | None) -> Tensor:
     return pixels_XHW[..., top : top + crop[0], left : left + crop[1]]
 
 
+def to_grey_levels(pixels: Tensor) -> Tensor:
+    """uint8 of floats around [0, 255], each to the nearest: what a bicubic resize overshoots is cut."""
+    return pixels.round().clamp(0, 255).to(torch.uint8)
+
+
 def step_times(times: Sequence[float], frames: int, span: int) -> list[float]:
     """The mean time, in seconds, of each step of `span` frames. Raises BackboneError for another number than `frames`.
 

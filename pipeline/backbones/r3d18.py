@@ -22,6 +22,7 @@ from pipeline.backbones.base import (
     per_colour,
     seeded,
     step_times,
+    to_grey_levels,
 )
 from pipeline.backbones.states import open_state, revision_of
 from pipeline.config import R3D18Feature, Weights
@@ -84,16 +85,25 @@ class R3D18Pixels:
     171 to 112 starts at 29, where the preset's starts at 30, so that both streams see the same pixels.
 
     uint8 out, a quarter of the bytes between processes; /255 and Kinetics' mean and deviation are the backbone's.
+    `on_device`: by the arithmetic of `resized`, which differs by a grey level at most.
     """
 
     resize: int | tuple[int, int]
     crop: tuple[int, int] | None = None
+    on_device: bool = False
+
+    def resized(self, pixels_TCHW: Tensor) -> Tensor:
+        """(T, 3, H, W) uint8 on any device -> (T, 3, h, w) uint8 there, in floating point."""
+        found = pixelwise.resize(pixels_TCHW.float(), self.resize, antialias=False)
+        return to_grey_levels(centre_crop(found, self.crop)).contiguous()
 
     def __call__(self, frames_THWC: np.ndarray) -> np.ndarray:
         """(T, H, W, 3) uint8 -> (T, 3, h, w) uint8. An integer `resize` is the shorter side."""
         # One frame at a time: torchvision resizes uint8 by way of float32, and a frame's copy of that stays in cache
         # (32 frames of 240p in 25 ms, 72 ms all at once).
         frames_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
+        if self.on_device:
+            return self.resized(frames_TCHW).numpy()
         resized = [pixelwise.resize(frame_CHW, self.resize, antialias=False) for frame_CHW in frames_TCHW]
         pixels_TCHW = torch.stack(resized)
         return centre_crop(pixels_TCHW, self.crop).contiguous().numpy()
@@ -142,7 +152,7 @@ class R3D18:
 
     @staticmethod
     def preprocessor(feature: R3D18Feature) -> R3D18Pixels:
-        return R3D18Pixels(feature.preprocess.resize, feature.preprocess.crop)
+        return R3D18Pixels(feature.preprocess.resize, feature.preprocess.crop, feature.resize == "device")
 
     def token_times(self, times: Sequence[float]) -> list[float]:
         """The mean time of each step's frames: 8 of them, 4 with `atrous` or layer 3, a whole window if `pooled`."""

@@ -8,12 +8,12 @@ from .documents import assigned, read_documents, read_laid, read_yaml
 from .features import (
     BackboneFeature,
     BaseFeature,
-    CompiledFeature,
     PixelFeature,
     Preprocess,
     RowsFeature,
     Sampling,
     TextFeature,
+    TowerFeature,
     Weights,
 )
 from .heads import (
@@ -67,7 +67,6 @@ __all__ = [
     "ClipFeature",
     "ClipTextFeature",
     "Columns",
-    "CompiledFeature",
     "Compute",
     "Dataset",
     "DerivedFeature",
@@ -97,6 +96,7 @@ __all__ = [
     "Shares",
     "TextFeature",
     "TimmFeature",
+    "TowerFeature",
     "ToyAssembly",
     "ToySSv2",
     "Toyworld",

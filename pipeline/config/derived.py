@@ -25,7 +25,7 @@ class FeatureOfFeature(BaseFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"source", "texts", *self.UNKEYED})
+        return self.model_dump(mode="json", exclude={"source", "texts", *self.unkeyed})
 
 
 class DerivedFeature(FeatureOfFeature):

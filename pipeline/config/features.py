@@ -123,7 +123,7 @@ class BaseFeature(Strict):
 
     backbone: str
     max_failed: Fraction = 0.01
-    # Fields that decide no byte: no tolerance for failures, no decoder, since all of them give the same frames.
+    # Fields that decide no byte: no tolerance for failures, no decoder, since most of them give the same frames.
     UNKEYED: ClassVar[frozenset[str]] = frozenset({"max_failed", "decoder"})
     derived: ClassVar[bool] = False  # made from stores alone: no sample is opened
     NAMES: ClassVar[tuple[str, ...]] = ()  # the dotted fields that name other features
@@ -175,9 +175,14 @@ class BaseFeature(Strict):
         return None
 
     @property
+    def unkeyed(self) -> frozenset[str]:
+        """Fields that decide no byte as they are set."""
+        return self.UNKEYED
+
+    @property
     def keyed(self) -> dict[str, Any]:
-        """The fields that determine the bytes: none of `UNKEYED`, no place, no name of another feature."""
-        return self.model_dump(mode="json", exclude={*self._weights(), *self.UNKEYED})
+        """The fields that determine the bytes: none of `unkeyed`, no place, no name of another feature."""
+        return self.model_dump(mode="json", exclude={*self._weights(), *self.unkeyed})
 
     @classmethod
     def _weights(cls) -> list[str]:
@@ -189,14 +194,16 @@ class BaseFeature(Strict):
 class PixelFeature(BaseFeature):
     """A feature that decodes: which moments, which geometry, by what, how many samples a batch.
 
-    `decoder: decord` fails the samples that it is not proved on; it is for who wants to know. All give the same frames,
-    so it is no part of the key.
+    `decoder: decord` fails the samples that it is not proved on; it is for who wants to know. It gives the frames of
+    `auto` and `pyav`, so these three are no part of the key. `torchcodec` fails such samples too; it decodes with the
+    machine's own FFmpeg, `torchcodec_cuda` with the GPU, and these two are.
     """
 
     sampling: Sampling
     preprocess: Preprocess
-    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    decoder: Literal["auto", "pyav", "decord", "torchcodec", "torchcodec_cuda"] = "auto"
     batch: Positive = 16
+    KEYED_DECODERS: ClassVar[frozenset[str]] = frozenset({"torchcodec", "torchcodec_cuda"})
 
     @model_validator(mode="after")
     def _sampling_fits(self) -> "PixelFeature":
@@ -206,6 +213,10 @@ class PixelFeature(BaseFeature):
             )
             raise ValueError(f"sampling must be {wanted}")
         return self
+
+    @property
+    def unkeyed(self) -> frozenset[str]:
+        return self.UNKEYED - ({"decoder"} if self.decoder in self.KEYED_DECODERS else set())
 
     @property
     def geometry(self) -> Preprocess | None:
@@ -221,15 +232,21 @@ class BackboneFeature(PixelFeature):
     storage: Literal["float16", "int8"] = "float16"
 
 
-class CompiledFeature(BackboneFeature):
-    """A network that torch may compile: faster, and of other bits, so `compile` is in the key where it is true."""
+class TowerFeature(BackboneFeature):
+    """A network of this repository over frames.
+
+    `compile`: torch compiles it, which is faster and gives other bits. `resize: device` uploads frames as decoded and
+    resizes them there: floating point, rounded to grey levels, so pixels may be one level from those of a decode
+    process. Both are part of the key, their defaults are not.
+    """
 
     compile: bool = False
+    resize: Literal["worker", "device"] = "worker"
 
     @property
-    def keyed(self) -> dict[str, Any]:
-        found = super().keyed
-        return found if self.compile else {name: value for name, value in found.items() if name != "compile"}
+    def unkeyed(self) -> frozenset[str]:
+        plain = {name for name in ("compile", "resize") if getattr(self, name) == type(self).model_fields[name].default}
+        return super().unkeyed | plain
 
 
 class RowsFeature(PixelFeature):

@@ -38,7 +38,7 @@ class Imported(BaseFeature, ABC):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"root", *self.UNKEYED})
+        return self.model_dump(mode="json", exclude={"root", *self.unkeyed})
 
 
 class NpyFeature(Imported):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.digests import file_digest
-from pipeline.files import write_text
+from pipeline.files import user_cache, write_text
 
 from .backbones import AnyFeature, foreign_code
 from .base import ParamsError, canonical_json
@@ -49,7 +49,8 @@ def _identity(status: os.stat_result) -> tuple[int, ...]:
 
 @lru_cache(maxsize=4096)
 def _digest(path: Path, identity: tuple[int, ...]) -> str:
-    memory = _memory()
+    cache = user_cache()
+    memory = None if cache is None else cache / "digests"
     if memory is None or identity[0] < SMALL:
         return file_digest(path)
     with path.open("rb") as stream:
@@ -79,18 +80,6 @@ def _recalled(entry: Path) -> str | None:
 
 def _check(name: str, digest: str) -> str:
     return hashlib.sha256(f"{name} {digest}".encode()).hexdigest()[:16]
-
-
-def _memory() -> Path | None:
-    """The folder of what is remembered; None where the user's home is unknown or not there. A cache that is empty or
-    relative is unset."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        home = cache.parent if cache.is_absolute() else Path.home()
-    except RuntimeError:
-        return None
-    folder = cache if cache.is_absolute() else home / ".cache"
-    return folder / "permafrost" / "digests" if home.is_absolute() and home.is_dir() else None
 
 
 def weights_digest(weights: Weights) -> str:

@@ -7,10 +7,10 @@ from pydantic import Field, model_validator
 
 from .base import Name, PositiveFloat, Strict
 from .contents import Contents, Flow, Hidden, Rows, Texts, Tokens, Vectors, architecture, size
-from .features import CompiledFeature, Preprocess, RowsFeature, Sampling, TextFeature, Weights
+from .features import Preprocess, RowsFeature, Sampling, TextFeature, TowerFeature, Weights
 
 
-class DinoV3Feature(CompiledFeature):
+class DinoV3Feature(TowerFeature):
     """DINOv3 patch tokens, a CLS token beside them. `pool` averages pool x pool patches into one token."""
 
     backbone: Literal["dinov3"]
@@ -32,7 +32,7 @@ class DinoV3Feature(CompiledFeature):
         return height // step, width // step
 
 
-class R3D18Feature(CompiledFeature):
+class R3D18Feature(TowerFeature):
     """R3D-18: the token grid of layer 4 or 3, or (`pooled`) one vector a window, as torchvision's classifier sees it.
 
     `atrous` trades layer 4's temporal stride for dilation, weights unchanged.
@@ -62,7 +62,7 @@ class R3D18Feature(CompiledFeature):
         return {"clip_tokens": Tokens(steps, (rows, columns), part=self.preprocess.part)}
 
 
-class VJepa2Feature(CompiledFeature):
+class VJepa2Feature(TowerFeature):
     """V-JEPA 2's token grid, from any checkpoint in transformers' format."""
 
     backbone: Literal["vjepa2"]
@@ -76,7 +76,7 @@ class VJepa2Feature(CompiledFeature):
         return {"clip_tokens": Tokens(steps, cells, size(config, "hidden_size"), self.preprocess.part)}
 
 
-class ClipFeature(CompiledFeature):
+class ClipFeature(TowerFeature):
     """CLIP's picture tower: the projected embedding, or the input of a block for class-activation maps.
 
     `block` is that one, counted from the end: -1 is the last.
@@ -198,7 +198,7 @@ class I3DFeature(RowsFeature):
 
     @property
     def keyed(self) -> dict[str, Any]:
-        return self.model_dump(mode="json", exclude={"rgb", "flow", *self.UNKEYED})
+        return self.model_dump(mode="json", exclude={"rgb", "flow", *self.unkeyed})
 
 
 def _steps(sampling: Sampling, span: int) -> int:

@@ -105,6 +105,8 @@ class Params(Strict):
                     f"features.{name}: in a folder's name a hyphen stands before the key; call it "
                     f"{name.replace('-', '_')}"
                 )
+            if getattr(feature, "decoder", "") == "torchcodec_cuda":
+                self._gpu_decodes(name)
             for other in feature.reads:
                 _must_exist(f"features.{name}", other, self.features, "features")
             self._reading_fits(name, feature)
@@ -368,6 +370,17 @@ class Params(Strict):
                 self.changed(search.head, changes)
             except ParamsError as error:
                 raise ValueError(f"{key}.space: {shown(repr(changes))}: {error}") from None
+
+    def _gpu_decodes(self, name: str) -> None:
+        """A process that is forked cannot use the GPU that its parent has begun to use."""
+        asks = f"features.{name}.decoder is torchcodec_cuda, "
+        if self.compute.decode_workers:
+            raise ValueError(
+                f"{asks}which decodes in the process that computes; set compute.decode_workers: 0 (it is "
+                f"{self.compute.decode_workers}), or decoder: torchcodec"
+            )
+        if self.compute.device == "cpu":
+            raise ValueError(f"{asks}and compute.device is cpu; set compute.device: cuda, or decoder: torchcodec")
 
     def _fusing_fits(self, key: str, group: tuple[str, ...]) -> None:
         if len(set(group)) < 2:

@@ -122,7 +122,7 @@ def provenance(run: Run) -> dict[str, Any]:
         "weights": "random" if guessed else "trained",
         "code": code_digest("."),
         "seed": config.seed,
-        **made_by(there),
+        **made_by(run.params.compute),
         **({"precision": arithmetic(config.precision, there.type)} if hasattr(config, "precision") else {}),
         **{name: run.record[name] for name in ("accumulate",) if name in run.record},
     }

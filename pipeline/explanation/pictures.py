@@ -37,7 +37,6 @@ class Pictures:
     def __init__(self, params: Params, dataset: str, feature: str, frame: pd.DataFrame, samples: Iterable[str]) -> None:
         self.dataset, self.chosen = dataset, params.datasets[dataset]
         pixels = pixel_feature(params, feature)
-        self.decoder = "auto" if pixels is None else pixels.decoder
         prepare = None if pixels is None else preprocessor(pixels)
         # A library's own preprocessing normalises too, and has the picture before that for people.
         self.preprocess = getattr(prepare, "shown", prepare)
@@ -63,7 +62,7 @@ class Pictures:
         if row.facts is None or not (folder / str(row.path)).is_file():
             raise NotShown(f"{folder / str(row.path)} is not there")
         try:
-            frames = read_frames(unchanged(folder, row), times, self.decoder, VideoFacts(**row.facts))
+            frames = read_frames(unchanged(folder, row), times, facts=VideoFacts(**row.facts))
         except VideoError as error:
             raise NotShown(str(error)) from None
         return frames if self.preprocess is None else _bytes(self.preprocess(frames)).transpose(0, 2, 3, 1)

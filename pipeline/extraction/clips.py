@@ -38,7 +38,7 @@ class Clips:
 
     lane: int
     clips: tuple[Clip, ...]
-    inputs: Tensor | Sequence[str]
+    inputs: Tensor | Sequence[Tensor] | Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,20 @@ class View:
     wanted: frozenset[str]
 
     @property
-    def sample_bytes(self) -> int:
-        """The most bytes that a sample's pixels can take: float32."""
-        return 4 * 3 * prod(self.size) * (self.feature.sampling.count or 0)
+    def native(self) -> bool:
+        """Whether frames are handed over as decoded, to be resized on the device."""
+        return getattr(self.feature, "resize", "") == "device"
+
+    def sample_bytes(self, frame_bytes: int) -> int:
+        """The most bytes that a sample's pixels can take: float32, or frames as decoded, of so many bytes each."""
+        frame = frame_bytes if self.native else 4 * 3 * prod(self.size)
+        return frame * (self.feature.sampling.count or 0)
+
+    def pixels(self, frames_THWC: np.ndarray) -> Tensor:
+        """(T, 3, h, w) of a sample's native frames; (T, 3, H, W) uint8 where the device resizes them."""
+        if self.native:
+            return torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
+        return torch.from_numpy(self.preprocess(frames_THWC))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -76,7 +87,10 @@ class ClipSource:
     def __init__(self, folder: Path, samples: Sequence[ShardSample], views: Sequence[View]) -> None:
         self.folder, self.views = folder, views
         self.decoder = views[0].feature.decoder
-        self.size = size = max(1, min(MOST_SAMPLES, MESSAGE_BYTES // sum(view.sample_bytes for view in views)))
+        sizes = [3 * row.facts["height"] * row.facts["width"] for row in samples if row.facts is not None]
+        self.frame_bytes = max(sizes, default=0)  # of the largest native frame
+        most = max(1, sum(view.sample_bytes(self.frame_bytes) for view in views))
+        self.size = size = max(1, min(MOST_SAMPLES, MESSAGE_BYTES // most))
         self.jobs = [samples[start : start + size] for start in range(0, len(samples), size)]
 
     def __len__(self) -> int:
@@ -85,7 +99,7 @@ class ClipSource:
     @cached_property
     def message_bytes(self) -> int:
         """Of a full job: the sources that follow in the same processes may have one."""
-        return self.size * max(view.sample_bytes for view in self.views)
+        return self.size * max(view.sample_bytes(self.frame_bytes) for view in self.views)
 
     def describe(self, job: int) -> str:
         return f"one of the samples {self.jobs[job][0].sample} to {self.jobs[job][-1].sample}"
@@ -98,7 +112,7 @@ class ClipSource:
             pixels = [taken for _, taken in own if taken is not None]
             if own:
                 # In a decode process, torch collates straight into shared memory.
-                inputs = default_collate(pixels) if pixels else torch.empty(0)
+                inputs = _collated(pixels)
                 yield Clips(lane, tuple(clip for clip, _ in own), inputs)
 
     def _sample(self, row: ShardSample) -> dict[int, tuple[Clip, Tensor | None]]:
@@ -135,9 +149,15 @@ class ClipSource:
             for lane, view in lanes.items():
                 places = np.searchsorted(union, times[lane])
                 own = frames if np.array_equal(places, np.arange(len(union))) else frames[places]
-                pixels = torch.from_numpy(view.preprocess(own))
-                seen[lane] = Clip(row.sample, tuple(times[lane].tolist())), pixels
+                seen[lane] = Clip(row.sample, tuple(times[lane].tolist())), view.pixels(own)
             return seen
+
+
+def _collated(pixels: Sequence[Tensor]) -> Tensor | Sequence[Tensor]:
+    """One tensor of samples of one shape; native frames of several videos may have several."""
+    if len({of.shape for of in pixels}) > 1:
+        return tuple(pixels)
+    return default_collate(list(pixels)) if pixels else torch.empty(0)
 
 
 def _failed(row: ShardSample, error: VideoError) -> Clip:

@@ -12,8 +12,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
+import torch
 
-from pipeline.backbones import BackboneError, expect_declared
+from pipeline.backbones import BackboneError, expect_declared, resized_there
 from pipeline.config import AnyFeature
 from pipeline.datasets import ShardSample
 from pipeline.extraction.clips import Clip, Clips
@@ -64,7 +65,7 @@ class ClipLane(_Lane):
 
     def __init__(self, device: Device, *shared: Any) -> None:
         super().__init__(*shared)
-        self.device = device
+        self.device, self._resized = device, resized_there(self.feature)
         self.wanted = frozenset(sample for batch in self.batches for sample in batch)
         self._full = iter([len(batch) for batch in self.batches])
         self._size = next(self._full, 0)
@@ -86,7 +87,14 @@ class ClipLane(_Lane):
         return partial(self._write, clips, self._computed(inputs) if inputs else dict)
 
     def _computed(self, inputs: Sequence[Any]) -> Callable[[], Fields]:
-        return halving(lambda part: self.device.download(self.backbone(self.device.upload(part))), inputs)
+        return halving(lambda part: self.device.download(self.backbone(self._uploaded(part))), inputs)
+
+    def _uploaded(self, samples: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(B, T, 3, h, w) on the device. Where that resizes, of one sample's native frames at a time: those of a batch
+        may differ in size, and would take the memory of all."""
+        if self._resized is None:
+            return self.device.upload(samples)
+        return torch.stack([self._resized(self.device.upload([sample])[0]) for sample in samples])
 
     def _write(self, clips: Sequence[Clip], computed: Callable[[], Fields]) -> tuple[int, int]:
         """Puts one batch into the store and commits it."""

@@ -38,6 +38,7 @@ from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
 from pipeline.extraction.shards import refuse_stale
 from pipeline.extraction.stream import Source, Stream
 from pipeline.store import FeatureStore, ShardWriter, StoreBusy
+from pipeline.video import DecoderMissing, expect_decoder
 
 TASKS_AHEAD = 2  # computed batches or pieces that may wait to be written
 
@@ -123,6 +124,10 @@ def _expect_one_pass(params: Params, dataset: str, names: Sequence[str]) -> None
         if isinstance(feature, TextFeature) != text and not isinstance(feature, Imported):
             holds, reads = ("texts", "pictures") if text else ("no texts", "texts")
             raise ExtractionError(f"{dataset} holds {holds}, and {name} reads {reads}; name another dataset")
+        try:
+            expect_decoder(getattr(feature, "decoder", "auto"))
+        except DecoderMissing as error:
+            raise ExtractionError(f"{name}: {error}") from None
     if len(chosen) < len(names) or not names:
         raise ExtractionError(f"got the features {list(names)}, expected one or more, each once")
     ways = {(isinstance(f, PixelFeature), f.ragged, getattr(f, "decoder", "")) for f in chosen.values()}
@@ -156,7 +161,9 @@ class _Extraction:
         chosen = {name: params.features[name] for name in names}
         self.backbones = {name: _backbone(feature, self.device) for name, feature in chosen.items()}
         self.environments = {
-            name: environment(self.device.type, getattr(backbone, "libraries", ()))
+            name: environment(
+                self.device.type, getattr(backbone, "libraries", ()), getattr(chosen[name], "decoder", "auto")
+            )
             for name, backbone in self.backbones.items()
         }
 

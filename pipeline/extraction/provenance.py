@@ -14,6 +14,7 @@ from pipeline.config import Compute, Params, PixelFeature, Preprocess, feature_k
 from pipeline.extraction.progress import ExtractionError
 from pipeline.store import Environment, ShardWriter, apart, listed
 from pipeline.store.manifest import read_manifest, shard_bases
+from pipeline.video import expect_decoder
 
 LIBRARIES = (
     "torch",
@@ -29,13 +30,14 @@ LIBRARIES = (
 Grid = tuple[int, int, int]
 
 
-def environment(device: str, more: Sequence[str] = ()) -> Environment:
+def environment(device: str, more: Sequence[str] = (), decoder: str = "auto") -> Environment:
     """Device and library versions that compute samples here. Without times and host names: equal machines are one
     environment.
 
     Args:
         device: "cpu" or "cuda".
         more: further libraries that compute a feature, which others' stores need not name.
+        decoder: of the feature; of one with libraries of its own, these are named too.
 
     Returns:
         device: type, model (of a CPU the architecture), capability (of CUDA the compute capability, of a CPU the vector
@@ -44,6 +46,7 @@ def environment(device: str, more: Sequence[str] = ()) -> Environment:
     versions = {name: importlib.metadata.version(name) for name in (*LIBRARIES, *more)}
     inside = ("libavcodec", "libavutil", "libswscale")
     versions |= {name: ".".join(map(str, av.library_versions[name])) for name in inside}
+    versions |= expect_decoder(decoder)
     if device == "cuda":
         model, capability = torch.cuda.get_device_name(), "{}.{}".format(*torch.cuda.get_device_capability())
         versions |= {"cuda": torch.version.cuda, "cudnn": str(torch.backends.cudnn.version())}

@@ -125,7 +125,7 @@ def _train(run: Run, progress: Callable[[str], None]) -> dict[str, Any]:
                 role: {"key": stream.store.key, "provenance": stream.store.provenance}
                 for role, stream in samples.streams.items()
             },
-            **made_by(device(run.params.compute)),
+            **made_by(run.params.compute),
             "timings": {
                 "epochs": len(journal.rows),
                 "fit_s": sum(journal.seconds),

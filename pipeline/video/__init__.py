@@ -3,16 +3,20 @@
 A damaged file is a VideoError with its reason, never a plausible shorter video: `probe` decodes every file once.
 """
 
+from pipeline.video.by_torchcodec import DecoderMissing
+from pipeline.video.by_torchcodec import expect as expect_decoder
 from pipeline.video.facts import Reason, VideoError, VideoFacts, blaming
 from pipeline.video.frames import frame_starts, frames_at, iterate_frames, read_frames
 from pipeline.video.probing import probe
 from pipeline.video.sampling import sampling_times, segment_centres
 
 __all__ = [
+    "DecoderMissing",
     "Reason",
     "VideoError",
     "VideoFacts",
     "blaming",
+    "expect_decoder",
     "frame_starts",
     "frames_at",
     "iterate_frames",

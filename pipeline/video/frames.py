@@ -27,14 +27,14 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.limits import MOST_DECODED
-from pipeline.video import by_decord
+from pipeline.video import by_decord, by_torchcodec, proofs
 from pipeline.video.facts import UNTRIED, VideoError, VideoFacts, must_hold_bytes
 from pipeline.video.landings import Landing, fingerprint, loaded
 from pipeline.video.pictures import read_picture
 from pipeline.video.probing import as_rgb, opened, probe
 from pipeline.video.timing import MICROSECONDS, Clock, at_rate, at_tick, microseconds
 
-Decoder = Literal["auto", "pyav", "decord"]
+Decoder = Literal["auto", "pyav", "decord", "torchcodec", "torchcodec_cuda"]
 
 # A leap costs about as much as so many frames.
 LEAP = 24
@@ -54,8 +54,9 @@ def read_frames(
         path: the video or picture.
         times: seconds from the start of the first frame, or of the clip that `facts` are of, in any order, repeats
             allowed.
-        decoder: "auto" or "pyav" (the same frames at the same price), or "decord", which fails where it is not proved:
-            by `facts.decord_doubt`, or by a trial that costs more than the reading.
+        decoder: "auto" or "pyav" (the same frames at the same price), or one that fails where it is not proved:
+            "decord", by `facts.decord_doubt` or by a trial that costs more than the reading, or "torchcodec" or
+            "torchcodec_cuda", by a trial of every frame whose outcome is kept (`pipeline.video.proofs`).
         facts: what `probe(path)` said of these very bytes; without them the file is probed first, which costs a decode.
             A file that was cut since gives an error where its end is reached, not a repeated last frame.
 
@@ -63,8 +64,9 @@ def read_frames(
         (len(times), H, W, 3) uint8 RGB, turned as the container says, otherwise as it is in the file.
 
     Raises:
-        VideoError: as `probe` says; unproved (decord is asked for, and not proved on this file); unsupported (frames
-            that take more than `limits.MOST_DECODED`).
+        VideoError: as `probe` says; unproved (the decoder that is asked for is not proved on this file); unsupported
+            (frames that take more than `limits.MOST_DECODED`).
+        DecoderMissing: torchcodec is asked for, and not there.
     """
     facts = facts or probe(path)
     wanted = np.asarray(times, dtype=np.float64)
@@ -118,6 +120,8 @@ def iterate_frames(
             raise VideoError(path, "unproved", f"decord is not proved to give its frames ({doubt}); use decoder: auto")
         starts = frame_starts(path, replace(facts, start=None))
         yield from by_decord.iterate(path, frames_at(starts, wanted), facts.frames, piece)
+    elif decoder in by_torchcodec.DEVICES:
+        yield from _with_torchcodec(path, wanted, decoder, replace(facts, start=None), piece)
     else:
         yield from _with_pyav(path, wanted, facts, piece)
 
@@ -196,6 +200,21 @@ def _with_pyav(path: Path, times: np.ndarray, facts: VideoFacts, piece: int) -> 
             if done == len(times):
                 return
     raise _changed(path, "no frame", facts)
+
+
+def _with_torchcodec(
+    path: Path, times: np.ndarray, decoder: str, facts: VideoFacts, piece: int
+) -> Iterator[np.ndarray]:
+    versions = by_torchcodec.expect(decoder) | {"PyAV": av.__version__}
+    libraries = " ".join([decoder, *(f"{name}-{version}" for name, version in versions.items())])
+    starts, of = frame_starts(path, facts), proofs.identity(path, facts)
+    if (doubt := proofs.recalled(libraries, of)) is None:
+        at_once = max(1, by_torchcodec.TRIED_BYTES // (3 * facts.height * facts.width))
+        doubt = by_torchcodec.doubt(path, decoder, facts, starts, _with_pyav(path, starts, facts, at_once))
+        proofs.keep(libraries, of, doubt)
+    if doubt:
+        raise VideoError(path, "unproved", f"{decoder} is not proved to give its frames ({doubt}); use decoder: auto")
+    yield from by_torchcodec.iterate(path, decoder, frames_at(starts, times), facts, starts, piece)
 
 
 def _shown(rgb: np.ndarray, facts: VideoFacts) -> np.ndarray:

@@ -57,7 +57,7 @@ def test_a_gpu_is_named_by_model_and_capability_beside_cuda_and_cudnn(monkeypatc
 def test_another_machine_may_go_on_with_a_store_which_then_names_both(world, monkeypatch):
     params, features = world
     run(params, features, 0)
-    monkeypatch.setattr(loop, "environment", lambda device, more=(): THERE)
+    monkeypatch.setattr(loop, "environment", lambda *given: THERE)
     run(params, features, 1)
     ((_, found),) = FeatureStore(feature_dir(params, "names", "text", features)).environments.items()
     assert found == [environment("cpu"), THERE]
@@ -66,7 +66,7 @@ def test_another_machine_may_go_on_with_a_store_which_then_names_both(world, mon
 def test_where_params_refuse_it_another_machine_computes_nothing_into_a_store(world, monkeypatch):
     params, features = mixed(world[0], "refuse"), world[1]
     whole = run(params, features, 0)
-    monkeypatch.setattr(loop, "environment", lambda device, more=(): THERE)
+    monkeypatch.setattr(loop, "environment", lambda *given: THERE)
     assert run(params, features, 0) == whole  # which is complete: nothing is computed
     with pytest.raises(
         ExtractionError, match=r"was computed elsewhere: .*device\.type cpu or cuda.*or set mixed: report"

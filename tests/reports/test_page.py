@@ -312,6 +312,17 @@ def test_random_weights_are_flagged_at_the_top_and_in_the_row(tmp_path):
     assert Outline(page(MadeUp(tmp_path / "b").finish("gasm_cast"))).text.count("Random weights") == 0
 
 
+def test_a_result_that_auto_had_computed_on_the_cpu_is_flagged_with_the_reason(tmp_path):
+    project = MadeUp(tmp_path).finish("gasm_cast")
+    assert "On the CPU" not in Outline(page(project)).text
+    path = tmp_path / "results/ssv2_top1.json"
+    document = read_json(path, "")
+    document["provenance"]["cpu_because"] = "driver 470.1 is too old for CUDA 13.2"
+    write_json(path, document, ordered=True)
+    assert "On the CPU: ssv2_top1. compute.device is auto" in Outline(page(project)).text
+    assert "no GPU was found: driver 470.1 is too old for CUDA 13.2." in Outline(page(project)).text
+
+
 def test_weights_that_come_with_the_project_are_flagged(tmp_path):
     project = MadeUp(tmp_path).finish("gasm_cast")
     (tmp_path / "weights").mkdir()

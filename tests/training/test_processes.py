@@ -186,6 +186,7 @@ def test_a_process_that_nobody_started_as_one_of_many_is_refused_with_the_remedy
 def test_more_devices_than_there_are_is_an_error_before_anything_is_read(made, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
     params = made.params.model_copy(update={"compute": Compute(device="cuda", devices=2)})
     with pytest.raises(RunError, match=r"compute\.devices is 2, but torch finds 1 CUDA devices here; lower it"):
         train(Run(params, "gasm_cast", tmp_path / "none.parquet", {}, tmp_path / "run"))

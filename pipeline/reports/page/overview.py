@@ -195,6 +195,7 @@ def warnings(found: Found) -> Iterator[Note]:
             tone="bad",
         )
     yield from _mixtures(found)
+    yield from _on_the_cpu(found)
 
 
 def _mixtures(found: Found) -> Iterator[Note]:
@@ -206,6 +207,20 @@ def _mixtures(found: Found) -> Iterator[Note]:
                 "videos may have unequal features; compute.mixed: refuse in params forbids it.",
                 tone="bad",
             )
+
+
+def _on_the_cpu(found: Found) -> Iterator[Note]:
+    """Results that `device: auto` had computed on the CPU, by the reason."""
+    reasons: dict[str, list[str]] = {}
+    for result in found.results:
+        if because := (result.document or {}).get("provenance", {}).get("cpu_because"):
+            reasons.setdefault(because, []).append(result.name)
+    for because, names in reasons.items():
+        yield Note(
+            f"On the CPU: {_listed(names)}. compute.device is auto, and no GPU was found: {because}. "
+            "compute.device: cpu in params says that this is meant.",
+            tone="bad",
+        )
 
 
 def missing(found: Found, snakemake: str) -> Iterator[Section]:

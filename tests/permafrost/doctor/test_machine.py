@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from permafrost.cli import app
 from permafrost.doctor import asked, examine, machine
 from permafrost.doctor.findings import size_of
+from pipeline import accelerator
 from pipeline.config import Compute
 from tests.permafrost.doctor.made_up import ROOT, found, loaded, params, planned
 
@@ -72,6 +73,14 @@ def test_a_decoder_that_is_not_there_is_named(place, videos, monkeypatch):
     assert "has none of av1" in found(checks, "decoders").said and "decoder: auto" in found(checks, "decord").remedy
 
 
+def test_torchcodec_is_looked_at_where_a_feature_asks_for_it_and_its_remedy_is_told(place, videos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    assert "torchcodec" not in {of.what for of in machine.codecs(loaded(videos))}
+    one = found(machine.codecs(loaded(videos, decoder="torchcodec")), "torchcodec")
+    assert one.state == "bad" and "not installed" in one.said
+    assert one.remedy == "pip install 'torchcodec>=0.17,<0.18', or set decoder: auto"
+
+
 def test_too_many_threads_are_a_note_and_too_large_a_cache_is_bad():
     assert found(machine.cores(Compute(threads=1024)), "cores").state == "note"
     assert "cache_memory_gb" in found(machine.memory(Compute(cache_memory_gb=1e6)), "memory").remedy
@@ -85,22 +94,41 @@ def test_programs_of_another_environment_are_named(place, monkeypatch):
 
 
 def test_a_gpu_that_torch_cannot_use_is_told_from_none_at_all(monkeypatch):
+    def driver(version: str | None) -> None:
+        for place in (machine, accelerator):
+            monkeypatch.setattr(place, "driver_version", lambda: version)
+        accelerator.no_gpu.cache_clear()
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(machine, "driver_version", lambda: None)
+    monkeypatch.setattr(torch.version, "cuda", "13.2")
+    driver(None)
     assert found(machine.torch_build(Compute()), "torch").state == "ok"
     assert "install the driver" in found(machine.torch_build(Compute(device="cuda")), "torch").remedy
-    monkeypatch.setattr(machine, "driver_version", lambda: "470.1")
+    driver("470.1")
     assert found(machine.torch_build(Compute(device="cpu")), "torch").state == "ok"
 
     def too_old() -> None:
         raise RuntimeError("The NVIDIA driver on your system is too old (found version 11040).\nPlease update")
 
     monkeypatch.setattr(torch.cuda, "init", too_old)
-    monkeypatch.setattr(torch.version, "cuda", "13.2")
     one = found(machine.torch_build(Compute()), "torch")
-    assert one.state == "bad" and "too old" in one.said and "update the driver" in one.remedy
+    assert one.state == "bad" and "too old" in one.said and "update the driver to 580" in one.remedy
     monkeypatch.setattr(torch.version, "cuda", None)
+    accelerator.no_gpu.cache_clear()
     assert "CUDA build" in found(machine.torch_build(Compute()), "torch").remedy
+    accelerator.no_gpu.cache_clear()
+
+
+def test_a_gpu_that_torch_has_no_kernels_for_is_named_with_the_torch_that_has(monkeypatch):
+    monkeypatch.setattr(machine, "_run_kernel", None)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_90"])
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (1, 1))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla V100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (7, 0))
+    one = found(machine.gpus(Compute(), torch), "GPU 0")
+    assert one.state == "bad" and one.said.startswith("Tesla V100, is sm_70, and torch ")
+    assert "--torch-backend=cu126" in one.remedy
 
 
 def test_gpus_that_are_too_few_full_or_too_new_for_torch_are_named(monkeypatch):
@@ -110,6 +138,7 @@ def test_gpus_that_are_too_few_full_or_too_new_for_torch_are_named(monkeypatch):
 
     free = {0: 60 << 30, 1: 60 << 30, 2: 1 << 20, 3: 5 << 30}
     monkeypatch.setattr(machine, "_run_kernel", kernel)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (9, 0))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: f"card {index}")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda index: (free[index], 80 << 30))
