@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.config import PixelFeature, load_params, parse_params, read_documents
 from pipeline.config.contents import Rows, Tokens
-from pipeline.extraction import stream
+from pipeline.extraction import ring, stream
 from pipeline.jobs import Jobs
 from pipeline.plan import Plan
 from pipeline.resources import (
@@ -103,7 +103,7 @@ def test_sizes_follow_what_a_feature_gives():
 
 
 def test_what_waits_between_processes_is_what_they_are_held_to():
-    assert AHEAD == stream.BYTES_AHEAD
+    assert AHEAD == ring.BYTES_AHEAD == stream.BYTES_AHEAD
     assert DataLoader([0], num_workers=1).prefetch_factor == PREFETCHED
 
 

@@ -22,6 +22,7 @@ from pipeline.datasets.imported import Held, Place, opened, own
 from pipeline.datasets.rates import contradiction
 from pipeline.extraction.lanes import RowLane, Task
 from pipeline.extraction.progress import ExtractionError
+from pipeline.extraction.ring import Ring
 from pipeline.extraction.rows import Piece
 from pipeline.limits import MOST_ROWS, MOST_UNPACKED
 from pipeline.store import StoreError
@@ -63,7 +64,7 @@ class ImportSource:
     def describe(self, job: int) -> str:
         return f"sample {self.samples[job].sample}"
 
-    def messages(self, job: int) -> Iterator[Piece]:
+    def messages(self, job: int, ring: Ring | None = None) -> Iterator[Piece]:
         sample, feature = self.samples[job], self.feature
         try:
             place = self._held.place(sample.sample)

@@ -5,6 +5,7 @@ for byte one that was never killed. A lane yields tasks; the loop runs them, in 
 """
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,12 +13,14 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from pipeline.backbones import BackboneError, expect_declared
+from pipeline.backbones import BackboneError, Preprocessor, expect_declared
 from pipeline.config import AnyFeature
 from pipeline.datasets import ShardSample
-from pipeline.extraction.clips import Clip, Clips
+from pipeline.extraction.clips import Clip, Clips, View
 from pipeline.extraction.device import Device, Fields, halving
+from pipeline.extraction.ring import Ring
 from pipeline.extraction.rows import Piece, Rows
 from pipeline.store import ShardWriter, StoreError
 
@@ -34,12 +37,14 @@ class _Lane:
     Attributes:
         name: of the feature.
         wanted: the samples whose messages it needs.
+        stored: field -> the dtype that the store keeps.
     """
 
     def __init__(
         self, name: str, feature: AnyFeature, backbone: Any, writer: ShardWriter, samples: Sequence[ShardSample]
     ) -> None:
         self.name, self.feature, self.backbone, self.writer = name, feature, backbone, writer
+        self.stored = {field: dtype for field, (_, dtype) in backbone.fields.items()}
         self.pending = frozenset(writer.pending)
         ids = [sample.sample for sample in samples]
         batches = [ids[start : start + feature.batch] for start in range(0, len(ids), feature.batch)]
@@ -58,7 +63,7 @@ class _Lane:
         return 0
 
 
-class ClipLane(_Lane):
+class ClipLane(_Lane, ABC):
     """Samples of one shape, batched across videos. A batch with any pending sample is computed as a whole, so that its
     values are those of a run that was never interrupted."""
 
@@ -69,24 +74,25 @@ class ClipLane(_Lane):
         self._full = iter([len(batch) for batch in self.batches])
         self._size = next(self._full, 0)
         self._clips: list[Clip] = []
-        self._inputs: list[Any] = []
 
     def take(self, message: Clips) -> Iterator[Task]:
-        inputs = iter(message.inputs)
         for clip in message.clips:
             self._clips.append(clip)
-            if not clip.reason:
-                self._inputs.append(next(inputs))
             if len(self._clips) == self._size:
-                clips, taken = self._clips, self._inputs
-                self._clips, self._inputs, self._size = [], [], next(self._full, 0)
-                yield self._batch(clips, taken)
+                clips, self._clips, self._size = self._clips, [], next(self._full, 0)
+                yield self._batch(clips)
 
-    def _batch(self, clips: Sequence[Clip], inputs: Sequence[Any]) -> Task:
-        return partial(self._write, clips, self._computed(inputs) if inputs else dict)
+    def _batch(self, clips: Sequence[Clip]) -> Task:
+        inputs = self._inputs(clips)
+        return partial(self._write, clips, self._computed(inputs) if len(inputs) else dict)
 
+    @abstractmethod
+    def _inputs(self, clips: Sequence[Clip]) -> Sequence[Any]:
+        """What the backbone takes, of the samples that did not fail, in order; has slices that are batches."""
+
+    @abstractmethod
     def _computed(self, inputs: Sequence[Any]) -> Callable[[], Fields]:
-        return halving(lambda part: self.device.download(self.backbone(self.device.upload(part))), inputs)
+        """The fields of a batch, as soon as they are there."""
 
     def _write(self, clips: Sequence[Clip], computed: Callable[[], Fields]) -> tuple[int, int]:
         """Puts one batch into the store and commits it."""
@@ -112,19 +118,62 @@ class ClipLane(_Lane):
         return settled, failed
 
 
+class PixelLane(ClipLane):
+    """Pictures and clips, which lie in the ring.
+
+    Args:
+        ring, number: the lane is the ring's of that number.
+    """
+
+    def __init__(self, ring: Ring, number: int, *shared: Any) -> None:
+        super().__init__(*shared)
+        self._ring, self._number = ring, number
+        self._batches: Iterator[int] = iter(())
+
+    def view(self, preprocess: Preprocessor) -> View:
+        """What decode processes have to do for this lane: batches that the ring knows of from then on."""
+        first = self._ring.begin(self._number, len(self.batches))
+        self._batches = iter(range(first, first + len(self.batches)))
+        return View(self.feature, preprocess, self.batches, first)
+
+    def _batch(self, clips: Sequence[Clip]) -> Task:
+        task = super()._batch(clips)
+        self._ring.release(self._number, self.device.sent())
+        return task
+
+    def _inputs(self, clips: Sequence[Clip]) -> Tensor:
+        place = self._ring.batch(self._number, next(self._batches))
+        rows = [row for row, clip in enumerate(clips) if not clip.reason]
+        for to, row in enumerate(rows):
+            if to < row:  # one before it failed: the batch closes up
+                place[to].copy_(place[row])
+        return place[: len(rows)]
+
+    def _computed(self, inputs: Tensor) -> Callable[[], Fields]:
+        return halving(lambda part: self.device.download(self._fields(part), self.stored), inputs)
+
+    def _fields(self, part: Tensor) -> dict[str, Tensor]:
+        """What the backbone gives; none of it lies in the ring, where the next batch will."""
+        taken = part.untyped_storage().data_ptr()
+        fields = self.backbone(self.device.upload(part)).items()
+        return {name: of.clone() if of.untyped_storage().data_ptr() == taken else of for name, of in fields}
+
+
 class TextLane(ClipLane):
     """Texts. Those that the backbone refuses fail, each with its reason; the others of their batch do not."""
 
-    def _computed(self, inputs: Sequence[str]) -> Callable[[], Fields]:
-        return halving(lambda part: self.device.download(self.backbone(part)), inputs)
+    def _inputs(self, clips: Sequence[Clip]) -> Sequence[str]:
+        return [clip.sample for clip in clips if not clip.reason]
 
-    def _batch(self, clips: Sequence[Clip], inputs: Sequence[str]) -> Task:
+    def _computed(self, inputs: Sequence[str]) -> Callable[[], Fields]:
+        return halving(lambda part: self.device.download(self.backbone(part), self.stored), inputs)
+
+    def _batch(self, clips: Sequence[Clip]) -> Task:
         try:
-            return super()._batch(clips, inputs)
+            return super()._batch(clips)
         except BackboneError:
-            refused = dict(self._refusals(inputs))
-        told = [replace(clip, reason=clip.reason or refused.get(clip.sample, "")) for clip in clips]
-        return super()._batch(told, [text for text in inputs if text not in refused])
+            refused = dict(self._refusals(self._inputs(clips)))
+        return super()._batch([replace(clip, reason=clip.reason or refused.get(clip.sample, "")) for clip in clips])
 
     def _refusals(self, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         """(text, reason) of each text that is refused, found by halving: a batch only says that there is one."""

@@ -1,4 +1,4 @@
-"""Decode processes -> batches across videos -> frozen forward -> writer thread, resumable at the batch. Knows no head.
+"""Decode processes -> a ring of batches -> frozen forward -> writer thread, resumable at the batch. Knows no head.
 
 Backbones, decode processes and the writer thread serve a range of shards: while the last batches of one are computed
 and written, the videos of the next are decoded. Several features may share one pass: each video is decoded once, at the
@@ -26,13 +26,14 @@ from pipeline.config import (
     feature_dir,
 )
 from pipeline.datasets import ShardSample, shard_reader, video_folder
-from pipeline.extraction.clips import Clips, ClipSource, TextSource, View
+from pipeline.extraction.clips import Clips, ClipSource, TextSource, samples_of_job, slots_of
 from pipeline.extraction.device import Device
 from pipeline.extraction.imports import ImportedFields, ImportLane, ImportSource, with_file_digests
-from pipeline.extraction.lanes import ClipLane, RowLane, Task, TextLane
+from pipeline.extraction.lanes import ClipLane, PixelLane, RowLane, Task, TextLane
 from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import environment, provenance, refuse_mixing, stored_fields
 from pipeline.extraction.ranges import OURS, Range
+from pipeline.extraction.ring import Ring
 from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
 from pipeline.extraction.shards import refuse_stale
 from pipeline.extraction.stream import Source, Stream
@@ -157,6 +158,17 @@ class _Extraction:
             name: environment(self.device.type, getattr(backbone, "libraries", ()))
             for name, backbone in self.backbones.items()
         }
+        self.preprocessors = {
+            name: backbones.preprocessor(feature)
+            for name, feature in chosen.items()
+            if isinstance(feature, PixelFeature) and not feature.ragged
+        }
+        self.slots = [slots_of(name, chosen[name], preprocess) for name, preprocess in self.preprocessors.items()]
+
+    def ring(self) -> Ring | None:
+        """Where the samples of one pass are left; None where they are of any length, or are texts."""
+        pinned = self.device.type == "cuda"
+        return Ring(self.slots, samples_of_job(self.slots), pinned) if self.slots else None
 
     def run(self, shards: Sequence[int], turns: Range) -> None:
         """One pass over shards, in order, with one set of decode processes."""
@@ -165,14 +177,15 @@ class _Extraction:
         # The thread ends first: what it still writes needs the shards' locks.
         with ExitStack() as stack, ThreadPoolExecutor(1, "store-writer") as thread:
             opened: dict[int, _Shard] = {}  # by the identity of its source
+            ring = self.ring()
 
             def sources() -> Iterator[Source]:
                 for number in shards:
-                    if (shard := self._opened(number, turns, stack)) is not None:
+                    if (shard := self._opened(number, ring, turns, stack)) is not None:
                         opened[id(shard.source)] = shard
                         yield shard.source
 
-            with Stream(sources(), workers) as messages:
+            with Stream(sources(), workers, ring) as messages:
                 writes: deque[Future[None]] = deque()
                 for source, message in messages:
                     shard = opened[id(source)] if message is not None else opened.pop(id(source))
@@ -183,10 +196,10 @@ class _Extraction:
                 for write in writes:
                     write.result()
 
-    def _opened(self, number: int, turns: Range, stack: ExitStack) -> "_Shard | None":
+    def _opened(self, number: int, ring: Ring | None, turns: Range, stack: ExitStack) -> "_Shard | None":
         """A shard of which this process has the lock; None, and why, where it cannot have it or cannot extract it."""
         try:
-            return _Shard(self, number, turns, stack)
+            return _Shard(self, number, ring, turns, stack)
         except StoreBusy as error:
             turns.busy(number, error)
         except OURS as error:
@@ -203,8 +216,8 @@ class _Shard:
         log: its progress.
     """
 
-    def __init__(self, extraction: _Extraction, number: int, turns: Range, stack: ExitStack) -> None:
-        self.extraction, self.number, self.turns = extraction, number, turns
+    def __init__(self, extraction: _Extraction, number: int, ring: Ring | None, turns: Range, stack: ExitStack) -> None:
+        self.extraction, self.number, self.ring, self.turns = extraction, number, ring, turns
         rows = extraction.samples(number)
         with ExitStack() as own:
             self.lanes = [self._lane(name, rows, own) for name in extraction.backbones]
@@ -256,7 +269,9 @@ class _Shard:
             return ImportLane(*shared)
         if feature.ragged:
             return RowLane(*shared)
-        return (TextLane if isinstance(feature, TextFeature) else ClipLane)(of.device, *shared)
+        if isinstance(feature, TextFeature):
+            return TextLane(of.device, *shared)
+        return PixelLane(self.ring, list(of.backbones).index(name), of.device, *shared)
 
     def _read(self, name: str) -> FeatureStore:
         of = self.extraction
@@ -271,8 +286,9 @@ class _Shard:
             return TextSource(rows)
         folder = video_folder(of.params.datasets[of.dataset])
         if not first.ragged:
-            views = [View(lane.feature, backbones.preprocessor(lane.feature), lane.wanted) for lane in self.lanes]
-            return ClipSource(folder, rows, views)
+            # The last that may fail: from now on the ring waits for these batches.
+            views = [lane.view(of.preprocessors[lane.name]) for lane in self.lanes]
+            return ClipSource(folder, rows, views, self.ring.run)
         flows = {lane.name: self._flow(rows, lane.feature) for lane in self.lanes}
         return RowSource(folder, rows, [_row_view(lane, flows[lane.name]) for lane in self.lanes])
 
