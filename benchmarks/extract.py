@@ -4,7 +4,8 @@ Real sizes: DINOv3 ViT-B/16 (8 frames, 224 x 224) and R3D-18 (32 frames, 112 x 1
 Something-Something-V2's. Mini: the shipped backbones on clips like the toy's, where the loop binds, not the arithmetic.
 Weights are loaded, and clips probed, before the clock starts: on real data both are paid once. The extraction computes
 on one thread and decodes in another process; the per-video extractor is timed on one thread and with PyTorch's threads
-on every core, and the faster of the two counts. What a job's start costs is told of processes, by their CPU seconds.
+on every core, and the faster of the two counts. What a job's start costs is told by the CPU seconds of processes, the
+path of a batch by those of threads.
 """
 
 import json

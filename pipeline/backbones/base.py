@@ -162,6 +162,13 @@ def arithmetic(device: torch.device, precision: Precision) -> Iterator[None]:
         yield
 
 
+def sent(host: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on the device, without a wait for it: from pinned memory, which torch keeps meanwhile."""
+    if device.type != "cuda":
+        return host.to(device)
+    return (host if host.is_pinned() else host.pin_memory()).to(device, non_blocking=True)
+
+
 def per_colour(values: Sequence[float], device: torch.device) -> Tensor:
     """(3, 1, 1) float32, to be broadcast over rows and columns."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(3, 1, 1)

@@ -52,16 +52,16 @@ class Device:
     def download(self, fields: Mapping[str, Tensor], stored: Mapping[str, str]) -> Callable[[], Fields]:
         """A function that waits for the fields and returns them as arrays; callable from another thread.
 
-        What is stored as float16 leaves the device as float16, and contiguous: half the bytes, and no work for the host.
-        A field with a value beyond that dtype comes as it is, so that the store tells the value.
+        What is stored as float16 leaves the device as that, and contiguous: half the bytes, and no work for the host. A
+        field with a value beyond that dtype comes as it is, so that the store tells the value.
 
         Args:
             fields: name -> (B, ...).
             stored: name -> the dtype that the store keeps.
         """
         if self.type != "cuda":
-            plain = {name: field.float() if field.is_floating_point() else field for name, field in fields.items()}
-            return lambda: {name: field.cpu().numpy() for name, field in plain.items()}
+            plain = {name: _plain(field, stored.get(name, "")) for name, field in fields.items()}
+            return lambda: {name: field.numpy() for name, field in plain.items()}
         leaving, fits_B = {}, {}
         for name, field in fields.items():
             leaving[name], fits_B[name] = narrowed(field, stored.get(name, ""))
@@ -74,7 +74,7 @@ class Device:
 
         def fields_once_there() -> Fields:
             arrived.synchronize()
-            whole = {name: fields[name].float().cpu() for name, of in fits.items() if not of.all()}
+            whole = {name: _plain(fields[name], "float16").cpu() for name, of in fits.items() if not of.all()}
             return {name: field.numpy() for name, field in (arrays | whole).items()}
 
         return fields_once_there
@@ -88,7 +88,7 @@ class Device:
 
 
 def narrowed(field: Tensor, stored: str) -> tuple[Tensor, Tensor | None]:
-    """A field as it is copied back: contiguous, floats as float32, or as float16 where the store keeps that.
+    """A field as it is copied back: contiguous, and as float16 where the store keeps that.
 
     Args:
         field: (B, ...).
@@ -100,15 +100,18 @@ def narrowed(field: Tensor, stored: str) -> tuple[Tensor, Tensor | None]:
     >>> narrowed(torch.tensor([[1.0, 2.0], [3.0, 65510.0]]), "float16")[1].tolist()
     [True, False]
     """
-    halves = stored == "float16"
-    if not field.is_floating_point() or (halves and field.dtype == torch.float16):
-        return field.contiguous(), None
-    if not halves or field.ndim < 2:
-        return field.float().contiguous(), None
+    if not field.is_floating_point() or stored != "float16" or field.dtype == torch.float16 or field.ndim < 2:
+        return _plain(field, stored).contiguous(), None
     most, flat = torch.finfo(torch.float16).max, field.flatten(1)
     # Of the values before they are rounded: 65510 would become 65504. A NaN fits nothing.
     fits_B = (flat.amax(dim=1) <= most) & (flat.amin(dim=1) >= -most)
     return field.to(torch.float16).contiguous(), fits_B
+
+
+def _plain(field: Tensor, stored: str) -> Tensor:
+    """In a dtype that the store takes: numpy has no bfloat16."""
+    as_it_is = not field.is_floating_point() or str(field.dtype) == f"torch.{stored}"
+    return field if as_it_is else field.float()
 
 
 def halving(compute: Callable[[Any], Callable[[], Fields]], batch: Any) -> Callable[[], Fields]:

@@ -20,6 +20,7 @@ from pipeline.config.base import shown
 from pipeline.datasets import ShardSample, changed, imported_digest_of, imported_record
 from pipeline.datasets.imported import Held, Place, opened, own
 from pipeline.datasets.rates import contradiction
+from pipeline.extraction.device import Device
 from pipeline.extraction.lanes import RowLane, Task
 from pipeline.extraction.progress import ExtractionError
 from pipeline.extraction.ring import Ring
@@ -103,8 +104,8 @@ class ImportSource:
 class ImportLane(RowLane):
     """Whole samples, of one shape or ragged. A batch is what one commit holds."""
 
-    def __init__(self, *shared: Any) -> None:
-        super().__init__(*shared)
+    def __init__(self, device: Device, *shared: Any) -> None:
+        super().__init__(device, *shared)
         ((self.field, (self.shape, dtype)),) = self.backbone.fields.items()
         self.dtype = np.dtype(dtype)
         self.rounded: tuple[Rounded, str, str] | None = None  # the largest, its sample and dtype

@@ -21,7 +21,7 @@ from pipeline.datasets import ShardSample
 from pipeline.extraction.clips import Clip, Clips, View
 from pipeline.extraction.device import Device, Fields, halving
 from pipeline.extraction.ring import Ring
-from pipeline.extraction.rows import Piece, Rows
+from pipeline.extraction.rows import Piece
 from pipeline.store import ShardWriter, StoreError
 
 # Rows of one sample beyond this grow in a file: ten minutes of flow at 25 fps and 224 x 224 are 1.5 GB.
@@ -191,8 +191,9 @@ class TextLane(ClipLane):
 class RowLane(_Lane):
     """Samples of any length, computed piece by piece. A batch is what one commit holds; values do not depend on it."""
 
-    def __init__(self, *shared: Any) -> None:
+    def __init__(self, device: Device, *shared: Any) -> None:
         super().__init__(*shared)
+        self.device = device
         self.wanted = self.pending
         self._left = [len(self.pending.intersection(batch)) for batch in self.batches]
         self._given_up = ""  # the sample that failed, whose further pieces are skipped
@@ -209,27 +210,23 @@ class RowLane(_Lane):
             if not self._varying:
                 raise
             # What is computed depends on the video's own shape, so the failure is this sample's.
-            self._given_up, rows = piece.sample, {}
+            self._given_up, rows = piece.sample, dict
             piece = Piece(piece.lane, piece.sample, reason=f"{type(error).__name__}: {error}")
         yield partial(self._write, piece, rows)
 
-    def _rows(self, piece: Piece) -> Mapping[str, Any]:
-        """The rows of each field; nothing for a sample that failed."""
+    def _rows(self, piece: Piece) -> Callable[[], Mapping[str, Any]]:
+        """The rows of each field, as soon as they are there; nothing for a sample that failed."""
         if piece.rows is None:
-            return piece.fields or {}
-        return halving(self._computed, piece.rows)()
+            return lambda: piece.fields or {}
+        return halving(lambda part: self.device.download(self.backbone.rows(part.streams), self.stored), piece.rows)
 
-    def _computed(self, part: Rows) -> Callable[[], Fields]:
-        fields = {name: field.cpu().numpy() for name, field in self.backbone.rows(part.streams).items()}
-        return lambda: fields
-
-    def _write(self, piece: Piece, rows: Mapping[str, Any]) -> tuple[int, int]:
+    def _write(self, piece: Piece, computed: Callable[[], Mapping[str, Any]]) -> tuple[int, int]:
         """Keeps one piece; puts the sample with its last piece, and commits the batch with its last sample."""
         if piece.reason:
             self._held = {}
             self.writer.fail(piece.sample, piece.reason)
             return self._count(1)
-        arrays = {name: np.asarray(field) for name, field in rows.items()}
+        arrays = {name: np.asarray(field) for name, field in computed().items()}
         count = len(next(iter(arrays.values()))) if piece.rows is None else len(piece.rows)
         expect_declared(arrays, self.backbone.fields, count, type(self.backbone).__name__)
         stop = piece.start + count

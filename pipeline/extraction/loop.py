@@ -5,9 +5,7 @@ and written, the videos of the next are decoded. Several features may share one 
 union of their times.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -37,9 +35,8 @@ from pipeline.extraction.ring import Ring
 from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
 from pipeline.extraction.shards import refuse_stale
 from pipeline.extraction.stream import Source, Stream
+from pipeline.extraction.writing import Writes
 from pipeline.store import FeatureStore, ShardWriter, StoreBusy
-
-TASKS_AHEAD = 2  # computed batches or pieces that may wait to be written
 
 AnyLane = ClipLane | RowLane
 Manifests = dict[str, dict[str, Any]]
@@ -175,7 +172,7 @@ class _Extraction:
         first = self.params.features[next(iter(self.backbones))]
         workers = self.params.compute.decode_workers if isinstance(first, PixelFeature) else 0
         # The thread ends first: what it still writes needs the shards' locks.
-        with ExitStack() as stack, ThreadPoolExecutor(1, "store-writer") as thread:
+        with ExitStack() as stack, Writes() as writes:
             opened: dict[int, _Shard] = {}  # by the identity of its source
             ring = self.ring()
 
@@ -186,15 +183,11 @@ class _Extraction:
                         yield shard.source
 
             with Stream(sources(), workers, ring) as messages:
-                writes: deque[Future[None]] = deque()
                 for source, message in messages:
                     shard = opened[id(source)] if message is not None else opened.pop(id(source))
                     for task in shard.tasks(message):
-                        writes.append(thread.submit(task))
-                        while len(writes) > TASKS_AHEAD or (writes and writes[0].done()):
-                            writes.popleft().result()
-                for write in writes:
-                    write.result()
+                        writes(task)
+                writes.end()
 
     def _opened(self, number: int, ring: Ring | None, turns: Range, stack: ExitStack) -> "_Shard | None":
         """A shard of which this process has the lock; None, and why, where it cannot have it or cannot extract it."""
@@ -266,9 +259,9 @@ class _Shard:
         refuse_mixing(of.params.compute, writer, of.environments[name])
         shared = name, feature, backbone, writer, rows
         if isinstance(feature, Imported):
-            return ImportLane(*shared)
+            return ImportLane(of.device, *shared)
         if feature.ragged:
-            return RowLane(*shared)
+            return RowLane(of.device, *shared)
         if isinstance(feature, TextFeature):
             return TextLane(of.device, *shared)
         return PixelLane(self.ring, list(of.backbones).index(name), of.device, *shared)

@@ -130,9 +130,13 @@ class Ring:
     def _give_back(self, lane: int, most: int) -> None:
         """Waits for the device where more than `most` batches wait for it: all but the last were copied long ago."""
         events = self._copied[lane]
-        while events and (len(events) > most or events[0] is None or events[0].query()):
-            if (copied := events.popleft()) is not None:
-                copied.synchronize()
+        while events:
+            passed = events[0] is None or events[0].query()
+            if not passed and len(events) <= most:
+                return
+            if not passed:
+                events[0].synchronize()
+            events.popleft()
             self._released[lane] += 1
 
     # --- in a process that writes -------------------------------------------------------------------------------------

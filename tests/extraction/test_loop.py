@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,14 +12,16 @@ import torch
 
 from pipeline import backbones
 from pipeline.backbones.towers import DinoV3
-from pipeline.config import feature_dir
+from pipeline.config import Compute, feature_dir
 from pipeline.datasets import ShardSample
-from pipeline.extraction import ExtractionError, ExtractionFailed, clips
+from pipeline.extraction import ExtractionError, ExtractionFailed, clips, lanes
 from pipeline.extraction.device import Device
 from pipeline.extraction.ring import Ring
 from pipeline.store import FeatureStore, ShardWriter
 from pipeline.video import probe, read_frames, segment_centres
 from tests.extraction.small import contents, kill_until_done, make_manifest, params_for, run, with_workers
+
+CPU = Device(Compute(device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +243,25 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_ends_the_same(
         FeatureStore(feature_dir(params, "small", "dino", root)).load("patch_tokens") for root in (tmp_path, features)
     ]
     np.testing.assert_allclose(*stores, atol=2e-3)
+
+
+def test_a_batch_reaches_the_device_as_it_lies_in_the_ring(small_ssv2, tmp_path, monkeypatch):
+    honest, places = Device.upload, []
+
+    def seen(self, batch):
+        places.append((batch.untyped_storage().data_ptr(), batch.storage_offset()))
+        return honest(self, batch)
+
+    monkeypatch.setattr(Device, "upload", seen)
+    run(params_for(small_ssv2), tmp_path)
+    assert len(places) == 9 and len(set(places)) == 2, "two places of one memory, in turn"
+
+
+def test_what_a_backbone_hands_on_is_no_longer_in_the_ring():
+    lane = SimpleNamespace(backbone=lambda pixels: {"same": pixels[:, :1], "other": pixels + 1}, device=CPU)
+    fields = lanes.PixelLane._fields(lane, pixels := torch.zeros(2, 3))
+    pixels.fill_(7)
+    assert fields["same"].tolist() == [[0], [0]] and fields["other"].unique().tolist() == [1]
 
 
 def test_another_error_of_the_device_is_no_lack_of_memory(small_ssv2, tmp_path, monkeypatch):
