@@ -1,7 +1,9 @@
 """Claims about the ring: batches as they were written, places that wait for each other, bounded memory."""
 
 import os
+import pickle
 import threading
+from multiprocessing.reduction import ForkingPickler
 from types import SimpleNamespace
 
 import pytest
@@ -98,6 +100,16 @@ def test_a_process_that_waits_ends_with_the_ring_and_with_the_process_that_takes
     opened._released[-1] = 1
     with pytest.raises(ExtractionError, match="has ended"):
         opened.room(0, LEAST)
+
+
+def test_a_ring_that_is_handed_to_a_process_which_is_no_fork_is_the_same_memory():
+    made = Ring([PAIRS, ONES], run=1, pinned=False)
+    made.open(1)
+    other = pickle.loads(ForkingPickler.dumps(made))
+    other.room(1, 0).fill_(5)
+    assert made.batch(1, 0).unique().tolist() == [5] and other._taker == os.getppid()
+    made.release(1)
+    assert other._released.tolist() == [0, 1, 0]
 
 
 def test_memory_is_bounded_and_asked_for_before_anything_starts(monkeypatch):
