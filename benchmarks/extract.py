@@ -4,7 +4,8 @@ Real sizes: DINOv3 ViT-B/16 (8 frames, 224 x 224) and R3D-18 (32 frames, 112 x 1
 Something-Something-V2's. Mini: the shipped backbones on clips like the toy's, where the loop binds, not the arithmetic.
 Weights are loaded, and clips probed, before the clock starts: on real data both are paid once. The extraction computes
 on one thread and decodes in another process; the per-video extractor is timed on one thread and with PyTorch's threads
-on every core, and the faster of the two counts. What a job's start costs is told of processes, by their CPU seconds.
+on every core, and the faster of the two counts. What a job's start costs is told by the CPU seconds of processes, the
+path of a batch by those of threads.
 """
 
 import json
@@ -28,6 +29,7 @@ import decord
 import numpy as np
 import torch
 
+from benchmarks._batch_path import measured as path_of_a_batch
 from benchmarks._harness import Busy, interleaved, main, ratio, table
 from pipeline import backbones
 from pipeline.config import Params, load_params, parse_params
@@ -35,8 +37,9 @@ from pipeline.config.costs import cut, seconds_a_sample
 from pipeline.config.datasets import Dataset
 from pipeline.datasets import build_manifest, read_manifest, shard_samples, video_folder, write_manifest
 from pipeline.extraction import extract
-from pipeline.extraction.clips import ClipSource, View
+from pipeline.extraction.clips import ClipSource, View, samples_of_job, slots_of
 from pipeline.extraction.provenance import stored_fields
+from pipeline.extraction.ring import Ring
 from pipeline.extraction.stream import Stream
 from pipeline.store import ShardWriter
 from pipeline.toyworld.templates import TEMPLATES
@@ -126,14 +129,28 @@ class Bench:
         self.backbones = {name: backbones.load(f, device) for name, f in self.params.features.items()}
         self.pixels = {name: self._batches(name) for name in self.params.features}
 
-    def _source(self, name: str) -> ClipSource:
-        feature, wanted = self.params.features[name], frozenset(row.sample for row in self.rows)
-        view = View(feature, backbones.preprocessor(feature), wanted)
-        return ClipSource(video_folder(self.params.datasets["clips"]), self.rows, [view])
+    def _source(self, name: str) -> tuple[ClipSource, Ring]:
+        feature = self.params.features[name]
+        preprocess = backbones.preprocessor(feature)
+        ring = Ring([slots_of(name, feature, preprocess)], samples_of_job([slots_of(name, feature, preprocess)]), False)
+        samples = [row.sample for row in self.rows]
+        batches = [samples[start : start + self.scale.batch] for start in range(0, len(samples), self.scale.batch)]
+        view = View(feature, preprocess, batches, ring.begin(0, len(batches)))
+        return ClipSource(video_folder(self.params.datasets["clips"]), self.rows, [view], ring.run), ring
+
+    def _decoded(self, name: str, workers: int) -> Iterator[torch.Tensor]:
+        """Each batch, as it lies in the ring."""
+        source, ring = self._source(name)
+        held = 0
+        with Stream([source], workers, ring) as messages:
+            for _, message in messages:
+                before, held = held, held + (len(message.clips) if message else 0)
+                if message and (held % self.scale.batch == 0 or held == len(self.rows)):
+                    yield ring.batch(0, before // self.scale.batch)[: (held - 1) % self.scale.batch + 1]
+                    ring.release(0)
 
     def _batches(self, name: str) -> list[torch.Tensor]:
-        clips = torch.cat([message.inputs for _, message in Stream([self._source(name)], 0) if message])
-        return [batch.clone() for batch in clips.split(self.scale.batch)]
+        return [batch.clone() for batch in self._decoded(name, 0)]
 
     def extract(self, *names: str) -> None:
         """This project: extraction into an empty store."""
@@ -168,9 +185,8 @@ class Bench:
 
     def decode(self, name: str) -> None:
         """Nothing but decoding and preprocessing, in as many processes as the extraction has."""
-        with Stream([self._source(name)], self.workers) as messages:
-            for _ in messages:
-                pass
+        for _ in self._decoded(name, self.workers):
+            pass
 
     def write(self, name: str) -> None:
         """Nothing but the store, in batches."""
@@ -293,7 +309,7 @@ def _cpu_seconds(line: Sequence[str]) -> float:
 def run(
     device: str = "cpu", clips: int = 4, mini_clips: int = 48, rounds: int = 3, shards: int = 64, shard_size: int = 64
 ) -> dict[str, Any]:
-    """Everything; the claims are the first three keys. `vs_per_video` is of both mini backbones over the same clips."""
+    """Everything; the claims are the first four keys. `vs_per_video` is of both mini backbones over the same clips."""
     workers = 1 if device == "cpu" else max(1, len(os.sched_getaffinity(0)) - 1)
     scales = {
         "real": Scale(REAL, clips, 320, 240, 48, batch=2 if device == "cpu" else 16),
@@ -310,14 +326,18 @@ def run(
             if size == "mini":
                 results["mini fused"] = measure(bench, list(scale.features), times, warmup)
         starts = starts_of(Path(folder) / "starts", device, shards, shard_size)
+        path = path_of_a_batch(Path(folder) / "path", 32, 16, 2 * rounds + 1)
     _show(results, device, workers)
     show_starts(starts)
+    table("the path of a batch, CPU ms a video", [{"way": way, **ms} for way, ms in path["cpu_ms_a_video"].items()])
     return {
         "startup_share": starts["20 shards"]["after"],
         "wall_over_forward": max(results[f"real {name}"]["wall_over_forward"] for name in REAL),
         "vs_per_video": results["mini fused"]["vs_per_video"],
+        "batch_path_vs_plain": path["share_of_plain"],
         "vs_per_video_each": {case: figures["vs_per_video"] for case, figures in results.items()},
         "starts": starts,
+        "batch_path": path,
         "cases": results,
         "device": device,
         "decode_workers": workers,

@@ -43,7 +43,7 @@ def of_extraction(params: Params, *features: str) -> Share:
     decoded = [of for of in chosen if isinstance(of, PixelFeature)]
     workers = compute.decode_workers if decoded else 0
     message = max((pixel_bytes(of) for of in decoded), default=0)
-    # A batch is stacked from messages, copied for the device, and what comes back is written meanwhile.
+    # The ring holds AHEAD or two batches, rows are copied for the device, and what comes back is written meanwhile.
     batches = sum(2 * pixel_bytes(of) * of.batch for of in decoded)
     rows = sum(16 * batch_bytes(params, [name]) for name in features)
     waiting = max(DECODED_AHEAD, workers * message) if workers else 0

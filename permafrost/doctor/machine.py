@@ -155,18 +155,26 @@ def _memory_free() -> int:
 
 
 def shared_memory(params: Params | None) -> Iterator[Finding]:
-    """Shared memory, against what decode processes pass through it."""
+    """Shared memory, against the least that decode processes pass through it."""
+    import torch
+
     from pipeline.extraction.progress import ExtractionError
-    from pipeline.extraction.stream import SHARED_MEMORY, messages_ahead
+    from pipeline.extraction.ring import SHARED_MEMORY, Slots, places_for
+    from pipeline.extraction.stream import messages_ahead
 
     compute = params.compute if params else Compute()
     decoded = [of for of in params.features.values() if isinstance(of, PixelFeature)] if params else []
-    most = max(map(pixel_bytes, decoded), default=16 << 20)  # a message has one sample at least
+    ragged = [pixel_bytes(of) for of in decoded if of.ragged] if decoded else [16 << 20]
+    batches = [Slots((pixel_bytes(of) // 4,), torch.uint8, of.batch) for of in decoded if not of.ragged]
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
-    told = f"{compute.decode_workers} decode processes of {size_of(most)} a message"
+    most = max([*ragged, *(of.batch * of.sample_bytes for of in batches)])
+    told = f"{compute.decode_workers} decode processes, {size_of(most)} in a batch or a message"
     try:
         if compute.decode_workers:
-            messages_ahead(most, compute.decode_workers)
+            for size in ragged:
+                messages_ahead(size, compute.decode_workers)
+            for of in batches:
+                places_for([of], 1, compute.decode_workers)
         yield Finding("ok", "shared memory", f"{size_of(free)} free in {SHARED_MEMORY}; {told}")
     except ExtractionError as error:
         yield refused("shared memory", error, "set fewer compute.decode_workers")

@@ -25,12 +25,13 @@ class LastBlocks:
         last: the very last block.
     """
 
-    def __init__(self, weights: Weights, first: int, device: torch.device | None = None):
+    def __init__(self, weights: Weights, first: int, device: torch.device | None = None, finite: bool = False):
         """
         Args:
             weights: as a feature names them.
             first: the block that the tokens enter, counted from the end: -1 is the last.
             device: where to compute; the CPU by default.
+            finite: as of LastBlock.
 
         Raises:
             BackboneError: weights that cannot be loaded, or fewer blocks than that.
@@ -39,7 +40,7 @@ class LastBlocks:
         layers = model.vision_model.encoder.layers
         if -first > len(layers):
             raise BackboneError(f"tokens that enter block {first} of a tower of {len(layers)}; choose a later block")
-        self.last, self.first = LastBlock(model, device), first
+        self.last, self.first = LastBlock(model, device, finite=finite), first
         self.model = model.requires_grad_(False).eval().to(device or "cpu", torch.float32)
 
     @torch.inference_mode()

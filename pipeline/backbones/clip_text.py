@@ -15,6 +15,7 @@ from pipeline.backbones.base import BackboneError, arithmetic, seeded, unit
 from pipeline.backbones.checkpoints import Checkpoint, open_checkpoint
 from pipeline.backbones.towers import build_clip
 from pipeline.config import ClipTextFeature, Weights
+from pipeline.transfers import sent
 
 SEQUENCES = 256  # in a forward pass: bounds memory, whatever the number of prompts
 
@@ -78,18 +79,22 @@ class ClipText:
         return sequences
 
     def _embed(self, sequences: Sequence[Sequence[int]]) -> Tensor:
-        """Projected embeddings (S, E), float32."""
+        """Projected embeddings (S, E), float32. All ids go to the device at once, and nothing waits for it."""
         rows_of = defaultdict(list)
         for row, ids in enumerate(sequences):
             rows_of[len(ids)].append(row)
-        shape = len(sequences), self.projection.out_features
-        embeds_SE = torch.empty(shape, dtype=torch.float32, device=self.device)
-        for same in rows_of.values():
+        order = [row for same in rows_of.values() for row in same]
+        ids = sent(torch.tensor([token for row in order for token in sequences[row]]), self.device)
+        embeds, first = [], 0
+        for length, same in rows_of.items():
             for start in range(0, len(same), SEQUENCES):
-                rows = same[start : start + SEQUENCES]
-                ids_SL = torch.tensor([sequences[row] for row in rows], device=self.device)
-                embeds_SE[rows] = self.projection(self.tower(ids_SL).pooler_output).float()
-        return embeds_SE
+                count = min(SEQUENCES, len(same) - start)
+                ids_SL = ids[first : first + count * length].view(count, length)
+                embeds.append(self.projection(self.tower(ids_SL).pooler_output).float())
+                first += count * length
+        place = torch.empty(len(order), dtype=torch.int64)
+        place[order] = torch.arange(len(order))
+        return torch.cat(embeds)[sent(place, self.device)]
 
 
 # --- weights ----------------------------------------------------------------------------------------------------------

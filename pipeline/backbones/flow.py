@@ -18,6 +18,7 @@ from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, seed
 from pipeline.backbones.i3d import STEPS, STILL, resized
 from pipeline.backbones.states import open_state
 from pipeline.config import FlowFeature, Weights
+from pipeline.transfers import sent
 
 RAFT_HUB = {f"torchvision/{known}": known for weights in (Raft_Large_Weights, Raft_Small_Weights) for known in weights}
 RAFT_PUBLIC = "RAFT, large or small, with torchvision's key names"
@@ -49,6 +50,13 @@ def quantised(flow: np.ndarray, bound: float) -> np.ndarray:
     [1, 1, 128, 129, 255]
     """
     return (np.rint(np.clip(flow, -bound, bound) / bound * STEPS) + STILL).astype(np.uint8)
+
+
+def quantised_there(flow: Tensor, bound: float) -> Tensor:
+    """`quantised` on the tensor's own device, with the same result."""
+    # A tensor, since CUDA makes a number a factor, 1 / bound, which rounds another way.
+    divisor = torch.full((), bound, device=flow.device)
+    return ((flow.clamp(-bound, bound) / divisor * STEPS).round() + STILL).to(torch.uint8)
 
 
 def grey_flow(method: str) -> GreyFlow:
@@ -125,19 +133,25 @@ class Flow:
         """
         frames_TCHY = self._check(streams)
         moving = [n for n in range(len(frames_TCHY) - 1) if not torch.equal(frames_TCHY[n], frames_TCHY[n + 1])]
+        if self.raft is not None:
+            return {"flow": self._by_raft(self.raft, frames_TCHY, moving)}
         out = np.full((len(frames_TCHY) - 1, 2, *self.size), STILL, np.uint8)
         for n, flow_2HY in zip(moving, self._flows(frames_TCHY, moving), strict=True):
             seen = centre_crop(torch.from_numpy(flow_2HY), self.size)
             out[n] = quantised(seen.numpy(), self.bound)
         return {"flow": torch.from_numpy(out)}
 
+    def _by_raft(self, raft: "Raft", frames_TCHY: Tensor, moving: list[int]) -> Tensor:
+        """The rows, on the device, for which nothing waits."""
+        rows_N2hw = torch.full((len(frames_TCHY) - 1, 2, *self.size), STILL, dtype=torch.uint8, device=raft.device)
+        there, numbers = sent(frames_TCHY, raft.device), sent(torch.tensor(moving, dtype=torch.int64), raft.device)
+        for chosen in numbers.split(self.batch):
+            flow_N2HY = raft(there[chosen], there[chosen + 1])
+            rows_N2hw.index_copy_(0, chosen, quantised_there(centre_crop(flow_N2HY, self.size), self.bound))
+        return rows_N2hw
+
     def _flows(self, frames_TCHY: Tensor, moving: list[int]):
-        """(2, H, W) float32 pixels from each of the frames `moving` to its next one."""
-        if self.raft is not None:
-            for first in range(0, len(moving), self.batch):
-                chosen = torch.tensor(moving[first : first + self.batch])
-                yield from self.raft(frames_TCHY[chosen], frames_TCHY[chosen + 1])
-            return
+        """(2, H, W) float32 pixels from each of the frames `moving` to its next one, by OpenCV."""
         calculate = grey_flow(self.method)
         greys = {}
         for n in moving:
@@ -178,8 +192,8 @@ class Raft:
         self.device = device
         self.model = _load_raft(weights).requires_grad_(False).eval().to(device)
 
-    def __call__(self, before_NCHY: Tensor, after_NCHY: Tensor) -> np.ndarray:
-        """(N, 3, H, W) uint8 each -> (N, 2, H, W) float32 pixels: the last of torchvision's 12 updates."""
+    def __call__(self, before_NCHY: Tensor, after_NCHY: Tensor) -> Tensor:
+        """(N, 3, H, W) uint8 each -> (N, 2, H, W) float32 pixels there: the last of torchvision's 12 updates."""
         height, width = before_NCHY.shape[2:]
         pads = (*_raft_padding(width), *_raft_padding(height))
         with arithmetic(self.device, "fp32"):
@@ -190,7 +204,7 @@ class Raft:
             )
             flow_N2HY = self.model(before, after)[-1]
         left, _, top, _ = pads
-        return flow_N2HY[:, :, top : top + height, left : left + width].cpu().numpy()
+        return flow_N2HY[:, :, top : top + height, left : left + width]
 
 
 def _raft_padding(side: int) -> tuple[int, int]:

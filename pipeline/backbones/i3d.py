@@ -18,6 +18,7 @@ from torchvision.transforms import functional as pixelwise
 from pipeline.backbones.base import BackboneError, arithmetic, centre_crop, layout_3d, seeded
 from pipeline.backbones.states import read_state
 from pipeline.config import I3DFeature, Weights
+from pipeline.transfers import sent
 
 # Channels of each stream: colours, or displacement to the right and downwards.
 STREAMS = {"rgb": 3, "flow": 2}
@@ -206,14 +207,15 @@ class I3DFrames:
             BackboneError: a stream that is missing, or of another shape or dtype.
         """
         self._check(streams)
-        parts = [self._stream_rows(name, model, streams[name]) for name, model in self.models.items()]
+        there = {name: sent(stream, self.device) for name, stream in streams.items()}
+        parts = [self._stream_rows(name, model, there[name]) for name, model in self.models.items()]
         return {"frames": torch.cat(parts, dim=1)}
 
     def _stream_rows(self, name: str, model: I3D, frames_TCHY: Tensor) -> Tensor:
         rows, count = [], len(frames_TCHY) - self.window + 1
         for start in range(0, count, self.batch):
             # The frames that a batch of windows covers, each once: windows are views of them until the first layer.
-            covered = frames_TCHY[start : min(start + self.batch, count) + self.window - 1].to(self.device)
+            covered = frames_TCHY[start : min(start + self.batch, count) + self.window - 1]
             with arithmetic(self.device, self.precision):
                 scaled_TCHY = scaled_rgb(covered) if name == "rgb" else dequantised_flow(covered)
                 windows_BCWHY = scaled_TCHY.unfold(0, self.window, 1).movedim(-1, 2)

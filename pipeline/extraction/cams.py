@@ -3,7 +3,7 @@
 Shape suffixes: B samples, T tokens (CLS, then N patches), N patches, D width, E embedding width, C texts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,10 +13,11 @@ from pipeline.backbones.clip_cam_blocks import LastBlocks
 from pipeline.config import Params, feature_dir
 from pipeline.datasets import read_manifest
 from pipeline.datasets.twins import refuse_one_text
-from pipeline.extraction.device import Device
+from pipeline.extraction.device import Device, Fields, halving
 from pipeline.extraction.made import Made
 from pipeline.extraction.progress import ExtractionError
 from pipeline.store import FeatureStore
+from pipeline.transfers import sent
 
 LOGIT_SCALE = 100.0  # of every published CLIP
 
@@ -42,9 +43,9 @@ class Cams:
         chosen = params.features[feature]
         device = Device(params.compute)
         torch.set_num_threads(params.compute.extract_threads)
-        self.chosen, self.device = chosen, device.type
+        self.chosen, self.device, self._device = chosen, device.type, device
         source = params.features[chosen.source]
-        self.blocks = LastBlocks(source.weights, source.block, device.device)
+        self.blocks = LastBlocks(source.weights, source.block, device.device, finite=True)
         texts = FeatureStore(feature_dir(params, chosen.texts.dataset, chosen.texts.feature, root), verify=True)
         # The manifest says which texts there are: a store may hold one that was removed, or lack a shard.
         listed = read_manifest(root / chosen.texts.dataset / "manifest.parquet")["sample"].tolist()
@@ -67,20 +68,20 @@ class Cams:
             "patch_embed": ((rows * columns, self.blocks.last.embed_dim), "float16"),
         }
 
-    def __call__(self, source: FeatureStore, samples: Sequence[str]) -> list[Made]:
-        """The fields of each sample."""
+    def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterator[Made]:
+        """The fields of each sample: all are computed at once, and waited for with the first."""
         if not samples:
-            return []
+            return iter(())
         (name,) = source.fields
-        maps_BN, patches_BNE = self.of(torch.from_numpy(source.read(list(samples), name)))
-        return [
-            Made({"map": one_N.cpu().numpy(), "patch_embed": of_NE.cpu().numpy()})
-            for one_N, of_NE in zip(maps_BN, patches_BNE, strict=True)
-        ]
+        return _each(halving(self._computed, torch.from_numpy(source.read(list(samples), name))), len(samples))
+
+    def _computed(self, tokens_BTD: Tensor) -> Callable[[], Fields]:
+        stored = {field: dtype for field, (_, dtype) in self.fields.items()}
+        return self._device.download(dict(zip(stored, self.of(tokens_BTD), strict=True)), stored)
 
     def of(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, N) in [-1, 1] and patch embeddings (B, N, E), float32 on this device."""
-        tokens_BTD = tokens_BTD.to(self.classes_CE.device, torch.float32)
+        tokens_BTD = sent(tokens_BTD, self.classes_CE.device).to(torch.float32)
         last_BTD = self.blocks.before_last(tokens_BTD)
         maps_BN = self.blocks.cam(tokens_BTD, self.targets(last_BTD), self.chosen.cam_blocks, self.chosen.site)
         largest_B1 = maps_BN.abs().amax(dim=1, keepdim=True)
@@ -94,3 +95,9 @@ class Cams:
         if self.chosen.target == "logit":
             return self.classes_CE[best_B]
         return self.blocks.last.softmax_target(embed_BE, self.classes_CE, best_B, LOGIT_SCALE)
+
+
+def _each(computed: Callable[[], Fields], count: int) -> Iterator[Made]:
+    fields = computed()
+    for row in range(count):
+        yield Made({name: field[row] for name, field in fields.items()})

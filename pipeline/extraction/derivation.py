@@ -2,6 +2,7 @@
 grid of a feature's tokens. Runs no backbone."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from pipeline.extraction.progress import ExtractionError, Progress, refuse_too_m
 from pipeline.extraction.provenance import Grid, environment, provenance, refuse_mixing, stored_fields
 from pipeline.extraction.ranges import OURS, Range
 from pipeline.extraction.shards import refuse_stale
+from pipeline.extraction.writing import Writes
 from pipeline.store import FeatureStore, ShardWriter, StoreBusy, StoreError
 
 
@@ -108,14 +110,14 @@ class _Derivation:
         source = FeatureStore(feature_dir(params, dataset, chosen.source, root), shard, verify=True)
         refuse_stale(source, rows, f"{dataset}/{chosen.source}")
         make = self._maker(source, rows)
-        made = source.provenance
-        origin = provenance(params, feature, make.grid, {chosen.source: made, **make.reads})
+        before = source.provenance
+        origin = provenance(params, feature, make.grid, {chosen.source: before, **make.reads})
         here = environment(make.device)
         base = feature_dir(params, dataset, feature, root) / f"shard-{shard:03d}"
-        kept = {**origin, "weights": made["weights"], "box": made["box"]}
+        kept = {**origin, "weights": before["weights"], "box": before["box"]}
         of_maps = isinstance(chosen, MapsFeature)
         samples = [(row.sample, map_digest_of(row) if of_maps else row.digest) for row in rows]
-        with ShardWriter(base, samples, make.fields, kept, here) as writer:
+        with ShardWriter(base, samples, make.fields, kept, here) as writer, Writes() as writes:
             refuse_mixing(params.compute, writer, here)
             pending = frozenset(writer.pending)
             settled = {feature: len(rows) - len(pending)}
@@ -123,7 +125,9 @@ class _Derivation:
             ids = [row.sample for row in rows]
             for start in range(0, len(ids), chosen.batch):
                 batch = [sample for sample in ids[start : start + chosen.batch] if sample in pending]
-                log(len(batch), _derive_batch(writer, source, batch, make))
+                made = iter(make(source, [sample for sample in batch if sample not in source.failed]))
+                writes(partial(_keep, log, writer, source, batch, made))
+            writes.end()
             failed = writer.failed
             own = _own_failures(failed, source.failed)
             allowed = chosen.max_failed if self.max_failed is None else self.max_failed
@@ -184,9 +188,9 @@ class Pooling:
             yield Made({name: pool_tokens(field, self.whole, self.pool) for name, field in fields.items()})
 
 
-def _derive_batch(writer: ShardWriter, source: FeatureStore, batch: Sequence[str], make: Maker) -> int:
-    """Puts and commits pending samples; returns how many failed."""
-    failed, made = 0, iter(make(source, [sample for sample in batch if sample not in source.failed]))
+def _keep(log: Progress, writer: ShardWriter, source: FeatureStore, batch: Sequence[str], made: Iterator[Made]) -> None:
+    """Puts and commits pending samples, and counts them."""
+    failed = 0
     for sample in batch:
         one = Made(reason=source.failed[sample]) if sample in source.failed else next(made)
         if one.reason:
@@ -201,7 +205,7 @@ def _derive_batch(writer: ShardWriter, source: FeatureStore, batch: Sequence[str
             writer.fail(sample, str(error))
             failed += 1
     writer.commit()
-    return failed
+    log(len(batch), failed)
 
 
 def pooled_shape(shape: Sequence[int], grid: Grid | None, pool: int) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Copies batches to a device and results back while it computes; halves what does not fit. Knows no backbone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,42 +28,90 @@ class Device:
     def __init__(self, compute: Compute) -> None:
         self.device = device(compute)
         self.type = self.device.type
+        self._sent: torch.cuda.Event | None = None
         if self.type == "cuda":
             self._arriving, self._leaving = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device)
 
-    def upload(self, samples: Sequence[Tensor]) -> Tensor:
-        """(B, ...) on the device, of B tensors of one shape."""
+    def upload(self, batch: Tensor) -> Tensor:
+        """The batch on the device; of pinned memory nothing waits for the copy. On a CPU it is the same tensor."""
         if self.type != "cuda":
-            return torch.stack(list(samples))
-        shape = (len(samples), *samples[0].shape)
-        pinned = torch.empty(shape, dtype=samples[0].dtype, pin_memory=True)
-        torch.stack(list(samples), out=pinned)
+            return batch
         with torch.cuda.stream(self._arriving):
-            batch = pinned.to(self.device, non_blocking=True)
+            there = batch.to(self.device, non_blocking=True)
+            self._sent = torch.cuda.Event()
+            self._sent.record()
         computing = torch.cuda.current_stream(self.device)
         computing.wait_stream(self._arriving)
-        batch.record_stream(computing)
-        return batch
+        there.record_stream(computing)
+        return there
 
-    def download(self, fields: Mapping[str, Tensor]) -> Callable[[], Fields]:
-        """A function that waits for the fields and returns them as arrays; callable from another thread."""
-        plain = {name: field.float() if field.is_floating_point() else field for name, field in fields.items()}
+    def sent(self) -> torch.cuda.Event | None:
+        """The event after which no upload so far reads host memory; None where none does."""
+        return self._sent
+
+    def download(self, fields: Mapping[str, Tensor], stored: Mapping[str, str]) -> Callable[[], Fields]:
+        """A function that waits for the fields and returns them as arrays; callable from another thread.
+
+        What is stored as float16 leaves the device as that, and contiguous: half the bytes, and no work for the host. A
+        field with a value beyond that dtype comes as it is, so that the store tells the value.
+
+        Args:
+            fields: name -> (B, ...).
+            stored: name -> the dtype that the store keeps.
+        """
         if self.type != "cuda":
-            return lambda: {name: field.cpu().numpy() for name, field in plain.items()}
+            plain = {name: _plain(field, stored.get(name, "")) for name, field in fields.items()}
+            return lambda: {name: field.numpy() for name, field in plain.items()}
+        leaving, fits_B = {}, {}
+        for name, field in fields.items():
+            leaving[name], fits_B[name] = narrowed(field, stored.get(name, ""))
         self._leaving.wait_stream(torch.cuda.current_stream(self.device))
         with torch.cuda.stream(self._leaving):
-            pinned = {name: torch.empty_like(field, device="cpu", pin_memory=True) for name, field in plain.items()}
-            for name, field in plain.items():
-                pinned[name].copy_(field, non_blocking=True)
-                field.record_stream(self._leaving)
+            arrays = {name: self._copied_back(field) for name, field in leaving.items()}
+            fits = {name: self._copied_back(of) for name, of in fits_B.items() if of is not None}
             arrived = torch.cuda.Event()
             arrived.record()
 
         def fields_once_there() -> Fields:
             arrived.synchronize()
-            return {name: field.numpy() for name, field in pinned.items()}
+            whole = {name: _plain(fields[name], "float16").cpu() for name, of in fits.items() if not of.all()}
+            return {name: field.numpy() for name, field in (arrays | whole).items()}
 
         return fields_once_there
+
+    def _copied_back(self, field: Tensor) -> Tensor:
+        """In pinned memory, once the stream that leaves the device has come so far."""
+        pinned = torch.empty_like(field, device="cpu", pin_memory=True)
+        pinned.copy_(field, non_blocking=True)
+        field.record_stream(self._leaving)
+        return pinned
+
+
+def narrowed(field: Tensor, stored: str) -> tuple[Tensor, Tensor | None]:
+    """A field as it is copied back: contiguous, and as float16 where the store keeps that.
+
+    Args:
+        field: (B, ...).
+        stored: the dtype that the store keeps.
+
+    Returns:
+        The field; and (B,) bool, whether all values of a sample are within float16, None where nothing was narrowed.
+
+    >>> narrowed(torch.tensor([[1.0, 2.0], [3.0, 65510.0]]), "float16")[1].tolist()
+    [True, False]
+    """
+    if not field.is_floating_point() or stored != "float16" or field.dtype == torch.float16 or field.ndim < 2:
+        return _plain(field, stored).contiguous(), None
+    most, flat = torch.finfo(torch.float16).max, field.flatten(1)
+    # Of the values before they are rounded: 65510 would become 65504. A NaN fits nothing.
+    fits_B = (flat.amax(dim=1) <= most) & (flat.amin(dim=1) >= -most)
+    return field.to(torch.float16).contiguous(), fits_B
+
+
+def _plain(field: Tensor, stored: str) -> Tensor:
+    """In a dtype that the store takes: numpy has no bfloat16."""
+    as_it_is = not field.is_floating_point() or str(field.dtype) == f"torch.{stored}"
+    return field if as_it_is else field.float()
 
 
 def halving(compute: Callable[[Any], Callable[[], Fields]], batch: Any) -> Callable[[], Fields]:

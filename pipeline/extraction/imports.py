@@ -20,8 +20,10 @@ from pipeline.config.base import shown
 from pipeline.datasets import ShardSample, changed, imported_digest_of, imported_record
 from pipeline.datasets.imported import Held, Place, opened, own
 from pipeline.datasets.rates import contradiction
+from pipeline.extraction.device import Device
 from pipeline.extraction.lanes import RowLane, Task
 from pipeline.extraction.progress import ExtractionError
+from pipeline.extraction.ring import Ring
 from pipeline.extraction.rows import Piece
 from pipeline.limits import MOST_ROWS, MOST_UNPACKED
 from pipeline.store import StoreError
@@ -63,7 +65,7 @@ class ImportSource:
     def describe(self, job: int) -> str:
         return f"sample {self.samples[job].sample}"
 
-    def messages(self, job: int) -> Iterator[Piece]:
+    def messages(self, job: int, ring: Ring | None = None) -> Iterator[Piece]:
         sample, feature = self.samples[job], self.feature
         try:
             place = self._held.place(sample.sample)
@@ -102,8 +104,8 @@ class ImportSource:
 class ImportLane(RowLane):
     """Whole samples, of one shape or ragged. A batch is what one commit holds."""
 
-    def __init__(self, *shared: Any) -> None:
-        super().__init__(*shared)
+    def __init__(self, device: Device, *shared: Any) -> None:
+        super().__init__(device, *shared)
         ((self.field, (self.shape, dtype)),) = self.backbone.fields.items()
         self.dtype = np.dtype(dtype)
         self.rounded: tuple[Rounded, str, str] | None = None  # the largest, its sample and dtype

@@ -5,6 +5,7 @@ for byte one that was never killed. A lane yields tasks; the loop runs them, in 
 """
 
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,13 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from pipeline.backbones import BackboneError, expect_declared, resized_there
+from pipeline.backbones import BackboneError, Preprocessor, expect_declared, resized_there
 from pipeline.config import AnyFeature
 from pipeline.datasets import ShardSample
-from pipeline.extraction.clips import Clip, Clips
+from pipeline.extraction.clips import Clip, Clips, View
 from pipeline.extraction.device import Device, Fields, halving
-from pipeline.extraction.rows import Piece, Rows
+from pipeline.extraction.ring import Ring
+from pipeline.extraction.rows import Piece
 from pipeline.store import ShardWriter, StoreError
 
 # Rows of one sample beyond this grow in a file: ten minutes of flow at 25 fps and 224 x 224 are 1.5 GB.
@@ -35,12 +38,14 @@ class _Lane:
     Attributes:
         name: of the feature.
         wanted: the samples whose messages it needs.
+        stored: field -> the dtype that the store keeps.
     """
 
     def __init__(
         self, name: str, feature: AnyFeature, backbone: Any, writer: ShardWriter, samples: Sequence[ShardSample]
     ) -> None:
         self.name, self.feature, self.backbone, self.writer = name, feature, backbone, writer
+        self.stored = {field: dtype for field, (_, dtype) in backbone.fields.items()}
         self.pending = frozenset(writer.pending)
         ids = [sample.sample for sample in samples]
         batches = [ids[start : start + feature.batch] for start in range(0, len(ids), feature.batch)]
@@ -59,42 +64,36 @@ class _Lane:
         return 0
 
 
-class ClipLane(_Lane):
+class ClipLane(_Lane, ABC):
     """Samples of one shape, batched across videos. A batch with any pending sample is computed as a whole, so that its
     values are those of a run that was never interrupted."""
 
     def __init__(self, device: Device, *shared: Any) -> None:
         super().__init__(*shared)
-        self.device, self._resized = device, resized_there(self.feature)
+        self.device = device
         self.wanted = frozenset(sample for batch in self.batches for sample in batch)
         self._full = iter([len(batch) for batch in self.batches])
         self._size = next(self._full, 0)
         self._clips: list[Clip] = []
-        self._inputs: list[Any] = []
 
     def take(self, message: Clips) -> Iterator[Task]:
-        inputs = iter(message.inputs)
         for clip in message.clips:
             self._clips.append(clip)
-            if not clip.reason:
-                self._inputs.append(next(inputs))
             if len(self._clips) == self._size:
-                clips, taken = self._clips, self._inputs
-                self._clips, self._inputs, self._size = [], [], next(self._full, 0)
-                yield self._batch(clips, taken)
+                clips, self._clips, self._size = self._clips, [], next(self._full, 0)
+                yield self._batch(clips)
 
-    def _batch(self, clips: Sequence[Clip], inputs: Sequence[Any]) -> Task:
-        return partial(self._write, clips, self._computed(inputs) if inputs else dict)
+    def _batch(self, clips: Sequence[Clip]) -> Task:
+        inputs = self._inputs(clips)
+        return partial(self._write, clips, self._computed(inputs) if len(inputs) else dict)
 
+    @abstractmethod
+    def _inputs(self, clips: Sequence[Clip]) -> Sequence[Any]:
+        """What the backbone takes, of the samples that did not fail, in order; has slices that are batches."""
+
+    @abstractmethod
     def _computed(self, inputs: Sequence[Any]) -> Callable[[], Fields]:
-        return halving(lambda part: self.device.download(self.backbone(self._uploaded(part))), inputs)
-
-    def _uploaded(self, samples: Sequence[torch.Tensor]) -> torch.Tensor:
-        """(B, T, 3, h, w) on the device. Where that resizes, of one sample's native frames at a time: those of a batch
-        may differ in size, and would take the memory of all."""
-        if self._resized is None:
-            return self.device.upload(samples)
-        return torch.stack([self._resized(self.device.upload([sample])[0]) for sample in samples])
+        """The fields of a batch, as soon as they are there."""
 
     def _write(self, clips: Sequence[Clip], computed: Callable[[], Fields]) -> tuple[int, int]:
         """Puts one batch into the store and commits it."""
@@ -120,19 +119,71 @@ class ClipLane(_Lane):
         return settled, failed
 
 
+class PixelLane(ClipLane):
+    """Pictures and clips, which lie in the ring.
+
+    Args:
+        ring, number: the lane is the ring's of that number.
+    """
+
+    def __init__(self, ring: Ring, number: int, *shared: Any) -> None:
+        super().__init__(*shared)
+        self._ring, self._number, self._resized = ring, number, resized_there(self.feature)
+        self._batches: Iterator[int] = iter(())
+
+    def view(self, preprocess: Preprocessor) -> View:
+        """What decode processes have to do for this lane: batches that the ring knows of from then on."""
+        first = self._ring.begin(self._number, len(self.batches))
+        self._batches = iter(range(first, first + len(self.batches)))
+        return View(self.feature, preprocess, self.batches, first)
+
+    def _batch(self, clips: Sequence[Clip]) -> Task:
+        task = super()._batch(clips)
+        self._ring.release(self._number, self.device.sent())
+        return task
+
+    def _inputs(self, clips: Sequence[Clip]) -> Sequence[Tensor]:
+        place = self._ring.batch(self._number, next(self._batches))
+        rows = [row for row, clip in enumerate(clips) if not clip.reason]
+        if self._resized is not None:  # each of its own size
+            return [place[row][: prod(clips[row].native)].view(clips[row].native) for row in rows]
+        for to, row in enumerate(rows):
+            if to < row:  # one before it failed: the batch closes up
+                place[to].copy_(place[row])
+        return place[: len(rows)]
+
+    def _computed(self, inputs: Sequence[Tensor]) -> Callable[[], Fields]:
+        return halving(lambda part: self.device.download(self._fields(part), self.stored), inputs)
+
+    def _fields(self, part: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What the backbone gives; none of it lies in the ring, where the next batch will."""
+        taken = part[0].untyped_storage().data_ptr()
+        fields = self.backbone(self._uploaded(part)).items()
+        return {name: of.clone() if of.untyped_storage().data_ptr() == taken else of for name, of in fields}
+
+    def _uploaded(self, samples: Sequence[Tensor]) -> Tensor:
+        """(B, T, 3, h, w) on the device. Where that resizes, of one sample's native frames at a time: those of a batch
+        may differ in size, and would take the memory of all."""
+        if self._resized is None:
+            return self.device.upload(samples)
+        return torch.stack([self._resized(self.device.upload(of_THWC).permute(0, 3, 1, 2)) for of_THWC in samples])
+
+
 class TextLane(ClipLane):
     """Texts. Those that the backbone refuses fail, each with its reason; the others of their batch do not."""
 
-    def _computed(self, inputs: Sequence[str]) -> Callable[[], Fields]:
-        return halving(lambda part: self.device.download(self.backbone(part)), inputs)
+    def _inputs(self, clips: Sequence[Clip]) -> Sequence[str]:
+        return [clip.sample for clip in clips if not clip.reason]
 
-    def _batch(self, clips: Sequence[Clip], inputs: Sequence[str]) -> Task:
+    def _computed(self, inputs: Sequence[str]) -> Callable[[], Fields]:
+        return halving(lambda part: self.device.download(self.backbone(part), self.stored), inputs)
+
+    def _batch(self, clips: Sequence[Clip]) -> Task:
         try:
-            return super()._batch(clips, inputs)
+            return super()._batch(clips)
         except BackboneError:
-            refused = dict(self._refusals(inputs))
-        told = [replace(clip, reason=clip.reason or refused.get(clip.sample, "")) for clip in clips]
-        return super()._batch(told, [text for text in inputs if text not in refused])
+            refused = dict(self._refusals(self._inputs(clips)))
+        return super()._batch([replace(clip, reason=clip.reason or refused.get(clip.sample, "")) for clip in clips])
 
     def _refusals(self, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
         """(text, reason) of each text that is refused, found by halving: a batch only says that there is one."""
@@ -150,8 +201,9 @@ class TextLane(ClipLane):
 class RowLane(_Lane):
     """Samples of any length, computed piece by piece. A batch is what one commit holds; values do not depend on it."""
 
-    def __init__(self, *shared: Any) -> None:
+    def __init__(self, device: Device, *shared: Any) -> None:
         super().__init__(*shared)
+        self.device = device
         self.wanted = self.pending
         self._left = [len(self.pending.intersection(batch)) for batch in self.batches]
         self._given_up = ""  # the sample that failed, whose further pieces are skipped
@@ -168,27 +220,23 @@ class RowLane(_Lane):
             if not self._varying:
                 raise
             # What is computed depends on the video's own shape, so the failure is this sample's.
-            self._given_up, rows = piece.sample, {}
+            self._given_up, rows = piece.sample, dict
             piece = Piece(piece.lane, piece.sample, reason=f"{type(error).__name__}: {error}")
         yield partial(self._write, piece, rows)
 
-    def _rows(self, piece: Piece) -> Mapping[str, Any]:
-        """The rows of each field; nothing for a sample that failed."""
+    def _rows(self, piece: Piece) -> Callable[[], Mapping[str, Any]]:
+        """The rows of each field, as soon as they are there; nothing for a sample that failed."""
         if piece.rows is None:
-            return piece.fields or {}
-        return halving(self._computed, piece.rows)()
+            return lambda: piece.fields or {}
+        return halving(lambda part: self.device.download(self.backbone.rows(part.streams), self.stored), piece.rows)
 
-    def _computed(self, part: Rows) -> Callable[[], Fields]:
-        fields = {name: field.cpu().numpy() for name, field in self.backbone.rows(part.streams).items()}
-        return lambda: fields
-
-    def _write(self, piece: Piece, rows: Mapping[str, Any]) -> tuple[int, int]:
+    def _write(self, piece: Piece, computed: Callable[[], Mapping[str, Any]]) -> tuple[int, int]:
         """Keeps one piece; puts the sample with its last piece, and commits the batch with its last sample."""
         if piece.reason:
             self._held = {}
             self.writer.fail(piece.sample, piece.reason)
             return self._count(1)
-        arrays = {name: np.asarray(field) for name, field in rows.items()}
+        arrays = {name: np.asarray(field) for name, field in computed().items()}
         count = len(next(iter(arrays.values()))) if piece.rows is None else len(piece.rows)
         expect_declared(arrays, self.backbone.fields, count, type(self.backbone).__name__)
         stop = piece.start + count

@@ -1,13 +1,11 @@
-"""Decode processes -> batches across videos -> frozen forward -> writer thread, resumable at the batch. Knows no head.
+"""Decode processes -> a ring of batches -> frozen forward -> writer thread, resumable at the batch. Knows no head.
 
 Backbones, decode processes and the writer thread serve a range of shards: while the last batches of one are computed
 and written, the videos of the next are decoded. Several features may share one pass: each video is decoded once, at the
 union of their times.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -27,20 +25,28 @@ from pipeline.config import (
     feature_dir,
 )
 from pipeline.datasets import ShardSample, shard_reader, video_folder
-from pipeline.extraction.clips import Clips, ClipSource, TextSource, View
+from pipeline.extraction.clips import (
+    Clips,
+    ClipSource,
+    TextSource,
+    is_native,
+    largest_frame,
+    samples_of_job,
+    slots_of,
+)
 from pipeline.extraction.device import Device
 from pipeline.extraction.imports import ImportedFields, ImportLane, ImportSource, with_file_digests
-from pipeline.extraction.lanes import ClipLane, RowLane, Task, TextLane
+from pipeline.extraction.lanes import ClipLane, PixelLane, RowLane, Task, TextLane
 from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Progress, refuse_too_many_failures
 from pipeline.extraction.provenance import environment, provenance, refuse_mixing, stored_fields
 from pipeline.extraction.ranges import OURS, Range
+from pipeline.extraction.ring import Ring
 from pipeline.extraction.rows import FlowRows, Piece, RowSource, RowView
 from pipeline.extraction.shards import refuse_stale
 from pipeline.extraction.stream import Source, Stream
+from pipeline.extraction.writing import Writes
 from pipeline.store import FeatureStore, ShardWriter, StoreBusy
 from pipeline.video import DecoderMissing, expect_decoder
-
-TASKS_AHEAD = 2  # computed batches or pieces that may wait to be written
 
 AnyLane = ClipLane | RowLane
 Manifests = dict[str, dict[str, Any]]
@@ -166,36 +172,46 @@ class _Extraction:
             )
             for name, backbone in self.backbones.items()
         }
+        self.preprocessors = {
+            name: backbones.preprocessor(feature)
+            for name, feature in chosen.items()
+            if isinstance(feature, PixelFeature) and not feature.ragged
+        }
+
+    def ring(self, shards: Sequence[int]) -> Ring | None:
+        """Where the samples of one pass over shards are left; None where they are of any length, or are texts."""
+        chosen, largest = self.params.features, 0
+        if any(is_native(chosen[name]) for name in self.preprocessors):
+            largest = max((largest_frame(self.samples(number)) for number in shards), default=0)
+        slots = [slots_of(name, chosen[name], of, largest) for name, of in self.preprocessors.items()]
+        return Ring(slots, samples_of_job(slots), self.device.type == "cuda") if slots else None
 
     def run(self, shards: Sequence[int], turns: Range) -> None:
         """One pass over shards, in order, with one set of decode processes."""
         first = self.params.features[next(iter(self.backbones))]
         workers = self.params.compute.decode_workers if isinstance(first, PixelFeature) else 0
         # The thread ends first: what it still writes needs the shards' locks.
-        with ExitStack() as stack, ThreadPoolExecutor(1, "store-writer") as thread:
+        with ExitStack() as stack, Writes() as writes:
             opened: dict[int, _Shard] = {}  # by the identity of its source
+            ring = self.ring(shards)
 
             def sources() -> Iterator[Source]:
                 for number in shards:
-                    if (shard := self._opened(number, turns, stack)) is not None:
+                    if (shard := self._opened(number, ring, turns, stack)) is not None:
                         opened[id(shard.source)] = shard
                         yield shard.source
 
-            with Stream(sources(), workers) as messages:
-                writes: deque[Future[None]] = deque()
+            with Stream(sources(), workers, ring) as messages:
                 for source, message in messages:
                     shard = opened[id(source)] if message is not None else opened.pop(id(source))
                     for task in shard.tasks(message):
-                        writes.append(thread.submit(task))
-                        while len(writes) > TASKS_AHEAD or (writes and writes[0].done()):
-                            writes.popleft().result()
-                for write in writes:
-                    write.result()
+                        writes(task)
+                writes.end()
 
-    def _opened(self, number: int, turns: Range, stack: ExitStack) -> "_Shard | None":
+    def _opened(self, number: int, ring: Ring | None, turns: Range, stack: ExitStack) -> "_Shard | None":
         """A shard of which this process has the lock; None, and why, where it cannot have it or cannot extract it."""
         try:
-            return _Shard(self, number, turns, stack)
+            return _Shard(self, number, ring, turns, stack)
         except StoreBusy as error:
             turns.busy(number, error)
         except OURS as error:
@@ -212,8 +228,8 @@ class _Shard:
         log: its progress.
     """
 
-    def __init__(self, extraction: _Extraction, number: int, turns: Range, stack: ExitStack) -> None:
-        self.extraction, self.number, self.turns = extraction, number, turns
+    def __init__(self, extraction: _Extraction, number: int, ring: Ring | None, turns: Range, stack: ExitStack) -> None:
+        self.extraction, self.number, self.ring, self.turns = extraction, number, ring, turns
         rows = extraction.samples(number)
         with ExitStack() as own:
             self.lanes = [self._lane(name, rows, own) for name in extraction.backbones]
@@ -262,10 +278,12 @@ class _Shard:
         refuse_mixing(of.params.compute, writer, of.environments[name])
         shared = name, feature, backbone, writer, rows
         if isinstance(feature, Imported):
-            return ImportLane(*shared)
+            return ImportLane(of.device, *shared)
         if feature.ragged:
-            return RowLane(*shared)
-        return (TextLane if isinstance(feature, TextFeature) else ClipLane)(of.device, *shared)
+            return RowLane(of.device, *shared)
+        if isinstance(feature, TextFeature):
+            return TextLane(of.device, *shared)
+        return PixelLane(self.ring, list(of.backbones).index(name), of.device, *shared)
 
     def _read(self, name: str) -> FeatureStore:
         of = self.extraction
@@ -280,8 +298,9 @@ class _Shard:
             return TextSource(rows)
         folder = video_folder(of.params.datasets[of.dataset])
         if not first.ragged:
-            views = [View(lane.feature, backbones.preprocessor(lane.feature), lane.wanted) for lane in self.lanes]
-            return ClipSource(folder, rows, views)
+            # The last that may fail: from now on the ring waits for these batches.
+            views = [lane.view(of.preprocessors[lane.name]) for lane in self.lanes]
+            return ClipSource(folder, rows, views, self.ring.run)
         flows = {lane.name: self._flow(rows, lane.feature) for lane in self.lanes}
         return RowSource(folder, rows, [_row_view(lane, flows[lane.name]) for lane in self.lanes])
 

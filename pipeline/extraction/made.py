@@ -36,5 +36,8 @@ class Maker(Protocol):
     reads: Mapping[str, Mapping[str, Any]]
 
     def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterable[Made]:
-        """One for each sample, in order; none of them failed in the source."""
+        """One for each sample, in order; none of them failed in the source.
+
+        The call itself may start a device, and what it returns wait for it: that is taken in a thread that writes.
+        """
         ...

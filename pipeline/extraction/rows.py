@@ -17,6 +17,7 @@ from torch import Tensor
 from pipeline.backbones import Preprocessor
 from pipeline.config import PixelFeature
 from pipeline.datasets import ShardSample, unchanged
+from pipeline.extraction.ring import Ring
 from pipeline.limits import MOST_ROWS
 from pipeline.store import FeatureStore, StoreError
 from pipeline.video import VideoError, VideoFacts, blaming, iterate_frames, sampling_times
@@ -171,7 +172,7 @@ class RowSource:
     def describe(self, job: int) -> str:
         return f"sample {self.samples[job].sample}"
 
-    def messages(self, job: int) -> Iterator[Piece]:
+    def messages(self, job: int, ring: Ring | None = None) -> Iterator[Piece]:
         row = self.samples[job]
         lanes = [lane for lane, view in enumerate(self.views) if row.sample in view.wanted]
         if row.facts is None:

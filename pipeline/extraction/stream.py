@@ -1,7 +1,8 @@
 """Runs decode processes and yields their messages in order. Knows no video, no backbone and no store.
 
 The processes outlive a source: the jobs of the next one are handed over while the last of this one are taken. Tensors
-pass between processes in shared memory; the bytes that wait there are bounded.
+pass between processes in shared memory: samples of one shape by way of a ring, others with their message. The bytes
+that wait there are bounded.
 """
 
 import pickle
@@ -13,10 +14,10 @@ from typing import Any, NamedTuple, Protocol, Self
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.extraction.progress import ExtractionError, TooMuch
+from pipeline.extraction.ring import JOBS_AHEAD, Ring
 from pipeline.memory import DECODED_AHEAD, SHARED_MEMORY, shared_memory_left
 
 MOST_AHEAD = 64  # messages of one process
-JOBS_AHEAD = 2  # of each process: one that it runs, and one that it goes on with
 
 
 class Source(Protocol):
@@ -28,10 +29,10 @@ class Source(Protocol):
 
     @property
     def message_bytes(self) -> int:
-        """Approximate bytes of a message, at most."""
+        """Approximate bytes of a message, at most; without what goes by way of the ring."""
         ...
 
-    def messages(self, job: int) -> Iterator[Any]: ...
+    def messages(self, job: int, ring: Ring | None) -> Iterator[Any]: ...
 
     def describe(self, job: int) -> str:
         """The samples of a job, for messages."""
@@ -52,8 +53,8 @@ class _Share(Dataset):
     one, so that it notices the end of the process that it works for.
     """
 
-    def __init__(self, jobs: Iterable[_Job]) -> None:
-        self._jobs = deque(jobs)
+    def __init__(self, jobs: Iterable[_Job], ring: Ring | None) -> None:
+        self._jobs, self._ring = deque(jobs), ring
         self._answers: Iterator[Any] | None = None
 
     def __getitem__(self, jobs: tuple[_Job, ...]) -> Any:
@@ -72,7 +73,7 @@ class _Share(Dataset):
             if job.source is not None:
                 source = pickle.loads(job.source) if isinstance(job.source, bytes) else job.source
             try:
-                yield from source.messages(job.number)
+                yield from source.messages(job.number, self._ring)
             except Exception as error:
                 # Torch would put a traceback into its message: right for a bug, wrong for a user's mistake.
                 if not type(error).__module__.startswith("pipeline."):
@@ -99,8 +100,8 @@ class _Requests:
 class _Process:
     """A decode process, seen from this one. In no cycle of references, so that it ends where it is let go."""
 
-    def __init__(self) -> None:
-        self._requests = _Requests()
+    def __init__(self, ring: Ring | None) -> None:
+        self._requests, self._ring = _Requests(), ring
         self._source: Source | None = None
         self._answers: Iterator[Any] | None = None
 
@@ -114,12 +115,18 @@ class _Process:
         """Those of the earliest job that was given and whose messages were not taken yet."""
         if self._answers is None:
             options = {"batch_size": None, "num_workers": 1, "prefetch_factor": ahead, "collate_fn": _as_it_is}
-            self._answers = iter(DataLoader(_Share(self._requests.handed_over()), sampler=self._requests, **options))
-        for message in iter(lambda: next(self._answers), None):
+            share = _Share(self._requests.handed_over(), self._ring)
+            self._answers = iter(DataLoader(share, sampler=self._requests, **options))
+        for message in iter(self._next, None):
             if isinstance(message, Exception):
                 raise message
             if message is not ...:
                 yield message
+
+    def _next(self) -> Any:
+        if self._ring is not None:
+            self._ring.look()
+        return next(self._answers)
 
     def end(self) -> None:
         self._answers = None
@@ -145,24 +152,27 @@ class Stream:
         sources: what to run. The next one is asked for while processes still work at those before it; without
             processes, once all before it is done.
         workers: processes; 0 works in this one.
+        ring: where the sources leave samples; opened with the first job, closed at the end.
 
     Raises:
         ExtractionError: shared memory is too small (on iterating), or a process died (on leaving the context, since
             torch reports it by a signal, at any point of this process). What a job raises is raised unchanged.
     """
 
-    def __init__(self, sources: Iterable[Source], workers: int) -> None:
-        self._sources, self.workers = iter(sources), workers
+    def __init__(self, sources: Iterable[Source], workers: int, ring: Ring | None = None) -> None:
+        self._sources, self.workers, self._ring = iter(sources), workers, ring
         self._next = 0  # jobs that were given
         self._waiting: deque[tuple[Source, int | None]] = deque()  # jobs to be taken, and None at a source's end
         self._jobs = 0  # in `_waiting`
         self._now = "the first sample"  # what is decoded, for messages
-        self._processes = [_Process() for _ in range(workers)]
+        self._processes = [_Process(ring) for _ in range(workers)]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._ring is not None:
+            self._ring.close()
         for process in self._processes:
             process.end()
         # Noticed by torch's signal handler, or while a tensor was being received from it.
@@ -182,11 +192,13 @@ class Stream:
                 continue
             self._jobs -= 1
             self._now = source.describe(job)
+            if self._ring is not None:
+                self._ring.open(self.workers)
             if self.workers:
                 ahead = ahead or messages_ahead(source.message_bytes, min(self.workers, self._next))
                 messages = self._processes[taken % self.workers].messages(ahead)
             else:
-                messages = source.messages(job)
+                messages = source.messages(job, self._ring)
             for message in messages:
                 yield source, message
             taken += 1

@@ -15,12 +15,16 @@ def crc_bytes(crc: int) -> bytes:
     return crc.to_bytes(CRC_BYTES, "little")
 
 
+def crc32c(content: np.ndarray) -> int:
+    return google_crc32c.value(content)
+
+
 def read_chunk(descriptor: int, offset: int, nbytes: int, crc: int) -> np.ndarray | None:
     """The content (uint8) of the chunk that begins there; None if it does not fit its checksum."""
     raw = np.empty(nbytes + CRC_BYTES, np.uint8)
     whole = read_at(descriptor, offset, memoryview(raw)) == len(raw)
     content, trailer = raw[:nbytes], raw[nbytes:]
-    fits = whole and trailer.tobytes() == crc_bytes(crc) and google_crc32c.value(content) == crc
+    fits = whole and trailer.tobytes() == crc_bytes(crc) and crc32c(content) == crc
     return content if fits else None
 
 
@@ -52,7 +56,7 @@ class ChunkFile:
 
     def append(self, content: np.ndarray) -> int:
         """Writes a chunk with its checksum, which is returned."""
-        crc = google_crc32c.value(content)
+        crc = crc32c(content)
         write_all(self.descriptor, content, crc_bytes(crc))
         return crc
 

@@ -11,7 +11,7 @@ from torchvision.models.optical_flow import Raft_Large_Weights, Raft_Small_Weigh
 
 from pipeline.backbones import BackboneError, flow
 from pipeline.backbones.base import seeded
-from pipeline.backbones.flow import RAFT_HUB, Flow, FlowPixels, Raft, grey_flow, quantised
+from pipeline.backbones.flow import RAFT_HUB, Flow, FlowPixels, Raft, grey_flow, quantised, quantised_there
 from pipeline.backbones.i3d import dequantised_flow
 from pipeline.backbones.states import revision_of
 from pipeline.config import FlowFeature, Weights
@@ -109,6 +109,8 @@ def test_a_round_trip_is_off_by_half_a_step_at_most_and_clips_at_the_bound(bound
     assert np.abs(back - pixels)[inside].max() <= bound / 254 * (1 + 1e-6)
     assert (back[pixels < -bound] == -bound).all() and (back[pixels > bound] == bound).all()
     assert (quantised(-pixels, bound).astype(int) + quantised(pixels, bound) == 256).all()
+    pixels = pixels.astype(np.float32)
+    np.testing.assert_array_equal(quantised_there(torch.from_numpy(pixels), bound).numpy(), quantised(pixels, bound))
 
 
 # --- pixels -----------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.backbones.r3d18 import R3D18
 from pipeline.config import feature_dir
-from pipeline.extraction import ExtractionError, ExtractionFailed, clips
+from pipeline.extraction import ExtractionError, ExtractionFailed, clips, ring
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError, read_frames
 from tests.conftest import write_ssv2
@@ -42,8 +42,9 @@ def apart(few, tmp_path_factory):
     return params, features
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_fused_and_separate_extractions_give_the_same_bytes(apart, tmp_path, workers):
+@pytest.mark.parametrize(("workers", "ahead"), [(0, ring.DECODED_AHEAD), (2, ring.DECODED_AHEAD), (2, 1)])
+def test_fused_and_separate_extractions_give_the_same_bytes(apart, tmp_path, monkeypatch, workers, ahead):
+    monkeypatch.setattr(ring, "DECODED_AHEAD", ahead)  # at 1 the ring has two batches of each
     params, features = apart
     manifests = run(with_workers(params, workers), tmp_path, names=BOTH)
     assert list(manifests) == BOTH

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +12,16 @@ import torch
 
 from pipeline import backbones
 from pipeline.backbones.towers import DinoV3
-from pipeline.config import feature_dir
+from pipeline.config import Compute, feature_dir
 from pipeline.datasets import ShardSample
-from pipeline.extraction import ExtractionError, ExtractionFailed, clips
+from pipeline.extraction import ExtractionError, ExtractionFailed, clips, lanes
 from pipeline.extraction.device import Device
+from pipeline.extraction.ring import Ring
 from pipeline.store import FeatureStore, ShardWriter
 from pipeline.video import probe, read_frames, segment_centres
 from tests.extraction.small import contents, kill_until_done, make_manifest, params_for, run, with_workers
+
+CPU = Device(Compute(device="cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +112,32 @@ def test_videos_that_cannot_be_read_are_failed_with_their_reason_and_the_rest_is
     store = FeatureStore(feature_dir(params, "small", "dino", tmp_path / "features"))
     assert set(store.failed) == {"5", "9", "11"}
     assert "missing" in store.failed["11"] and "short" in store.failed["9"]
+    # The batches of 4 that lack one close up: each of the others has its own values.
+    whole = FeatureStore(feature_dir(finished[0], "small", "dino", finished[1]))
+    others = ["6", "7", "8", "10", "12"]
+    for mine, its in zip(store.read(others, "cls"), whole.read(others, "cls"), strict=True):
+        np.testing.assert_allclose(mine, its, rtol=2e-3, atol=2e-3)
+
+
+def test_a_preprocessor_of_changing_shapes_is_told_with_the_sample(small_ssv2, tmp_path, monkeypatch):
+    honest = backbones.preprocessor
+
+    def changing(feature):
+        preprocess = honest(feature)
+        return lambda frames: preprocess(frames)[:, :, : 128 if frames.any() else 64]
+
+    monkeypatch.setattr(backbones, "preprocessor", changing)
+    with pytest.raises(ExtractionError, match=r"dinov3 made .*sample '1'.*one shape"):
+        run(params_for(small_ssv2), tmp_path)
+
+
+def test_a_preprocessor_that_takes_no_frame_is_told_by_name(small_ssv2, tmp_path, monkeypatch):
+    def broken(frames):
+        raise ValueError("no")
+
+    monkeypatch.setattr(backbones, "preprocessor", lambda feature: broken)
+    with pytest.raises(ExtractionError, match=r"dino: its preprocessor .*ValueError: no"):
+        run(params_for(small_ssv2), tmp_path)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(95, "Operation not supported"), IndexError("out of range")])
@@ -127,11 +157,16 @@ def test_whatever_one_sample_s_bytes_raise_is_that_sample_s_failure(small_ssv2, 
     monkeypatch.setattr(clips, "read_frames", frames_of)
     facts = asdict(probe(small_ssv2 / "1.webm"))
     rows = [ShardSample(sample, "", f"{sample}.webm", facts, "ok") for sample in "123"]
-    view = clips.View(params_for(small_ssv2).features["dino"], preprocess, frozenset("123"))
-    messages = list(clips.ClipSource(small_ssv2, rows, [view] * features).messages(0))
+    feature = params_for(small_ssv2).features["dino"]
+    ring = Ring([clips.slots_of("dino", feature, preprocess)] * features, 3, pinned=False)
+    ring.open(0)
+    for lane in range(features):
+        ring.batch(lane, 0).fill_(7)
+    view = clips.View(feature, preprocess, [["1", "2", "3"]])
+    messages = list(clips.ClipSource(small_ssv2, rows, [view] * features, 3).messages(0, ring))
     assert len(messages) == features
     for message in messages:
-        assert len(message.inputs) == 2
+        assert ring.batch(message.lane, 0)[:3].amax(dim=(1, 2, 3, 4)).tolist() == [0, 7, 0]
         reasons = {clip.sample: clip.reason for clip in message.clips}
         assert reasons.pop("2").startswith(
             f"decode_error: {small_ssv2 / '2.webm'}: decode_error: {type(error).__name__}"
@@ -195,11 +230,11 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_ends_the_same(
     params, features, _ = finished
     honest, sizes = getattr(owner, name), []
 
-    def tight(self, given):
+    def tight(self, given, *rest):
         sizes.append(len(given["patch_tokens"] if name == "download" else given))
         if sizes[-1] > 2:
             raise error
-        return honest(self, given)
+        return honest(self, given, *rest)
 
     monkeypatch.setattr(owner, name, tight)
     run(params, tmp_path)
@@ -208,6 +243,25 @@ def test_a_batch_that_does_not_fit_the_memory_is_halved_and_ends_the_same(
         FeatureStore(feature_dir(params, "small", "dino", root)).load("patch_tokens") for root in (tmp_path, features)
     ]
     np.testing.assert_allclose(*stores, atol=2e-3)
+
+
+def test_a_batch_reaches_the_device_as_it_lies_in_the_ring(small_ssv2, tmp_path, monkeypatch):
+    honest, places = Device.upload, []
+
+    def seen(self, batch):
+        places.append((batch.untyped_storage().data_ptr(), batch.storage_offset()))
+        return honest(self, batch)
+
+    monkeypatch.setattr(Device, "upload", seen)
+    run(params_for(small_ssv2), tmp_path)
+    assert len(places) == 9 and len(set(places)) == 2, "two places of one memory, in turn"
+
+
+def test_what_a_backbone_hands_on_is_no_longer_in_the_ring():
+    lane = SimpleNamespace(backbone=lambda pixels: {"same": pixels[:, :1], "other": pixels + 1}, device=CPU)
+    fields = lanes.PixelLane._fields(lane, pixels := torch.zeros(2, 3))
+    pixels.fill_(7)
+    assert fields["same"].tolist() == [[0], [0]] and fields["other"].unique().tolist() == [1]
 
 
 def test_another_error_of_the_device_is_no_lack_of_memory(small_ssv2, tmp_path, monkeypatch):

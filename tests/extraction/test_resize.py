@@ -6,6 +6,8 @@ import torch
 
 from pipeline.config import feature_dir
 from pipeline.extraction import clips, lanes
+from pipeline.extraction.progress import ExtractionError
+from pipeline.extraction.ring import Ring
 from pipeline.store import FeatureStore
 from tests.extraction.small import DINO, contents, params_of, run, with_workers
 from tests.video.conftest import encode
@@ -53,7 +55,7 @@ def test_decode_processes_and_halved_batches_change_no_byte(videos, tmp_path, mo
     upload, tried = lanes.Device.upload, []
 
     def full(self, samples):
-        tried.append(len(samples))
+        tried.append(samples.shape[0])
         if len(tried) == 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return upload(self, samples)
@@ -61,14 +63,20 @@ def test_decode_processes_and_halved_batches_change_no_byte(videos, tmp_path, mo
     monkeypatch.setattr(lanes.Device, "upload", full)
     run(with_workers(chosen, 2), tmp_path / "b", names="theirs")
     assert contents(tmp_path / "a/small") == contents(tmp_path / "b/small")
-    assert set(tried) == {1}  # a sample at a time
+    assert set(tried) == {2}  # the frames of a sample at a time
 
 
-def test_what_waits_between_processes_is_counted_by_the_videos_own_size(videos):
-    chosen = params(videos, theirs=small(DINO, 2, resize="device"), ours=small(DINO, 2))
-    rows = [clips.ShardSample("a", "", "", {"height": 1080, "width": 1920}, "ok") for _ in range(4)]
-    views = {name: clips.View(of, None, frozenset("a")) for name, of in chosen.features.items()}
-    source = clips.ClipSource(videos, rows, [views["theirs"]])
-    assert source.message_bytes == source.size * 2 * 3 * 1080 * 1920 <= clips.MESSAGE_BYTES
-    plain, size = clips.ClipSource(videos, rows, [views["ours"]]), 4 * 3 * 128 * 128 * 2
-    assert plain.message_bytes == min(clips.MOST_SAMPLES, clips.MESSAGE_BYTES // size) * size
+def test_a_place_of_the_ring_takes_the_largest_video_and_no_larger_one(videos):
+    chosen = params(videos, theirs=small(DINO, 2, resize="device"))
+    feature = chosen.features["theirs"]
+    rows = [clips.ShardSample(name, "", "", {"height": h, "width": 16}, "ok") for name, h in (("a", 9), ("b", 12))]
+    assert clips.largest_frame([*rows, clips.ShardSample("c", "", "", None, "missing")]) == 3 * 12 * 16
+    slots = clips.slots_of("theirs", feature, None, clips.largest_frame(rows))
+    assert slots == ((2 * 3 * 12 * 16,), torch.uint8, 3)
+    ring = Ring([slots], 3, pinned=False)
+    ring.open(0)
+    source = clips.ClipSource(videos, rows, [clips.View(feature, None, [["a", "b"]], ring.begin(0, 1))], 3)
+    source._keep(ring, 0, "b", torch.ones(2, 12, 16, 3, dtype=torch.uint8))
+    assert ring.batch(0, 0)[1].all()
+    with pytest.raises(ExtractionError, match=r"sample 'a' decodes to frames of \(13, 16\), more than any .* --afresh"):
+        source._keep(ring, 0, "a", torch.ones(2, 13, 16, 3, dtype=torch.uint8))

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 
 from pipeline import backbones
 from pipeline.backbones.i3d import I3D, I3DFrames
-from pipeline.config import FlowFeature, Preprocess, feature_dir
+from pipeline.config import Compute, FlowFeature, Preprocess, feature_dir
 from pipeline.datasets import ShardSample, read_manifest, shard_samples, write_manifest
 from pipeline.extraction import device, extract, lanes, rows
+from pipeline.extraction.device import Device
 from pipeline.extraction.rows import PIECE, Cutter, Piece, Rows, RowSource, RowView
 from pipeline.store import FeatureStore, StoreCorrupt, StoreError, verify
 from pipeline.video import VideoError, iterate_frames, probe, read_frames
@@ -388,6 +389,8 @@ def test_time_stamps_that_promise_more_rows_than_any_video_has_fail_their_sample
 
 def test_a_video_of_a_shape_that_its_backbone_cannot_take_fails_alone_and_a_fault_of_all_shapes_ends_the_job():
     class Backbone:
+        fields = {"flow": ((None, 4, 8), "float32")}  # noqa: RUF012
+
         def __init__(self, *sides):
             self.stream_sizes = {"rgb": (3, *sides)}
 
@@ -399,7 +402,12 @@ def test_a_video_of_a_shape_that_its_backbone_cannot_take_fails_alone_and_a_faul
     def lane(backbone):
         writer = SimpleNamespace(pending=["a", "b", "c"])
         return lanes.RowLane(
-            "flow", SimpleNamespace(batch=2), backbone, writer, [SimpleNamespace(sample=s) for s in "abc"]
+            Device(Compute(device="cpu")),
+            "flow",
+            SimpleNamespace(batch=2),
+            backbone,
+            writer,
+            [SimpleNamespace(sample=s) for s in "abc"],
         )
 
     def piece(sample, width, start=0):

@@ -22,7 +22,7 @@ class Numbers:
     def __len__(self):
         return self.jobs
 
-    def messages(self, job):
+    def messages(self, job, ring=None):
         for number in range(job + 1):
             if job == self.at and self.act is not None:
                 self.act()

@@ -45,7 +45,7 @@ def test_params_that_cannot_be_read_are_one_finding_and_the_machine_is_looked_at
 
 
 def test_shared_memory_that_is_too_small_is_named(place, videos, mounted, monkeypatch):
-    monkeypatch.setattr("pipeline.extraction.stream.SHARED_MEMORY", mounted("shm", "100k"))
+    monkeypatch.setattr("pipeline.extraction.ring.SHARED_MEMORY", mounted("shm", "100k"))
     one = found(machine.shared_memory(loaded(videos)), "shared memory")
     assert one.state == "bad" and "--shm-size" in one.remedy
     none = loaded(videos, compute={"decode_workers": 0})
