@@ -35,7 +35,7 @@ def test_videos_become_a_result_whose_provenance_names_the_device(tmp_path, devi
     project.run(f"{BIN}/snakemake --cores 4 --resources gpu=1 -- results/ssv2_top1.json")
     made = json.loads((tmp_path / "results/ssv2_top1.json").read_text(encoding="utf-8"))["provenance"]
     assert made["device"] == made["trained"]["device"] == made_by(torch.device(device))["device"]
-    assert "Nothing to be done" in project.plan(f"{BIN}/snakemake --cores 4 -- results/ssv2_top1.json").stdout
+    assert "Nothing to be done" in project.plan(f"{BIN}/snakemake --cores 4 results/ssv2_top1.json").stdout
 
 
 def test_eight_jobs_share_the_gpus_and_no_two_have_one_at_once(tmp_path, device):
