@@ -176,8 +176,8 @@ class ClipSource:
             place = place[: pixels.numel()].view(pixels.shape)
         if view.native and pixels.shape != place.shape:
             raise ExtractionError(
-                f"sample {sample!r} decodes to frames of {tuple(pixels.shape[1:3])}, more than any video of these shards "
-                "has by the manifest; run `python -m pipeline manifest` again with --afresh"
+                f"sample {sample!r} decodes to frames of {tuple(pixels.shape[1:3])}, more than any video of these "
+                "shards has by the manifest; run `python -m pipeline manifest` again with --afresh"
             )
         if (pixels.shape, pixels.dtype) != (place.shape, place.dtype):
             raise ExtractionError(
