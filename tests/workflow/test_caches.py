@@ -71,7 +71,7 @@ def test_the_study_of_clip_align_extracts_once_and_trains_each_row_from_caches(p
         before = [(run / "run.json").stat().st_mtime_ns for run in (runs[0], runs[2])]
         assert project.jobs(line) == {"train_runs": 1, "evaluate_runs": 1, "ablation_alignment": 1}
         project.run(line)
-        assert [(run / "run.json").stat().st_mtime_ns for run in (runs[0], runs[2])] == before
+        assert [(run / "run.json").stat().st_mtime_ns for run in (runs[0], runs[2])] == finished
         assert project.jobs(line) == {} and not list(project.root.glob(f"{job}*.done"))
         # What an evaluation was made with is made again: that one, and the table.
         (runs[0] / "run.json").touch()
