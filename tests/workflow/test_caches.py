@@ -68,7 +68,7 @@ def test_the_study_of_clip_align_extracts_once_and_trains_each_row_from_caches(p
         assert done.returncode and "1 of 3 runs failed; the others are complete" in done.stdout
         assert [(run / "run.json").exists() for run in runs] == [True, False, True]
         (runs[1] / "lock").rmdir()
-        before = [(run / "run.json").stat().st_mtime_ns for run in (runs[0], runs[2])]
+        finished = [(run / "run.json").stat().st_mtime_ns for run in (runs[0], runs[2])]
         assert project.jobs(line) == {"train_runs": 1, "evaluate_runs": 1, "ablation_alignment": 1}
         project.run(line)
         assert [(run / "run.json").stat().st_mtime_ns for run in (runs[0], runs[2])] == finished
