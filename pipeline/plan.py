@@ -64,6 +64,14 @@ class Extraction(NamedTuple):
     jobs: list[int]
 
 
+def _with_rows_in_order(document: dict[str, Any]) -> str:
+    """Canonical JSON, but an ablation's rows as params order them: so its table does, and so a grid names its rows."""
+    sorted_document = json.loads(canonical_json(document))
+    for name, ablation in document.get("ablations", {}).items():
+        sorted_document["ablations"][name] |= {field: ablation[field] for field in ("variants", "grid")}
+    return json.dumps(sorted_document, separators=(",", ":"), allow_nan=False)
+
+
 class Plan:
     """The work that a params document asks for.
 
@@ -260,7 +268,7 @@ class Plan:
                     document[section] |= read[section]
             if varied := self._varied(chosen):
                 document["features"] |= json.loads(self.params.part(features=varied))["features"]
-        return canonical_json(document)
+        return _with_rows_in_order(document)
 
     def _varied(self, ablation: Ablation | Search) -> tuple[str, ...]:
         """The features that the rows of an ablation or search make variants of, whether a run reads them or not."""
@@ -304,7 +312,7 @@ class Plan:
     @property
     def document(self) -> str:
         """Canonical JSON of the whole params."""
-        return canonical_json(self.params.model_dump(mode="json"))
+        return _with_rows_in_order(self.params.model_dump(mode="json"))
 
     @property
     def gpus(self) -> int:

@@ -23,6 +23,16 @@ def test_the_part_of_an_ablation_holds_every_feature_that_its_variants_read(monk
     ]
 
 
+def test_the_job_of_a_table_sees_its_rows_in_the_order_and_by_the_names_that_params_give_them(plan):
+    document = plan.params.model_dump(mode="json") | {"claims": {}}
+    rows = {"variants": {"z": {}, "y": {"lr": 0.5}, "a": {"lr": 0.7}}, "grid": {"model.width": [32, 16], "lr": [0.1]}}
+    document["ablations"] = {"it": {"head": "gasm_cast", "seeds": [1, 0], **rows}}
+    made = Plan(parse_params(document))
+    expected = [(row, seed) for row in ("z", "y", "a", "width=32 lr=0.1", "width=16 lr=0.1") for seed in (1, 0)]
+    for text in (made.part(ablation="it"), made.document):
+        assert list(Plan(load_params(text)).ablated("it")) == expected
+
+
 def ablating(plan, head, seeds=(0,), **variants):
     """The same params with one ablation, `it`, alone."""
     document = plan.params.model_dump(mode="json")
@@ -32,7 +42,7 @@ def ablating(plan, head, seeds=(0,), **variants):
 
 
 def test_variants_of_an_ablation_that_are_one_evaluation_of_one_training_are_refused(plan):
-    of = ablating(plan, "gasm_cast", (0, 1), here={}, there={"max_trainable": 30_000_000})
+    of = ablating(plan, "gasm_cast", (0, 1), here={}, there={"model.width": 48})  # as the head has it
     with pytest.raises(ParamsError, match=r"ablations\.it: there with seed 0 is the same as here with seed 0"):
         of.ablation_runs("it")
 
