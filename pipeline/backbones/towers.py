@@ -270,7 +270,8 @@ class Tower(ABC):
     @classmethod
     def preprocessor(cls, feature: TowerFeature) -> Pixels:
         geometry, kind = feature.preprocess, cls.kind
-        return Pixels(geometry.resize, geometry.crop, kind.resample, kind.fractions, feature.resize == "device")
+        there = getattr(feature, "resize", "worker") == "device"  # another package's tower has no such choice
+        return Pixels(geometry.resize, geometry.crop, kind.resample, kind.fractions, there)
 
     def token_times(self, times: Sequence[float]) -> list[float]:
         """The mean time of each step's frames."""

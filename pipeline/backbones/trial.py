@@ -83,7 +83,11 @@ def _preprocessed(name: str, backbone: Any, feature: PixelFeature, frames: int) 
             "functools.partial of one, or an instance of a class of a module"
         ) from None
     noise = np.random.default_rng(0).integers(0, 256, (frames, *SIDES, 3), dtype=np.uint8)
-    pixels = prepare(noise)
+    try:
+        pixels = prepare(noise)
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+        raise BackboneError(f"{name}: its preprocessor fails on frames of noise ({cause}); correct it") from error
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 4 or pixels.shape[:2] != (frames, 3):
         got = pixels.shape if isinstance(pixels, np.ndarray) else type(pixels).__name__
         raise BackboneError(

@@ -88,18 +88,22 @@ def is_native(feature: PixelFeature) -> bool:
     return getattr(feature, "resize", "") == "device"
 
 
-def slots_of(name: str, feature: PixelFeature, preprocess: Preprocessor, frame_bytes: int = 0) -> Slots:
+def slots_of(
+    name: str, feature: PixelFeature, preprocess: Preprocessor, frame_bytes: int = 0, most: int | None = None
+) -> Slots:
     """What a feature's samples look like once they are preprocessed, found with a black frame.
 
     Args:
         name, feature, preprocess: of it.
         frame_bytes: of the largest native frame, for a feature whose frames come as they were decoded.
+        most: samples that a batch can have, where it is known.
 
     Raises:
         ExtractionError: its preprocessor cannot take a frame.
     """
+    batch = feature.batch if most is None else min(feature.batch, most)
     if is_native(feature):
-        return Slots((feature.sampling.count * frame_bytes,), torch.uint8, feature.batch)
+        return Slots((feature.sampling.count * frame_bytes,), torch.uint8, batch)
     size = preprocess.size if feature.geometry is None else feature.geometry.size
     try:
         frames = torch.from_numpy(preprocess(np.zeros((1, *size, 3), np.uint8)))
@@ -108,7 +112,7 @@ def slots_of(name: str, feature: PixelFeature, preprocess: Preprocessor, frame_b
         raise ExtractionError(
             f"{name}: its preprocessor takes no black frame of {size[1]} x {size[0]} pixels ({cause}); correct it"
         ) from error
-    return Slots((feature.sampling.count, *frames.shape[1:]), frames.dtype, feature.batch)
+    return Slots((feature.sampling.count, *frames.shape[1:]), frames.dtype, batch)
 
 
 def largest_frame(samples: Iterable[ShardSample]) -> int:

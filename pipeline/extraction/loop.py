@@ -180,10 +180,13 @@ class _Extraction:
 
     def ring(self, shards: Sequence[int]) -> Ring | None:
         """Where the samples of one pass over shards are left; None where they are of any length, or are texts."""
-        chosen, largest = self.params.features, 0
+        chosen, largest, most = self.params.features, 0, 0
         if any(is_native(chosen[name]) for name in self.preprocessors):
-            largest = max((largest_frame(self.samples(number)) for number in shards), default=0)
-        slots = [slots_of(name, chosen[name], of, largest) for name, of in self.preprocessors.items()]
+            # Each place takes the largest frames, so there are none that no shard has a sample for.
+            for number in shards:
+                rows = self.samples(number)
+                largest, most = max(largest, largest_frame(rows)), max(most, len(rows))
+        slots = [slots_of(name, chosen[name], of, largest, most or None) for name, of in self.preprocessors.items()]
         return Ring(slots, samples_of_job(slots), self.device.type == "cuda") if slots else None
 
     def run(self, shards: Sequence[int], turns: Range) -> None:

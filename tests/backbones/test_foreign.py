@@ -455,6 +455,12 @@ def test_a_preprocessor_of_other_pixels_is_refused(package):
         backbones.load(of().features["colours"])
 
 
+def test_a_preprocessor_that_fails_is_told_in_a_line(package):
+    package.change("module", "return Pixels(feature.preprocess.resize, feature.preprocess.crop)", "return len.__name__")
+    with pytest.raises(BackboneError, match=r"its preprocessor fails on frames of noise \(TypeError: 'str' object is"):
+        backbones.load(of().features["colours"])
+
+
 def test_a_stream_that_is_not_rgb_is_refused(package):
     package.write("module", ROWS.replace('{"rgb": (3,', '{"flow": (2,'))
     with pytest.raises(BackboneError, match=r"stream_sizes has \['flow'\], expected rgb alone"):

@@ -66,6 +66,20 @@ def test_decode_processes_and_halved_batches_change_no_byte(videos, tmp_path, mo
     assert set(tried) == {2}  # the frames of a sample at a time
 
 
+def test_no_memory_is_taken_for_more_samples_than_a_shard_has(videos, tmp_path, monkeypatch):
+    made = []
+
+    class Told(Ring):
+        def __init__(self, slots, *given):
+            made.extend(slots)
+            super().__init__(slots, *given)
+
+    monkeypatch.setattr("pipeline.extraction.loop.Ring", Told)
+    run(params(videos, theirs=small(DINO, 2, resize="device", batch=4000)), tmp_path, names="theirs")
+    (slots,) = made
+    assert slots.batch == len(list(videos.rglob("*.mp4")))
+
+
 def test_a_place_of_the_ring_takes_the_largest_video_and_no_larger_one(videos):
     chosen = params(videos, theirs=small(DINO, 2, resize="device"))
     feature = chosen.features["theirs"]

@@ -52,6 +52,12 @@ def test_shared_memory_that_is_too_small_is_named(place, videos, mounted, monkey
     assert found(machine.shared_memory(none), "shared memory").state == "ok"
 
 
+def test_frames_as_decoded_count_as_they_lie_in_shared_memory(videos):
+    """Of 4 frames of 1280 x 720 in uint8, eight samples a batch."""
+    one = found(machine.shared_memory(loaded(videos, resize="device", batch=8)), "shared memory")
+    assert f"{size_of(8 * 4 * 3 * 1280 * 720)} in a batch" in one.said
+
+
 def test_a_full_disk_and_a_folder_that_is_read_only_are_named(place, videos, mounted):
     (mounted("features", "2m") / "ballast").write_bytes(bytes(1_500_000))
     mounted("runs", "2m", "ro")
