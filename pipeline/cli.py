@@ -295,6 +295,8 @@ def plan(
             f"{most * of.shard_seconds / 60:.1f}",
         )
     console.print(table)
+    for name, owner in chosen.unrendered.items():
+        say(f"{name} is not rendered yet, and not in this plan; `python -m pipeline toyworld {owner}` renders it")
     jobs = [count * of.shard_seconds for of in work for count in of.jobs]
     for count in devices or [1, 8]:
         hours = makespan(jobs, count) / 3600

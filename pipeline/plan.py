@@ -398,9 +398,14 @@ class Plan:
         return known
 
     def extractions(self) -> list["Extraction"]:
-        """The passes over each data set whose features somebody asks for, sources first, with the jobs left to do."""
-        found = []
+        """The passes over each data set whose features somebody asks for, sources first, with the jobs left to do.
+
+        Those over `unrendered` are not among them.
+        """
+        found, unknown = [], self.unrendered
         for dataset in self.params.datasets:
+            if dataset in unknown:
+                continue
             for group in dict.fromkeys(map(self.together, self.features(dataset))):
                 jobs = Counter(self.ranges(dataset, group[0]).values()).values()
                 seconds, size = self.shard_seconds(dataset, group), self.params.datasets[dataset].shard_size
@@ -457,6 +462,16 @@ class Plan:
         """The data set that toyworld renders this one with: itself, that in whose folder it lies, or none."""
         owner = self.params.datasets[dataset].within or dataset
         return owner if owner in self.rendered else None
+
+    @property
+    def unrendered(self) -> dict[str, str]:
+        """The data sets of which nothing is known yet -> the one that toyworld has yet to render."""
+        made = ((name, self.rendered_with(name)) for name in self.params.datasets)
+        return {
+            name: owner
+            for name, owner in made
+            if owner is not None and not (Path(self.params.datasets[owner].root) / RENDERED).exists()
+        }
 
     def rendered_otherwise(self, dataset: str) -> bool:
         """Whether toyworld has rendered a data set from other params than these."""

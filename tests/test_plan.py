@@ -233,3 +233,12 @@ def test_probes_of_every_kind_may_be_variants_of_one_ablation(plan):
     ).ablation_runs
     assert [run.config.trains for run in rows("it")] == [True, False, True]
     assert len({run.key for run in rows("it")}) == 3
+
+
+def test_what_is_not_rendered_yet_hides_no_other_dataset_s_plan(tmp_path, monkeypatch):
+    for name in ("configs", "weights"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(load_params(str(ROOT / "params.yaml")))
+    assert {of.dataset for of in plan.extractions()} == plan.params.datasets.keys() - plan.unrendered.keys()
+    assert plan.unrendered["toy-waterbirds-backgrounds"] == "toy-waterbirds" and len(plan.unrendered) == 7

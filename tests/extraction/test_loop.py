@@ -258,7 +258,7 @@ def test_a_batch_reaches_the_device_as_it_lies_in_the_ring(small_ssv2, tmp_path,
 
 
 def test_what_a_backbone_hands_on_is_no_longer_in_the_ring():
-    lane = SimpleNamespace(backbone=lambda pixels: {"same": pixels[:, :1], "other": pixels + 1}, device=CPU)
+    lane = SimpleNamespace(backbone=lambda pixels: {"same": pixels[:, :1], "other": pixels + 1}, _uploaded=CPU.upload)
     fields = lanes.PixelLane._fields(lane, pixels := torch.zeros(2, 3))
     pixels.fill_(7)
     assert fields["same"].tolist() == [[0], [0]] and fields["other"].unique().tolist() == [1]
