@@ -153,7 +153,7 @@ def test_flipped_bytes_of_maps_and_arrays_end_no_shard(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("flips", [15, pytest.param(50, marks=pytest.mark.proof)])
+@pytest.mark.parametrize("flips", [8, pytest.param(50, marks=pytest.mark.proof)])
 def test_many_flips_of_every_input_and_every_shared_fault_end_no_shard(inputs, tmp_path, flips):
     shared = {path.name: path.read_bytes() for path in sorted(FAULTS.glob("*")) if path.suffix != ".py"}
     print(json.dumps(videos_end(tmp_path / "videos", inputs | shared, flips, workers=2), indent=1))

@@ -98,7 +98,9 @@ def test_a_training_that_shared_memory_is_too_small_for_ends_before_its_first_st
     compute = run.params.compute.model_copy(update={"cache_memory_gb": 0.0, "decode_workers": 2})
     monkeypatch.setattr(table, "shared_memory_left", lambda: 64 << 10)
     monkeypatch.setattr(ClassificationStep, "training_step", lambda *_: pytest.fail("a step was taken"))
-    with pytest.raises(DataError, match=r"a batch of 16 samples has 0.0 MB; give the container more \(--shm-size=1g\)"):
+    with pytest.raises(
+        DataError, match=r"a batch of 16 samples has 37.4 kB; give the container more \(--shm-size=1g\)"
+    ):
         train(replace(run, params=run.params.model_copy(update={"compute": compute})), progress=lambda line: None)
 
 

@@ -150,14 +150,19 @@ def kinds_of_map(kind, maps):
     return maps, has_map
 
 
-@pytest.mark.parametrize("kind", ["zero", "constant", "one cell", "some missing", "all missing", "many channels"])
-@pytest.mark.parametrize(
-    ("guidance", "gate"),
-    [
-        ("spatiotemporal", "sigmoid"),
-        *(pytest.param(name, "linear", marks=pytest.mark.slow) for name in GUIDED),
-    ],
-)
+KINDS = ["zero", "constant", "one cell", "some missing", "all missing", "many channels"]
+
+
+def guided_by_any_map():
+    """Each kind under the default; of the others each kind and each guidance, and all pairs by `-m proof`."""
+    yield from ((kind, "spatiotemporal", "sigmoid") for kind in KINDS)
+    for number, kind in enumerate(KINDS):
+        for place, name in enumerate(GUIDED):
+            mark = pytest.mark.slow if place == number % len(GUIDED) else pytest.mark.proof
+            yield pytest.param(kind, name, "linear", marks=mark)
+
+
+@pytest.mark.parametrize(("kind", "guidance", "gate"), guided_by_any_map())
 def test_two_hundred_steps_on_any_map_meet_no_nan(kind, guidance, gate):
     sizes = {"guidance": guidance, "gate": gate, "channels": 3 if kind == "many channels" else 1, "grid": (2, 2, 2)}
     sizes |= {"map_dropout": 0.3, "classifier_source": "fusion"}
