@@ -9,7 +9,7 @@ CODE = {
     "model": "pipeline.training.probed:ready",
     "table": "pipeline.training.probed:Probed",
     "step": "pipeline.training.probes:ProbeStep",
-    "pinned": "a1070a316d",
+    "pinned": "655ae40d67",
     "evaluate": "pipeline.evaluation.probes:evaluate",
     "predict": "pipeline.prediction.probes:probe",
     "streams": "pipeline.explanation.streams:Probing",

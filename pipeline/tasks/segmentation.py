@@ -6,7 +6,7 @@ CODE = {
     "samples": "pipeline.training.frames:frame_samples",
     "table": "pipeline.training.frames:Rows",
     "step": "pipeline.training.segmentation:SegmentationStep",
-    "pinned": "f858e64ef9",
+    "pinned": "a5fcbc0578",
     "evaluate": "pipeline.evaluation.segmentation:evaluate",
     "follows": "pipeline.reports.following:frame_accuracy",
     "publish": "pipeline.reports.segmentation:publish_segmentation",

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from dvclive import Live
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from safetensors.torch import save
@@ -20,27 +19,10 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.digests import sha256
-from pipeline.files import naming, write_bytes, write_text
+from pipeline.files import write_bytes, write_text
 from pipeline.runs import HISTORY, WEIGHTS
 
 COLUMNS = ("epoch", "train_loss", "holdout_loss", "holdout_accuracy", "lr")
-
-
-class Logs(Live):
-    """DVCLive's files alone. With its repository it would run `dvc init` and stage files in any git checkout around."""
-
-    def _init_dvc(self) -> None:
-        self._save_dvc_exp = False
-
-    def log_metric(self, name: str, val: float | str, *further: Any, **named: Any) -> None:
-        """As DVCLive's; a full disk's error says which folder's."""
-        with naming(Path(self.dir)):
-            super().log_metric(name, val, *further, **named)
-
-    def sync(self) -> None:
-        """As DVCLive's; a full disk's error says which folder's."""
-        with naming(Path(self.dir)):
-            super().sync()
 
 
 class TrainingDiverged(RuntimeError):

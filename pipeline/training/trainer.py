@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from dvclive.lightning import DVCLiveLogger
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
@@ -23,7 +22,7 @@ from pipeline.config import canonical_json
 from pipeline.memory import first_line, is_out_of_memory
 from pipeline.runs import CHECKPOINT, LOGS, Run, RunError, clear, complete, only_writer, say, standing
 from pipeline.training.accumulation import checkpointed, parts
-from pipeline.training.callbacks import Journal, Logs, MovingAverage
+from pipeline.training.callbacks import Journal, MovingAverage
 from pipeline.training.checkpoints import CheckpointByRename, resumable
 from pipeline.training.data import FeatureData
 from pipeline.training.dataset import SHOWN
@@ -188,6 +187,8 @@ def _remedy(run: Run, accumulate: int, most: int, said: str) -> str:
 
 def _fit(run: Run, config: Any, identity: str, progress: Callable[[str], None]) -> tuple[Step, Journal]:
     """Trains with the head's params, of which `accumulate` may be higher than the run's."""
+    from pipeline.training.logs import logger
+
     compute, samples, folder, first = run.params.compute, run.samples, run.folder, is_first()
     device(compute)  # no more memory than params allow
     _hush()
@@ -233,7 +234,7 @@ def _fit(run: Run, config: Any, identity: str, progress: Callable[[str], None]) 
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         callbacks=[average, journal, checkpoint],
-        logger=DVCLiveLogger(experiment=Logs(str(folder / LOGS), dvcyaml=None) if first else None),
+        logger=logger(folder / LOGS if first else None),
         log_every_n_steps=steps,
         enable_progress_bar=False,
         enable_model_summary=False,

@@ -35,6 +35,7 @@ SLOW_TO_IMPORT = (
     "pipeline.extraction.cams",
     "pipeline.reports.page",
     "pipeline.toyworld",
+    "pipeline.training.logs",
     "pipeline.training.trainer",
     "torch.distributed.run",
 )
