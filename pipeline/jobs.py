@@ -37,7 +37,7 @@ def _unless(places):
 def _before(places):
     """A regular expression of heads, where one of these places begins."""
     heads = one_of(dict.fromkeys(place[0] for place in places))
-    return f"(?=(?:{'|'.join('/'.join(place) for place in places)})/){heads}" if places else one_of([])
+    return f"(?=(?:{'|'.join('/'.join(place) for place in places)})/)(?:{heads})" if places else one_of([])
 
 
 def _output(stage, run):

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from pipeline.config import load_params
+from pipeline.jobs import Jobs
 from pipeline.plan import Plan
 from pipeline.refusals import RUN_NOTHING
 from tests.workflow.conftest import ROOT, Project
@@ -207,3 +208,15 @@ def test_the_real_data_set_is_planned_in_under_two_gigabytes(project):
     out = project.run(f"{sys.executable} {script} {line}").stdout
     assert re.search(r"extract_dinov3_patches_and_r3d18_clips\s+8\b", out)
     assert int(re.search(r"^kilobytes (\d+)$", out, re.MULTILINE)[1]) * 1024 < 2e9
+
+
+def test_each_run_is_made_by_one_rule_alone_or_with_others():
+    plan = Plan(load_params(ROOT / "params.yaml"))
+    jobs = Jobs(plan, None, None, [], None)
+    for rule, wildcard in (("trained", jobs.trained_together()), ("evaluated", jobs.evaluated_together())):
+        together = getattr(jobs.runs, rule)
+        assert len({place[0] for place in together.places}) > 1
+        for run in plan.runs.values():
+            path = "/".join(together.place(run))
+            taken = re.fullmatch(f"(?P<head>{wildcard})/.*", f"{path}/x")
+            assert bool(taken) == (together.place(run) in together), path
