@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 CHECKPOINT, PREVIOUS = "last.ckpt", "previous.ckpt"
 WEIGHTS, HISTORY, STATE, RUN = "weights.safetensors", "history.csv", "state.json", "run.json"
-RESULT, PREDICTIONS = "result.json", "predictions.parquet"  # of an evaluation, in a folder of its own below the run's
+# Of an evaluation, in a folder of its own below the run's.
+RESULT, PREDICTIONS, DRAWS = "result.json", "predictions.parquet", "draws.parquet"
 LOGS = "dvclive"
 STAND_INS = "stand_ins"  # of the training from which γ is chosen, a run's folder within a run's
 PATIENCE = 10.0  # seconds to wait for the workers of a killed training to notice
@@ -76,7 +77,7 @@ def clear(run: Path) -> None:
     for name in (RUN, STATE, CHECKPOINT, PREVIOUS, WEIGHTS, HISTORY):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / LOGS, ignore_errors=True)
-    for evaluation in {path.parent for name in (RESULT, PREDICTIONS) for path in run.glob(f"*/{name}")}:
+    for evaluation in {path.parent for name in (RESULT, PREDICTIONS, DRAWS) for path in run.glob(f"*/{name}")}:
         shutil.rmtree(evaluation)
 
 

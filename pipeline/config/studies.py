@@ -90,7 +90,8 @@ class Figure(Strict):
 class Claim(Strict):
     """Something that is said of ablations, and checked: that one figure exceeds `times` another, or a number, by `by`.
 
-    It holds if the mean over seeds of (of - times * over) is above `by`.
+    It holds if the 95 % interval of (of - times * over), over seeds and over samples, is above `by`; it fails if that
+    is below, and is undecided otherwise: `reports.claims`.
     """
 
     says: str

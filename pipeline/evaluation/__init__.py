@@ -6,14 +6,14 @@ from typing import Any
 
 from pipeline.digests import sha256, write_json
 from pipeline.files import write_bytes
-from pipeline.runs import PREDICTIONS, RESULT, WEIGHTS, Run, only_writer, say
+from pipeline.runs import DRAWS, PREDICTIONS, RESULT, WEIGHTS, Run, only_writer, say
 from pipeline.tables import write_frame
 
 __all__ = ["evaluate"]
 
 
 def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
-    """Reads the evaluation split once: predictions.parquet and result.json in the evaluation's folder below the run.
+    """Reads the evaluation split once: predictions.parquet, draws.parquet and result.json in the evaluation's folder.
 
     Equal inputs give equal bytes, provenance.timings and the digest of the whole apart. The result keeps the digests of
     the files beside it, of those of the run that it read, and of the evaluated samples with their labels.
@@ -31,6 +31,8 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
         DataError: manifest and stores do not belong together, or nothing can be evaluated.
     """
     # Reports import this package, and load no torch.
+    import pandas as pd
+
     from pipeline.accelerator import deterministic
     from pipeline.evaluation.provenance import counted, evaluated_digest, opened, provenance
 
@@ -47,6 +49,10 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
             write_bytes(place / name, content)
         digests = {name: sha256(content) for name, content in found.files.items()}
         digests[PREDICTIONS] = write_frame(found.predictions, place / PREDICTIONS)
+        resampled = {}
+        if found.draws:
+            digests[DRAWS] = write_frame(pd.DataFrame(found.draws.figures), place / DRAWS)
+            resampled = {"resampled": {"draws": found.draws.draws, "units": found.draws.units}}
         result = {
             "task": run.task.name,
             **found.scores,
@@ -55,6 +61,7 @@ def evaluate(run: Run, progress: Callable[[str], None] = say) -> dict[str, Any]:
                 **provenance(run),
                 **trained,
                 "evaluated": evaluated_digest(found.predictions),
+                **resampled,
                 "files": digests,
                 "read": {**read, **found.read},
                 "timings": {**found.timings, "evaluate_s": time.monotonic() - began, **train},

@@ -14,8 +14,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.alignment_metrics import FORMS, Answers, Cohort, pairs, similarity, summary
+from pipeline.evaluation.alignment_metrics import FORMS, Answers, Cohort, pairs, similarity, summary, summary_draws
 from pipeline.evaluation.classification import softmax
+from pipeline.evaluation.draws import Draws, units
 from pipeline.evaluation.provenance import Evaluated, batches, inference
 from pipeline.evaluation.retrieval import places, strangers
 from pipeline.heads.clip_align.model import ClipAlign
@@ -46,7 +47,9 @@ def evaluate(run: Run) -> Evaluated:
     np.savez(content, **texts, **shown)
     scores = summary(answers, who, run.config)
     files = {ATTENTION: content.getvalue()}
-    return Evaluated(scores, predictions, ", ".join(_said(scores)), {"predict_s": wall}, files)
+    draws = Draws(units(run.dataset, who.patients), run.config.bootstrap)
+    summary_draws(draws, answers, who)
+    return Evaluated(scores, predictions, ", ".join(_said(scores)), {"predict_s": wall}, files, draws=draws)
 
 
 def cohort(samples: Clips, seed: int) -> Cohort:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline.evaluation.draws import Draws
 from pipeline.evaluation.metrics import confusion
-from pipeline.evaluation.retrieval import accuracy_interval, agreement, belonging, classification, retrieval
+from pipeline.evaluation.retrieval import accuracy_interval, agreement, belonging, classification, hits, retrieval
 from pipeline.tasks import Column
 
 # Under which map the video was embedded: its own, which it must then find; a uniform one; another patient's.
@@ -106,6 +107,25 @@ def summary(answers: Answers, who: Cohort, config: Any) -> dict[str, Any]:
         "by_clinician": _by_clinician(right, who.clinicians),
         "without_map": len(labels) - len(who.drawn),
     }
+
+
+def summary_draws(draws: Draws, answers: Answers, who: Cohort) -> None:
+    """Adds accuracy, with a map and without, of `summary`, and what is found by retrieval.
+
+    Args:
+        draws: of the patients of the N videos.
+        answers, who: as for `summary`.
+    """
+    for name, of in (("accuracy", answers.probabilities), ("accuracy_without_map", answers.without_map)):
+        draws.share(name, of.argmax(axis=1) == who.labels, 100)
+    first, positives, excluded = pairs(who)
+    weights_DN = draws.weights[:, who.drawn]
+    for form in FORMS:
+        wanted = positives & (form != "shuffled" or who.swapped is not None)
+        video, maps = answers.video[form][who.drawn], answers.attention[who.drawn][first]
+        at = f"retrieval.{form}.video_to_map"
+        for figure, values_N in hits(video, maps, wanted, excluded).items():
+            draws.share(f"{at}.{figure}", values_N, 100, weights_DN)
 
 
 def _recall_interval(

@@ -11,7 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.metrics import TOP, ranked, summary, top_k_accuracy
+from pipeline.evaluation.draws import Draws, units
+from pipeline.evaluation.metrics import TOP, ranked, summary, summary_draws, top_k_accuracy
 from pipeline.evaluation.provenance import Evaluated, batches, inference
 from pipeline.runs import Run
 from pipeline.training.dataset import Samples
@@ -38,7 +39,11 @@ def evaluate(run: Run) -> Evaluated:
     said = f"top-1 {scores['top1']:.4f} (95 % {low:.4f} to {high:.4f}), {top5}ece {scores['ece']:.4f}" + "".join(
         f", tokens {order} {scores[f'top1_{order}']:.4f}" for order in orders[1:]
     )
-    return Evaluated(scores, predictions_of(samples, labels, probabilities), said, {"predict_s": wall})
+    draws = Draws(units(run.dataset, samples.parts["evaluated"]), run.config.bootstrap)
+    summary_draws(draws, labels, probabilities["as_is"])
+    for order in orders[1:]:
+        draws.share(f"top1_{order}", ranked(probabilities[order], 1)[:, 0] == labels)
+    return Evaluated(scores, predictions_of(samples, labels, probabilities), said, {"predict_s": wall}, draws=draws)
 
 
 def reorder(batch: Batch, roles: tuple[str, ...], order: str, seed: int) -> Batch:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.draws import Draws
 from pipeline.tasks import Column
 
 CONFIDENCE = 0.95
@@ -49,6 +50,14 @@ def summary(labels: np.ndarray, probabilities_NC: np.ndarray, classes: list[str]
         "confusion": {"classes": classes, "matrix": confusion(labels, order[:, 0], len(classes)).tolist()},
         "calibration": bins,
     }
+
+
+def summary_draws(draws: Draws, labels: np.ndarray, probabilities_NC: np.ndarray) -> None:
+    """Adds top1 and top5 of `summary`."""
+    hits_NK = ranked(probabilities_NC, TOP) == labels[:, None]
+    draws.share("top1", hits_NK[:, 0])
+    if probabilities_NC.shape[1] > TOP:
+        draws.share("top5", hits_NK.any(axis=1))
 
 
 def ranked(probabilities_NC: np.ndarray, k: int) -> np.ndarray:

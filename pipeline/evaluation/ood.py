@@ -15,8 +15,17 @@ from torch import Tensor
 from pipeline.accelerator import device
 from pipeline.datasets.manifest import read_manifest
 from pipeline.digests import json_bytes
+from pipeline.evaluation.draws import Draws
 from pipeline.evaluation.negatives import TABLE, embedded, read_negatives, vectors
-from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, lambda_sweep, ood_intervals, ood_metrics
+from pipeline.evaluation.ood_metrics import (
+    FIGURES,
+    choose_lambda,
+    fit_lambda,
+    lambda_sweep,
+    ood_draws,
+    ood_intervals,
+    ood_metrics,
+)
 from pipeline.evaluation.provenance import Evaluated, read_ahead
 from pipeline.heads.negalign.config import NegAlignHead
 from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
@@ -172,7 +181,35 @@ def evaluate(run: Run) -> Evaluated:
         f"λ {lam:g}: AUROC {scores['auroc']:.2f} (S_NegLabel {scores['auroc_neglabel']:.2f}), "
         f"FPR95 {scores['fpr95']:.2f} ({scores['fpr95_neglabel']:.2f}), means of {len(sets)} sets"
     )
-    return Evaluated(scores, table, said, {}, {GROUPS: json_bytes(scorer.drawn)}, {TABLE: texts.digest})
+    files, read = {GROUPS: json_bytes(scorer.drawn)}, {TABLE: texts.digest}
+    return Evaluated(scores, table, said, {}, files, read, _draws(config, table, samples))
+
+
+def _draws(config: NegAlignHead, table: pd.DataFrame, samples: Pictures) -> Draws:
+    """The figures of each set and their means, and the pointing game, over resamples of pictures."""
+    rows = table[table["part"] == "evaluated"]
+    names, ids = rows["set"].to_numpy(), rows["sample"].to_numpy()
+    dataset = {name: of for name, (of, _) in config.sets.items()}
+    draws = Draws([f"{dataset[name]}/{sample}" for name, sample in zip(names, ids, strict=True)], config.bootstrap)
+    inside = names == "id"
+    for kind in KINDS:
+        scores, found = rows[kind].to_numpy(), []
+        for name in sorted(config.ood):
+            sides = (inside, names == name)
+            of = ood_draws(*(scores[side] for side in sides), *(draws.weights[:, side] for side in sides))
+            draws.figures |= {f"sets.{name}.{kind}.{figure}": values for figure, values in of.items()}
+            found.append(of)
+        for figure in FIGURES:
+            mean = np.mean([of[figure] for of in found], axis=0)
+            draws.figures[f"average.{kind}.{figure}"] = mean
+            draws.figures |= {figure: mean} if kind == "negalign" else {}
+            draws.figures |= {f"{figure}_neglabel": mean} if kind == "neglabel" else {}
+    if (pointed := _pointed(samples)) is not None:
+        place = {sample: column for column, sample in enumerate(ids) if inside[column]}
+        weights = draws.weights[:, [place[sample] for sample in pointed.index]]
+        for figure in pointed:
+            draws.share(f"pointing_game.{figure}", pointed[figure].to_numpy(), 100, weights)
+    return draws
 
 
 class Texts(NamedTuple):
@@ -317,6 +354,14 @@ def _pointing(samples: Pictures) -> dict[str, float] | None:
 
     Source: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016.
     """
+    pointed = _pointed(samples)
+    if pointed is None:
+        return None
+    return {**(100 * pointed.mean()).to_dict(), "pictures": len(pointed)}
+
+
+def _pointed(samples: Pictures) -> pd.DataFrame | None:
+    """Shares in [0, 1] of each picture that the pointing game counts, by its name; None if there is none."""
     if "masks" not in samples.streams:
         return None
     cam, masks = (samples.streams[role].store for role in ("cam", "masks"))
@@ -330,13 +375,13 @@ def _pointing(samples: Pictures) -> dict[str, float] | None:
     if not len(covered_BN):
         return None
     peak_B = np.take_along_axis(covered_BN, maps_BN.argmax(axis=1)[:, None], axis=1)[:, 0]
-    return {
-        "touched": 100 * float((peak_B > 0).mean()),
-        "half": 100 * float((peak_B >= 0.5).mean()),
-        "chance": 100 * float((covered_BN > 0).mean()),
-        "chance_half": 100 * float((covered_BN >= 0.5).mean()),
-        "pictures": len(covered_BN),
+    shares = {
+        "touched": peak_B > 0,
+        "half": peak_B >= 0.5,
+        "chance": (covered_BN > 0).mean(axis=1),
+        "chance_half": (covered_BN >= 0.5).mean(axis=1),
     }
+    return pd.DataFrame(shares, index=np.array(ids)[shown], dtype=np.float64)
 
 
 def _parts(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:

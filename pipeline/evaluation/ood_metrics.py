@@ -72,6 +72,28 @@ def ood_intervals(
     return {name: interval(np.array([figures[name] for figures in drawn])) for name in FIGURES}
 
 
+def ood_draws(
+    id_scores: np.ndarray, ood_scores: np.ndarray, id_weights_DN: np.ndarray, ood_weights_DM: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Each figure of `ood_metrics`, (D,), where images count so often in each draw; NaN where a side is empty.
+
+    Args:
+        id_scores, ood_scores: (N,) and (M,).
+        id_weights_DN, ood_weights_DM: how often each image counts.
+    """
+    scores, n_id, _ = _joined(id_scores, ood_scores)
+    levels, place = np.unique(-scores, return_inverse=True)
+    drawn = []
+    for weight_N, weight_M in zip(id_weights_DN, ood_weights_DM, strict=True):
+        if not weight_N.any() or not weight_M.any():
+            drawn.append(dict.fromkeys(FIGURES, np.nan))
+            continue
+        sides = ((place[:n_id], weight_N), (place[n_id:], weight_M))
+        counts = (np.bincount(places, weight, minlength=len(levels)).cumsum() for places, weight in sides)
+        drawn.append(_figures(*(np.concatenate([[0], of]) for of in counts)))
+    return {name: np.array([of[name] for of in drawn]) for name in FIGURES}
+
+
 def _figures(hits: np.ndarray, false: np.ndarray) -> dict[str, float]:
     """From the counts of ID and OOD taken for ID at each threshold, from none to all."""
     (n_id, n_ood), tpr, fpr = (hits[-1], false[-1]), hits / hits[-1], false / false[-1]

@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 
 from pipeline.evaluation.classification import predictions_of, softmax
-from pipeline.evaluation.metrics import summary
+from pipeline.evaluation.draws import Draws, units
+from pipeline.evaluation.metrics import summary, summary_draws
 from pipeline.evaluation.provenance import Evaluated, batches, inference
-from pipeline.evaluation.target_metrics import HALF, label_summary, number_summary
+from pipeline.evaluation.target_metrics import HALF, label_draws, label_summary, number_draws, number_summary
 from pipeline.heads.probe.figures import figure
 from pipeline.runs import Run
 from pipeline.training.probed import ProbedSamples
@@ -31,7 +32,23 @@ def evaluate(run: Run) -> Evaluated:
     scores_NC, wall = scores(run)
     by_target = {"label": _labelled, "labels": _several, "target": _numbers}
     figures, predictions, said = by_target[run.samples.learns](run.samples, scores_NC, run.config)
-    return Evaluated(figures, predictions, said, {"predict_s": wall})
+    draws = Draws(units(run.dataset, run.samples.parts["evaluated"]), run.config.bootstrap)
+    _draw(draws, run.samples, scores_NC)
+    return Evaluated(figures, predictions, said, {"predict_s": wall}, draws=draws)
+
+
+def _draw(draws: Draws, samples: ProbedSamples, scores_NC: np.ndarray) -> None:
+    """Adds what a probe is judged by, and what it is compared with."""
+    targets = samples.targets_of("evaluated")
+    if samples.learns == "label":
+        summary_draws(draws, targets, softmax(scores_NC))
+        commonest = np.bincount(samples.targets_of(*LEARNED), minlength=len(samples.classes)).argmax()
+        draws.share("majority", targets == commonest)
+        draws.constant("chance", 1 / len(samples.classes))
+    elif samples.learns == "labels":
+        label_draws(draws, targets, torch.from_numpy(scores_NC).double().sigmoid().numpy())
+    else:
+        number_draws(draws, targets, scores_NC.astype(np.float64))
 
 
 def scores(run: Run) -> tuple[np.ndarray, float]:

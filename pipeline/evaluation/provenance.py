@@ -11,6 +11,7 @@ import torch
 
 from pipeline.accelerator import accelerator, arithmetic, device, made_by
 from pipeline.config import Compute, canonical_json, code_digest
+from pipeline.evaluation.draws import Draws
 from pipeline.runs import Run
 from pipeline.store import apart, by_feature
 from pipeline.training.batches import OrderedBatches
@@ -24,7 +25,8 @@ AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 class Evaluated(NamedTuple):
     """What one kind of head came to: figures for the result, a table of predictions, a line for the log.
 
-    `files` lie beside the result, name -> content; `read` lie in the run's folder, name -> sha256.
+    `files` lie beside the result, name -> content; `read` lie in the run's folder, name -> sha256. `draws` are of those
+    figures that claims may compare over samples.
     """
 
     scores: dict[str, Any]
@@ -33,6 +35,7 @@ class Evaluated(NamedTuple):
     timings: dict[str, float]
     files: Mapping[str, bytes] = MappingProxyType({})
     read: Mapping[str, str] = MappingProxyType({})
+    draws: Draws | None = None
 
 
 def opened(run: Run) -> None:

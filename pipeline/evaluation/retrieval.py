@@ -109,6 +109,20 @@ def retrieval(
     return {**figures, "queries": int(asked.sum()), "gallery": len(gallery_ME)}
 
 
+def hits(
+    query_NE: np.ndarray, gallery_ME: np.ndarray, positives_NM: np.ndarray, excluded_NM: np.ndarray
+) -> dict[str, np.ndarray]:
+    """r1, r5 and chance_r1 of `retrieval` for each query, (N,) shares in [0, 1]; NaN where there is none to find.
+
+    Arguments and errors: as `retrieval`.
+    """
+    found = places(query_NE, gallery_ME, positives_NM, excluded_NM)
+    asked, there_NM = found.matches > 0, ~excluded_NM
+    chance = (positives_NM & there_NM).sum(axis=1) / np.maximum(there_NM.sum(axis=1), 1)
+    each = {"r1": found.within(1), "r5": found.within(5), "chance_r1": chance}
+    return {name: np.where(asked, values, np.nan) for name, values in each.items()}
+
+
 def belonging(maps: Sequence[Hashable], patients: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The gallery of distinct maps, and which videos belong to each.
 

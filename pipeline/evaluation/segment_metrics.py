@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pipeline.evaluation.draws import Draws
 from pipeline.evaluation.metrics import confusion, middle, per_class
 from pipeline.tasks import Column
 
@@ -206,6 +207,12 @@ def bootstrap_intervals(counts: pd.DataFrame, draws: int, seed: int) -> dict[str
     weights = resamples(len(counts), draws, seed)
     drawn = figures(pd.DataFrame(weights @ counts.to_numpy(dtype=np.float64), columns=counts.columns))
     return {name: interval(drawn[name].to_numpy()) for name in drawn}
+
+
+def segment_draws(draws: Draws, counts: pd.DataFrame) -> None:
+    """Adds each figure of `figures`."""
+    drawn = figures(pd.DataFrame(draws.weights @ counts.to_numpy(dtype=np.float64), columns=counts.columns))
+    draws.figures |= {name: drawn[name].to_numpy() for name in drawn}
 
 
 def ratio_intervals(hits_GC: np.ndarray, counts_GC: np.ndarray, draws: int, seed: int) -> list[list[float] | None]:

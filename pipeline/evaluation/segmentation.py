@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from pipeline.evaluation.draws import Draws, units
 from pipeline.evaluation.provenance import Evaluated, batches, inference
 from pipeline.evaluation.segment_metrics import (
     bootstrap_intervals,
@@ -20,8 +21,15 @@ from pipeline.evaluation.segment_metrics import (
     figures,
     pooled,
     segment_counts,
+    segment_draws,
 )
-from pipeline.evaluation.zeroshot_metrics import choose_gamma, stacked, zeroshot_intervals, zeroshot_metrics
+from pipeline.evaluation.zeroshot_metrics import (
+    choose_gamma,
+    stacked,
+    zeroshot_draws,
+    zeroshot_intervals,
+    zeroshot_metrics,
+)
 from pipeline.heads.fact.clip import score
 from pipeline.heads.fact.prediction import predict
 from pipeline.runs import Run
@@ -71,7 +79,11 @@ def evaluate(run: Run) -> Evaluated:
         ],
         "confusion": class_confusion(predictions, found.truths, len(samples.classes)).tolist(),
     }
-    return Evaluated(scores, _predictions(found, predictions, counts), ", ".join(_said(scores)), {})
+    draws = Draws(units(run.dataset, found.ids), config.bootstrap)
+    segment_draws(draws, counts)
+    if headline:
+        zeroshot_draws(draws, found.scores, found.truths, samples.seen, gamma)
+    return Evaluated(scores, _predictions(found, predictions, counts), ", ".join(_said(scores)), {}, draws=draws)
 
 
 def _said(result: Mapping[str, Any]) -> Iterator[str]:

@@ -4,10 +4,13 @@ Tables of results read the columns, so what loads SciPy or scikit-learn is impor
 Shape suffixes: N samples, C classes or numbers, D draws.
 """
 
+import warnings
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
+from pipeline.evaluation.draws import Draws
 from pipeline.evaluation.metrics import middle, share_interval
 from pipeline.tasks import Column
 
@@ -32,7 +35,9 @@ def label_summary(
     found_C = average_precisions(probabilities_NC, targets_NC)
     told_NC = probabilities_NC >= HALF
     right_C, told_C, true_C = ((of).sum(axis=0) for of in (told_NC * targets_NC, told_NC, targets_NC))
-    drawn_DC = resampled_precisions(probabilities_NC, targets_NC, draws, seed)
+    random, even = np.random.default_rng(seed % 2**64), np.full(len(targets_NC), 1 / len(targets_NC))
+    weights = (random.multinomial(len(even), even) for _ in range(draws))
+    drawn_DC = resampled_precisions(probabilities_NC, targets_NC, weights)
     means_D = np.nanmean(drawn_DC, axis=1)
     return {
         "map": figure("labels", probabilities_NC, targets_NC),
@@ -56,10 +61,18 @@ def label_summary(
     }
 
 
-def resampled_precisions(scores_NC: np.ndarray, targets_NC: np.ndarray, draws: int, seed: int) -> np.ndarray:
+def label_draws(draws: Draws, targets_NC: np.ndarray, probabilities_NC: np.ndarray) -> None:
+    """Adds map of `label_summary`."""
+    drawn_DC = resampled_precisions(probabilities_NC, targets_NC, draws.weights)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a draw without any label has no mean
+        draws.figures["map"] = np.nanmean(drawn_DC, axis=1)
+
+
+def resampled_precisions(scores_NC: np.ndarray, targets_NC: np.ndarray, weights: Iterable[np.ndarray]) -> np.ndarray:
     """(D, C) average precision of each class over resamples of the samples; NaN where a resample has none of it.
 
-    A resample is a weight a sample; sorted once, each is two running sums.
+    A resample is a weight a sample, (N,); sorted once, each is two running sums.
     """
     order_NC = np.argsort(-scores_NC, axis=0, kind="stable")
     sorted_NC = np.take_along_axis(targets_NC, order_NC, axis=0)
@@ -68,10 +81,9 @@ def resampled_precisions(scores_NC: np.ndarray, targets_NC: np.ndarray, draws: i
     last_NC = np.vstack([ordered_NC[1:] != ordered_NC[:-1], np.ones((1, scores_NC.shape[1]), bool)])
     ends_NC = np.where(last_NC, np.arange(len(scores_NC))[:, None], len(scores_NC))
     ends_NC = np.minimum.accumulate(ends_NC[::-1], axis=0)[::-1]
-    random, n, found = np.random.default_rng(seed % 2**64), len(scores_NC), []
-    even = np.full(n, 1 / n)
-    for _ in range(draws):
-        weight_NC = random.multinomial(n, even)[order_NC].astype(np.float64)
+    found = []
+    for weight_N in weights:
+        weight_NC = weight_N[order_NC].astype(np.float64)
         hits_NC = weight_NC * sorted_NC
         cumulated_NC, all_NC = hits_NC.cumsum(axis=0), weight_NC.cumsum(axis=0)
         precision_NC = np.take_along_axis(cumulated_NC / np.maximum(all_NC, 1), ends_NC, axis=0)
@@ -121,6 +133,18 @@ def number_summary(
             for c, name in enumerate(names)
         ],
     }
+
+
+def number_draws(draws: Draws, targets_NC: np.ndarray, found_NC: np.ndarray) -> None:
+    """Adds r2 and mae of `number_summary`."""
+    n_D1 = draws.weights.sum(axis=1, keepdims=True)
+    centred_NC = targets_NC - targets_NC.mean(axis=0)  # or the squares would lose digits
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread_DC = draws.weights @ centred_NC**2 - (draws.weights @ centred_NC) ** 2 / n_D1
+        r2_DC = 1 - draws.weights @ (found_NC - targets_NC) ** 2 / spread_DC
+        mae_DC = draws.weights @ np.abs(found_NC - targets_NC) / n_D1
+    varied = np.ptp(targets_NC, axis=0) > 0
+    draws.figures |= {"r2": r2_DC[:, varied].mean(axis=1), "mae": mae_DC.mean(axis=1)}
 
 
 def number_figures(targets_NC: np.ndarray, found_NC: np.ndarray) -> dict[str, np.ndarray]:

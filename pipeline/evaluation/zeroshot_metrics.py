@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.evaluation.draws import Draws
 from pipeline.evaluation.segment_metrics import COLUMNS as SEGMENT_COLUMNS
 from pipeline.evaluation.segment_metrics import (
     THRESHOLDS,
@@ -98,18 +99,39 @@ def sweep(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], seen_C: np
     Raises:
         ValueError: shapes or classes disagree, a score is not finite, or all classes or none are seen.
     """
+    return _swept(_ordered(scores, truths, seen_C), seen_C)
+
+
+class _Ordered(NamedTuple):
+    """Labelled frames by ascending margin; each (N,). `order` is where they were."""
+
+    margin: np.ndarray
+    truth: np.ndarray
+    best_seen: np.ndarray
+    best_unseen: np.ndarray
+    order: np.ndarray
+
+
+def _ordered(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], seen_C: np.ndarray) -> _Ordered:
     score_NC, truth = _frames(scores, truths, seen_C)
     best_seen, best_unseen, margin = _best(score_NC, seen_C)
     order = np.argsort(margin, kind="stable")
-    truth, best_seen, best_unseen = truth[order], best_seen[order], best_unseen[order]
-    frames_C = np.bincount(truth, minlength=len(seen_C))
-    weight_N = 100 / frames_C[truth]  # what a frame adds to its class's accuracy
+    return _Ordered(margin[order], truth[order], best_seen[order], best_unseen[order], order)
+
+
+def _swept(of: _Ordered, seen_C: np.ndarray, counted_N: np.ndarray | None = None) -> Sweep:
+    """S and U where each frame, in the order of the videos, counts so often; once if it is not said."""
+    counted_N = None if counted_N is None else counted_N[of.order]
+    frames_C = np.bincount(of.truth, counted_N, minlength=len(seen_C))
+    weight_N = 100 / np.maximum(frames_C[of.truth], 1)  # what a frame adds to its class's accuracy
+    if counted_N is not None:
+        weight_N = weight_N * counted_N
     there_seen, there_unseen = np.count_nonzero(frames_C[seen_C]), np.count_nonzero(frames_C[~seen_C])
-    kept = weight_N * (best_seen == truth) / max(there_seen, 1)
-    won = weight_N * (best_unseen == truth) / max(there_unseen, 1)
+    kept = weight_N * (of.best_seen == of.truth) / max(there_seen, 1)
+    won = weight_N * (of.best_unseen == of.truth) / max(there_unseen, 1)
     # The first i frames are on unseen classes, the others still on seen ones.
     seen, unseen = np.append(np.cumsum(kept[::-1])[::-1], 0.0), np.append(0.0, np.cumsum(won))
-    return Sweep(margin[order], seen if there_seen else seen * np.nan, unseen if there_unseen else unseen * np.nan)
+    return Sweep(of.margin, seen if there_seen else seen * np.nan, unseen if there_unseen else unseen * np.nan)
 
 
 def zeroshot_metrics(
@@ -213,6 +235,28 @@ def zeroshot_intervals(
     counts = class_counts(predictions, truths, len(seen_C))
     drawn = seen_unseen(*counts, seen_C, resamples(len(counts[0]), draws, seed))
     return {name: interval(values) for name, values in drawn.items()}
+
+
+def zeroshot_draws(
+    draws: Draws, scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], seen_C: np.ndarray, gamma: float
+) -> None:
+    """Adds seen, unseen and harmonic at γ and at 0, either restricted to its own classes, ausuc and chance.
+
+    Args:
+        draws: of the videos.
+        scores, truths, seen_C, gamma: as for `zeroshot_metrics`.
+    """
+    for prefix, of in (("", gamma), ("at_zero.", 0.0)):
+        counts = class_counts([stacked(score, seen_C, of) for score in scores], truths, len(seen_C))
+        drawn = seen_unseen(*counts, seen_C, draws.weights)
+        draws.figures |= {f"{prefix}{name}": values for name, values in drawn.items()}
+    for name, of in (("seen", -np.inf), ("unseen", np.inf)):
+        counts = class_counts([stacked(score, seen_C, of) for score in scores], truths, len(seen_C))
+        draws.figures[f"{name}_restricted"] = seen_unseen(*counts, seen_C, draws.weights)[name]
+    weights_DN = np.repeat(draws.weights, [np.count_nonzero(np.asarray(of) > UNLABELLED) for of in truths], axis=1)
+    ordered = _ordered(scores, truths, seen_C)
+    draws.figures["ausuc"] = np.array([_swept(ordered, seen_C, weight_N).ausuc for weight_N in weights_DN])
+    draws.constant("chance", 100 / len(seen_C))
 
 
 def class_counts(

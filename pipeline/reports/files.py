@@ -17,7 +17,8 @@ from pipeline.tables import read_frame
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
-PREDICTIONS, HISTORY = "predictions.parquet", "history.csv"  # of an evaluation, and of its run
+# Of an evaluation, and of its run.
+PREDICTIONS, DRAWS, HISTORY = "predictions.parquet", "draws.parquet", "history.csv"
 
 
 class ReportError(ValueError):
@@ -49,6 +50,17 @@ def read_predictions(evaluation: Path | str, out: Path, result: Mapping[str, Any
     """The predictions that an evaluation left beside its result. Raises Damaged: they are others."""
     path, digest = Path(evaluation) / PREDICTIONS, result["provenance"]["files"][PREDICTIONS]
     return read_frame(path, evaluate_again(evaluation, out), columns or None, digest)
+
+
+def read_draws(evaluation: Path | str, out: Path, result: Mapping[str, Any]) -> pd.DataFrame:
+    """Figures over resamples of its samples, a column each, that an evaluation left; empty if it left none.
+
+    Raises Damaged: they are others.
+    """
+    digest = result["provenance"].get("files", {}).get(DRAWS)
+    if digest is None:
+        return pd.DataFrame()
+    return read_frame(Path(evaluation) / DRAWS, evaluate_again(evaluation, out), digest=digest)
 
 
 def read_history(run: Path) -> pd.DataFrame | None:

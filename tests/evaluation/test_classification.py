@@ -64,7 +64,7 @@ def test_the_result_has_the_promised_keys(result, trained):
 def test_provenance_names_everything_that_the_numbers_rest_on(result):
     provenance = result["provenance"]
     named = {"params", "features", "environments", "mixed", "weights", "code", "seed", "versions", "device", "trained"}
-    assert set(provenance) == named | {"precision", "timings", "evaluated", "files", "read"}
+    assert set(provenance) == named | {"precision", "timings", "evaluated", "files", "read", "resampled"}
     assert provenance["trained"] == {name: provenance[name] for name in ("versions", "device")}
     assert provenance["features"]["motion"] == {
         "name": "clips",
@@ -89,6 +89,9 @@ def test_the_figures_agree_with_the_table_of_predictions(result, trained):
     counts = np.array(result["confusion"]["matrix"])
     assert counts.trace() / counts.sum() == result["top1"]
     assert result["confusion"]["classes"] == sorted(CLASSES)
+    draws = pd.read_parquet(evaluation_of(trained[1]) / "draws.parquet")
+    assert result["provenance"]["resampled"] == {"draws": len(draws), "units": 32}
+    assert abs(draws["top1"].mean() - result["top1"]) < 0.05 and {"top1_reversed", "top1_shuffled"} <= set(draws)
     for row in table.itertuples():
         assert row.top[0] == row.prediction and len(set(row.top)) == 4
         assert sum(row.probabilities) == pytest.approx(1) and list(row.probabilities) == sorted(row.probabilities)[::-1]

@@ -215,10 +215,8 @@ def test_a_resample_s_average_precision_is_scikit_learn_s_of_the_repeated_sample
     random = np.random.default_rng(0)
     targets, scores = random.integers(2, size=(30, 3)), random.integers(6, size=(30, 3)) / 5.0  # with ties
     targets[:, 2] = 0
-    found = resampled_precisions(scores, targets, 4, 7)
-    draws = np.random.default_rng(7)
-    for row in found:
-        times = draws.multinomial(30, np.full(30, 1 / 30))
+    weights = np.random.default_rng(7).multinomial(30, np.full(30, 1 / 30), size=4)
+    for times, row in zip(weights, resampled_precisions(scores, targets, weights), strict=True):
         rows = np.repeat(np.arange(30), times)
         expected = [sklearn.metrics.average_precision_score(targets[rows, c], scores[rows, c]) for c in range(2)]
         assert np.allclose(row[:2], expected) and np.isnan(row[2])

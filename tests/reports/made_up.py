@@ -142,22 +142,25 @@ class MadeUp:
         claim = {
             "says": "one is above the other",
             "why": None,
-            "holds": True,
+            "verdict": "holds",
+            "undecided": None,
             "mean": 0.9,
             "sd": 0.01,
             "wants": "> 0.8",
-            "difference": {"mean": 0.1, "sd": 0.01, "per_seed": [0.1, 0.1, 0.1]},
+            "difference": {"mean": 0.1, "sd": 0.01, "ci95": [0.05, 0.15], "per_seed": [0.1, 0.1, 0.1]},
             "seeds": 3,
+            "units": 192,
             "seeds_that_agree": 3,
         }
         failed = {
             **claim,
             "says": "the other is above the one",
-            "holds": False,
+            "verdict": "fails",
             "why": "it is not",
             "seeds_that_agree": 0,
         }
-        self.write("results/claims.json", {"first": claim, "second": failed})
+        open_ = {**claim, "verdict": "undecided", "undecided": "more seeds would tell", "units": None}
+        self.write("results/claims.json", {"first": claim, "second": failed, "third": open_})
         return self
 
     def log(self) -> "MadeUp":

@@ -86,9 +86,10 @@ def test_every_heads_headline_is_there_with_its_interval_and_counts(everything):
 
 def test_claims_say_whether_they_hold_and_why_not(everything):
     said = Outline(everything[1]).text
-    assert "1 of 2 hold." in said
-    assert "one is above the other holds" in said and said.count("Why not: ") == 1
-    assert "the other is above the one Why not: it is not. does not hold" in said
+    assert "1 of 3 hold, 1 fail, 1 are undecided." in said
+    assert "one is above the other holds" in said and said.count("Why not: ") == 2
+    assert "the other is above the one Why not: it is not. fails" in said
+    assert "Why not: more seeds would tell. undecided" in said and "0.1 ± 0.01 0.05 to 0.15 3 of 3 192" in said
 
 
 def test_provenance_names_what_a_result_rests_on(everything):

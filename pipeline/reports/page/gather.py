@@ -150,12 +150,18 @@ def gather(plan: Plan, root: Path) -> Found:
         ablations,
         [_search(plan, name, root) for name in plan.params.searches],
         list(_evaluations(plan, root)),
-        _json(results / "claims.json") if plan.params.claims else {},
+        _claims(results / "claims.json") if plan.params.claims else {},
         {name: _json(root / "features" / name / "quality.json") for name in plan.params.datasets},
         list(_stores(root / "features", jobs)),
         jobs,
         frozenset(weights_digest(Weights(path=str(path))) for path in sorted((root / "weights").glob("mini-*"))),
     )
+
+
+def _claims(path: Path) -> dict[str, Any] | None:
+    """What came of claims; None where they are not checked, or an earlier version did it."""
+    found = _json(path)
+    return found if found and all("verdict" in of for of in found.values()) else None
 
 
 def _search(plan: Plan, name: str, root: Path) -> Searched:

@@ -1,17 +1,20 @@
 """The top of the page: what came out, what it rests on, what is missing. Knows documents, no file."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
 
 from pipeline.config import canonical_json, flat
+from pipeline.reports.claims import FAILS, HOLDS, UNDECIDED, between
 from pipeline.reports.numbers import with_deviation
 from pipeline.reports.page.blocks import Cell, Listing, Note, Section, Table, Tiles, command
 from pipeline.reports.page.gather import Found, Result
 from pipeline.tasks import TASKS
 
 DASH = "–"
+TONES = {HOLDS: "good", FAILS: "bad"}
 
 
 class Headline(NamedTuple):
@@ -251,18 +254,23 @@ def claims(found: Found) -> Section:
     """Each claim, what was measured, and why where it does not hold."""
     rows, checked = [], found.claims or {}
     for name, of in checked.items():
-        verdict = Cell("holds", tone="good") if of["holds"] else Cell("does not hold", tone="bad")
-        why = "" if of["holds"] else f"Why not: {of.get('why') or 'not looked into'}."
+        verdict = Cell(of["verdict"], tone=TONES.get(of["verdict"], ""))
+        known = "; ".join(filter(None, (of["undecided"], of["why"])))
+        why = "" if of["verdict"] == HOLDS else f"Why not: {known or 'not looked into'}."
         said = [Cell(of["says"], title=name, note=why), verdict, with_deviation(of["mean"], of["sd"])]
-        apart = with_deviation(of["difference"]["mean"], of["difference"]["sd"])
-        rows.append([*said, Cell(of["wants"], tone="long"), apart, f"{of['seeds_that_agree']} of {of['seeds']}"])
-    hold = sum(of["holds"] for of in checked.values())
+        apart = of["difference"]
+        difference = Cell(with_deviation(apart["mean"], apart["sd"]), note=between(apart["ci95"]).strip("()"))
+        seeds = f"{of['seeds_that_agree']} of {of['seeds']}"
+        rows.append([*said, Cell(of["wants"], tone="long"), difference, seeds, str(of["units"] or "")])
+    counts = Counter(of["verdict"] for of in checked.values())
     caption = (
-        "A claim holds if the mean over seeds of the difference to what is wanted is above zero; the deviation and the "
-        "number of seeds that agree say how far that is from chance."
+        "A claim holds if the 95 % interval of its difference, over seeds and over samples, lies above what it wants; "
+        "it fails if that lies below, and is undecided otherwise. Where no number of samples is given, the interval is "
+        "over seeds alone."
     )
-    columns = ["claim", "verdict", "measured", "wanted", "difference", "seeds"]
-    return Section("claims", "Claims", [Table(columns, rows, caption)], f"{hold} of {len(checked)} hold.")
+    columns = ["claim", "verdict", "measured", "wanted", "difference, 95 % interval", "seeds", "samples"]
+    told = f"{counts[HOLDS]} of {len(checked)} hold, {counts[FAILS]} fail, {counts[UNDECIDED]} are undecided."
+    return Section("claims", "Claims", [Table(columns, rows, caption)], told)
 
 
 def provenance(result: Result, mini: frozenset[str]) -> Section:
