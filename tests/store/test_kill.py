@@ -99,6 +99,7 @@ def test_many_kills_change_nothing(make_job, in_child, kind, kills):
     _rounds_of_kills(make_job, in_child, kind, at_least=kills, seed=1)
 
 
+@pytest.mark.sweep
 def test_a_kill_at_any_system_call_of_finish_ends_with_the_same_bytes(make_job, in_child, kind):
     reference = make_job("reference", kind=kind)
     reference.run()
@@ -114,6 +115,7 @@ def test_a_kill_at_any_system_call_of_finish_ends_with_the_same_bytes(make_job, 
     assert call > 20
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.proof)])
 def test_a_kill_at_any_system_call_and_again_while_resuming_ends_with_the_same_bytes(make_job, in_child, kind, every):
@@ -136,6 +138,7 @@ def test_a_kill_at_any_system_call_and_again_while_resuming_ends_with_the_same_b
     assert call > 50
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("first", [0, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_kill_at_any_call_while_copying_an_earlier_version_ends_with_the_same_bytes(make_job, in_child, kind, first):
     def changed(name):

@@ -16,6 +16,7 @@ def warnings_again():
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_kills_at_random_moments_break_nothing(capsys):
     found = soak.run(kills=40, seed=1, folder="")
@@ -24,6 +25,7 @@ def test_kills_at_random_moments_break_nothing(capsys):
     assert all(count["kills"] for count in found["formats"].values())
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_it_notices_a_writer_that_does_not_cut_off_what_was_torn(monkeypatch, capfd):
     monkeypatch.setattr(soak, "FORMATS", {"zarr float16": soak.FORMATS["zarr float16"]})
@@ -31,6 +33,7 @@ def test_it_notices_a_writer_that_does_not_cut_off_what_was_torn(monkeypatch, ca
     assert soak.run(kills=40, seed=1, folder="")["torn"] > 0
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 def test_it_notices_a_writer_that_confirms_before_the_journal_does(monkeypatch, capfd):
     real, late = JournalFile.append, []

@@ -207,6 +207,7 @@ def test_key_frames_are_kept_apart_and_few(films):
 # --- all of them ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 @pytest.mark.slow
 @pytest.mark.parametrize("which", ["one variant each", pytest.param("all variants", marks=pytest.mark.proof)])
 def test_no_film_of_a_sweep_gives_a_wrong_frame(tmp_path, monkeypatch, capsys, which):
