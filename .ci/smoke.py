@@ -4,8 +4,8 @@
     uv run python .ci/smoke.py 3.13
     uv run python .ci/smoke.py --others   # than the one that runs this, which the tests are for
 
-All must give the same predictions. A Python whose libraries cannot be downloaded is named as not tested; everything
-else that fails ends this with 1.
+The newest goes by the workflow, the others by its verbs in one process. All must give the same predictions. A Python
+whose libraries cannot be downloaded is named as not tested; everything else that fails ends this with 1.
 """
 
 import hashlib
@@ -36,6 +36,18 @@ OFFLINE = (
     "timed out",
 )
 
+# What the workflow's jobs do, without their seven processes.
+STEPS = ("manifest own", "extract own dinov3", "train probe", "evaluate probe")
+VERBS = """
+import sys
+
+if __name__ == "__main__":
+    from pipeline.cli import app
+
+    for step in sys.argv[1:]:
+        app([*step.split(), "--params", "own.yaml"], standalone_mode=False)
+"""
+
 
 class NotReached(Exception):
     """The libraries cannot be downloaded here."""
@@ -60,7 +72,7 @@ def main(wanted: tuple[str, ...]) -> None:
             _videos(work / "videos")
         for version, place in found.items():
             try:
-                answers[version] = _answer(version, place, work)
+                answers[version] = _answer(version, place, work, by_verbs=version != list(found)[-1])
             except NotReached as error:
                 print(f"Python {version}: NOT TESTED, its libraries cannot be downloaded here: {error}", flush=True)
     if len(set(answers.values())) > 1:
@@ -75,7 +87,7 @@ def _python(version: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _answer(version: str, python: str, work: Path) -> str:
+def _answer(version: str, python: str, work: Path, by_verbs: bool) -> str:
     """The digest of the predictions of an installed wheel."""
     start, home, before = time.monotonic(), work / version, _cpu()
     _run("uv", "venv", "--quiet", "--python", python, str(home))
@@ -98,9 +110,15 @@ def _answer(version: str, python: str, work: Path) -> str:
     init = ["init", str(work / "videos"), "--name", "own", "--out", "own.yaml", "--backbone", "dinov3=mini"]
     _run("permafrost", *init, cwd=project, path=path)
     # Neither a whole training nor more processes are the question: each imports torch, which is seconds.
-    small = ["heads={probe: {epochs: 3}}", "compute={device: cpu, threads: 1, decode_workers: 0}"]
-    asked = ["--cores", "1", "--configfile", "own.yaml", "--config", *small]
-    _run("snakemake", *asked, "--", "results/own_top1.json", cwd=project, path=path)
+    with (project / "own.yaml").open("a", encoding="utf-8") as params:
+        params.write("compute: {device: cpu, threads: 1, decode_workers: 0}\n")
+    _edit(project / "own.yaml", "    kind: probe ", "    epochs: 3\n    kind: probe ")
+    if by_verbs:
+        (project / "verbs.py").write_text(VERBS, encoding="utf-8")
+        _run(str(home / "bin/python"), "verbs.py", *STEPS, cwd=project, path=path)
+    else:
+        asked = ["--cores", "1", "--configfile", "own.yaml", "--", "results/own_top1.json"]
+        _run("snakemake", *asked, cwd=project, path=path)
     (predictions,) = project.glob("runs/probe/*/*/predictions.parquet")
     # Of probabilities three digits: versions of numpy, which differ by Python, may sum in another order.
     code = (
@@ -116,6 +134,14 @@ def _answer(version: str, python: str, work: Path) -> str:
     )
     shutil.rmtree(home)
     return answer
+
+
+def _edit(path: Path, old: str, new: str) -> None:
+    """Raises ValueError where the text that is to be replaced is not there once."""
+    before, between, after = path.read_text(encoding="utf-8").partition(old)
+    if not between or old in after:
+        raise ValueError(f"{path} does not hold {old!r} once")
+    path.write_text(before + new + after, encoding="utf-8")
 
 
 def _cpu() -> float:
