@@ -18,7 +18,6 @@ from pipeline.evaluation.draws import Draws, units
 from pipeline.evaluation.metrics import summary, summary_draws
 from pipeline.evaluation.provenance import Evaluated, batches, inference
 from pipeline.evaluation.target_metrics import HALF, label_draws, label_summary, number_draws, number_summary
-from pipeline.heads.probe.figures import figure
 from pipeline.runs import Run
 from pipeline.training.probed import ProbedSamples
 from pipeline.training.registry import predict
@@ -77,6 +76,8 @@ def _labelled(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tup
 
 
 def _several(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
+    from pipeline.heads.probe.figures import figure
+
     targets_NC = samples.targets_of("evaluated")
     probabilities_NC = torch.from_numpy(logits_NC).double().sigmoid().numpy()
     prior_NC = np.broadcast_to(samples.targets_of(*LEARNED).mean(axis=0), targets_NC.shape)
@@ -100,6 +101,8 @@ def _several(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tupl
 
 
 def _numbers(samples: ProbedSamples, found_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
+    from pipeline.heads.probe.figures import figure
+
     targets_NC, found_NC = samples.targets_of("evaluated"), found_NC.astype(np.float64)
     mean_NC = np.broadcast_to(samples.targets_of(*LEARNED).mean(axis=0), targets_NC.shape)
     figures = number_summary(targets_NC, found_NC, samples.classes, config.bootstrap, config.seed)

@@ -22,7 +22,6 @@ from pipeline.evaluation.zeroshot_metrics import class_counts, seen_unseen, stac
 from pipeline.explanation.errors import ExplanationError
 from pipeline.explanation.importance import Change, order
 from pipeline.heads.negalign.scores import combine
-from pipeline.heads.probe.figures import figure
 from pipeline.heads.probe.model import MASK
 from pipeline.runs import Run
 from pipeline.training.registry import predict
@@ -152,6 +151,8 @@ class Probing(Recognition):
 
     def score(self, answer: np.ndarray, rows: np.ndarray) -> float:
         """Top-1, mAP or R²."""
+        from pipeline.heads.probe.figures import figure
+
         return 100 * figure(self.learns, answer[rows].astype(np.float64), self.targets[rows])
 
 

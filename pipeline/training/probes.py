@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from pipeline.heads.probe.figures import figure
 from pipeline.training.probed import ProbedSamples
 from pipeline.training.registry import predict
 from pipeline.training.step import Step, adamw_and_cosine
@@ -83,5 +82,7 @@ class Judged(Metric):
 
     def compute(self) -> Tensor:
         """The figure."""
+        from pipeline.heads.probe.figures import figure
+
         both = (torch.cat(of) if isinstance(of, list) else of for of in (self.scores, self.targets))
         return torch.tensor(figure(self.learns, *(of.cpu().double().numpy() for of in both)))

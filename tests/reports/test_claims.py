@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t, ttest_rel
+import scipy
 
 from pipeline.config import Claim, Figure
 from pipeline.reports import claims_table
@@ -60,7 +60,7 @@ def test_over_seeds_alone_the_interval_is_that_of_the_paired_t_test(runs, tmp_pa
     found, line = check(runs, tmp_path, of=figure(), over=figure("half"))
     assert found["mean"] == pytest.approx(0.8) and found["sd"] == pytest.approx(0.1)
     assert found["difference"]["per_seed"] == pytest.approx([0.4, 0.2, -0.05])
-    wanted = ttest_rel(*MEASURED.values()).confidence_interval(0.95)
+    wanted = scipy.stats.ttest_rel(*MEASURED.values()).confidence_interval(0.95)
     assert found["difference"]["ci95"] == pytest.approx([wanted.low, wanted.high])
     assert (found["seeds"], found["seeds_that_agree"], found["units"]) == (3, 2, None)
     assert found["verdict"] == "undecided" and found["difference"]["sd_over_samples"] is None
@@ -77,7 +77,7 @@ def test_samples_add_their_variance_to_that_of_seeds(tmp_path):
     )
     found, line = check(still, tmp_path, of=figure(), over=figure("half"))
     # Seeds agree to a rounding, so all of it is the samples'.
-    half = t.ppf(0.975, 49) * apart.std(ddof=1)
+    half = scipy.stats.t.ppf(0.975, 49) * apart.std(ddof=1)
     assert found["difference"]["ci95"] == pytest.approx([0.4 - half, 0.4 + half], rel=1e-6)
     assert found["verdict"] == "holds" and found["units"] == 50 and line.endswith("| 3 of 3 | 50 |")
 

@@ -10,9 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from pipeline.backbones import load
 from pipeline.backbones.r3d18 import build_r3d18
@@ -172,12 +169,20 @@ def judge(question: str) -> Callable[[Asked, Asked], tuple[float, float]]:
 
 def _classify(train: Asked, test: Asked) -> tuple[float, float]:
     """(accuracy, accuracy of always naming the commonest class)."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300, C=0.1)).fit(*train)
     _, counts = np.unique(test[1], return_counts=True)
     return float(probe.score(*test)), float(counts.max() / counts.sum())
 
 
 def _regress(train: Asked, test: Asked) -> tuple[float, float]:
+    from sklearn.linear_model import Ridge
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return float(make_pipeline(StandardScaler(), Ridge(10.0)).fit(*train).score(*test)), 0.0
 
 
