@@ -9,7 +9,7 @@ CODE = {
     "model": "pipeline.training.probed:ready",
     "table": "pipeline.training.probed:Probed",
     "step": "pipeline.training.probes:ProbeStep",
-    "pinned": "655ae40d67",
+    "pinned": "e7d5b26ae0",
     "evaluate": "pipeline.evaluation.probes:evaluate",
     "predict": "pipeline.prediction.probes:probe",
     "streams": "pipeline.explanation.streams:Probing",

@@ -6,7 +6,7 @@ CODE = {
     "samples": "pipeline.training.frames:frame_samples",
     "table": "pipeline.training.frames:Rows",
     "step": "pipeline.training.segmentation:SegmentationStep",
-    "pinned": "a5fcbc0578",
+    "pinned": "6ec0709e53",
     "evaluate": "pipeline.evaluation.segmentation:evaluate",
     "follows": "pipeline.reports.following:frame_accuracy",
     "publish": "pipeline.reports.segmentation:publish_segmentation",
