@@ -132,7 +132,8 @@ class Bench:
     def _source(self, name: str) -> tuple[ClipSource, Ring]:
         feature = self.params.features[name]
         preprocess = backbones.preprocessor(feature)
-        ring = Ring([slots_of(name, feature, preprocess)], samples_of_job([slots_of(name, feature, preprocess)]), False)
+        slots = [slots_of(name, feature, preprocess)]
+        ring = Ring(slots, samples_of_job(slots), False)
         samples = [row.sample for row in self.rows]
         batches = [samples[start : start + self.scale.batch] for start in range(0, len(samples), self.scale.batch)]
         view = View(feature, preprocess, batches, ring.begin(0, len(batches)))

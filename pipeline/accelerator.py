@@ -39,11 +39,11 @@ def made_by(compute: Compute) -> dict[str, Any]:
 
     Where `device: auto` came to the CPU, `cpu_because` says why.
     """
-    there = device(compute)
-    fell = {"cpu_because": no_gpu().why} if there.type == "cpu" and compute.device == "auto" else {}
+    there = accelerator(compute)
+    fell = {"cpu_because": no_gpu().why} if there == "cpu" and compute.device == "auto" else {}
     return {
         "versions": {"python": platform.python_version()} | {name: version(name) for name in LIBRARIES},
-        "device": "cpu" if there.type == "cpu" else torch.cuda.get_device_name(there),
+        "device": "cpu" if there == "cpu" else torch.cuda.get_device_name(there),
         **fell,
     }
 

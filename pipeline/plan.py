@@ -529,11 +529,14 @@ class Plan:
         return self._shards[state]
 
     def samples(self, dataset: str, split: str) -> int:
-        """How many samples of a data set its annotations have in a split; 0 while these are not rendered yet."""
-        try:
-            self.shards(dataset)
-        except datasets.DatasetError:  # what is wrong is told where the shards are asked for
+        """How many samples of a data set its annotations have in a split; 0 while these are not rendered yet.
+
+        Raises:
+            DatasetError: the annotations are not there, or broken.
+        """
+        if dataset in self.unrendered:
             return 0
+        self.shards(dataset)
         return self._counts[dataset][split]
 
     def _expect_splits(self, dataset: str, splits: set[str]) -> None:

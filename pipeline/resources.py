@@ -123,7 +123,7 @@ def pixel_bytes(feature: PixelFeature) -> int:
 
     Where a library's processor decides the size, the usual one; of frames as decoded, that of a video of 720 lines.
     """
-    if getattr(feature, "resize", "") == "device":
+    if feature.resized_there:
         return 3 * prod(DECODED) * feature.sampling.count
     size = feature.geometry.size if feature.geometry else (224, 224)
     return 12 * prod(size) * (feature.sampling.count or feature.batch)

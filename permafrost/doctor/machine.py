@@ -158,7 +158,6 @@ def shared_memory(params: Params | None) -> Iterator[Finding]:
     """Shared memory, against the least that decode processes pass through it."""
     import torch
 
-    from pipeline.extraction.clips import is_native
     from pipeline.extraction.progress import ExtractionError
     from pipeline.extraction.ring import SHARED_MEMORY, Slots, places_for
     from pipeline.extraction.stream import messages_ahead
@@ -167,7 +166,7 @@ def shared_memory(params: Params | None) -> Iterator[Finding]:
     decoded = [of for of in params.features.values() if isinstance(of, PixelFeature)] if params else []
     ragged = [pixel_bytes(of) for of in decoded if of.ragged] if decoded else [16 << 20]
     # Of pixels in uint8, which a preprocessor makes at the least; frames as decoded are that already.
-    clips = [(pixel_bytes(of) // (1 if is_native(of) else 4), of.batch) for of in decoded if not of.ragged]
+    clips = [(pixel_bytes(of) // (1 if of.resized_there else 4), of.batch) for of in decoded if not of.ragged]
     batches = [Slots((size,), torch.uint8, batch) for size, batch in clips]
     free = shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.is_dir() else 0
     most = max([*ragged, *(of.batch * of.sample_bytes for of in batches)])

@@ -86,7 +86,7 @@ def resized_there(feature: AnyFeature) -> Callable[[torch.Tensor], torch.Tensor]
     Returns:
         (T, 3, H, W) uint8 native RGB -> (T, 3, h, w) on the same device, what `preprocessor(feature)` gives.
     """
-    return preprocessor(feature).resized if getattr(feature, "resize", "") == "device" else None
+    return preprocessor(feature).resized if feature.resized_there else None
 
 
 def preprocessor(feature: PixelFeature) -> Preprocessor:

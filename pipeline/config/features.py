@@ -160,6 +160,11 @@ class BaseFeature(Strict):
         """Whether the first axis of a sample depends on the video's length."""
         return False
 
+    @property
+    def resized_there(self) -> bool:
+        """Whether the device resizes its frames, which come there as they were decoded."""
+        return False
+
     def gives(self, read: Mapping[str, Contents | None]) -> Contents | None:
         """What a sample's fields are in the store, by their names, as far as it can be known before extraction.
 
@@ -242,6 +247,10 @@ class TowerFeature(BackboneFeature):
 
     compile: bool = False
     resize: Literal["worker", "device"] = "worker"
+
+    @property
+    def resized_there(self) -> bool:
+        return self.resize == "device"
 
     @property
     def unkeyed(self) -> frozenset[str]:

@@ -30,7 +30,7 @@ class Cams:
 
     Attributes:
         grid, fields: of the derived feature: `map` (N,) in [-1, 1], `patch_embed` (N, E), both float16.
-        device: on which it is computed.
+        device, computed_on: where it is computed, and its type.
         reads: name -> provenance of what it is made from beside its source.
 
     Raises:
@@ -41,11 +41,11 @@ class Cams:
 
     def __init__(self, params: Params, feature: str, root: Path) -> None:
         chosen = params.features[feature]
-        device = Device(params.compute)
         torch.set_num_threads(params.compute.extract_threads)
-        self.chosen, self.device, self._device = chosen, device.type, device
+        self.chosen, self.device = chosen, Device(params.compute)
+        self.computed_on = self.device.type
         source = params.features[chosen.source]
-        self.blocks = LastBlocks(source.weights, source.block, device.device, finite=True)
+        self.blocks = LastBlocks(source.weights, source.block, self.device.device, finite=True)
         texts = FeatureStore(feature_dir(params, chosen.texts.dataset, chosen.texts.feature, root), verify=True)
         # The manifest says which texts there are: a store may hold one that was removed, or lack a shard.
         listed = read_manifest(root / chosen.texts.dataset / "manifest.parquet")["sample"].tolist()
@@ -59,7 +59,7 @@ class Cams:
             )
         vectors_CE = texts.read(listed, name)
         refuse_one_text(listed, listed, chosen.texts.dataset, vectors_CE)
-        self.classes_CE = torch.from_numpy(vectors_CE).to(device.device, torch.float32)
+        self.classes_CE = torch.from_numpy(vectors_CE).to(self.device.device, torch.float32)
         self.reads = {chosen.texts.feature: texts.provenance}
         rows, columns = self.blocks.last.grid
         self.grid = (1, rows, columns)
@@ -77,7 +77,7 @@ class Cams:
 
     def _computed(self, tokens_BTD: Tensor) -> Callable[[], Fields]:
         stored = {field: dtype for field, (_, dtype) in self.fields.items()}
-        return self._device.download(dict(zip(stored, self.of(tokens_BTD), strict=True)), stored)
+        return self.device.download(dict(zip(stored, self.of(tokens_BTD), strict=True)), stored)
 
     def of(self, tokens_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (B, N) in [-1, 1] and patch embeddings (B, N, E), float32 on this device."""

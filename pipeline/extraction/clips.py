@@ -61,14 +61,9 @@ class View:
     batches: Sequence[Sequence[str]]
     first: int = 0
 
-    @property
-    def native(self) -> bool:
-        """Whether frames are handed over as decoded, to be resized on the device."""
-        return is_native(self.feature)
-
     def pixels(self, frames_THWC: np.ndarray) -> Tensor:
         """(T, 3, h, w) of a sample's native frames; themselves, (T, H, W, 3) uint8, where the device resizes them."""
-        return torch.from_numpy(frames_THWC if self.native else self.preprocess(frames_THWC))
+        return torch.from_numpy(frames_THWC if self.feature.resized_there else self.preprocess(frames_THWC))
 
     @cached_property
     def places(self) -> dict[str, tuple[int, int]]:
@@ -81,11 +76,6 @@ class View:
 
     def times(self, facts: VideoFacts) -> np.ndarray:
         return sampling_times(self.feature.sampling, facts.duration)
-
-
-def is_native(feature: PixelFeature) -> bool:
-    """Whether a device resizes its frames, which come as they were decoded."""
-    return getattr(feature, "resize", "") == "device"
 
 
 def slots_of(
@@ -102,7 +92,7 @@ def slots_of(
         ExtractionError: its preprocessor cannot take a frame.
     """
     batch = feature.batch if most is None else min(feature.batch, most)
-    if is_native(feature):
+    if feature.resized_there:
         return Slots((feature.sampling.count * frame_bytes,), torch.uint8, batch)
     size = preprocess.size if feature.geometry is None else feature.geometry.size
     try:
@@ -176,9 +166,9 @@ class ClipSource:
         view = self.views[lane]
         number, row = view.places[sample]
         place = ring.room(lane, number)[row]
-        if view.native and pixels.numel() <= place.numel():
+        if view.feature.resized_there and pixels.numel() <= place.numel():
             place = place[: pixels.numel()].view(pixels.shape)
-        if view.native and pixels.shape != place.shape:
+        if view.feature.resized_there and pixels.shape != place.shape:
             raise ExtractionError(
                 f"sample {sample!r} decodes to frames of {tuple(pixels.shape[1:3])}, more than any video of these "
                 "shards has by the manifest; run `python -m pipeline manifest` again with --afresh"
@@ -226,7 +216,7 @@ class ClipSource:
                 places = np.searchsorted(union, times[lane])
                 own = frames if np.array_equal(places, np.arange(len(union))) else frames[places]
                 pixels = view.pixels(own)
-                native = tuple(pixels.shape) if view.native else ()
+                native = tuple(pixels.shape) if view.feature.resized_there else ()
                 seen[lane] = Clip(row.sample, tuple(times[lane].tolist()), native=native), pixels
             return seen
 

@@ -112,7 +112,7 @@ class _Derivation:
         make = self._maker(source, rows)
         before = source.provenance
         origin = provenance(params, feature, make.grid, {chosen.source: before, **make.reads})
-        here = environment(make.device)
+        here = environment(make.computed_on)
         base = feature_dir(params, dataset, feature, root) / f"shard-{shard:03d}"
         kept = {**origin, "weights": before["weights"], "box": before["box"]}
         of_maps = isinstance(chosen, MapsFeature)
@@ -158,14 +158,14 @@ class Pooling:
 
     Attributes:
         grid, fields: of the derived feature.
-        device: on which it is computed.
+        computed_on: the type of the device, as torch names it.
         reads: name -> provenance of what it is made from beside its source.
 
     Raises:
         ExtractionError: the source has no token grid that `pool` divides.
     """
 
-    device = "cpu"
+    computed_on = "cpu"
 
     def __init__(self, params: Params, feature: str, source: FeatureStore) -> None:
         chosen, self.whole, self.reads = params.features[feature], source.provenance["grid"], {}

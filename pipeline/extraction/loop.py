@@ -29,7 +29,6 @@ from pipeline.extraction.clips import (
     Clips,
     ClipSource,
     TextSource,
-    is_native,
     largest_frame,
     samples_of_job,
     slots_of,
@@ -181,7 +180,7 @@ class _Extraction:
     def ring(self, shards: Sequence[int]) -> Ring | None:
         """Where the samples of one pass over shards are left; None where they are of any length, or are texts."""
         chosen, largest, most = self.params.features, 0, 0
-        if any(is_native(chosen[name]) for name in self.preprocessors):
+        if any(chosen[name].resized_there for name in self.preprocessors):
             # Each place takes the largest frames, so there are none that no shard has a sample for.
             for number in shards:
                 rows = self.samples(number)

@@ -26,13 +26,13 @@ class Maker(Protocol):
 
     Attributes:
         grid, fields: of the derived feature, as a backbone's.
-        device: on which it is computed.
+        computed_on: the type of the device, as torch names it.
         reads: name -> provenance of what it is made from beside its source.
     """
 
     grid: Grid | None
     fields: Fields
-    device: str
+    computed_on: str
     reads: Mapping[str, Mapping[str, Any]]
 
     def __call__(self, source: FeatureStore, samples: Sequence[str]) -> Iterable[Made]:

@@ -40,7 +40,7 @@ class Maps:
         ExtractionError: the source has no token grid; from a call, its times are not those of the manifest.
     """
 
-    device = "cpu"
+    computed_on = "cpu"
 
     def __init__(
         self, params: Params, dataset: str, feature: str, source: FeatureStore, rows: Sequence[ShardSample]

@@ -59,4 +59,5 @@ def test_only_what_can_resize_on_the_device_takes_the_choice():
     with pytest.raises(ParamsError, match=r"features\.f\.(flow\.)?resize"):
         parse_params({"features": {"f": flow | {"resize": "device"}}})
     chosen = parse_params({"features": {"f": DINO, "g": DINO | {"resize": "device"}}}).features
+    assert [of.resized_there for of in chosen.values()] == [False, True]
     assert backbones.resized_there(chosen["f"]) is None and backbones.resized_there(chosen["g"]) is not None

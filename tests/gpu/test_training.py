@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from benchmarks._harness import ROOT
 from benchmarks._training import CLASSES, TOY, changed, run_of, with_compute
 from pipeline.accelerator import made_by
-from pipeline.config import load_params
+from pipeline.config import Compute, load_params
 from pipeline.training import train
 from tests.gpu.conftest import peak, room
 from tests.training.learnable import made_params, make
@@ -28,7 +28,7 @@ def test_two_trainings_are_one_to_the_bit_and_name_their_device(made, tmp_path, 
     records = [train(there.run(tmp_path / name), progress=lambda line: None) for name in ("one", "other")]
     for name in ("weights.safetensors", "history.csv"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "other" / name).read_bytes()
-    assert {record["device"] for record in records} == {made_by(torch.device(device))["device"]}
+    assert {record["device"] for record in records} == {made_by(Compute(device=device))["device"]}
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_parts(tmp_path, device):

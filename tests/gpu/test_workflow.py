@@ -7,9 +7,9 @@ import sys
 from itertools import pairwise
 
 import pytest
-import torch
 
 from pipeline.accelerator import made_by
+from pipeline.config import Compute
 from tests.workflow.conftest import BIN, Project, small
 
 pytestmark = pytest.mark.gpu
@@ -34,7 +34,7 @@ def test_videos_become_a_result_whose_provenance_names_the_device(tmp_path, devi
     project.called = "none"
     project.run(f"{BIN}/snakemake --cores 4 --resources gpu=1 -- results/ssv2_top1.json")
     made = json.loads((tmp_path / "results/ssv2_top1.json").read_text(encoding="utf-8"))["provenance"]
-    assert made["device"] == made["trained"]["device"] == made_by(torch.device(device))["device"]
+    assert made["device"] == made["trained"]["device"] == made_by(Compute(device=device))["device"]
     assert "Nothing to be done" in project.plan(f"{BIN}/snakemake --cores 4 results/ssv2_top1.json").stdout
 
 
