@@ -460,9 +460,8 @@ def test_maps_of_more_than_one_frame_are_refused(document):
 @pytest.mark.parametrize(
     "lam, message",
     [
-        ({"choose": "fixed"}, "choose fixed needs fixed"),
-        ({"choose": "fixed", "fixed": None}, "choose fixed needs fixed"),
         ({"fixed": 0.5}, "choose validation takes no fixed"),
+        ({"guard": -1.0}, r"lam\.guard"),
         ({"choose": "adaptive", "fixed": 0.5}, "choose adaptive takes no fixed"),
         ({"values": []}, r"lam\.values"),
         ({"validation": 1.0}, r"lam\.validation"),
@@ -473,6 +472,17 @@ def test_lambda_is_fixed_where_it_says_so_and_only_there(document, lam, message)
     document["heads"]["negalign"]["lam"] |= lam
     with pytest.raises(ParamsError, match=message):
         parse_params(document)
+
+
+def test_a_fixed_lambda_may_be_left_out_where_the_local_score_has_one_of_its_own(document):
+    head = document["heads"]["negalign"]
+    head["lam"] |= {"choose": "fixed"}
+    assert parse_params(document).head("negalign").fixed_lambda == 0.3
+    head["score"]["local"] = "p_align"
+    with pytest.raises(ParamsError, match=r"lam: choose fixed needs fixed where score\.local is p_align"):
+        parse_params(document)
+    head["score"]["local"] = "none"
+    assert parse_params(document).head("negalign").fixed_lambda == 0
 
 
 @pytest.mark.parametrize(

@@ -172,8 +172,8 @@ def _weight(predictor: Predictor) -> Iterator[Check]:
     both = table.groupby(["set", "sample"])["part"].nunique()
     figures = f"{int((both > 1).sum())} of {len(both)} pictures"
     yield Check("no picture is both for choosing and evaluated", figures, not (both > 1).any())
-    if config.lam.choose == "fixed":
-        yield Check("λ is that of params", f"{lam:.3g}", lam == config.lam.fixed)
+    if config.fixed_lambda is not None:
+        yield Check("λ is that of params", f"{lam:.3g}", lam == config.fixed_lambda)
         return
     reference = table[table["part"] == "reference"]
     again = weigh(config, reference)
