@@ -92,8 +92,10 @@ def _sites(predictor: Predictor) -> Iterator[Check]:
 
     table = predictor.run.predictions.query("set == 'id'").set_index("sample")
     columns = {"plain": "neglabel", "star": "star", "p_align": "p_align", "final": "negalign"}
+    chosen = predictor.run.config.score
+    logits = {"final": chosen.scale} if chosen.local == "max" else {}  # the others are cosines and shares
     apart = max(
-        abs(getattr(predictor.score(path), name) - table.loc[sample, column])
+        abs(getattr(predictor.score(path), name) - table.loc[sample, column]) / logits.get(name, 1)
         for sample, path in zip(ids, paths, strict=True)
         for name, column in columns.items()
     )

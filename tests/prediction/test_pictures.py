@@ -30,7 +30,8 @@ from tests.store.conftest import flip as flip_bit
 ROOT = Path(__file__).parents[2]
 SETS = ("toy-waterbirds", "toy-waterbirds-backgrounds")
 TEXTS = ("toy-waterbirds-classes", "toy-waterbirds-words")
-ROWS = {"plain": "neglabel", "star": "star", "p_align": "p_align", "final": "negalign"}
+ROWS = {"plain": "neglabel", "star": "star", "p_align": "p_align"}
+LOGITS = {"evidence": "evidence", "local": "local", "final": "negalign"}
 
 
 def document(**score):
@@ -111,7 +112,10 @@ def test_a_picture_of_the_data_set_has_the_scores_of_its_row(run):
         assert found.predicted == row.predicted and found.cam_valid == row.cam_valid
         for name, column in ROWS.items():
             assert getattr(found, name) == pytest.approx(getattr(row, column), abs=1e-3), (row.sample, name)
-        assert found.final == pytest.approx(found.star + 0.5 * found.p_align)
+        for name, column in LOGITS.items():
+            assert getattr(found, name) == pytest.approx(getattr(row, column), abs=0.1), (row.sample, name)
+        assert found.final == pytest.approx(found.evidence + 0.5 * found.local)
+        assert found.patch == divmod(row.patch, 8)
 
 
 def test_z_scores_are_those_of_the_reference_pictures(run):
