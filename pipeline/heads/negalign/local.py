@@ -13,6 +13,10 @@ from torch import Tensor
 
 from .words import chunks, unit_rows
 
+# One word in SOME gives the bound; with fewer than FEW such words all patches are compared with all words. STEP patches
+# at a time; SLACK logits is more than rounding can take from a bound.
+SOME, FEW, STEP, SLACK = 6, 50, 16, 1e-2
+
 
 @torch.no_grad()
 def evidence(x_BE: Tensor, classes_CE: Tensor, negatives_ME: Tensor, scale: float = 100.0) -> Tensor:
@@ -47,7 +51,7 @@ def local_evidence(
         classes_CE, negatives_ME, scale: as of `evidence`.
 
     Returns:
-        (B,) logits; (B,) int64 places among the N patches, the first of equals.
+        (B,) logits; (B,) int64 places among the N patches, one of those that are equal to rounding.
 
     Raises:
         ValueError: a patch is not finite or has length 0, a text is no unit vector, or widths disagree.
@@ -75,11 +79,39 @@ def local_evidence(
         if wrong.any():
             image = rows.start + int(wrong.nonzero()[0])
             raise ValueError(f"a patch of image {image} of the batch is zero or not finite; extract the image anew")
-        found_bN = _evidence(F.normalize(some_bNE, dim=2).flatten(0, 1), texts_UE, len(classes_CE))
-        best_B[rows], place_B[rows] = found_bN.unflatten(0, (-1, patches)).max(dim=1)
+        some_bNE = F.normalize(some_bNE, dim=2)
+        if len(negatives_ME) < FEW * SOME:
+            best_B[rows], place_B[rows] = _evidence(some_bNE, texts_UE, len(classes_CE)).max(dim=1)
+        else:
+            best_B[rows], place_B[rows] = _searched(some_bNE, texts_UE, len(classes_CE))
     return best_B, place_B
 
 
-def _evidence(x_BE: Tensor, texts_UE: Tensor, classes: int) -> Tensor:
-    logits_BU = x_BE @ texts_UE.T
-    return logits_BU[:, :classes].logsumexp(dim=1) - logits_BU[:, classes:].logsumexp(dim=1)
+def _searched(patches_bNE: Tensor, texts_UE: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """The largest evidence and its place, exact, for a part of the price of all patches against all words.
+
+    Words left out only raise e, so e over one word in SOME is a bound. Patches are taken by falling bounds, STEP at a
+    time, until no bound of an image is above its best.
+    """
+    images, patches, _ = patches_bNE.shape
+    bound_bN = _evidence(patches_bNE, torch.cat([texts_UE[:classes], texts_UE[classes::SOME]]), classes)
+    bound_bN, order_bN = bound_bN.sort(dim=1, descending=True, stable=True)
+    best_b = patches_bNE.new_full((images,), -torch.inf)
+    place_b = order_bN[:, 0].clone()
+    for start in range(0, patches, STEP):
+        (open_a,) = (bound_bN[:, start] + SLACK >= best_b).nonzero(as_tuple=True)
+        if not len(open_a):
+            break
+        at_ak = order_bN[open_a, start : start + STEP]
+        found_ak = _evidence(patches_bNE[open_a[:, None], at_ak], texts_UE, classes)
+        found_a, k_a = found_ak.max(dim=1)
+        better_a = found_a > best_b[open_a]
+        place_b[open_a] = torch.where(better_a, at_ak.gather(1, k_a[:, None])[:, 0], place_b[open_a])
+        best_b[open_a] = torch.where(better_a, found_a, best_b[open_a])
+    return best_b, place_b
+
+
+def _evidence(x_DE: Tensor, texts_UE: Tensor, classes: int) -> Tensor:
+    """e of vectors in any number of dimensions."""
+    logits = x_DE @ texts_UE.T
+    return logits[..., :classes].logsumexp(dim=-1) - logits[..., classes:].logsumexp(dim=-1)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from pipeline.heads.negalign import local
 from pipeline.heads.negalign.local import evidence, local_evidence
 from pipeline.heads.negalign.scores import groups, neglabel
 from pipeline.heads.negalign.words import CHUNK
@@ -35,11 +36,29 @@ def test_the_local_evidence_is_that_of_the_best_patch(case, monkeypatch):
         assert place.tolist() == [of for _, of in wanted]
 
 
-def test_half_precision_is_computed_in_single_and_of_equal_patches_the_first_counts(case):
+@pytest.mark.parametrize("step", [1, 4, 16])
+@pytest.mark.parametrize("words", [M, 240])
+def test_with_many_words_most_patches_are_left_out_and_the_best_is_the_same(monkeypatch, words, step):
+    classes, negatives = literal.vectors(3, C, words)
+    patches = torch.randn(B, 30, 6, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    patches[2, :] = patches[2, :1]
+    wanted = [literal.local_evidence(image, classes, negatives) for image in patches]
+    asked = []
+    whole = local._evidence
+    monkeypatch.setattr(local, "_evidence", lambda x, *of: asked.append(x.shape[:-1].numel()) or whole(x, *of))
+    monkeypatch.setattr(local, "FEW", 10), monkeypatch.setattr(local, "STEP", step)
+    best, place = local_evidence(patches, classes, negatives)
+    assert best.tolist() == pytest.approx([of for of, _ in wanted], rel=1e-11)
+    for image in (0, 1, 3, 4):  # those of image 2 are equal
+        assert place[image] == wanted[image][1]
+    if words == 240 and step < 16:
+        assert sum(asked[1:]) < B * 30 / 2 + 30, "the first are the bounds, and of image 2 all patches are equal"
+
+
+def test_half_precision_is_computed_in_single(case):
     patches, _, classes, negatives = case
-    doubled = patches.half().repeat(1, 2, 1)
-    best, place = local_evidence(doubled, classes.float(), negatives.float())
-    assert best.dtype == torch.float32 and (place < N).all()
+    best, _ = local_evidence(patches.half(), classes.float(), negatives.float())
+    assert best.dtype == torch.float32
     exact, _ = local_evidence(patches, classes, negatives)
     assert (best - exact).abs().max() < 0.2, "logits of up to 100: fp16 keeps 11 bits"
 
