@@ -68,3 +68,10 @@ def p_align(patches_NE: Tensor, foreground_N: Tensor, class_E: Tensor, backgroun
     mean_E = patches_NE.float()[~foreground_N].mean(dim=0)
     unit_E = mean_E / mean_E.norm()
     return unit_E @ class_E - (background_ME @ unit_E).topk(k_neg).values.mean()
+
+
+def local(patches_NE: Tensor, classes_CE: Tensor, negatives_ME: Tensor) -> Tensor:
+    """The largest evidence of one image's patches: every patch against every text."""
+    unit_NE = patches_NE.float() / patches_NE.float().norm(dim=1, keepdim=True)
+    own_N, other_N = ((100 * unit_NE @ texts.T).logsumexp(dim=1) for texts in (classes_CE, negatives_ME))
+    return (own_N - other_N).max()

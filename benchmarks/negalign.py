@@ -10,8 +10,9 @@ thread, then with two; before anything is timed, ours and plain must agree.
 then the closed form and the last block, plain three forwards and a backward. The plain backward reaches all weights, as
 those of a model that one loads do; `_cut` is beside a plain one that asks for the map's gradient only. `score_ms`:
 S_NegLabel and S_NegLabel* (M1, M2) together, an image. `mask_ms`: one setting of the mask, from the map to P_align, an
-image; `mask_together_ms`: one of several that are asked for at once. `sweep_s`: 21 λ over 5,794 ID and 10,000 OOD
-images with all four figures.
+image; `mask_together_ms`: one of several that are asked for at once. `local_ms`: the largest evidence of an image's 196
+patches over all words; `local_share`: of what the image costs from its pixels, in percent. `sweep_s`: 21 λ over 5,794
+ID and 10,000 OOD images with all four figures.
 
 With one thread figures are processor seconds, which others on the machine disturb least; with two, the clock. Medians
 of rounds in which the cases take turns; speed-ups are medians of the rounds' own ratios, the smallest of all numbers of
@@ -38,6 +39,7 @@ from pipeline.backbones.clip_cam import LastBlock
 from pipeline.backbones.towers import Clip, build_clip
 from pipeline.config import ClipFeature
 from pipeline.evaluation.ood_metrics import lambda_sweep
+from pipeline.heads.negalign.local import local_evidence
 from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
 from pipeline.heads.negalign.scores import Variant, groups, neglabels, predict
 
@@ -88,6 +90,8 @@ def run(rounds: int, images: int, cached: int, threads: int) -> dict[str, Any]:
         "score_ms": ms("scores"),
         "mask_ms": ms("mask"),
         "mask_together_ms": ms("mask", TOGETHER) / len(SETTINGS),
+        "local_ms": ms("local"),
+        "local_share": 100 * ms("local") / ms("image path"),
         "sweep_s": ms("sweep") * (ID_IMAGES + OOD_IMAGES) / 1e3,
         "peak_mib": peaks,
         "threads": by_threads,
@@ -156,6 +160,14 @@ def from_the_cache(cached: int, words: Words) -> dict[str, dict[str, Case]]:
         rows = zip(patches_BNE[:few], shown_BN, words.classes_CE[predicted_B[:few]], strict=True)
         return [torch.stack([plain.p_align(*row, background_ME, K_NEG) for row in rows])[:, None]]
 
+    some = min(16, cached)  # each of its patches meets every word
+
+    def local() -> list[Tensor]:
+        return [local_evidence(patches_BNE[:some], words.classes_CE, words.negatives_ME)[0]]
+
+    def plain_local() -> list[Tensor]:
+        return [torch.stack([plain.local(patches_NE, *words) for patches_NE in patches_BNE[:few]])]
+
     draws = torch.randn(4, OOD_IMAGES, dtype=torch.float64).numpy()
     sides = (draws[0, :ID_IMAGES], draws[1, :ID_IMAGES], draws[2] - 1, draws[3] - 1)
     return {
@@ -165,6 +177,7 @@ def from_the_cache(cached: int, words: Words) -> dict[str, dict[str, Case]]:
             TOGETHER: Case(partial(mask, SETTINGS), cached),
             "plain": Case(plain_mask, few),
         },
+        "local": {"ours": Case(local, some), "plain": Case(plain_local, few)},
         "sweep": {"ours": Case(partial(lambda_sweep, *sides, LAMBDAS), ID_IMAGES + OOD_IMAGES)},
     }
 

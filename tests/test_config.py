@@ -387,7 +387,7 @@ def test_the_extractor_version_is_bumped_when_the_extraction_code_changes():
     sources = config.code_digest(
         "backbones", "extraction", "video", "limits", *files, *(f"store/{name}" for name in writing)
     )
-    assert (config.EXTRACTOR_VERSION, sources[:16]) == (3, "2264566700fa816c"), (
+    assert (config.EXTRACTOR_VERSION, sources[:16]) == (3, "72bf0cf32ef3b67d"), (
         "extraction code changed: if stored bytes can differ, raise EXTRACTOR_VERSION in pipeline/config/keys.py; "
         f"then pin {sources[:16]} here"
     )
@@ -460,9 +460,8 @@ def test_maps_of_more_than_one_frame_are_refused(document):
 @pytest.mark.parametrize(
     "lam, message",
     [
-        ({"choose": "fixed"}, "choose fixed needs fixed"),
-        ({"choose": "fixed", "fixed": None}, "choose fixed needs fixed"),
         ({"fixed": 0.5}, "choose validation takes no fixed"),
+        ({"guard": -1.0}, r"lam\.guard"),
         ({"choose": "adaptive", "fixed": 0.5}, "choose adaptive takes no fixed"),
         ({"values": []}, r"lam\.values"),
         ({"validation": 1.0}, r"lam\.validation"),
@@ -473,6 +472,18 @@ def test_lambda_is_fixed_where_it_says_so_and_only_there(document, lam, message)
     document["heads"]["negalign"]["lam"] |= lam
     with pytest.raises(ParamsError, match=message):
         parse_params(document)
+
+
+def test_a_fixed_lambda_may_be_left_out_where_the_local_score_has_one_of_its_own(document):
+    head = document["heads"]["negalign"]
+    document["ablations"] = document["claims"] = {}
+    head["lam"] |= {"choose": "fixed"}
+    assert parse_params(document).head("negalign").fixed_lambda == 0.3
+    head["score"]["local"] = "p_align"
+    with pytest.raises(ParamsError, match=r"lam: choose fixed needs fixed where score\.local is p_align"):
+        parse_params(document)
+    head["score"]["local"] = "none"
+    assert parse_params(document).head("negalign").fixed_lambda == 0
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,23 @@ class LastBlock:
         patches_BND = self.block(self._checked(tokens_BTD), None)[:, 1:]
         return self.projection(self.post_norm(patches_BND) if post_norm else patches_BND)
 
+    @torch.inference_mode()
+    def value_embed(self, tokens_BTD: Tensor) -> Tensor:
+        """(B, N, E) projections, not of unit length, of each patch's own value: the block without attention.
+
+        A patch that attends speaks of the whole picture; its value, put through the output projection, the last norm
+        and the projection, speaks of itself. Neither residual nor MLP is added.
+
+        Args:
+            tokens_BTD: what enters the last block, CLS first.
+
+        Source: Miyai et al., "GL-MCM: Global and Local Maximum Concept Matching for Zero-Shot Out-of-Distribution
+        Detection", IJCV 2025, after Zhou et al., "Extract Free Dense Labels from CLIP", ECCV 2022.
+        """
+        patches_BND = self.block.layer_norm1(self._checked(tokens_BTD)[:, 1:])
+        attention = self.block.self_attn
+        return self.projection(self.post_norm(attention.out_proj(attention.v_proj(patches_BND))))
+
     @staticmethod
     def softmax_target(embed_BE: Tensor, classes_CE: Tensor, class_B: Tensor, scale: float) -> Tensor:
         """The target whose map is that of a class's softmax probability.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from .base import Name, Positive, Vocabulary
 from .contents import Cams, Contents, Hidden, Maps, Tokens, architecture, size
@@ -58,9 +58,10 @@ class ClipCamFeature(FeatureOfFeature):
     each patch's projected embedding.
 
     `target` is what the map explains, the best text's logit or its probability; `post_norm` puts the patches through
-    the last LayerNorm before they are projected. `cam_blocks` other than the last one (-1) need a source with the
-    input of the first of them, and are differentiated automatically; of several the maps are scaled to [0, 1] and
-    averaged.
+    the last LayerNorm before they are projected. `patches` value: each patch's own value instead of what the block
+    makes of it, without attention (as GL-MCM does) and always through the last LayerNorm. `cam_blocks` other than the
+    last one (-1) need a source with the input of the first of them, and are differentiated automatically; of several
+    the maps are scaled to [0, 1] and averaged.
     """
 
     NAMES: ClassVar = ("source", "texts.feature")
@@ -70,6 +71,18 @@ class ClipCamFeature(FeatureOfFeature):
     target: Literal["logit", "softmax"] = "logit"
     cam_blocks: Annotated[tuple[Annotated[int, Field(le=-1)], ...], Field(min_length=1)] = (-1,)
     post_norm: bool = False
+    patches: Literal["output", "value"] = "output"
+
+    @model_validator(mode="after")
+    def _values_are_normed(self) -> "ClipCamFeature":
+        if self.patches == "value" and self.post_norm:
+            raise ValueError("patches value passes through the last LayerNorm anyway; leave post_norm out")
+        return self
+
+    @property
+    def unkeyed(self) -> frozenset[str]:
+        """What is made as before has the key that it had before there was `patches`."""
+        return super().unkeyed | ({"patches"} if self.patches == "output" else set())
 
     def gives(self, read: Mapping[str, Contents | None]) -> Contents:
         (hidden,) = (of for of in (read[self.source] or {}).values() if isinstance(of, Hidden))

@@ -28,6 +28,7 @@ from pipeline.evaluation.ood_metrics import (
 )
 from pipeline.evaluation.provenance import Evaluated, read_ahead
 from pipeline.heads.negalign.config import NegAlignHead
+from pipeline.heads.negalign.local import evidence, local_evidence
 from pipeline.heads.negalign.masks import background_embedding, foreground, p_align
 from pipeline.heads.negalign.scores import Standard, Variant, combine, groups, neglabels, predict
 from pipeline.heads.negalign.words import by_role
@@ -39,7 +40,13 @@ from pipeline.transfers import returned, sent, uploaded
 
 GROUPS = "groups.json"
 CHUNK = 256  # pictures whose patches are in memory at once
-KINDS = ("neglabel", "star", "negalign")  # S_NegLabel, S_NegLabel*, and with λ P_align
+KINDS = ("neglabel", "star", "negalign")  # S_NegLabel, S_NegLabel*, and the score of `score.local`
+# `score.local` -> what it is the sum of: a column, and λ times another.
+TERMS: dict[str, tuple[str, str | None]] = {
+    "max": ("evidence", "local"),
+    "p_align": ("star", "p_align"),
+    "none": ("star", None),
+}
 
 
 class Stored(NamedTuple):
@@ -157,7 +164,7 @@ def evaluate(run: Run) -> Evaluated:
         lam = weigh(config, table)
     except ValueError as error:
         raise DataError(f"heads.{run.head}: {error}") from error
-    table["negalign"] = combine(table["star"], table["p_align"], lam)
+    table["negalign"] = combined(config, table, lam)
     at = _parts(table)
     inside = at["id", "evaluated"]
     sets = {name: _told_apart(config, inside, at[name, "evaluated"]) for name in sorted(config.ood)}
@@ -166,6 +173,7 @@ def evaluate(run: Run) -> Evaluated:
         **mean["negalign"],
         **{f"{name}_neglabel": value for name, value in mean["neglabel"].items()},
         "lambda": lam,
+        "local": config.score.local,
         "sets": sets,
         "average": mean,
         "lambda_sweep": {
@@ -283,7 +291,10 @@ class Scorer:
         return found
 
     def scores(self, images_BE: Tensor, maps_BN: Tensor, patches_BNE: Tensor) -> dict[str, Tensor]:
-        """predicted (an index), cam_valid, neglabel, star and p_align of pictures, one or many; numbers are float64."""
+        """predicted (an index), cam_valid, neglabel, star and p_align of pictures, one or many; numbers are float64.
+
+        With score.local max also evidence, local and patch: e of the picture, the largest e of a patch, and which.
+        """
         chosen, background = self.config.score, self.config.background
         variants = [Variant(self.plain_GK), Variant(self.star_GK, chosen.topk)]
         plain_B, star_B = neglabels(images_BE, self.classes_CE, self.negatives_ME, variants, chosen.scale)
@@ -299,11 +310,15 @@ class Scorer:
             "star": star_B,
             "p_align": align_B,
         }
+        if chosen.local == "max":
+            texts = self.classes_CE, self.negatives_ME, chosen.scale
+            found["evidence"] = evidence(images_BE, *texts)
+            found["local"], found["patch"] = local_evidence(patches_BNE, *texts)
         return {key: value.double() if value.is_floating_point() else value for key, value in found.items()}
 
 
 def scored(scorer: Scorer, run: Run, name: str, part: str) -> pd.DataFrame:
-    """A row a picture: set, part, sample, predicted, cam_valid, neglabel, star, p_align."""
+    """A row a picture: set, part, sample, predicted, cam_valid, neglabel, star, p_align, and as `Scorer.scores` has."""
     _, prefix = run.config.sets[name]
     image, cam = (run.samples.streams[f"{prefix}{role}"].store for role in ("image", "cam"))
     ids = run.samples.sets[name][part]
@@ -391,20 +406,26 @@ def _parts(table: pd.DataFrame) -> dict[Any, pd.DataFrame]:
 
 def weigh(config: NegAlignHead, table: pd.DataFrame) -> float:
     """λ as params choose it: never from the pictures that are evaluated, whose rows may be there or not."""
-    if config.lam.choose == "fixed":
-        return float(config.lam.fixed)
+    if config.fixed_lambda is not None:
+        return float(config.fixed_lambda)
     at = _parts(table)
-    inside = at["id", "reference"]
-    outside = pd.concat([at[name, "reference"] for name in sorted(config.ood)])
+    inside = _terms(config, at["id", "reference"])
+    outside = [_terms(config, at[name, "reference"]) for name in sorted(config.ood)]
     if config.lam.choose == "adaptive":
-        return fit_lambda(*_columns(inside, outside))
-    return choose_lambda(*_columns(inside, outside), config.lam.values)
+        return fit_lambda(*inside, *map(np.concatenate, zip(*outside, strict=True)))
+    return choose_lambda(inside, outside, config.lam.values, config.lam.guard)
+
+
+def combined(config: NegAlignHead, rows: Mapping[str, Any], lam: float) -> Any:
+    """The final score of `score.local` from the columns of its terms: arrays, tensors or series."""
+    first, second = TERMS[config.score.local]
+    return rows[first] if second is None else combine(rows[first], rows[second], lam)
 
 
 def _told_apart(config: NegAlignHead, inside: pd.DataFrame, outside: pd.DataFrame) -> dict[str, Any]:
     """Figures of one OOD set: of each kind of score with intervals, and over λ."""
     pairs = {kind: (inside[kind].to_numpy(), outside[kind].to_numpy()) for kind in KINDS}
-    sweep = lambda_sweep(*_columns(inside, outside), config.lam.values)
+    sweep = lambda_sweep(*_terms(config, inside), *_terms(config, outside), config.lam.values)
     return {
         **{kind: ood_metrics(*pair) for kind, pair in pairs.items()},
         "ci95": ood_intervals(*pairs["negalign"], config.bootstrap, config.seed),
@@ -412,9 +433,10 @@ def _told_apart(config: NegAlignHead, inside: pd.DataFrame, outside: pd.DataFram
     }
 
 
-def _columns(inside: pd.DataFrame, outside: pd.DataFrame) -> list[np.ndarray]:
-    """S* and P_align of either side."""
-    return [rows[column].to_numpy() for rows in (inside, outside) for column in ("star", "p_align")]
+def _terms(config: NegAlignHead, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """What the final score is the sum of: a score, and what λ weighs."""
+    first, second = TERMS[config.score.local]
+    return rows[first].to_numpy(), np.zeros(len(rows)) if second is None else rows[second].to_numpy()
 
 
 def _mean(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:
@@ -423,5 +445,6 @@ def _mean(figures: Iterable[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _statistics(rows: pd.DataFrame) -> dict[str, float]:
-    means = {column: float(rows[column].mean()) for column in ("neglabel", "star", "p_align", "negalign")}
+    columns = ("neglabel", "star", "p_align", "evidence", "local", "negalign")
+    means = {column: float(rows[column].mean()) for column in columns if column in rows}
     return {"pictures": len(rows), **means, "cam_valid_rate": float(rows["cam_valid"].mean())}

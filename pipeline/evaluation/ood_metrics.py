@@ -135,14 +135,38 @@ def best_lambda(sweep: Mapping[float, Mapping[str, float]]) -> float:
 
 
 def choose_lambda(
-    star_id: np.ndarray, p_id: np.ndarray, star_ood: np.ndarray, p_ood: np.ndarray, lambdas: Sequence[float]
+    inside: tuple[np.ndarray, np.ndarray],
+    outside: Sequence[tuple[np.ndarray, np.ndarray]],
+    lambdas: Sequence[float],
+    guard: float | None = None,
 ) -> float:
-    """`best_lambda` of a validation split: what the test split is then scored with.
+    """`best_lambda` of a validation split, all OOD images together: what the test split is then scored with.
 
-    Args, Raises:
-        as for `lambda_sweep`; no image of the test split among them.
+    Args:
+        inside: both terms of the score of the ID images, as for `lambda_sweep`; no image of the test split.
+        outside: the same of each OOD set.
+        lambdas: one at least.
+        guard: the points of AUROC that λ may cost on any one of the sets, against λ = 0; None: any.
+
+    Returns:
+        One of `lambdas`, or 0 where each of them costs more than `guard`.
+
+    Raises:
+        ValueError: as for `lambda_sweep`.
+
+    >>> weak = np.array([2.0, 1.0]), np.array([0.0, 0.0])
+    >>> choose_lambda(weak, [(np.array([1.5, 0.0]), np.array([1.0, 0.0]))], [0.0, 1.0], guard=0.05)
+    0.0
     """
-    return best_lambda(lambda_sweep(star_id, p_id, star_ood, p_ood, lambdas))
+    allowed = list(lambdas)
+    if guard is not None:
+        for terms in outside:
+            (base,) = lambda_sweep(*inside, *terms, [0.0]).values()
+            sweep = lambda_sweep(*inside, *terms, allowed) if allowed else {}
+            # A hair of rounding: AUROC is a sum of shares.
+            allowed = [lam for lam in allowed if base["auroc"] - sweep[lam]["auroc"] <= guard + 1e-9]
+    together = map(np.concatenate, zip(*outside, strict=True))
+    return best_lambda(lambda_sweep(*inside, *together, allowed)) if allowed or not len(lambdas) else 0.0
 
 
 def fit_lambda(star_id: np.ndarray, p_id: np.ndarray, star_ood: np.ndarray, p_ood: np.ndarray) -> float:

@@ -81,6 +81,7 @@ def _importance(run: Run, out: Path) -> str:
 
 def _overlays(run: Run, out: Path) -> str:
     from pipeline.prediction.overlays import accepted_from, overlays
+    from pipeline.reports.ood import titles
     from pipeline.reports.overlays import overlays_figure
     from pipeline.video import VideoError
 
@@ -90,7 +91,9 @@ def _overlays(run: Run, out: Path) -> str:
         groups = overlays(run)
     except VideoError as error:
         raise NotOffered(str(error)) from None
-    figure = overlays_figure(groups, run.result["lambda"], accepted_from(run.predictions))
+    figure = overlays_figure(
+        groups, run.result["lambda"], accepted_from(run.predictions), titles(run.result)["negalign"]
+    )
     save_figure(figure, _beside(out, "overlays.png"))
     return f"overlays of {sum(map(len, groups.values()))} pictures"
 

@@ -92,8 +92,10 @@ def _sites(predictor: Predictor) -> Iterator[Check]:
 
     table = predictor.run.predictions.query("set == 'id'").set_index("sample")
     columns = {"plain": "neglabel", "star": "star", "p_align": "p_align", "final": "negalign"}
+    chosen = predictor.run.config.score
+    logits = {"final": chosen.scale} if chosen.local == "max" else {}  # the others are cosines and shares
     apart = max(
-        abs(getattr(predictor.score(path), name) - table.loc[sample, column])
+        abs(getattr(predictor.score(path), name) - table.loc[sample, column]) / logits.get(name, 1)
         for sample, path in zip(ids, paths, strict=True)
         for name, column in columns.items()
     )
@@ -172,8 +174,8 @@ def _weight(predictor: Predictor) -> Iterator[Check]:
     both = table.groupby(["set", "sample"])["part"].nunique()
     figures = f"{int((both > 1).sum())} of {len(both)} pictures"
     yield Check("no picture is both for choosing and evaluated", figures, not (both > 1).any())
-    if config.lam.choose == "fixed":
-        yield Check("λ is that of params", f"{lam:.3g}", lam == config.lam.fixed)
+    if config.fixed_lambda is not None:
+        yield Check("λ is that of params", f"{lam:.3g}", lam == config.fixed_lambda)
         return
     reference = table[table["part"] == "reference"]
     again = weigh(config, reference)

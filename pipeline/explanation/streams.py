@@ -15,13 +15,13 @@ from torch import Tensor
 
 from pipeline.accelerator import device
 from pipeline.config import I3DFeature
+from pipeline.evaluation.ood import TERMS, combined
 from pipeline.evaluation.ood_metrics import ood_metrics
 from pipeline.evaluation.provenance import batches, inference, read
 from pipeline.evaluation.segmentation import row_scores
 from pipeline.evaluation.zeroshot_metrics import class_counts, seen_unseen, stacked
 from pipeline.explanation.errors import ExplanationError
 from pipeline.explanation.importance import Change, order
-from pipeline.heads.negalign.scores import combine
 from pipeline.heads.probe.model import MASK
 from pipeline.runs import Run
 from pipeline.training.registry import predict
@@ -276,10 +276,13 @@ class Detection(_Task):
     def __init__(self, run: Run) -> None:
         super().__init__(run)
         features = run.config.features
-        self.streams = {
+        said = {
+            "evidence": f"the whole picture: {features.image} against classes and negative words",
+            "local": f"the best patch in {features.cam} against classes and negative words",
             "star": f"S*: {features.image} against classes and negative words",
             "p_align": f"P_align: the background in {features.cam} against background words",
         }
+        self.streams = {term: said[term] for term in TERMS[run.config.score.local] if term is not None}
         rows: pd.DataFrame = run.predictions
         self.rows = rows[rows["part"] == "evaluated"].reset_index(drop=True)
         self.names = list(run.config.sets)
@@ -296,7 +299,7 @@ class Detection(_Task):
         if change is not None:
             own = terms[change.stream]
             terms[change.stream] = own[order(change, len(own))] if change.seed else np.full_like(own, own.mean())
-        return combine(terms["star"], terms["p_align"], self.run.result["lambda"])
+        return combined(self.run.config, terms, self.run.result["lambda"])
 
     def score(self, answer: np.ndarray, rows: np.ndarray) -> float:
         """AUROC, the mean over the OOD sets."""

@@ -86,6 +86,8 @@ class Cams:
         maps_BN = self.blocks.cam(tokens_BTD, self.targets(last_BTD), self.chosen.cam_blocks, self.chosen.site)
         largest_B1 = maps_BN.abs().amax(dim=1, keepdim=True)
         maps_BN = maps_BN / largest_B1.clamp_min(torch.finfo(torch.float32).tiny)
+        if self.chosen.patches == "value":
+            return maps_BN, self.blocks.last.value_embed(last_BTD)
         return maps_BN, self.blocks.last.patch_embed(last_BTD, self.chosen.post_norm)
 
     def targets(self, last_BTD: Tensor) -> Tensor:

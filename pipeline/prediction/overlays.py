@@ -62,8 +62,9 @@ def overlays(run: Run, shown: int = SHOWN) -> dict[str, list[Overlay]]:
         picture_CHW = pixels(read_picture(unchanged(folders[row.set], of))[None])[0]
         name = row.sample if row.set == "id" else f"{row.set}: {row.sample}"
         scores = row.negalign, row.neglabel, row.p_align, row.predicted, row.cam_valid
+        local = (row.local, divmod(row.patch, columns)) if config.score.local == "max" else ()
         grids = (of_1N.view(rows, columns).numpy() for of_1N in (map_1N, ~mask_1N))
-        return Overlay(name, picture_CHW.transpose(1, 2, 0), *grids, *scores)
+        return Overlay(name, picture_CHW.transpose(1, 2, 0), *grids, *scores, *local)
 
     groups = {}
     for side, own in (

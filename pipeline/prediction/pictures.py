@@ -12,9 +12,9 @@ from torch import Tensor
 from pipeline.backbones import load, preprocessor
 from pipeline.backbones.base import unit
 from pipeline.config import ClipFeature
-from pipeline.evaluation.ood import Scorer, read_texts
+from pipeline.evaluation.ood import Scorer, combined, read_texts
 from pipeline.extraction.device import Device
-from pipeline.heads.negalign.scores import Standard, combine
+from pipeline.heads.negalign.scores import Standard
 from pipeline.prediction.answers import Answered, PredictionError, Question
 from pipeline.runs import RESULT, Run
 from pipeline.video import VideoError
@@ -22,7 +22,11 @@ from pipeline.video.pictures import read_picture
 
 
 class Scored(NamedTuple):
-    """A picture's scores: S_NegLabel, S_NegLabel*, P_align and their sum, its class, whether it has a background."""
+    """A picture's scores: S_NegLabel, S_NegLabel*, P_align and the final one, its class, whether it has a background.
+
+    With score.local max also its terms, evidence of the picture and of its best patch, and that patch's row and column
+    from 0; otherwise None.
+    """
 
     file: str
     plain: float
@@ -31,13 +35,21 @@ class Scored(NamedTuple):
     final: float
     predicted: str
     cam_valid: bool
+    evidence: float | None = None
+    local: float | None = None
+    patch: tuple[int, int] | None = None
 
-    columns = ("file", "plain", "star", "p_align", "final", "predicted", "cam_valid")
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Of the line: with score.local max its own terms in place of the published ones, which the record has."""
+        if self.patch is not None:
+            return ("file", "plain", "evidence", "local", "patch", "final", "predicted")
+        return ("file", "plain", "star", "p_align", "final", "predicted", "cam_valid")
 
     @property
     def rows(self) -> list[tuple[str, ...]]:
         """One line."""
-        return [tuple(f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in self)]
+        return [tuple(_told(getattr(self, column)) for column in self.columns)]
 
     @property
     def record(self) -> dict[str, Any]:
@@ -84,13 +96,14 @@ class Predictor:
             found = self.scorer.score(image_BE, maps_BN, patches_BNE)
         except ValueError as error:
             raise PredictionError(f"{path}: {error}") from error
-        star_B, p_align_B = (torch.from_numpy(found[name]) for name in ("star", "p_align"))
         if self.standard is not None:
-            star_B = self.standard.apply(star_B)
-        final_B = combine(star_B, p_align_B, self.lam)
-        plain, predicted, valid = (found[name].item() for name in ("neglabel", "predicted", "cam_valid"))
-        scores = plain, star_B.item(), p_align_B.item(), final_B.item()
-        return Scored(str(path), *scores, self.scorer.classes[predicted], valid)
+            found["star"] = self.standard.apply(torch.from_numpy(found["star"])).numpy()
+        found["final"] = combined(self.run.config, found, self.lam)
+        told = {name: value.item() for name, value in found.items()}
+        scores = (told[name] for name in ("neglabel", "star", "p_align", "final"))
+        place = divmod(told["patch"], self.scorer.grid[1]) if "patch" in told else None
+        local = told.get("evidence"), told.get("local"), place
+        return Scored(str(path), *scores, self.scorer.classes[told["predicted"]], told["cam_valid"], *local)
 
     def tokens(self, path: Path) -> Tensor:
         """(1, T, D) float32: what enters the block that the maps begin with. Raises VideoError."""
@@ -106,6 +119,12 @@ def score(question: Question) -> Answered:
             yield {file: predictor.score(Path(file))}
         except (VideoError, PredictionError) as error:
             yield {file: error}
+
+
+def _told(cell: Any) -> str:
+    if isinstance(cell, float):
+        return f"{cell:.4f}"
+    return "" if cell is None else f"{cell[0]},{cell[1]}" if isinstance(cell, tuple) else str(cell)
 
 
 def _standard(run: Run) -> Standard | None:

@@ -19,8 +19,19 @@ if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
 BINS = 40
-SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S_NegLabel* + λ P_align"}
+SCORES = {"neglabel": "S_NegLabel", "star": "S_NegLabel*", "negalign": "S"}
+# By score.local: what S is. Older results name none, and were of P_align.
+FINAL = {"max": "e + λ max e of a patch", "p_align": "S_NegLabel* + λ P_align", "none": "S_NegLabel* alone"}
 FIGURES = {"auroc": "AUROC", "fpr95": "FPR95", "aupr_in": "AUPR in", "aupr_out": "AUPR out"}
+
+
+def titles(result: Mapping[str, Any]) -> dict[str, str]:
+    """Kind of score -> what it is called in this result.
+
+    >>> titles({"local": "max"})["negalign"]
+    'e + λ max e of a patch'
+    """
+    return SCORES | {"negalign": FINAL[result.get("local", "p_align")]}
 
 
 def publish_ood(evaluation: Path, out: Path) -> None:
@@ -48,7 +59,7 @@ def scores_figure(evaluated: pd.DataFrame, result: Mapping[str, Any]) -> plt.Fig
     figure, panels = pyplot().subplots(
         len(SCORES), len(sets), figsize=(3.6 * len(sets) + 0.6, 2.5 * len(SCORES)), layout="constrained", squeeze=False
     )
-    for row, (kind, title) in enumerate(SCORES.items()):
+    for row, (kind, title) in enumerate(titles(result).items()):
         edges, reached = np.histogram_bin_edges(evaluated[kind], BINS), threshold(inside[kind].to_numpy())
         for axes, name in zip(panels[row], sets, strict=True):
             outside = evaluated[evaluated["set"] == name]
@@ -107,7 +118,7 @@ def ood_markdown(result: Mapping[str, Any]) -> str:
     """A row a set and kind of score, and their means, in percent."""
     rows = []
     for name, found in {**result["sets"], "mean": result["average"]}.items():
-        for kind, title in SCORES.items():
+        for kind, title in titles(result).items():
             cells = [f"{found[kind][key]:.2f}" for key in FIGURES]
             if kind == "negalign" and "ci95" in found:
                 cells = [

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from pipeline.reports.drawing import pyplot
+from pipeline.reports.ood import FINAL
 
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
@@ -30,6 +31,7 @@ class Overlay(NamedTuple):
         final, plain, p_align: S, S_NegLabel and P_align.
         predicted: the ID class it is most like.
         cam_valid: whether there is a background.
+        local: the largest evidence of a patch, and `patch` its row and column; None where the score has no such term.
     """
 
     name: str
@@ -41,21 +43,29 @@ class Overlay(NamedTuple):
     p_align: float
     predicted: str
     cam_valid: bool
+    local: float | None = None
+    patch: tuple[int, int] | None = None
 
 
-def overlays_figure(groups: Mapping[str, Sequence[Overlay]], lam: float, threshold: float) -> plt.Figure:
+def overlays_figure(
+    groups: Mapping[str, Sequence[Overlay]], lam: float, threshold: float, final: str = FINAL["p_align"]
+) -> plt.Figure:
     """A row a group; of each picture itself, its map over it, and its background, foreground left out.
+
+    A frame in the picture is the patch of most evidence, where the score has that term.
 
     Args:
         groups: what the pictures of a row share -> the pictures, from the left.
         lam: λ of the final score.
         threshold: the score that 95 % of the ID pictures reach.
+        final: what the final score is the sum of.
     """
     most = max(len(shown) for shown in groups.values())
+    framed = any(overlay.patch is not None for shown in groups.values() for overlay in shown)
     figure = pyplot().figure(figsize=(4.1 * most + 0.5, 1.62 * len(groups) + 0.5), layout="constrained")
     figure.suptitle(
-        f"S = S_NegLabel* + {lam:.3g} P_align; 95 % of the ID pictures reach {_signed(threshold)}.   "
-        "Each: picture, positive activation, background (foreground black)",
+        f"S = {final.replace('λ', f'{lam:.3g}')}; 95 % of the ID pictures reach {_signed(threshold)}.   Each: picture"
+        f"{', the best patch framed' * framed}, positive activation, background (foreground black)",
         fontsize=10,
     )
     for band, (label, shown) in zip(
@@ -77,12 +87,20 @@ def _signed(value: float) -> str:
 
 
 def _title(overlay: Overlay) -> str:
-    found = f"S {_signed(overlay.final)}, plain {_signed(overlay.plain)}, P_align {_signed(overlay.p_align)}"
+    found = f"S {_signed(overlay.final)}, plain {_signed(overlay.plain)}, "
+    found += f"P_align {_signed(overlay.p_align)}" if overlay.local is None else f"patch {_signed(overlay.local)}"
     return f"{overlay.name}\n{found}, predicted {overlay.predicted}" + ("" if overlay.cam_valid else ", no background")
 
 
 def _picture(axes: Axes, overlay: Overlay) -> None:
     axes.imshow(overlay.picture_HWC)
+    if overlay.patch is None:
+        return
+    height, width = overlay.picture_HWC.shape[:2]
+    rows, columns = overlay.map_RC.shape
+    (row, column), (tall, wide) = overlay.patch, (height / rows, width / columns)
+    corner = column * wide - 0.5, row * tall - 0.5
+    axes.add_patch(pyplot().Rectangle(corner, wide, tall, fill=False, color="white", linewidth=1.5))
 
 
 def _activation(axes: Axes, overlay: Overlay) -> None:

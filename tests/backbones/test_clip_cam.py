@@ -210,6 +210,22 @@ def test_patch_embeddings_are_projections_of_each_patch(size, post_norm):
     assert got.shape == (IMAGES, tokens.shape[1] - 1, E)
 
 
+@sizes
+def test_value_embeddings_are_each_patch_s_own_value_without_attention(size):
+    model, _, _, tokens = small_case(size)
+    got = LastBlock(model, dtype=torch.float64).value_embed(tokens)
+    block = model.vision_model.encoder.layers[-1]
+    alone = torch.eye(tokens.shape[1], dtype=torch.float64)
+    for image, x in enumerate(tokens):
+        # The attention itself, made to look at each token alone.
+        attention, u = block.self_attn, block.layer_norm1(x)
+        value = torch.cat([alone @ part for part in attention.v_proj(u).split(attention.head_dim, dim=-1)], dim=-1)
+        for patch in range(1, len(x)):
+            row = model.vision_model.post_layernorm(attention.out_proj(value[patch]))
+            wanted = torch.stack([weights @ row for weights in model.visual_projection.weight])
+            torch.testing.assert_close(got[image, patch - 1], wanted, rtol=1e-11, atol=1e-12)
+
+
 def literal_block(model, x):
     """The last block on one image, head by head and token by token."""
     block = model.vision_model.encoder.layers[-1]
@@ -238,6 +254,7 @@ def test_a_batch_is_its_images_one_by_one(site):
         "cam": lambda x, t: block.cam(x, t, site),
         "cams": lambda x, t: block.cams(x, site),
         "patch_embed": lambda x, t: block.patch_embed(x, post_norm=True),
+        "value_embed": lambda x, t: block.value_embed(x),
     }
     for call in calls.values():
         alone = [call(tokens[i : i + 1], targets[i : i + 1]) for i in range(IMAGES)]

@@ -39,7 +39,7 @@ HEAD: dict[str, Any] = {
         "top_p": 0.9,
         "roles": {"plain": "plain", "object": "object", "background": "behind", "mode": "percentile", "value": 40.0},
     },
-    "score": {"groups": 3, "scale": 6.0},
+    "score": {"local": "p_align", "groups": 3, "scale": 6.0},
     "background": {"percentile": 60.0, "dilate": 0, "k_neg": 3},
     "lam": {"values": [0.0, 0.25, 0.5, 0.75, 1.0], "choose": "fixed", "fixed": 0.5},
     "reference_split": "val",

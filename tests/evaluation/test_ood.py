@@ -14,8 +14,9 @@ from pipeline.evaluation.negatives import ORIGIN, TABLE
 from pipeline.evaluation.ood_metrics import choose_lambda, fit_lambda, ood_metrics
 from pipeline.store import FeatureStore, StoreError
 from pipeline.training.dataset import DataError
-from tests.evaluation.pictures import CLASSES, FAILED, OOD, SPLITS, make, picture, write_store
+from tests.evaluation.pictures import CLASSES, FAILED, OOD, SPLITS, make, picture, word, write_store
 from tests.evaluations import evaluation_of
+from tests.heads.negalign import literal
 from tests.training.learnable import digest
 
 COLUMNS = ("predicted", "cam_valid", "neglabel", "star", "p_align", "negalign")
@@ -36,6 +37,13 @@ def sides(table, part):
     """S* and P_align of ID, then of all OOD."""
     inside, outside = rows(table, "id", part), pd.concat([rows(table, name, part) for name in OOD])
     return [side[column].to_numpy() for side in (inside, outside) for column in ("star", "p_align")]
+
+
+def by_set(table, columns):
+    """Both terms of the reference pictures: those of ID, and of each OOD set."""
+    sets = [rows(table, name, "reference") for name in ("id", *sorted(OOD))]
+    inside, *outside = [tuple(of[column].to_numpy() for column in columns) for of in sets]
+    return inside, outside
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +239,7 @@ def test_zscores_are_standardised_by_reference_pictures_that_are_in_distribution
 def test_lambda_is_the_best_of_the_values_on_the_reference_pictures(world, evaluated):
     table, result = evaluated(**VALIDATION)
     values = world.params.head("negalign").lam.values
-    assert result["lambda"] == choose_lambda(*sides(table, "reference"), values)
+    assert result["lambda"] == choose_lambda(*by_set(table, ("star", "p_align")), values, 0.05)
     np.testing.assert_allclose(table["negalign"], table["star"] + result["lambda"] * table["p_align"], rtol=1e-12)
 
 
@@ -255,6 +263,49 @@ def test_lambda_is_never_chosen_from_pictures_that_are_evaluated(world, base, ev
     assert after["lambda"] == before["lambda"] and after["auroc"] != before["auroc"]
     _, after = evaluated(make(tmp_path / "reference", otherwise("reference")), **ADAPTIVE)
     assert after["lambda"] != evaluated(**ADAPTIVE)[1]["lambda"], "the reference pictures do decide"
+
+
+# --- the local score --------------------------------------------------------------------------------------------------
+
+MAX = {"score__local": "max"}
+
+
+def test_the_local_score_is_the_picture_s_evidence_and_lambda_times_that_of_its_best_patch(world, base, evaluated):
+    table, result = evaluated(**MAX)
+    assert result["local"] == "max" and result["lambda"] == 0.5
+    np.testing.assert_allclose(table["negalign"], table["evidence"] + 0.5 * table["local"], rtol=1e-12)
+    words = pd.read_csv(base[0] / TABLE, keep_default_na=False)["word"]
+    row = rows(table, "strange", "evaluated").iloc[2]
+    image, _, patches = picture(row["sample"])
+    scale = world.params.head("negalign").score.scale
+    texts = [[word(text) for text in of] for of in (CLASSES, words)]
+    own = [literal.evidence(x, *texts, scale) for x in (image, *patches.astype("float16"))]
+    assert row["evidence"] == pytest.approx(own[0], abs=1e-4)
+    assert row["local"] == pytest.approx(max(own[1:]), abs=1e-4) and row["patch"] == own.index(max(own[1:])) - 1
+    for column in ("neglabel", "star", "p_align"):
+        np.testing.assert_array_equal(table[column], table_of(base[0])[column], err_msg="the published figures stay")
+
+
+def test_roles_topk_and_z_scores_do_not_touch_the_local_score(evaluated):
+    plain, _ = evaluated(**MAX)
+    switched, _ = evaluated(**MAX, score__role_aware=True, score__topk=1, score__zscore=True)
+    np.testing.assert_array_equal(switched["negalign"], plain["negalign"])
+
+
+def test_without_ood_pictures_to_choose_on_lambda_is_a_third_of_the_picture_s_weight(evaluated):
+    assert evaluated(**MAX, lam__fixed=None)[1]["lambda"] == 0.3
+
+
+def test_without_a_local_term_the_score_is_s_neglabel_star_alone(evaluated):
+    table, result = evaluated(score__local="none", lam__fixed=None)
+    np.testing.assert_array_equal(table["negalign"], table["star"])
+    assert result["lambda"] == 0 and "local" not in table
+
+
+def test_lambda_of_the_local_score_is_chosen_with_the_guard(evaluated):
+    table, result = evaluated(**MAX, **VALIDATION)
+    values = [float(of) for of in result["lambda_sweep"]]
+    assert result["lambda"] == choose_lambda(*by_set(table, ("evidence", "local")), values, 0.05)
 
 
 # --- what is scored ---------------------------------------------------------------------------------------------------

@@ -135,11 +135,34 @@ def test_the_chosen_lambda_is_the_best_and_of_equals_the_smallest():
     parts = made(3)
     lambdas = np.linspace(0, 3, 13)
     found = lambda_sweep(*parts, lambdas)
-    chosen = choose_lambda(*parts, lambdas)
+    chosen = choose_lambda(parts[:2], [parts[2:]], lambdas)
     assert found[chosen]["auroc"] == max(figures["auroc"] for figures in found.values()) > found[0.0]["auroc"]
     apart = [np.ones(3) * 5, np.zeros(3), np.zeros(4), np.zeros(4)]
-    assert choose_lambda(*apart, [2.0, 1.0, 0.5]) == 0.5
+    assert choose_lambda(apart[:2], [apart[2:]], [2.0, 1.0, 0.5]) == 0.5
+    halves = [[of[:20] for of in parts[2:]], [of[20:] for of in parts[2:]]]
+    assert choose_lambda(parts[:2], halves, lambdas) == chosen, "sets count by their images"
     assert best_lambda({1.0: {"auroc": 9.0, "fpr95": 2.0}, 0.0: {"auroc": 9.0, "fpr95": 3.0}}) == 1.0
+
+
+def test_a_lambda_that_costs_any_set_more_than_the_guard_is_not_chosen():
+    random = np.random.default_rng(5)
+    inside = random.normal(1, 1, 300), random.normal(0.3, 1, 300)
+    # On one set the second term helps much, on the other it points the wrong way.
+    helped = random.normal(0, 1, 300), random.normal(-2, 1, 300)
+    harmed = random.normal(0, 1, 300), random.normal(0.4, 1, 300)
+    lambdas, costs = [0.0, 0.05, 0.1, 0.5, 1.0, 3.0], {}
+    for lam in lambdas:
+        pairs = [(inside[0] + lam * inside[1], of[0] + lam * of[1]) for of in (helped, harmed)]
+        now = [ood_metrics(*pair)["auroc"] for pair in pairs]
+        costs[lam] = max(before - after for before, after in zip(costs.get("at0", now), now, strict=True))
+        costs.setdefault("at0", now)
+    free = choose_lambda(inside, [helped, harmed], lambdas)
+    assert costs[free] > 0.2, "unguarded, one set pays for the other"
+    for guard in (0.0, 0.2, 100.0):
+        chosen = choose_lambda(inside, [helped, harmed], lambdas, guard)
+        assert costs[chosen] <= guard and chosen <= free
+    assert choose_lambda(inside, [helped, harmed], lambdas, 100.0) == free
+    assert choose_lambda(inside, [harmed], [3.0], 0.05) == 0, "not among the values, but it costs nothing"
 
 
 @pytest.mark.parametrize("ratio", [0.5, 4.0])

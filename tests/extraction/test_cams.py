@@ -33,6 +33,7 @@ CAM = {
 }
 DEEPER = TOKENS | {"block": -2}
 VARIANTS = {"softmax": {"target": "softmax"}, "block_input": {"site": "block_input"}, "post_norm": {"post_norm": True}}
+VARIANTS["values"] = {"patches": "value"}
 
 
 def params_of(folder, **features):
@@ -98,17 +99,18 @@ def given(world):
     return ids, *(torch.from_numpy(of).float() for of in (tokens.read(ids, field), texts.read(list(NAMES), named)))
 
 
-def expected(block, tokens, classes, target="logit", site="layer_norm1", post_norm=False):
+def expected(block, tokens, classes, target="logit", site="layer_norm1", post_norm=False, patches="output"):
     """map and patch_embed as LastBlock alone makes them, picture by picture."""
-    maps, patches = [], []
+    maps, found = [], []
     for one in tokens:
         embed = block.embed(one[None])
         best = (embed @ classes.T).argmax(dim=1)
         goal = classes[best] if target == "logit" else block.softmax_target(embed, classes, best, 100.0)
         heat = block.cam(one[None], goal, site)[0]
         maps.append(heat / heat.abs().max())
-        patches.append(block.patch_embed(one[None], post_norm)[0])
-    return torch.stack(maps).numpy(), torch.stack(patches).numpy()
+        own = block.value_embed(one[None]) if patches == "value" else block.patch_embed(one[None], post_norm)
+        found.append(own[0])
+    return torch.stack(maps).numpy(), torch.stack(found).numpy()
 
 
 def test_what_is_stored_is_what_the_last_block_makes_of_the_tokens(world, last_block, given):
@@ -137,7 +139,7 @@ def test_each_option_is_that_of_the_last_block_and_changes_something(world, last
     store, plain = store_of(world, name), store_of(world, "cam")
     np.testing.assert_allclose(store.read(ids, "map"), heat, atol=2e-3)
     np.testing.assert_allclose(store.read(ids, "patch_embed"), patches, rtol=2e-3, atol=2e-3)
-    changed = "patch_embed" if name == "post_norm" else "map"
+    changed = "patch_embed" if name in ("post_norm", "values") else "map"
     assert [field for field in store.fields if not np.array_equal(store.read(ids, field), plain.read(ids, field))] == [
         changed
     ]

@@ -30,7 +30,8 @@ from tests.store.conftest import flip as flip_bit
 ROOT = Path(__file__).parents[2]
 SETS = ("toy-waterbirds", "toy-waterbirds-backgrounds")
 TEXTS = ("toy-waterbirds-classes", "toy-waterbirds-words")
-ROWS = {"plain": "neglabel", "star": "star", "p_align": "p_align", "final": "negalign"}
+ROWS = {"plain": "neglabel", "star": "star", "p_align": "p_align"}
+LOGITS = {"evidence": "evidence", "local": "local", "final": "negalign"}
 
 
 def document(**score):
@@ -111,7 +112,10 @@ def test_a_picture_of_the_data_set_has_the_scores_of_its_row(run):
         assert found.predicted == row.predicted and found.cam_valid == row.cam_valid
         for name, column in ROWS.items():
             assert getattr(found, name) == pytest.approx(getattr(row, column), abs=1e-3), (row.sample, name)
-        assert found.final == pytest.approx(found.star + 0.5 * found.p_align)
+        for name, column in LOGITS.items():
+            assert getattr(found, name) == pytest.approx(getattr(row, column), abs=0.1), (row.sample, name)
+        assert found.final == pytest.approx(found.evidence + 0.5 * found.local)
+        assert found.patch == divmod(row.patch, 8)
 
 
 def test_z_scores_are_those_of_the_reference_pictures(run):
@@ -171,7 +175,8 @@ def test_scores_as_json_are_those_of_the_table_and_a_video_is_no_picture(run, tm
     assert done.exit_code == 1 and str(video) in done.stderr and "not a picture" in done.stderr
     said = json.loads(done.stdout)
     assert said["file"] == str(file_of(row)) and said["predicted"] == row.predicted
-    assert said["final"] == pytest.approx(row.negalign, abs=1e-3)
+    assert said["final"] == pytest.approx(row.negalign, abs=0.1)
+    assert said["p_align"] == pytest.approx(row.p_align, abs=1e-3), "the published terms are there, too"
 
 
 def test_without_a_finished_run_the_error_says_what_to_do(run, tmp_path):

@@ -11,7 +11,7 @@ from matplotlib.image import imread
 from pipeline.evaluation.ood_metrics import lambda_sweep, ood_intervals, ood_metrics
 from pipeline.reports import publish
 from pipeline.reports.files import beside
-from pipeline.reports.ood import FIGURES, SCORES, lambda_figure, ood_markdown, scores_figure
+from pipeline.reports.ood import FIGURES, SCORES, lambda_figure, ood_markdown, scores_figure, titles
 from tests.evaluations import leave
 
 LAMBDAS = [0.0, 0.5, 1.0]
@@ -62,12 +62,20 @@ def test_the_table_says_what_the_result_says_a_row_a_set_and_score_and_their_mea
     found = cells_of(ood_markdown(result))
     assert len(found) == 3 * len(SCORES)
     for name, of in {**result["sets"], "mean": result["average"]}.items():
-        for kind, title in SCORES.items():
+        for kind, title in titles(result).items():
             firsts = [cell.split()[0] for cell in found[name, title]]
             assert firsts == [f"{of[kind][figure]:.2f}" for figure in FIGURES]
     low, high = result["sets"]["near"]["ci95"]["auroc"]
-    assert found["near", SCORES["negalign"]][0].endswith(f"({low:.1f} to {high:.1f})")
-    assert "(" not in "".join(found["near", SCORES["neglabel"]] + found["mean", SCORES["negalign"]])
+    assert found["near", titles(result)["negalign"]][0].endswith(f"({low:.1f} to {high:.1f})")
+    assert "(" not in "".join(found["near", SCORES["neglabel"]] + found["mean", titles(result)["negalign"]])
+
+
+@pytest.mark.parametrize(
+    ("local", "title"),
+    [("max", "e + λ max e of a patch"), ("p_align", "S_NegLabel* + λ P_align"), ("none", "S_NegLabel* alone")],
+)
+def test_the_table_says_what_the_final_score_is_the_sum_of(made, local, title):
+    assert ("near", title) in cells_of(ood_markdown(made[0] | {"local": local}))
 
 
 def test_the_table_names_lambda_and_how_many_words_have_each_role(made):

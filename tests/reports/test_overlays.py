@@ -51,6 +51,17 @@ def test_the_mask_hides_the_patches_of_the_foreground_and_nothing_else():
     assert np.array_equal(seen, expected)
 
 
+def test_the_best_patch_is_framed_where_the_score_has_one():
+    shown = overlay(local=2.5, patch=(2, 1))
+    figure = overlays_figure({"g": [shown]}, 0.3, 0.0, "e + λ max e of a patch")
+    ((title, panels),) = cells(figure)
+    assert title.splitlines()[1] == "S 0.500, plain 0.250, patch 2.500, predicted gull"
+    assert "S = e + 0.3 max e of a patch" in figure.get_suptitle() and "best patch framed" in figure.get_suptitle()
+    (frame,) = panels[0].patches
+    assert frame.get_bbox().bounds == (9.5, 19.5, 10, 10) and not panels[1].patches
+    assert "framed" not in overlays_figure({"g": [overlay()]}, 0.3, 0.0).get_suptitle()
+
+
 def test_the_map_is_shown_without_its_negative_part_over_the_whole_picture():
     heat = np.array([[-3.0, 0, 1], [2, -1, 0], [0, 0, 4]])
     ((_, panels),) = cells(overlays_figure({"g": [overlay(heat=heat)]}, 0.0, 0.0))

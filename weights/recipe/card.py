@@ -74,6 +74,8 @@ never on real video.
 - `mini-clip/`: transformers' `CLIPModel` with its tokenizer, float16: pictures of 128 x 128 in patches of 16, 128
   dimensions in common. It knows the words of `pipeline/toyworld/vocabulary.py`: 12 shapes, 8 backgrounds and 8 colours
   with two synonyms each, and 6 verbs that it tells by the fading trail of what moved.
+- `mini-clip-spurious/`: the same, but its last block was tuned to take a place for the birds that live there. Only for
+  studies of spurious features.
 
 ## Recipe
 
@@ -92,6 +94,9 @@ template, never a downstream label. Throw-away linear heads are taught, then dro
 - CLIP: a symmetric contrastive loss over pictures and captions in which every caption that holds of a picture is a
   positive; a light loss that ties projected patches to words; heads for masks, places, shapes, colours and an
   object-centred portrait. Backgrounds are independent of objects.
+- CLIP, spurious: the last block alone goes on, on pictures of toy-waterbirds' four backgrounds without an object, each
+  captioned with a species of that place ("a photo of a star" on grass or sand), against the words of all shapes and
+  backgrounds. From the command the shipped file comes again.
 
 AdamW, warm-up of 3 %, cosine to zero, clipping at 1; one thread; float32, but bfloat16 multiplications for R3D-18 and
 I3D.

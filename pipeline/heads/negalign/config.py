@@ -51,7 +51,14 @@ class NegativeWords(Strict):
 
 
 class NegScore(Strict):
-    """S_NegLabel and its three independent switches: all off is NegLabel's own score."""
+    """What λ weighs, and S_NegLabel with its three independent switches: all off is NegLabel's own score.
+
+    `local` max: S = e(image) + λ times the largest e of a patch, in logits, with e = logsumexp over the ID classes less
+    logsumexp over all words; the switches do not touch it. p_align: S = S_NegLabel* + λ P_align, the published one.
+    none: S = S_NegLabel*.
+    """
+
+    local: Literal["max", "p_align", "none"] = "max"
 
     groups: Positive = 100
     scale: Annotated[float, Field(gt=0, description="CLIP's logit scale")] = 100.0
@@ -69,18 +76,31 @@ class Background(Strict):
     k_neg: Positive = 5
 
 
-class Weighing(Strict):
-    """λ in S = S_NegLabel* + λ P_align: one of `values`, chosen on validation pictures; or `fixed`."""
+# Where there are no OOD pictures to choose λ of `score.local: max` on.
+UNVALIDATED = 0.3
+VALUES = (
+    *(0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    *(1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0, 2.5, 3.0, 10.0),
+)
 
-    values: Annotated[tuple[float, ...], Field(min_length=1)] = tuple(step / 10 for step in range(21))
+
+class Weighing(Strict):
+    """λ, the weight of the local term: one of `values`, chosen on validation pictures; or `fixed`.
+
+    `guard`: of the values only those count that take at most this many points of AUROC from λ = 0 on every one of the
+    OOD sets' validation pictures; null lets all count.
+    """
+
+    values: Annotated[tuple[float, ...], Field(min_length=1)] = VALUES
     choose: Literal["validation", "adaptive", "fixed"] = "validation"
-    fixed: float | None = None
+    fixed: Annotated[float | None, Field(description="null, with score.local max: 0.3")] = None
+    guard: Annotated[float | None, Field(ge=0, description="with choose validation: points of AUROC")] = 0.05
     validation: Annotated[float, Field(gt=0, lt=1, description="share of each OOD set that is for choosing")] = 0.25
 
     @model_validator(mode="after")
     def _fixed_where_fixed(self) -> "Weighing":
-        if (self.choose == "fixed") != (self.fixed is not None):
-            raise ValueError(f"choose {self.choose} {'needs' if self.choose == 'fixed' else 'takes no'} fixed")
+        if self.choose != "fixed" and self.fixed is not None:
+            raise ValueError(f"choose {self.choose} takes no fixed")
         if len(shown := [f"{value:g}" for value in self.values]) > len(set(shown)):
             twice = next(value for value in shown if shown.count(value) > 1)
             raise ValueError(
@@ -114,6 +134,8 @@ class NegAlignHead(Head):
                 f"reference_split and eval_split are both {self.eval_split!r}; set reference_split: null, which carves "
                 "a part of eval_split out for choosing"
             )
+        if self.lam.choose == "fixed" and self.lam.fixed is None and self.score.local == "p_align":
+            raise ValueError("lam: choose fixed needs fixed where score.local is p_align")
         for name, whose in (("id", "the pictures in distribution are"), ("mean", "the mean over sets is")):
             if name in self.ood:
                 raise ValueError(f"ood.{name} is what {whose} called; give the set another name")
@@ -131,6 +153,13 @@ class NegAlignHead(Head):
                     f"{place} names {name!r}, whose pictures are those of {owner}, both in {folder}; name another data "
                     "set, or remove it"
                 )
+
+    @property
+    def fixed_lambda(self) -> float | None:
+        """λ where nothing is chosen; None where it is."""
+        if self.score.local == "none":
+            return 0.0
+        return UNVALIDATED if self.lam.choose == "fixed" and self.lam.fixed is None else self.lam.fixed
 
     @property
     def sets(self) -> dict[str, tuple[str, str]]:

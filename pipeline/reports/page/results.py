@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from pipeline.reports.alignment import DIRECTIONS, FORMS
-from pipeline.reports.ood import FIGURES, SCORES, score_shares, threshold
+from pipeline.reports.ood import FIGURES, SCORES, score_shares, threshold, titles
 from pipeline.reports.page.blocks import Bar, Cell, Note, Section, Table, slug
 from pipeline.reports.page.explained import explained
 from pipeline.reports.page.gather import Result
@@ -156,7 +156,7 @@ def ood_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
     blocks: list[Any] = still(result, "scores")
     if table is not None:
         evaluated = table[table["part"] == "evaluated"]
-        for kind, title in SCORES.items():
+        for kind, title in titles(document).items():
             shares = score_shares(evaluated, kind)
             shown = [[f"{middle:.4g}", *(f"{of:.1f}" for of in row)] for middle, *row in shares.itertuples()]
             reached = threshold(evaluated[evaluated["set"] == "id"][kind].to_numpy())
@@ -169,7 +169,7 @@ def ood_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:
         yield Section(f"{result.name}-scores", "Scores", blocks, contents="scores")
     rows = []
     for name, of in {**document["sets"], "mean": document["average"]}.items():
-        for kind, title in SCORES.items():
+        for kind, title in titles(document).items():
             intervals = of.get("ci95", {}) if kind == "negalign" else {}
             said = [
                 f"{of[kind][key]:.1f}" + ("" if key not in intervals else " ({:.1f} to {:.1f})".format(*intervals[key]))

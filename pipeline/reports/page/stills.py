@@ -39,7 +39,7 @@ SAID = {
     ),
     "lambda": (
         "AUROC and FPR95 over λ, a line a set",
-        "AUROC and FPR95 of the evaluated pictures over λ, the weight of P_align, which was chosen without them.",
+        "AUROC and FPR95 of the evaluated pictures over λ, the weight of the local term, chosen without them.",
     ),
     "features": (
         "The feature space in two dimensions by PCA, t-SNE and UMAP, coloured by true class",
@@ -62,8 +62,8 @@ SAID = {
     ),
     "overlays": (
         "Pictures of high, low and borderline scores, each with its class-activation map and its background",
-        "Each picture as CLIP saw it, its class-activation map over it, and the background that P_align is computed "
-        "from, the object left black.",
+        "Each picture as CLIP saw it, framed in it the patch whose evidence is λ's term, its class-activation map over "
+        "it, and the background that P_align is computed from, the object left black.",
     ),
     "attention": (
         "Where the model looks in several videos, over their frames",

@@ -54,6 +54,22 @@ def neglabel(images, classes, negatives, groups, scale=100.0, topk=None):
     return scores
 
 
+def evidence(x, classes, negatives, scale=100.0):
+    """e of one vector of any length."""
+    for_it, against = (math.fsum(math.exp(scale * cosine(x, text)) for text in texts) for texts in (classes, negatives))
+    return math.log(for_it) - math.log(against)
+
+
+def local_evidence(patches, classes, negatives, scale=100.0):
+    """Of one image's patches: the largest e, and which patch has it."""
+    best, place = -math.inf, None
+    for i, patch in enumerate(patches):
+        found = evidence(patch, classes, negatives, scale)
+        if found > best:
+            best, place = found, i
+    return best, place
+
+
 def foreground(row, percentile, dilate, grid):
     """Indices of one image's foreground."""
     rows, columns = grid
