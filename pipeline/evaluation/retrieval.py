@@ -4,7 +4,7 @@ Shares are in percent, similarities are cosines. Shape suffixes: N queries or vi
 embedding, C classes, G patients, K sums.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,7 +70,13 @@ def places(query_NE: np.ndarray, gallery_ME: np.ndarray, positives_NM: np.ndarra
 
 
 def retrieval(
-    query_NE: np.ndarray, gallery_ME: np.ndarray, positives_NM: np.ndarray, excluded_NM: np.ndarray
+    query_NE: np.ndarray,
+    gallery_ME: np.ndarray,
+    positives_NM: np.ndarray,
+    excluded_NM: np.ndarray,
+    patients: Sequence[Hashable] | None = None,
+    draws: int = 0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """How well queries find what belongs to them.
 
@@ -78,11 +84,13 @@ def retrieval(
         query_NE, gallery_ME: unit vectors.
         positives_NM: bool, what is to be found; queries without any are not counted.
         excluded_NM: bool, what is taken out of the gallery of a query.
+        patients: of the queries; they are drawn with replacement, with all their queries. None: no intervals.
+        draws, seed: of the resamples.
 
     Returns:
         r1 and r5, percent of queries with a positive among the first 1 and 5; median_rank of the best positive, from 1;
-        chance_r1, that of a random order; queries and gallery, how many. Equals are in random order, see `Places.rank`.
-        The first four are None without a query.
+        chance_r1 and chance_r5, those of a random order; ci95, [low, high] of the first three; queries and gallery, how
+        many. Equals are in random order, see `Places.rank`. All but the last two are None without a query.
 
     Raises:
         ValueError: an embedding is not finite.
@@ -96,17 +104,35 @@ def retrieval(
     """
     found = places(query_NE, gallery_ME, positives_NM, excluded_NM)
     asked = found.matches > 0
-    figures: dict[str, float | None] = dict.fromkeys(("r1", "r5", "median_rank", "chance_r1"))
+    figures: dict[str, Any] = dict.fromkeys(("r1", "r5", "median_rank", "chance_r1", "chance_r5", "ci95"))
     if asked.any():
         there_NM = ~excluded_NM[asked]
-        chance = (positives_NM[asked] & there_NM).sum(axis=1) / there_NM.sum(axis=1)
+        own, all_ = (positives_NM[asked] & there_NM).sum(axis=1), there_NM.sum(axis=1)
+        any_order = Places(np.zeros_like(own), all_ - own, own)
+        values = {"r1": found.within(1)[asked], "r5": found.within(5)[asked], "rank": found.rank[asked]}
         figures = {
-            "r1": 100 * float(found.within(1)[asked].mean()),
-            "r5": 100 * float(found.within(5)[asked].mean()),
-            "median_rank": float(np.median(found.rank[asked])),
-            "chance_r1": 100 * float(chance.mean()),
+            "r1": 100 * float(values["r1"].mean()),
+            "r5": 100 * float(values["r5"].mean()),
+            "median_rank": float(np.median(values["rank"])),
+            "chance_r1": 100 * float(any_order.within(1).mean()),
+            "chance_r5": 100 * float(any_order.within(5).mean()),
+            "ci95": None if patients is None else _intervals(values, _numbered(patients)[asked], draws, seed),
         }
     return {**figures, "queries": int(asked.sum()), "gallery": len(gallery_ME)}
+
+
+def _intervals(values: Mapping[str, np.ndarray], patient_N: np.ndarray, draws: int, seed: int) -> dict[str, Any]:
+    """ci95 of `retrieval`, over resamples of the patients."""
+    groups, patient_N = np.unique(patient_N, return_inverse=True)
+    counts = resamples(len(groups), draws, seed)
+    shares = {}
+    for name in ("r1", "r5"):
+        sums_G2 = np.zeros((len(groups), 2))
+        np.add.at(sums_G2, patient_N, np.stack((values[name], np.ones(len(patient_N))), axis=1))
+        hits, n = (counts @ sums_G2).T
+        shares[name] = interval(100 * hits / n)
+    medians = np.array([np.median(np.repeat(values["rank"], drawn[patient_N])) for drawn in counts])
+    return {**shares, "median_rank": interval(medians)}
 
 
 def belonging(maps: Sequence[Hashable], patients: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -102,6 +102,11 @@ class ClipAlignHead(WarmedHead):
         1.0
     )
 
+    @property
+    def predicts_map(self) -> bool:
+        """Whether it predicts where a clinician would look, so that it needs no map in use."""
+        return self.model.map_guided and self.model.map_guided_type == "predicted"
+
     @model_validator(mode="after")
     def _three_sets(self) -> "ClipAlignHead":
         if len({self.train_split, self.holdout_split, self.eval_split}) < 3:
@@ -113,7 +118,7 @@ class ClipAlignHead(WarmedHead):
 
     @model_validator(mode="after")
     def _the_predicted_map_is_learned(self) -> "ClipAlignHead":
-        if not (self.model.map_guided and self.model.map_guided_type == "predicted"):
+        if not self.predicts_map:
             return self
         if self.compat is not None:
             raise ValueError(

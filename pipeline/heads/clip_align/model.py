@@ -182,8 +182,8 @@ class ClipAlign(nn.Module):
         taught = config.loss.lambda_map or head.map_teach
         if head.predicts and taught and learned and not any(samples.maps[sample] for sample in learned):
             raise ValueError(
-                f"map_guided_type is 'predicted', and none of the {len(learned)} clips of train has a map to learn from; "
-                "name maps in the csv, or set map_teach and loss.lambda_map to 0: attention pooling without maps"
+                f"map_guided_type is 'predicted', and none of the {len(learned)} clips of train has a map to learn "
+                "from; name maps in the csv, or set map_teach and loss.lambda_map to 0: attention pooling without maps"
             )
         head.mean_map_CTHW.copy_(samples.mean_map)
         # What no loss reaches is not trained: weight decay would change it, and several devices would wait for it.
