@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import matplotlib.pyplot as plt
     from matplotlib.axes import Axes
 
-HEAT = 0.55  # how much of a map is seen over the frame
+HEAT = 0.7  # how much of a map is seen over the frame where it is largest; where it is 0, the frame alone
 STEP = 0.85  # inches a frame
 LONGEST = 48  # letters of a sample's or a diagnosis' name
 
@@ -85,6 +85,6 @@ def _step(axes: Axes, of: Marked, step: int, map_TRL: np.ndarray | None) -> None
         axes.imshow(of.frames_THWC[step])
     if map_TRL is not None:
         most = max(float(map_TRL.max()), np.finfo(np.float32).tiny)
-        alpha = HEAT if of.frames_THWC is not None else 1.0
+        alpha = HEAT * np.sqrt(map_TRL[step] / most) if of.frames_THWC is not None else 1.0
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
         axes.imshow(map_TRL[step], cmap="inferno", alpha=alpha, vmin=0, vmax=most, extent=extent)

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from pipeline.datasets import read_manifest
-from tests.prediction.worlds import ask, document, evaluation_of, finished
+from tests.prediction.worlds import ask, document, evaluation_of, finished, verb
 
 pytestmark = pytest.mark.slow
 ROOT = Path("data/toy-clinic")
@@ -62,6 +62,11 @@ def test_without_a_map_the_answer_is_that_under_the_predicted_one_and_a_picture_
     assert all(imread(picture).std() > 0.01 for picture in pictures)
     told = json.loads(ask("clip_align", paths[table["sample"][0]], map="none", out=tmp_path / "again").stdout)
     assert told["top"][0]["class"] == said[0]["top"][0]["class"] and (tmp_path / "again").is_dir()
+
+
+def test_an_explanation_shows_the_predicted_maps_beside_the_drawn_ones_over_the_frames():
+    verb("explain", "clip_align", "--only", "maps")
+    assert imread("results/clinic_clip_align/explanation/pictures/maps.png").std() > 0.01
 
 
 def test_a_map_is_of_one_video():
