@@ -605,7 +605,7 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file instead of a table.")] = False,
     map: Annotated[str | None, typer.Option(help="clip_align: the attention map of the video, or `none`.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for label files and timelines; by default predictions.")
+        Path | None, typer.Option(help="Folder for label files, timelines and predicted maps; by default predictions.")
     ] = None,
     transcripts: Annotated[
         Path | None,
@@ -671,7 +671,9 @@ def sanity(head: str = "negalign", params: ParamsOption = "params.yaml", changes
 def explain(
     head: str,
     out: Annotated[Path | None, typer.Option(help="results/NAME, in which the folder explanation is made.")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="A part: attention, features, importance, overlays.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="A part: attention, features, importance, maps, overlays.")
+    ] = None,
     params: ParamsOption = "params.yaml",
     changes: Overrides = None,
 ) -> None:

@@ -51,6 +51,8 @@ def samples() -> SimpleNamespace:
         pairs=None,
         text=np.ones((40, 512), np.float32),
         mean_map=torch.ones(1, 8, 14, 14),
+        parts={"train": ["a clip"]},
+        maps={"a clip": "its map"},
     )
 
 

@@ -19,6 +19,8 @@ SWITCHES = (
     "loss.clip_weight",
     "loss.lambda_token",
 )
+# What B3 has besides, where the head in params predicts maps: no row without guidance can feel it.
+UNFELT = {"model.map_dropout", "model.map_guided_type"}
 
 
 def at(document: dict[str, Any], dotted: str) -> Any:
@@ -57,6 +59,8 @@ def test_a_row_is_exactly_its_switches(study, row):
         else:
             assert str(found).lower().removesuffix(".0") == wanted, switch
     apart = {name for name, value in flat(study[row]).items() if value != flat(study["B3"])[name]}
+    if not study[row]["model"]["map_guided"]:
+        apart -= UNFELT
     assert apart <= set(SWITCHES)
     named = set(re.findall(r"`([\w.]+)[=>]", ROWS[row]))
     assert apart <= named, "a switch that the page does not name"
@@ -68,4 +72,11 @@ def test_the_other_rows_are_there(study):
     )
     assert sources == {"video", "attn", "fusion"} and encoders == {"3dcnn", "2dcnn", "cnn_lstm"}
     assert {of["fraction"] for of in study.values()} == {0.1, 0.25, 0.5, 1.0}
+    whole = study["predicted"]
+    for of in study.values():
+        times = of["epochs"] / whole["epochs"]
+        assert times >= 1 / of["fraction"], "fewer patients have as many steps"
+        assert (of["warmup_epochs"], of["patience"]) == (times * whole["warmup_epochs"], times * whole["patience"])
+    attention = study["attention"]
+    assert attention["model"]["map_teach"] == attention["loss"]["lambda_map"] == 0, "the same pooling without maps"
     assert "published" in {of["compat"] for of in study.values()}

@@ -14,7 +14,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pipeline.evaluation.alignment_metrics import FORMS, Answers, Cohort, pairs, similarity, summary, summary_draws
+from pipeline.evaluation.alignment_metrics import (
+    FORMS,
+    Answers,
+    Cohort,
+    overlap,
+    pairs,
+    sides,
+    similarity,
+    summary,
+    summary_draws,
+)
 from pipeline.evaluation.classification import softmax
 from pipeline.evaluation.draws import Draws, units
 from pipeline.evaluation.provenance import Evaluated, batches, inference
@@ -75,6 +85,11 @@ def _answers(model: ClipAlign, batches: Iterable[Batch], other_maps: Tensor) -> 
 
     def answer(there: Batch) -> dict[str, Tensor]:
         output = model(there["tokens"], there["maps"], there["has_map"])
+        own = {}
+        if output.log_map is not None:
+            steps_B = (output.step_map.sum((2, 3)) > 0).sum(1).clamp_min(1)
+            marked_BHW = output.step_map.sum(1) / steps_B[:, None, None]
+            own = {"looked": (output.log_map / 2).exp().flatten(1), "marked": marked_BHW.sqrt().flatten(1)}
         others = sent(other_maps[there["row"]], there["maps"].device)
         return {
             "logits": output.logits,
@@ -83,13 +98,14 @@ def _answers(model: ClipAlign, batches: Iterable[Batch], other_maps: Tensor) -> 
             "published": output.video_embed,
             "unguided": model.video(output.video_tokens).embed,
             "shuffled": model.video(output.video_tokens, others).embed,
+            **own,
         }
 
     found = list(returned(map(answer, batches)))
     of = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
-    return Answers(
-        softmax(of["logits"]), softmax(of["without_map"]), {form: of[form] for form in FORMS}, of["attention"]
-    )
+    video = {form: of[form] for form in FORMS}
+    said = softmax(of["logits"]), softmax(of["without_map"])
+    return Answers(*said, video, of["attention"], of.get("looked"), of.get("marked"))
 
 
 def _said(scores: Mapping[str, Any]) -> Iterator[str]:
@@ -97,7 +113,7 @@ def _said(scores: Mapping[str, Any]) -> Iterator[str]:
     yield f"accuracy {scores['accuracy']:.1f} % (95 % {low:.1f} to {high:.1f})"
     yield f"without a map {scores['accuracy_without_map']:.1f}"
     yield f"macro-F1 {scores['macro_f1']:.1f}"
-    found = {form: scores["retrieval"][form]["video_to_map"] for form in FORMS}
+    found = {form: of["video_to_map"] for form, of in scores["retrieval"].items()}
     if found["unguided"]["r1"] is not None:
         each = (f"{form} {of['r1']:.1f}" for form, of in found.items() if of["r1"] is not None)
         yield f"R@1 of its map: {', '.join(each)}, chance {found['unguided']['chance_r1']:.1f}"
@@ -117,9 +133,12 @@ def _predictions(answers: Answers, who: Cohort) -> pd.DataFrame:
         return column
 
     def rank(form: str) -> np.ndarray:
-        maps = answers.attention[who.drawn][first]
-        return spread(places(answers.video[form][who.drawn], maps, positives, excluded).rank)
+        video, maps = (side[who.drawn] for side in sides(answers, form))
+        return spread(places(video, maps[first], positives, excluded).rank)
 
+    predicted = {}
+    if answers.looked is not None:
+        predicted = {"map_overlap": spread(overlap(answers)[who.drawn]), "rank_predicted_map": rank("predicted")}
     return pd.DataFrame(
         {
             "sample": who.ids,
@@ -133,6 +152,7 @@ def _predictions(answers: Answers, who: Cohort) -> pd.DataFrame:
             "similarity_unguided": spread(similarity(answers, "unguided")[who.drawn]),
             "rank_video_to_map": rank("published"),
             "rank_video_to_map_unguided": rank("unguided"),
+            **predicted,
         }
     )
 
@@ -150,12 +170,15 @@ def looked_at(model: ClipAlign, table: ClipTable, rows_K: np.ndarray) -> dict[st
 
     Returns:
         token_map (K, T, H, W), the map on the tokens' grid; energy (K, T, H, W), the norms of the tokens
-        before any gate; gate (K, T, H, W), only if the guidance has one for each cell.
+        before any gate; gate (K, T, H, W), only if the guidance has one for each cell; predicted (K, T, H, W), only if
+        it predicts a map: the same in every step.
     """
     (there,) = uploaded([table[rows_K.tolist()]], next(model.parameters()).device)
     output = model(there["tokens"], there["maps"], there["has_map"])
     looked = {"token_map": output.token_map, "energy": output.video_tokens.float().norm(dim=-1)}
     if output.gate is not None and output.gate.ndim == output.token_map.ndim:
         looked["gate"] = output.gate
+    if output.log_map is not None:
+        looked["predicted"] = output.log_map.exp().unsqueeze(1).expand_as(output.token_map)
     (found,) = returned([looked])
     return found

@@ -11,7 +11,15 @@ import pandas as pd
 
 from pipeline.evaluation.draws import Draws
 from pipeline.evaluation.metrics import confusion
-from pipeline.evaluation.retrieval import accuracy_interval, agreement, belonging, classification, hits, retrieval
+from pipeline.evaluation.retrieval import (
+    SHARES,
+    accuracy_interval,
+    agreement,
+    belonging,
+    classification,
+    queries,
+    retrieval,
+)
 from pipeline.tasks import Column
 
 # Under which map the video was embedded: its own, which it must then find; a uniform one; another patient's.
@@ -31,6 +39,9 @@ COLUMNS = (
         for form in ("published", "unguided")
         for figure in ("gap", "point_biserial")
     ),
+    Column("retrieval.predicted.video_to_map.r5", 1, "high", "R@5 v→m, by the predicted map", optional=True),
+    Column("retrieval.predicted.video_to_map.median_rank", 1, "low", "median rank v→m, by the predicted map", True),
+    Column("predicted_map.overlap", 1, "high", "overlap of the predicted map", optional=True),
 )
 
 
@@ -41,12 +52,16 @@ class Answers(NamedTuple):
         probabilities, without_map: (N, C) float64, under the video's own map, and without any.
         video: form -> (N, E).
         attention: (N, E), of the video's own map; without meaning where there is none.
+        looked, marked: (N, H * W), of a head that predicts maps, else None: the roots of the predicted map and of the
+            mean over steps of the video's own, of which each sums to 1; the second is 0 where nothing is marked.
     """
 
     probabilities: np.ndarray
     without_map: np.ndarray
     video: dict[str, np.ndarray]
     attention: np.ndarray
+    looked: np.ndarray | None = None
+    marked: np.ndarray | None = None
 
 
 class Cohort(NamedTuple):
@@ -92,8 +107,12 @@ def summary(answers: Answers, who: Cohort, config: Any) -> dict[str, Any]:
         ],
         "confusion": {"classes": classes, "matrix": confusion(labels, predicted, len(classes)).tolist()},
         **{f"{name}_without_map": without[name] for name in ("accuracy", "macro_f1", "auroc")},
+        "ci95_without_map": accuracy_interval(
+            answers.without_map.argmax(axis=1) == labels, who.patients, config.bootstrap, config.seed
+        ),
         "patient": _of_patients(answers, who),
-        "retrieval": _retrieval(answers, who),
+        "retrieval": _retrieval(answers, who, config),
+        **_predicted_map(answers, who, config),
         "agreement": {
             form: agreement(
                 similarity(answers, form)[who.drawn],
@@ -120,12 +139,14 @@ def summary_draws(draws: Draws, answers: Answers, who: Cohort) -> None:
         draws.share(name, of.argmax(axis=1) == who.labels, 100)
     first, positives, excluded = pairs(who)
     weights_DN = draws.weights[:, who.drawn]
-    for form in FORMS:
+    for form in _forms(answers):
         wanted = positives & (form != "shuffled" or who.swapped is not None)
-        video, maps = answers.video[form][who.drawn], answers.attention[who.drawn][first]
-        at = f"retrieval.{form}.video_to_map"
-        for figure, values_N in hits(video, maps, wanted, excluded).items():
-            draws.share(f"{at}.{figure}", values_N, 100, weights_DN)
+        video, maps = (side[who.drawn] for side in sides(answers, form))
+        each = queries(video, maps[first], wanted, excluded)
+        for name in SHARES:
+            draws.share(f"retrieval.{form}.video_to_map.{name}", each[name], 100, weights_DN)
+    if answers.looked is not None:
+        draws.share("predicted_map.overlap", overlap(answers)[who.drawn], 100, weights_DN)
 
 
 def _recall_interval(
@@ -164,16 +185,55 @@ def _of_patients(answers: Answers, who: Cohort) -> dict[str, Any]:
     return {**figures, "accuracy_without_map": without["accuracy"], "patients": len(labels)}
 
 
-def _retrieval(answers: Answers, who: Cohort) -> dict[str, dict[str, Any]]:
+def overlap(answers: Answers, rows_N: np.ndarray | None = None) -> np.ndarray:
+    """(N,) sum of sqrt(a m) of each video's predicted map a and its own m, or that of `rows_N`: 1 where both agree.
+
+    Source: Bhattacharyya, "On a measure of divergence between two multinomial populations", 1946.
+    """
+    marked = answers.marked if rows_N is None else answers.marked[rows_N]
+    return np.einsum("np,np->n", answers.looked.astype(np.float64), marked.astype(np.float64))
+
+
+def _predicted_map(answers: Answers, who: Cohort, config: Any) -> dict[str, Any]:
+    """How well the predicted map is the clinician's, in percent; nothing of a head that predicts none.
+
+    `of_others` is the overlap with another patient's map: what knowing nothing of this video is worth.
+    """
+    if answers.looked is None or not len(who.drawn):
+        return {}
+    own, whose = overlap(answers)[who.drawn], [who.patients[row] for row in who.drawn]
+    others = None
+    if who.swapped is not None:
+        guides = np.arange(len(who.ids))
+        guides[who.drawn] = who.swapped
+        others = 100 * float(overlap(answers, guides)[who.drawn].mean())
+    interval = accuracy_interval(own, whose, config.bootstrap, config.seed)
+    return {"predicted_map": {"overlap": 100 * float(own.mean()), "ci95": interval, "of_others": others}}
+
+
+def sides(answers: Answers, form: str) -> tuple[np.ndarray, np.ndarray]:
+    """(N, E) of videos and of their maps; of "predicted" maps themselves, whose cosine is `overlap`."""
+    if form == "predicted":
+        return answers.looked, answers.marked
+    return answers.video[form], answers.attention
+
+
+def _forms(answers: Answers) -> tuple[str, ...]:
+    return (*FORMS, *(["predicted"] if answers.looked is not None else []))
+
+
+def _retrieval(answers: Answers, who: Cohort, config: Any) -> dict[str, dict[str, Any]]:
     """Each form in both directions; a form that cannot be made has no queries."""
     first, positives, excluded = pairs(who)
+    whose = [who.patients[row] for row in who.drawn]
     found = {}
-    for form in FORMS:
+    for form in _forms(answers):
         wanted = positives & (form != "shuffled" or who.swapped is not None)
-        video, maps = answers.video[form][who.drawn], answers.attention[who.drawn][first]
+        video, maps = (side[who.drawn] for side in sides(answers, form))
+        maps, drawn = maps[first], (config.bootstrap, config.seed)
         found[form] = {
-            "video_to_map": retrieval(video, maps, wanted, excluded),
-            "map_to_video": retrieval(maps, video, wanted.T, excluded.T),
+            "video_to_map": retrieval(video, maps, wanted, excluded, whose, *drawn),
+            "map_to_video": retrieval(maps, video, wanted.T, excluded.T, [whose[row] for row in first], *drawn),
         }
     return found
 

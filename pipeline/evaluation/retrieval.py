@@ -4,7 +4,7 @@ Shares are in percent, similarities are cosines. Shape suffixes: N queries or vi
 embedding, C classes, G patients, K sums.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ import pandas as pd
 from pipeline.evaluation.metrics import per_class, ranked
 from pipeline.evaluation.segment_metrics import interval, resamples
 
+SHARES = ("r1", "r5", "chance_r1", "chance_r5")
 TIE = 1e-6  # cosines of unit vectors in single precision that are nearer than this are equal
 
 
@@ -70,7 +71,13 @@ def places(query_NE: np.ndarray, gallery_ME: np.ndarray, positives_NM: np.ndarra
 
 
 def retrieval(
-    query_NE: np.ndarray, gallery_ME: np.ndarray, positives_NM: np.ndarray, excluded_NM: np.ndarray
+    query_NE: np.ndarray,
+    gallery_ME: np.ndarray,
+    positives_NM: np.ndarray,
+    excluded_NM: np.ndarray,
+    patients: Sequence[Hashable] | None = None,
+    draws: int = 0,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """How well queries find what belongs to them.
 
@@ -78,11 +85,13 @@ def retrieval(
         query_NE, gallery_ME: unit vectors.
         positives_NM: bool, what is to be found; queries without any are not counted.
         excluded_NM: bool, what is taken out of the gallery of a query.
+        patients: of the queries; they are drawn with replacement, with all their queries. None: no intervals.
+        draws, seed: of the resamples.
 
     Returns:
         r1 and r5, percent of queries with a positive among the first 1 and 5; median_rank of the best positive, from 1;
-        chance_r1, that of a random order; queries and gallery, how many. Equals are in random order, see `Places.rank`.
-        The first four are None without a query.
+        chance_r1 and chance_r5, those of a random order; ci95, [low, high] of the first three; queries and gallery, how
+        many. Equals are in random order, see `Places.rank`. All but the last two are None without a query.
 
     Raises:
         ValueError: an embedding is not finite.
@@ -94,33 +103,46 @@ def retrieval(
     >>> collapsed["r1"], collapsed["median_rank"]
     (25.0, 2.5)
     """
-    found = places(query_NE, gallery_ME, positives_NM, excluded_NM)
-    asked = found.matches > 0
-    figures: dict[str, float | None] = dict.fromkeys(("r1", "r5", "median_rank", "chance_r1"))
+    each = queries(query_NE, gallery_ME, positives_NM, excluded_NM)
+    asked = ~np.isnan(each["rank"])
+    figures: dict[str, Any] = dict.fromkeys(("r1", "r5", "median_rank", "chance_r1", "chance_r5", "ci95"))
     if asked.any():
-        there_NM = ~excluded_NM[asked]
-        chance = (positives_NM[asked] & there_NM).sum(axis=1) / there_NM.sum(axis=1)
+        values = {name: of[asked] for name, of in each.items()}
         figures = {
-            "r1": 100 * float(found.within(1)[asked].mean()),
-            "r5": 100 * float(found.within(5)[asked].mean()),
-            "median_rank": float(np.median(found.rank[asked])),
-            "chance_r1": 100 * float(chance.mean()),
+            **{name: 100 * float(values[name].mean()) for name in SHARES},
+            "median_rank": float(np.median(values["rank"])),
+            "ci95": None if patients is None else _intervals(values, _numbered(patients)[asked], draws, seed),
         }
     return {**figures, "queries": int(asked.sum()), "gallery": len(gallery_ME)}
 
 
-def hits(
+def queries(
     query_NE: np.ndarray, gallery_ME: np.ndarray, positives_NM: np.ndarray, excluded_NM: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """r1, r5 and chance_r1 of `retrieval` for each query, (N,) shares in [0, 1]; NaN where there is none to find.
+    """SHARES of `retrieval` for each query, (N,) in [0, 1], and its rank; NaN where there is nothing to find.
 
     Arguments and errors: as `retrieval`.
     """
-    found = places(query_NE, gallery_ME, positives_NM, excluded_NM)
-    asked, there_NM = found.matches > 0, ~excluded_NM
-    chance = (positives_NM & there_NM).sum(axis=1) / np.maximum(there_NM.sum(axis=1), 1)
-    each = {"r1": found.within(1), "r5": found.within(5), "chance_r1": chance}
-    return {name: np.where(asked, values, np.nan) for name, values in each.items()}
+    found, there_NM = places(query_NE, gallery_ME, positives_NM, excluded_NM), ~excluded_NM
+    own, all_ = (positives_NM & there_NM).sum(axis=1), there_NM.sum(axis=1)
+    any_order = Places(np.zeros_like(own), all_ - own, own)
+    values = (found.within(1), found.within(5), any_order.within(1), any_order.within(5))
+    each = {name: np.where(found.matches > 0, of, np.nan) for name, of in zip(SHARES, values, strict=True)}
+    return {**each, "rank": found.rank}
+
+
+def _intervals(values: Mapping[str, np.ndarray], patient_N: np.ndarray, draws: int, seed: int) -> dict[str, Any]:
+    """ci95 of `retrieval`, over resamples of the patients."""
+    groups, patient_N = np.unique(patient_N, return_inverse=True)
+    counts = resamples(len(groups), draws, seed)
+    shares = {}
+    for name in ("r1", "r5"):
+        sums_G2 = np.zeros((len(groups), 2))
+        np.add.at(sums_G2, patient_N, np.stack((values[name], np.ones(len(patient_N))), axis=1))
+        hits, n = (counts @ sums_G2).T
+        shares[name] = interval(100 * hits / n)
+    medians = np.array([np.median(np.repeat(values["rank"], drawn[patient_N])) for drawn in counts])
+    return {**shares, "median_rank": interval(medians)}
 
 
 def belonging(maps: Sequence[Hashable], patients: Sequence[Hashable]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -79,6 +79,15 @@ def _importance(run: Run, out: Path) -> str:
     return f"{document['metric']} {document['base']:.1f}, permuted less {', '.join(drops)}"
 
 
+def _maps(run: Run, out: Path) -> str:
+    from pipeline.explanation.maps import marked
+    from pipeline.reports.maps import maps_figure
+
+    groups = marked(run)
+    save_figure(maps_figure(groups), _beside(out, "maps.png"))
+    return f"predicted maps of {sum(map(len, groups.values()))} videos"
+
+
 def _overlays(run: Run, out: Path) -> str:
     from pipeline.prediction.overlays import accepted_from, overlays
     from pipeline.reports.ood import titles
@@ -102,4 +111,10 @@ def _beside(out: Path, name: str) -> Path:
     return beside(out, name, "explanation")
 
 
-PARTS = {"attention": _attention, "features": _features, "importance": _importance, "overlays": _overlays}
+PARTS = {
+    "attention": _attention,
+    "features": _features,
+    "importance": _importance,
+    "maps": _maps,
+    "overlays": _overlays,
+}

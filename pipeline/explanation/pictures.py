@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,10 +36,7 @@ class Pictures:
 
     def __init__(self, params: Params, dataset: str, feature: str, frame: pd.DataFrame, samples: Iterable[str]) -> None:
         self.dataset, self.chosen = dataset, params.datasets[dataset]
-        pixels = pixel_feature(params, feature)
-        prepare = None if pixels is None else preprocessor(pixels)
-        # A library's own preprocessing normalises too, and has the picture before that for people.
-        self.preprocess = getattr(prepare, "shown", prepare)
+        self.cropped = cropped(params, feature)
         wanted = frame[frame["sample"].isin(set(samples))]
         self.rows = samples_by_name(wanted)
 
@@ -65,7 +62,18 @@ class Pictures:
             frames = read_frames(unchanged(folder, row), times, facts=VideoFacts(**row.facts))
         except VideoError as error:
             raise NotShown(str(error)) from None
-        return frames if self.preprocess is None else _bytes(self.preprocess(frames)).transpose(0, 2, 3, 1)
+        return self.cropped(frames)
+
+
+def cropped(params: Params, feature: str) -> Callable[[np.ndarray], np.ndarray]:
+    """A function: frames (n, H, W, 3) uint8 -> as a feature sees them; whole, where nothing saw pixels here."""
+    pixels = pixel_feature(params, feature)
+    if pixels is None:
+        return lambda frames: frames
+    prepare = preprocessor(pixels)
+    # A library's own preprocessing normalises too, and has the picture before that for people.
+    shown = getattr(prepare, "shown", prepare)
+    return lambda frames: _bytes(shown(frames)).transpose(0, 2, 3, 1)
 
 
 def seen_by(run: Run) -> str:

@@ -37,8 +37,10 @@ def predict(
     Args:
         run: a finished one; of its stores those of texts are read.
         files: videos, or pictures for a head of pictures.
-        map: for a head that looks with a clinician: the file of the map of the only video, or "none".
-        out: folder for label files and timelines of a head that segments; "predictions" if not given.
+        map: for a head that looks with a clinician: the file of the map of the only video, or "none", which may be left
+            out where the head predicts the map.
+        out: folder for label files and timelines of a head that segments, and for pictures of one that predicts maps;
+            "predictions" if not given.
         transcripts: for a head that predicts among a transcript: the folder of those of the videos.
         progress: called with a line now and then.
 
@@ -51,12 +53,13 @@ def predict(
         RunError, DataError, BackboneError, ExtractionError: no finished run, or no weights; with the remedy.
     """
     head, task = run.head, run.task
-    if ("map" in task.options) != (map is not None):
+    takes_map, predicts_map = "map" in task.options, getattr(run.config, "predicts_map", False)
+    if (map is None and takes_map and not predicts_map) or (map is not None and not takes_map):
         wanted = f"give --map FILE, or --map {WITHOUT_MAP} for its answer without a clinician"
         raise PredictionError(f"{head} {f'looks where a map says: {wanted}' if map is None else 'takes no --map'}")
     if map not in (None, WITHOUT_MAP) and len(files) > 1:
         raise PredictionError(f"--map is of one video, got {len(files)}; name them one by one, or --map {WITHOUT_MAP}")
-    if out is not None and "out" not in task.options:
+    if out is not None and ("out" not in task.options or (takes_map and not predicts_map)):
         raise PredictionError(f"{head} writes no file and takes no --out")
     scripted = "transcripts" in task.options and run.config.model.transcript
     if scripted != (transcripts is not None):

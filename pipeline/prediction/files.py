@@ -62,6 +62,23 @@ def in_turn(question: Question, files: Sequence[str], answer: Callable[[Sequence
         yield from _apart(files[start : start + size], answer)
 
 
+def placed(question: Question, ending: str) -> tuple[dict[str, Path], Answers]:
+    """Where what is written of each file goes; and of files that would overwrite another's, why they have no answer.
+
+    Raises:
+        PredictionError: `out` is no folder.
+    """
+    if question.out.exists() and not question.out.is_dir():
+        raise PredictionError(f"{question.out} is no folder; name another one with --out")
+    owner: dict[Path, str] = {}
+    refused: Answers = {}
+    for file in question.files:
+        place = question.out / f"{Path(file).stem}{ending}"
+        if (other := owner.setdefault(place, file)) != file:
+            refused[file] = PredictionError(f"{file}: {place} is that of {other} already; ask with another --out")
+    return {file: place for place, file in owner.items()}, refused
+
+
 def _apart(files: Sequence[str], answer: Callable[[Sequence[str]], Answers]) -> Answered:
     try:
         yield answer(files)

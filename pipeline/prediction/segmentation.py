@@ -20,7 +20,7 @@ from pipeline.evaluation.segmentation import confidence, scored
 from pipeline.evaluation.zeroshot_metrics import stacked
 from pipeline.files import write_text
 from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
-from pipeline.prediction.files import Extracted, extracted, in_turn
+from pipeline.prediction.files import Extracted, extracted, in_turn, placed
 from pipeline.reports.files import save_figure
 from pipeline.reports.segmentation import Timeline, timelines_figure
 from pipeline.runs import Run
@@ -76,7 +76,7 @@ def segment(question: Question) -> Answered:
     The text has the name of a class a line, one a frame, as groundTruth of MS-TCN's data sets.
     """
     classes, gamma = question.run.record["classes"], _gamma(question.run)
-    texts, refused = _texts(question)
+    texts, refused = placed(question, ".txt")
     given, without = _transcripts(question, classes)
     refused |= without
     yield refused
@@ -114,19 +114,6 @@ def _segmented(
 def _gamma(run: Run) -> float | None:
     """What the finished run takes from the scores of seen classes; None where there are no others."""
     return float(run.result["gamma"]) if hasattr(run.config, "vocabulary") else None
-
-
-def _texts(question: Question) -> tuple[dict[str, Path], Answers]:
-    """Where the labels of each file go; and of files that would overwrite another's, why they have no answer."""
-    if question.out.exists() and not question.out.is_dir():
-        raise PredictionError(f"{question.out} is no folder; name another one with --out")
-    owner: dict[Path, str] = {}
-    refused: Answers = {}
-    for file in question.files:
-        text = question.out / f"{Path(file).stem}.txt"
-        if (other := owner.setdefault(text, file)) != file:
-            refused[file] = PredictionError(f"{file}: {text} is that of {other} already; ask with another --out")
-    return {file: text for text, file in owner.items()}, refused
 
 
 def _transcripts(question: Question, classes: list[str]) -> tuple[dict[str, np.ndarray], Answers]:

@@ -3,8 +3,9 @@
 Shape suffixes: N videos, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,22 +15,28 @@ from pipeline.accelerator import deterministic
 from pipeline.evaluation.classification import TOP, logits, softmax
 from pipeline.evaluation.metrics import ranked
 from pipeline.evaluation.provenance import batches, inference
+from pipeline.explanation.pictures import cropped
 from pipeline.prediction.answers import Answered, Answers, Question
-from pipeline.prediction.files import Extracted, extracted, in_turn
+from pipeline.prediction.files import Extracted, extracted, in_turn, placed
+from pipeline.reports.files import save_figure
+from pipeline.reports.maps import Marked, maps_figure
 from pipeline.runs import Run
 from pipeline.training.clips import Clips, map_stream
 from pipeline.training.dataset import Samples, fixed_stream, token_stream
 from pipeline.training.frames import IGNORE
 from pipeline.transfers import returned
+from pipeline.video import VideoError, read_frames
 
 
 class Classified(NamedTuple):
-    """The likeliest classes of a video with their probabilities, in order; of clip_align under which map."""
+    """The likeliest classes of a video with their probabilities, in order; of clip_align under which map, and where the
+    picture of the map that it predicts lies, if it predicts one."""
 
     file: str
     run: str
     top: list[tuple[str, float]]
     map: str | None = None
+    picture: str | None = None
 
     columns = ("file", "class", "probability")
 
@@ -42,7 +49,8 @@ class Classified(NamedTuple):
     def record(self) -> dict[str, Any]:
         """For JSON."""
         top = [{"class": name, "probability": probability} for name, probability in self.top]
-        return {"file": self.file, "run": self.run, "top": top} | ({"map": self.map} if self.map else {})
+        more = {name: of for name in ("map", "picture") if (of := getattr(self, name))}
+        return {"file": self.file, "run": self.run, "top": top, **more}
 
 
 def classify(question: Question) -> Answered:
@@ -64,12 +72,20 @@ def _classified(question: Question, files: Sequence[str]) -> Answers:
 
 
 def diagnose(question: Question) -> Answered:
-    """`prediction.predict` of clip_align: under the file's map; without one under the mean map of its training."""
+    """`prediction.predict` of clip_align: under the file's map; without one under the map that it predicts, or under
+    the mean map of its training. Of a head that predicts maps a picture of each file is written, named like it: .png.
+    """
     _ = question.run.record
-    return in_turn(question, question.files, partial(_diagnosed, question))
+    if not question.run.config.predicts_map:
+        yield from in_turn(question, question.files, partial(_diagnosed, question, {}))
+        return
+    pictures, refused = placed(question, ".png")
+    yield refused
+    files = [file for file in question.files if file not in refused]
+    yield from in_turn(question, files, partial(_diagnosed, question, pictures))
 
 
-def _diagnosed(question: Question, files: Sequence[str]) -> Answers:
+def _diagnosed(question: Question, pictures: Mapping[str, Path], files: Sequence[str]) -> Answers:
     with extracted(question, files) as found:
         if not found.files:
             return dict(found.refused)
@@ -85,9 +101,38 @@ def _diagnosed(question: Question, files: Sequence[str]) -> Answers:
         model, given = run.model, ("tokens", "maps", "has_map") if question.map else ("tokens",)
         with deterministic(), inference(run):
             of_batches = batches(run, run.table(found.files))
-            answers = [*returned({"logits": model(*map(of.get, given)).logits} for of in of_batches)]
-        said = str(question.map) if question.map else "none: the mean of its training"
-        return _answers(question, found, softmax(np.concatenate([of["logits"] for of in answers])), said)
+            answers = [*returned(_said(model(*map(of.get, given))) for of in of_batches)]
+        of_files = {name: np.concatenate([of[name] for of in answers]) for name in answers[0]}
+        without = "the one that it predicts" if pictures else "the mean of its training"
+        said = _answers(
+            question, found, softmax(of_files["logits"]), str(question.map) if question.map else f"none: {without}"
+        )
+        for row, file in enumerate(found.files if pictures else ()):
+            drawn_TRL = of_files["drawn"][row] if question.map else None
+            save_figure(
+                _picture(question.run, found, said[file], of_files["predicted"][row], drawn_TRL), pictures[file]
+            )
+            said[file] = said[file]._replace(picture=str(pictures[file]))
+        return said
+
+
+def _said(output: Any) -> dict[str, torch.Tensor]:
+    """Of a batch: logits, and where it predicts maps, both maps."""
+    said = {"logits": output.logits}
+    return said if output.log_map is None else {**said, "predicted": output.log_map.exp(), "drawn": output.step_map}
+
+
+def _picture(run: Run, found: Extracted, said: "Classified", predicted_RL: np.ndarray, drawn_TRL: Any) -> Any:
+    """The figure of one file."""
+    file, tokens = said.file, run.config.features.tokens
+    times = found.stores["tokens"].meta(file)["times"]
+    try:
+        frames, why = cropped(run.params, tokens)(read_frames(Path(file), times, facts=found.facts[file])), ""
+    except VideoError as error:
+        frames, why = None, str(error)
+    name, probability = said.top[0]
+    title = f"{name}, p = {probability:.2f}"
+    return maps_figure({"": [Marked(Path(file).name, title, times, frames, why, predicted_RL, drawn_TRL)]})
 
 
 def _unlabelled(run: Run, found: Extracted) -> dict[str, Any]:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     import matplotlib.pyplot as plt
 
 FORMS = {"published": "its own map\n(as published)", "unguided": "a uniform\nmap", "shuffled": "another patient's\nmap"}
+# The first three say under which map the video is embedded; the last compares maps, and embeds nothing.
+FORMS |= {"predicted": "none: maps\nare compared"}
 DIRECTIONS = {"video_to_map": "video → map", "map_to_video": "map → video"}
-KINDS = {"token_map": "map", "gate": "gate", "energy": "energy"}
+KINDS = {"token_map": "map", "predicted": "predicted", "gate": "gate", "energy": "energy"}
 RIGHT, WRONG = "#1b6e3c", "#b00020"
 ATTENTION = "attention.npz"
 LONGEST = 48  # letters of a sample's or a diagnosis' name
@@ -55,10 +57,10 @@ def read_attention(evaluation: Path, out: Path, result: Mapping[str, Any]) -> di
 
 
 def retrieval_figure(retrieval: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> plt.Figure:
-    """R@1 and R@5 of the three forms, a panel a direction; dashed, the R@1 of a random order."""
+    """R@1 and R@5 of each form, a panel a direction; dashed, the R@1 of a random order."""
     figure, panels = pyplot().subplots(1, 2, figsize=(9.5, 4), layout="constrained", sharey=True)
     for axes, (direction, title) in zip(panels, DIRECTIONS.items(), strict=True):
-        found = [retrieval[form][direction] for form in FORMS]
+        found = [of[direction] for of in retrieval.values()]
         for key, name, shift, colour in (("r1", "R@1", -0.19, "tab:blue"), ("r5", "R@5", 0.19, "#b8cfe6")):
             places = np.arange(len(found)) + shift
             axes.bar(places, [of[key] or 0 for of in found], 0.36, color=colour, label=name)
@@ -68,7 +70,7 @@ def retrieval_figure(retrieval: Mapping[str, Mapping[str, Mapping[str, Any]]]) -
         chance = next((of["chance_r1"] for of in found if of["chance_r1"] is not None), None)
         if chance is not None:
             axes.axhline(chance, color="black", linestyle="--", linewidth=1, label=f"R@1 by chance, {chance:.1f}")
-        axes.set_xticks(range(len(FORMS)), FORMS.values(), fontsize=8)
+        axes.set_xticks(range(len(found)), [FORMS[form] for form in retrieval], fontsize=8)
         axes.set_xlabel("the video is embedded under")
         axes.set_title(f"{title}: {found[0]['queries']} queries, gallery of {found[0]['gallery']}", fontsize=10)
         axes.spines[["top", "right"]].set_visible(False)
@@ -81,10 +83,10 @@ def attention_figure(shown: Mapping[str, np.ndarray]) -> plt.Figure:
     """Map, gate and token energy of each video over the steps, on the tokens' grid; titles say truth and prediction.
 
     Videos that were recognised are in a column of their own. The map and the gate are drawn from 0 to 1, the energy
-    from the video's least to its largest, which are said.
+    and the predicted map from the video's least to its largest, which are said.
 
     Args:
-        shown: sample, label and prediction (K,); token_map, energy and perhaps gate (K, T, H, W).
+        shown: sample, label and prediction (K,); token_map, energy and perhaps gate and predicted (K, T, H, W).
     """
     kinds = {key: name for key, name in KINDS.items() if key in shown}
     steps, rows, columns = shown["token_map"].shape[1:]
@@ -103,7 +105,7 @@ def attention_figure(shown: Mapping[str, np.ndarray]) -> plt.Figure:
     for videos, column in zip(sides, panels.T, strict=True):
         for video, block in zip(videos, column.reshape(height, len(kinds)), strict=False):
             for axes, (key, name) in zip(block, kinds.items(), strict=True):
-                _steps(axes, shown[key][video], name, (0, 1) if key != "energy" else None)
+                _steps(axes, shown[key][video], name, (0, 1) if key in ("token_map", "gate") else None)
             truth, guess = shown["label"][video], shown["prediction"][video]
             sample, *said = (shortened(name, LONGEST) for name in (shown["sample"][video], truth, guess))
             title = f"{sample}    truth: {said[0]}    prediction: {said[1]}"

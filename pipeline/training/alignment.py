@@ -1,4 +1,4 @@
-"""What one step of training clip_align does: its losses, and the accuracy that stops it early. Knows no file."""
+"""What one step of training clip_align does: its losses, and by what its epoch is chosen. Knows no file."""
 
 from dataclasses import fields
 from typing import Any
@@ -27,17 +27,23 @@ class AlignmentStep(Step):
     def __init__(self, head: str, model: nn.Module, config: Any, samples: Clips, steps: int) -> None:
         super().__init__(head, model, config, samples, steps)
         loss = config.loss
-        self.settings = LossSettings(loss.clip_weight, loss.lambda_token, config.label_smoothing, config.compat)
+        self.settings = LossSettings(
+            loss.clip_weight, loss.lambda_token, config.label_smoothing, config.compat, loss.lambda_map
+        )
         weights = samples.class_weights if loss.class_weights else None
         self.register_buffer("class_weight_K", weights, persistent=False)
         self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro")
 
     def outputs(self, batch: Batch) -> tuple[Any, ...]:
         """The fields of `AlignOutput`, None for those that no loss reads."""
-        output = self.model(batch["tokens"], batch["maps"], batch["has_map"])
+        return self._read(self.model(batch["tokens"], batch["maps"], batch["has_map"]))
+
+    def _read(self, output: AlignOutput) -> tuple[Any, ...]:
         unread = {"video_feat", "attn_feat", "gate"}
         if not self.settings.lambda_token:
             unread |= {"video_tokens", "gated_tokens", "token_map"}
+        if not self.settings.lambda_map:
+            unread |= {"log_map", "step_map"}
         names = [field.name for field in fields(output)]
         return tuple(None if name in unread else getattr(output, name) for name in names)
 
@@ -47,8 +53,12 @@ class AlignmentStep(Step):
         return align_loss(output, *targets, self.settings, self.class_weight_K)["loss"]
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """The loss and the accuracy of other patients, each under its own map."""
-        outputs = self.outputs(batch)
+        """The loss and the accuracy of other patients without their maps, since in use there is no clinician.
+
+        Chosen under the map, an epoch is good at what is not asked. What is classified by the map alone has its own.
+        """
+        given = ("tokens", "maps", "has_map") if self.config.model.classifier_source == "attn" else ("tokens",)
+        outputs = self._read(self.model(*map(batch.get, given)))
         loss = self.loss_of(outputs, batch)
         self.accuracy.update(AlignOutput(*outputs).logits, batch["label"])
         size = len(batch["label"])

@@ -116,10 +116,13 @@ def test_fact_is_made_of_what_params_accept_and_of_nothing_else(chain, Bi, Bu, B
         {
             "encoder": st.sampled_from(["3dcnn", "2dcnn", "cnn_lstm"]),
             "map_guided": st.booleans(),
-            "map_guided_type": st.sampled_from(["spatiotemporal", "channel", "weighted_pool", "summary_gate"]),
+            "map_guided_type": st.sampled_from(
+                ["predicted", "spatiotemporal", "channel", "weighted_pool", "summary_gate"]
+            ),
             "sigmoid_gate": st.booleans(),
             "classifier_source": st.sampled_from(["video", "attn", "fusion"]),
             "map_dropout": SHARES,
+            "map_teach": st.floats(0, 1),
             "width": st.sampled_from([8, 16, 12]),
             "feature_dim": st.integers(1, 5),
             "embed_dim": st.integers(2, 5),

@@ -16,7 +16,11 @@ from pipeline.training.clips import ClipTable
 from tests.evaluation.clinic import GRID, clinic
 
 KEYS = {"accuracy", "macro_f1", "auroc", "ci95", "per_class", "confusion", "patient", "retrieval", "agreement"}
+KEYS |= {"ci95_without_map"}
 KEYS |= {"accuracy_without_map", "macro_f1_without_map", "auroc_without_map", "by_clinician", "without_map"}
+
+
+FIGURES = ("r1", "r5", "median_rank", "chance_r1", "chance_r5", "ci95", "queries", "gallery")
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +80,7 @@ def test_the_result_has_the_promised_keys_and_can_be_written(found):
     assert set(found.scores["retrieval"]) == set(FORMS)
     for of in found.scores["retrieval"].values():
         assert set(of) == {"video_to_map", "map_to_video"}
-        assert set(of["map_to_video"]) == {"r1", "r5", "median_rank", "chance_r1", "queries", "gallery"}
+        assert set(of["map_to_video"]) == set(FIGURES)
     assert set(found.scores["agreement"]) == {"published", "unguided"}
     assert set(found.scores["patient"]) == {"accuracy", "macro_f1", "auroc", "accuracy_without_map", "patients"}
     low, high = found.scores["ci95"]
@@ -217,11 +221,51 @@ def test_a_guidance_without_a_gate_of_cells_draws_none(tmp_path, guidance):
     assert set(looked_at(evaluate(made.run))) == {"sample", "label", "prediction", "token_map", "energy"}
 
 
+PREDICTED = {"model__map_guided_type": "predicted", "model__classifier_source": "video", "loss__clip_weight": 0.0}
+
+
+def test_a_predicted_map_is_compared_with_the_drawn_ones_and_retrieves_them_without_any_leak(tmp_path):
+    made = clinic(tmp_path, **PREDICTED)
+    found = evaluate(made.run)
+    scores, table, samples = found.scores, found.predictions, made.samples
+    json.dumps(scores, allow_nan=False)
+    ids, model = samples.parts["evaluated"], made.run.model
+    batch = ClipTable(samples, ids, 1e9)[range(len(ids))]
+    with torch.no_grad():
+        output = model(batch["tokens"], batch["maps"], batch["has_map"])
+        assert table["prediction_without_map"].tolist() == [
+            samples.classes[c] for c in model(batch["tokens"]).logits.argmax(1).tolist()
+        ]
+    a, m = output.log_map.double().exp().flatten(1).numpy(), output.step_map.double().mean(1).flatten(1).numpy()
+    drawn = [row for row, sample in enumerate(ids) if samples.maps[sample] is not None]
+    overlaps = [sum(np.sqrt(x * y) for x, y in zip(a[row], m[row], strict=True)) for row in drawn]
+    np.testing.assert_allclose(table["map_overlap"].dropna(), overlaps, atol=1e-6)
+    assert table["map_overlap"].isna().sum() == len(ids) - len(drawn) == 2
+    assert scores["predicted_map"]["overlap"] == pytest.approx(100 * np.mean(overlaps), abs=1e-4)
+    of_map = {}
+    for row in drawn:
+        of_map.setdefault(samples.maps[ids[row]], m[row])
+    ranks = []
+    for row in drawn:
+        own = {samples.maps[other] for other in ids if samples.patients[other] == samples.patients[ids[row]]}
+        there = [d for d in of_map if d not in own or d == samples.maps[ids[row]]]
+        there.sort(key=lambda d: -float(np.sqrt(a[row] * of_map[d]).sum()))
+        ranks.append(there.index(samples.maps[ids[row]]) + 1)
+    side = scores["retrieval"]["predicted"]["video_to_map"]
+    assert side["median_rank"] == np.median(ranks) and side["r5"] == pytest.approx(100 * np.mean(np.array(ranks) <= 5))
+    low, high = side["ci95"]["median_rank"]
+    assert low <= side["median_rank"] <= high
+    assert table["rank_predicted_map"].dropna().tolist() == ranks
+    shown = looked_at(found)
+    np.testing.assert_allclose(shown["predicted"].sum((2, 3)), 1, rtol=1e-5)
+    assert shown["predicted"].shape == shown["token_map"].shape
+
+
 def test_without_any_map_there_is_a_diagnosis_and_no_retrieval(tmp_path):
     made = clinic(tmp_path, without=tuple(range(18)))
     found = evaluate(made.run)
     json.dumps(found.scores, allow_nan=False)
-    nothing = {**dict.fromkeys(("r1", "r5", "median_rank", "chance_r1")), "queries": 0, "gallery": 0}
+    nothing = {**dict.fromkeys(FIGURES), "queries": 0, "gallery": 0}
     for form in FORMS:
         assert found.scores["retrieval"][form] == {"video_to_map": nothing, "map_to_video": nothing}
     assert found.scores["agreement"]["published"]["gap"] is None and found.scores["without_map"] == 18

@@ -44,6 +44,8 @@ def test_retrieval_worked_by_hand():
         "r5": 100.0,
         "median_rank": 2.0,
         "chance_r1": pytest.approx(100 * (1 / 4 + 1 / 4 + 1 / 2) / 3),
+        "chance_r5": 100.0,
+        "ci95": None,
         "queries": 3,
         "gallery": 4,
     }
@@ -68,6 +70,28 @@ def test_retrieval_is_that_of_a_literal_loop(seed):
     assert found["r5"] == pytest.approx(100 * np.mean([rank <= 5 for rank in ranks]))
     assert found["median_rank"] == np.median(ranks)
     assert found["chance_r1"] == pytest.approx(100 * np.mean(chances))
+
+
+def test_intervals_of_retrieval_are_those_of_a_loop_over_resampled_patients():
+    random = np.random.default_rng(3)
+    query, gallery = unit(random, 30, 6), unit(random, 20, 6)
+    positives = random.random((30, 20)) < 0.05
+    patients = [f"p{n // 3}" for n in range(30)]
+    found = retrieval(query, gallery, positives, none(30, 20), patients, 200, 7)
+    rank = places(query, gallery, positives, none(30, 20)).rank
+    asked = [n for n in range(30) if positives[n].any()]
+    groups = sorted({patients[n] for n in asked}, key=lambda name: int(name[1:]))
+    draws = []
+    for counts in np.random.default_rng(7).multinomial(len(groups), [1 / len(groups)] * len(groups), size=200):
+        ranks = []
+        for name, k in zip(groups, counts, strict=True):
+            ranks += [rank[n] for n in asked if patients[n] == name] * int(k)
+        draws.append((100 * np.mean([r <= 1 for r in ranks]), 100 * np.mean([r <= 5 for r in ranks]), np.median(ranks)))
+    for name, values in zip(("r1", "r5", "median_rank"), np.array(draws).T, strict=True):
+        np.testing.assert_allclose(found["ci95"][name], np.percentile(values, [2.5, 97.5]))
+    # 5 drawn of 20, p of which are right.
+    wanted = [1 - np.prod([(20 - p - i) / (20 - i) for i in range(5)]) for p in positives.sum(1) if p]
+    assert found["chance_r5"] == pytest.approx(100 * np.mean(wanted))
 
 
 def test_equals_count_as_the_mean_over_all_their_orders():
@@ -112,7 +136,8 @@ def test_an_excluded_item_is_neither_found_nor_in_the_way():
 @pytest.mark.parametrize("shape", [(3, 0), (0, 3), (0, 0), (3, 3)])
 def test_without_a_query_there_is_nothing_to_say(shape):
     found = retrieval(np.ones((shape[0], 2)), np.ones((shape[1], 2)), none(*shape), none(*shape))
-    assert found == {**dict.fromkeys(("r1", "r5", "median_rank", "chance_r1")), "queries": 0, "gallery": shape[1]}
+    figures = ("r1", "r5", "median_rank", "chance_r1", "chance_r5", "ci95")
+    assert found == {**dict.fromkeys(figures), "queries": 0, "gallery": shape[1]}
 
 
 @pytest.mark.parametrize("side", [0, 1])

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 
 from pipeline.datasets import read_manifest
-from tests.prediction.worlds import ask, document, evaluation_of, finished
+from tests.prediction.worlds import ask, document, evaluation_of, finished, verb
 
 pytestmark = pytest.mark.slow
 ROOT = Path("data/toy-clinic")
@@ -50,19 +51,27 @@ def test_a_video_with_its_map_has_the_probabilities_of_its_row():
         assert [found[name] for name in classes] == pytest.approx(list(row.probabilities), abs=1e-3)
 
 
-def test_without_a_map_the_answer_is_that_under_the_mean_map():
+def test_without_a_map_the_answer_is_that_under_the_predicted_one_and_a_picture_shows_it(tmp_path):
     table, paths, _ = evaluated()
-    done = ask("clip_align", *paths.values(), map="none")
+    done = ask("clip_align", *paths.values(), out=tmp_path / "seen")
     said = [json.loads(line) for line in done.stdout.splitlines()]
     assert [of["top"][0]["class"] for of in said] == table["prediction_without_map"].tolist()
-    assert all(of["map"].startswith("none") for of in said)
+    assert all(of["map"] == "none: the one that it predicts" for of in said)
+    pictures = [tmp_path / "seen" / f"{path.stem}.png" for path in paths.values()]
+    assert [of["picture"] for of in said] == list(map(str, pictures))
+    assert all(imread(picture).std() > 0.01 for picture in pictures)
+    told = json.loads(ask("clip_align", paths[table["sample"][0]], map="none", out=tmp_path / "again").stdout)
+    assert told["top"][0]["class"] == said[0]["top"][0]["class"] and (tmp_path / "again").is_dir()
 
 
-def test_whether_there_is_a_map_must_be_said_and_a_map_is_of_one_video():
+def test_an_explanation_shows_the_predicted_maps_beside_the_drawn_ones_over_the_frames():
+    verb("explain", "clip_align", "--only", "maps")
+    assert imread("results/clinic_clip_align/explanation/pictures/maps.png").std() > 0.01
+
+
+def test_a_map_is_of_one_video():
     _, paths, maps = evaluated()
     first, second, *_ = paths
-    said = str(ask("clip_align", paths[first]).exception)
-    assert "--map FILE, or --map none" in said
     assert "--map is of one video, got 2" in str(
         ask("clip_align", paths[first], paths[second], map=ROOT / str(maps[first])).exception
     )

@@ -336,6 +336,7 @@ class MadeUp:
             "accuracy": 100 * document["top1"],
             "ci95": [100 * edge for edge in document["ci95"]],
             "accuracy_without_map": 40.0,
+            "ci95_without_map": [30.0, 50.0],
             "macro_f1": 70.0,
             "per_class": rows,
             "confusion": document["confusion"],

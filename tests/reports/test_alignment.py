@@ -43,7 +43,7 @@ def side(r1, chance=2.5):
 def result():
     retrieval = {
         form: {"video_to_map": side(r1), "map_to_video": side(r1 + 1, 3.5)}
-        for form, r1 in zip(FORMS, (90.0, 6.0, 2.0), strict=True)
+        for form, r1 in zip(FORMS, (90.0, 6.0, 2.0, 12.0), strict=True)
     }
     return {
         "accuracy": 75.0,
@@ -119,7 +119,7 @@ def test_what_is_not_known_is_a_dash_and_no_bar(result):
     for direction in DIRECTIONS:
         result["retrieval"]["shuffled"][direction] = side(None)
     for axes in retrieval_figure(result["retrieval"]).axes:
-        assert axes.patches[2].get_height() == 0
+        assert axes.patches[list(FORMS).index("shuffled")].get_height() == 0
         assert [text.get_text() for text in axes.texts].count("–") == 2
     unknown = {form: {direction: side(None) for direction in DIRECTIONS} for form in FORMS}
     assert [len(axes.lines) for axes in retrieval_figure(unknown).axes] == [0, 0]

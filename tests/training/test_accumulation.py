@@ -84,6 +84,7 @@ def test_a_classifier_s_gradients_in_parts_are_those_of_the_batch_dropout_and_mi
 @pytest.mark.parametrize("changes", [
     {}, {"loss.lambda_token": 0.5}, {"loss.class_weights": True}, {"loss.clip_weight": 0.0},
     {"loss.lambda_token": 0.5, "compat": "published"},
+    {"model.map_guided_type": "predicted", "model.classifier_source": "video", "model.map_dropout": 0.0},
 ], ids=str)  # fmt: skip
 def test_a_contrast_in_parts_is_still_one_over_the_whole_batch(clips, monkeypatch, changes):
     double(monkeypatch)

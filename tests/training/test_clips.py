@@ -9,9 +9,10 @@ import torch
 
 from pipeline.config import ParamsError, override
 from pipeline.datasets.manifest import read_manifest, write_manifest
+from pipeline.training.alignment import AlignmentStep
 from pipeline.training.clips import ClipTable, few, open_clips
 from pipeline.training.dataset import DataError
-from pipeline.training.registry import build
+from pipeline.training.registry import HeadError, build
 from pipeline.training.trainer import train
 from tests.evaluation.clinic import GRID, SCALE, clinic
 
@@ -30,6 +31,26 @@ def features(made):
 
 def opened(made, manifest=None, **changes):
     return open_clips(manifest or made.run.folder.parent / "manifest.parquet", features(made), **{**SPLITS, **changes})
+
+
+def test_where_no_clip_has_a_map_there_is_nothing_to_predict_maps_from(tmp_path):
+    kind = {"model__map_guided_type": "predicted", "model__classifier_source": "video"}
+    with pytest.raises(
+        HeadError, match=r"none of the 18 clips of train has a map .* set map_teach and loss.lambda_map"
+    ):
+        clinic(tmp_path / "none", tuple(range(18)), **kind)
+    clinic(tmp_path / "attention", tuple(range(18)), **kind, model__map_teach=0.0, loss__lambda_map=0.0)
+
+
+@pytest.mark.parametrize("source, given", [("video", False), ("fusion", False), ("attn", True)])
+def test_an_epoch_is_judged_without_maps_unless_the_diagnosis_is_of_the_map_alone(made, source, given):
+    config = override(made.run.config, {"model.classifier_source": source})
+    step = AlignmentStep("clip_align", made.run.model, config, made.samples, 1)
+    asked, model = [], step.model
+    model.register_forward_pre_hook(lambda _, args: asked.append(len(args)))
+    step.log = lambda name, value, **_: None
+    step.validation_step(ClipTable(made.samples, made.samples.parts["holdout"], 1e9)[range(18)], 0)
+    assert asked == [3 if given else 1]
 
 
 def edited(made, path, edit):

@@ -110,6 +110,7 @@ GASM_CAST: dict[str, Flip] = {
     "mixup": Flip(0.8, TAUGHT),
 }
 UNEQUAL = {"train": ["ann", "bob"], "evaluated": ["ann", "bob"]}  # who drew of one diagnosis less often
+PREDICTED = {"model.map_guided_type": "predicted", "model.classifier_source": "video"}
 CLIP_ALIGN: dict[str, Flip] = {
     "model.encoder": Flip("2dcnn"),
     "model.map_guided": Flip(False),
@@ -117,6 +118,7 @@ CLIP_ALIGN: dict[str, Flip] = {
     "model.sigmoid_gate": Flip(True),
     "model.classifier_source": Flip("video"),
     "model.map_dropout": Flip(0.7, RANDOM),
+    "model.map_teach": Flip(1.0, RANDOM, given=PREDICTED),
     "model.width": Flip(16),
     "model.feature_dim": Flip(24),
     "model.embed_dim": Flip(20),
@@ -124,6 +126,7 @@ CLIP_ALIGN: dict[str, Flip] = {
     "model.dropout": Flip(0.6, RANDOM),
     "loss.clip_weight": Flip(0.3, TAUGHT),
     "loss.lambda_token": Flip(0.5, TAUGHT),
+    "loss.lambda_map": Flip(3.0, TAUGHT, given=PREDICTED),
     "loss.class_weights": Flip(True, TAUGHT, given={"clinicians": UNEQUAL}),
     "compat": Flip("published", given={"model.encoder": "2dcnn"}),
     "label_smoothing": Flip(0.3, TAUGHT),
@@ -142,6 +145,8 @@ IDLE = [
     ("gasm_cast", {"model.graph": "spatial"}, "model.semantic_neighbours", 5),
     ("clip_align", {"model.map_guided": False}, "model.map_guided_type", "channel"),
     ("clip_align", {"model.map_guided_type": "weighted_pool"}, "model.sigmoid_gate", True),
+    ("clip_align", {"model.map_guided_type": "weighted_pool"}, "model.map_teach", 1.0),
+    ("clip_align", {"model.map_guided": False}, "loss.lambda_map", 3.0),
 ]
 
 # What is no switch of a head's function.

@@ -41,18 +41,23 @@ def test_the_study_of_clip_align_extracts_once_and_trains_each_row_from_caches(p
     def few(document: dict, seeds: tuple[int, ...] = (0,)) -> None:
         study = document["ablations"]["clinic_clip_align_ablations"]
         study["seeds"] = list(seeds)
-        study["variants"] = {name: study["variants"][name] for name in ("B0", "B3")}
+        study["variants"] = {name: study["variants"][name] for name in ("B0", "predicted")}
 
     before = (project.root / "params.yaml").read_text()
     project.change(few)
     project.run("snakemake --cores 2 results/clinic_clip_align.json")
     result = json.loads((project.root / "results/clinic_clip_align.json").read_text())
-    assert set(result["by_clinician"]) == {"c3"} and set(result["retrieval"]) == {"published", "unguided", "shuffled"}
+    assert set(result["by_clinician"]) == {"c3"} and set(result["retrieval"]) == {
+        "published",
+        "unguided",
+        "shuffled",
+        "predicted",
+    }
     for name in ("confusion", "attention", "retrieval", "training"):
         picture = project.root / f"results/clinic_clip_align/report/pictures/{name}.png"
         assert picture.read_bytes().startswith(b"\x89PNG")
     line = "snakemake --cores 2 results/clinic_clip_align_ablations.json"
-    # B3 with seed 0 is the result's own run: nothing of it is made again.
+    # That of seed 0 is the result's own run: nothing of it is made again.
     with project.edited(lambda document: few(document, seeds=(0, 1))):
         # The three others are asked for together: a job where one runs at once, and three where four do.
         assert project.jobs(line) == {"train_runs": 1, "evaluate_runs": 1, "ablation_alignment": 1}
@@ -82,7 +87,7 @@ def test_the_study_of_clip_align_extracts_once_and_trains_each_row_from_caches(p
     assert project.jobs(line) == {"ablation_alignment": 1}
     project.run(line)
     with (project.root / "results/clinic_clip_align_ablations.csv").open() as stream:
-        assert [row["variant"] for row in csv.DictReader(stream)] == ["B3", "B0"]  # the head as it is on top
+        assert [row["variant"] for row in csv.DictReader(stream)] == ["predicted", "B0"]  # the head as it is on top
     shutil.rmtree(project.root / "results")
     assert set(project.jobs(line)) == {"ablation_alignment"}
     (project.root / "params.yaml").write_text(before)

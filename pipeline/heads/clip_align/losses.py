@@ -22,7 +22,8 @@ class LossSettings:
     """How the terms are weighed.
 
     Attributes:
-        clip_weight, lambda_token: of the two terms beside the classification; 0 switches a term off.
+        clip_weight, lambda_token, lambda_map: of the terms beside the classification; 0 switches a term off. The last
+            is of a model that predicts maps.
         label_smoothing: of the classification.
         compat: "published": the original formulas, whose positives are the diagonal and whose token term is taken after
             gating (where it is nearly free); None: this project's.
@@ -32,6 +33,7 @@ class LossSettings:
     lambda_token: float
     label_smoothing: float
     compat: str | None = None
+    lambda_map: float = 0.0
 
 
 def align_loss(
@@ -42,7 +44,7 @@ def align_loss(
     settings: LossSettings,
     class_weight_K: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    """The classification + clip_weight * clip + lambda_token * token.
+    """The classification + clip_weight * clip + lambda_token * token + lambda_map * map.
 
     Args:
         output: of the model.
@@ -52,11 +54,11 @@ def align_loss(
         class_weight_K: of the classification.
 
     Returns:
-        Scalars "loss", "classification", "clip" and "token", the last two unweighed, and 0 where switched off.
+        Scalars "loss", "classification", "clip", "token" and "map", the last three unweighed, and 0 where switched off.
     """
     published, valid_B = settings.compat == PUBLISHED, output.has_map
     classification = classification_loss(output.logits, label_B, settings.label_smoothing, class_weight_K)
-    clip = token = torch.zeros_like(classification)
+    clip = token = maps = torch.zeros_like(classification)
     loss = classification
     if settings.clip_weight:
         positives_BB, excluded_BB = pairs(map_B, group_B, settings.compat)
@@ -66,7 +68,10 @@ def align_loss(
         tokens_BTHWD = output.gated_tokens if published else output.video_tokens
         token = token_loss(tokens_BTHWD, output.token_map, valid_B)
         loss = loss + settings.lambda_token * token
-    return {"loss": loss, "classification": classification, "clip": clip, "token": token}
+    if settings.lambda_map and output.log_map is not None:
+        maps = map_loss(output.log_map, output.step_map, valid_B)
+        loss = loss + settings.lambda_map * maps
+    return {"loss": loss, "classification": classification, "clip": clip, "token": token, "map": maps}
 
 
 def classification_loss(logits_BK: Tensor, label_B: Tensor, smoothing: float, weight_K: Tensor | None = None) -> Tensor:
@@ -172,6 +177,27 @@ def token_loss(tokens_BTHWD: Tensor, map_BTHW: Tensor, valid_B: Tensor) -> Tenso
     one_BN, other_BN = (x - x.mean(1, keepdim=True) for x in (energy_BN, map_BN))
     correlation_B = F.cosine_similarity(one_BN, other_BN, dim=1, eps=0.0)
     return torch.where(use_B, 1 - correlation_B, 0.0).sum() / valid_B.sum().clamp_min(1)
+
+
+def map_loss(log_map_BHW: Tensor, step_map_BTHW: Tensor, valid_B: Tensor) -> Tensor:
+    """How far the predicted map is from the clinician's: mean_t KL(m_t || a), then the mean over videos.
+
+    Args:
+        log_map_BHW: log a; a sums to 1.
+        step_map_BTHW: m, each step summing to 1, or all 0 where nothing is marked; such a step is in no mean.
+        valid_B: bool; the others are in no mean, nor is a video in which no step is marked.
+
+    Returns:
+        Scalar >= 0; 0 with a gradient of 0 if no video counts.
+    """
+    wide = torch.promote_types(log_map_BHW.dtype, torch.float32)
+    m_BTHW, log_BHW = step_map_BTHW.to(wide), log_map_BHW.to(wide)
+    with torch.autocast(log_BHW.device.type, enabled=False):
+        of_BT = torch.xlogy(m_BTHW, m_BTHW).sum((2, 3)) - torch.einsum("bthw,bhw->bt", m_BTHW, log_BHW)
+    marked_BT = (m_BTHW.sum((2, 3)) > 0) & valid_B[:, None]
+    steps_B = marked_BT.sum(1)
+    of_B = torch.where(marked_BT, of_BT, 0.0).sum(1) / steps_B.clamp_min(1)
+    return of_B.sum() / (steps_B > 0).sum().clamp_min(1)
 
 
 def _varies(value_BN: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .encoders import ENCODERS, GROUPS, MapEncoder, Projection, Readout, TokenEncoder
-from .guidance import GATES, GUIDANCES, Guidance, token_map
+from .guidance import GATES, GUIDANCES, Guidance, step_map, token_map
 
 SOURCES = ("video", "attn", "fusion")
 PUBLISHED = "published"
@@ -29,12 +29,14 @@ class Video:
         embed: (B, embed_dim), unit length.
         gated_tokens: (B, T, H, W, D), as they were pooled.
         gate: (B, T, H, W) of cells, (B, D) of channels, (B, F) of the feature, or None, by guidance.
+        log_map: (B, H, W), the logarithm of the predicted map, or None.
     """
 
     feat: Tensor
     embed: Tensor
     gated_tokens: Tensor
     gate: Tensor | None
+    log_map: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,9 @@ class AlignOutput:
         video_embed, attn_embed: (B, embed_dim), unit length.
         video_feat, attn_feat: (B, F).
         video_tokens: (B, T, H, W, D), of the token encoder, before any gate.
-        gated_tokens, gate: see `Video`.
+        gated_tokens, gate, log_map: see `Video`.
         token_map: (B, T, H, W), see there; of the row's own map even where map dropout hid it.
+        step_map: (B, T, H, W), see there, where a map is predicted; else None.
         has_map: (B,) bool, rows that may be aligned with their map.
         log_scale: scalar, of the contrastive loss.
     """
@@ -60,7 +63,9 @@ class AlignOutput:
     video_tokens: Tensor
     gated_tokens: Tensor
     gate: Tensor | None
+    log_map: Tensor | None
     token_map: Tensor
+    step_map: Tensor | None
     has_map: Tensor
     log_scale: Tensor
 
@@ -82,7 +87,9 @@ class ClipAlign(nn.Module):
         dropout: of the projections.
         classifier_source: what the classifier reads: "video", "attn", or "fusion", the mean of both features.
         map_dropout: in training, the share of videos that are guided and classified under the mean map. They are still
-            aligned with their own: whoever looks without a map learns where a clinician would.
+            aligned with their own: whoever looks without a map learns where a clinician would. Not with "predicted".
+        map_teach: of "predicted", in training, the share of videos with a map that are pooled by it; the others are
+            pooled by the predicted map. Outside of training both have half where there is a map.
         compat: "published": the original model, which guides the 3-D encoder only: with the others any guidance becomes
             "summary_gate". None: this project's.
 
@@ -114,6 +121,7 @@ class ClipAlign(nn.Module):
         dropout: float,
         classifier_source: str,
         map_dropout: float,
+        map_teach: float,
         compat: str | None = None,
     ):
         super().__init__()
@@ -129,9 +137,13 @@ class ClipAlign(nn.Module):
         for name, value in (("width", width), ("map_width", map_width)):
             if value % GROUPS:
                 raise ValueError(f"{name} is {value}, expected a multiple of {GROUPS}, the groups of its norms")
+        alone = (("classifier_source", classifier_source, "video"), ("map_dropout", map_dropout, 0))
+        for name, value, wanted in (*alone, ("gate", gate, "linear"), ("compat", compat, None)):
+            if guidance == "predicted" and value != wanted:
+                raise ValueError(f"{name} is {value!r}, but guidance is 'predicted', which goes with {wanted!r} alone")
         steps, rows, columns = grid
         self.grid, self.width_in, self.scale = (steps, rows, columns), width_in, scale
-        self.source, self.map_dropout = classifier_source, map_dropout
+        self.source, self.map_dropout, self.map_teach = classifier_source, map_dropout, map_teach
         map_shape = (channels, steps, rows * scale, columns * scale)
 
         self.tokens = TokenEncoder(encoder, width_in, width)
@@ -148,7 +160,11 @@ class ClipAlign(nn.Module):
 
     @classmethod
     def of(cls, config: Any, samples: Any) -> "ClipAlign":
-        """The head that a person's choices, and the tokens and maps of samples, make."""
+        """The head that a person's choices, and the tokens and maps of samples, make.
+
+        Raises:
+            ValueError: maps are to be learned from, and no clip that is learned from has one.
+        """
         tokens, maps, chosen = samples.streams["tokens"], samples.streams["maps"], config.model.model_dump()
         guided, kind, sigmoid = (chosen.pop(name) for name in ("map_guided", "map_guided_type", "sigmoid_gate"))
         head = cls(
@@ -162,6 +178,13 @@ class ClipAlign(nn.Module):
             compat=config.compat,
             **chosen,
         )
+        learned = samples.parts["train"]  # none where new files are asked about
+        taught = config.loss.lambda_map or head.map_teach
+        if head.predicts and taught and learned and not any(samples.maps[sample] for sample in learned):
+            raise ValueError(
+                f"map_guided_type is 'predicted', and none of the {len(learned)} clips of train has a map to learn "
+                "from; name maps in the csv, or set map_teach and loss.lambda_map to 0: attention pooling without maps"
+            )
         head.mean_map_CTHW.copy_(samples.mean_map)
         # What no loss reaches is not trained: weight decay would change it, and several devices would wait for it.
         if not config.loss.clip_weight:
@@ -170,6 +193,11 @@ class ClipAlign(nn.Module):
                 module.requires_grad_(False)
             head.log_scale.requires_grad_(False)
         return head
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it predicts the map of a video."""
+        return self.guidance.kind == "predicted"
 
     def logits(self, batch: Mapping[str, Tensor]) -> Tensor:
         """(B, K) of a batch by role, each clip under its own map where it has one."""
@@ -184,6 +212,7 @@ class ClipAlign(nn.Module):
             tokens_BTNV: frozen features of any float type.
             map_BCTHW: the maps, finite and >= 0, of any float type; None: the mean map for all, and no row has a map.
             has_map_B: bool, rows that have one; None: all. The others are under a uniform map, whatever stands there.
+                A model that predicts maps pools rows without one by its own, in both cases.
 
         Raises:
             ValueError: a shape that is not what the model was built for.
@@ -198,12 +227,16 @@ class ClipAlign(nn.Module):
             if has_map_B is None:
                 has_map_B = map_BCTHW.new_ones(videos, dtype=torch.bool)
             map_BCTHW = torch.where(_column(has_map_B), map_BCTHW, 0.0)
-        guide_BCTHW, dropped_B = map_BCTHW, None
-        if self.training and self.map_dropout:
+        guide_BCTHW, dropped_B, share_B = map_BCTHW, None, None
+        if self.predicts:
+            guide_BCTHW = torch.where(_column(has_map_B), map_BCTHW, 0.0)  # no mean map: that would be another's
+            if self.training:
+                share_B = (torch.rand(videos, device=has_map_B.device) < self.map_teach) & has_map_B
+        elif self.training and self.map_dropout:
             dropped_B = (torch.rand(videos, device=has_map_B.device) < self.map_dropout) & has_map_B
             guide_BCTHW = torch.where(_column(dropped_B), self.mean_map_CTHW, map_BCTHW)
 
-        video = self.video(video_tokens, guide_BCTHW)
+        video = self.video(video_tokens, guide_BCTHW, share_B)
         attn_feat, attn_embed = self.attention(map_BCTHW)
         shown_feat = attn_feat
         if dropped_B is not None and self.source != "video":
@@ -218,7 +251,9 @@ class ClipAlign(nn.Module):
             video_tokens=video_tokens,
             gated_tokens=video.gated_tokens,
             gate=video.gate,
+            log_map=video.log_map,
             token_map=token_map(map_BCTHW, self.scale),
+            step_map=step_map(guide_BCTHW, self.scale) if self.predicts else None,
             has_map=has_map_B,
             log_scale=self.log_scale,
         )
@@ -234,20 +269,21 @@ class ClipAlign(nn.Module):
             )
         return self.tokens(tokens_BTNV.to(self.mean_map_CTHW.dtype).unflatten(2, (rows, columns)))
 
-    def video(self, video_tokens: Tensor, guide_BCTHW: Tensor | None = None) -> Video:
+    def video(self, video_tokens: Tensor, guide_BCTHW: Tensor | None = None, share_B: Tensor | None = None) -> Video:
         """The video's side of encoded tokens under any map: its own, another's, the mean; None: a uniform one.
 
-        Under a uniform map nothing of a map is in the embedding, so retrieval by it measures no leak.
+        Under a uniform map nothing of a map is in the embedding, so retrieval by it measures no leak; a model that
+        predicts maps pools by its own there. `share_B`: see `Guidance`.
         """
         videos = len(video_tokens)
         if guide_BCTHW is None:
             m_BTHW = video_tokens.new_zeros(videos, *self.grid)
         else:
-            m_BTHW = token_map(self._checked(guide_BCTHW, videos), self.scale)
-        guided = self.guidance(video_tokens, m_BTHW)
+            m_BTHW = self.guidance.read(self._checked(guide_BCTHW, videos), self.scale)
+        guided = self.guidance(video_tokens, m_BTHW, share_B)
         feat, summary = self.guidance.scale(self.readout(guided.tokens_BTHWD, guided.weight_BTHW), m_BTHW)
         gate = guided.gate if summary is None else summary
-        return Video(feat, self.project_video(feat), guided.tokens_BTHWD, gate)
+        return Video(feat, self.project_video(feat), guided.tokens_BTHWD, gate, guided.log_map_BHW)
 
     def attention(self, map_BCTHW: Tensor) -> tuple[Tensor, Tensor]:
         """The map's side: feature (B, F) and embedding (B, embed_dim)."""

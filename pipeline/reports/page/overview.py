@@ -84,12 +84,18 @@ def _percent(share: float | None) -> float | None:
 
 def alignment_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:
     """Of a diagnosis."""
-    unguided = result["retrieval"]["unguided"]["video_to_map"]
+    if "predicted" in result["retrieval"]:
+        found = result["retrieval"]["predicted"]["video_to_map"]
+        interval = (found["ci95"] or {}).get("r5") or ()
+        retrieved = Headline("R@5 of its map, by the predicted one", found["r5"], interval, found["chance_r5"])
+    else:
+        found = result["retrieval"]["unguided"]["video_to_map"]
+        retrieved = Headline("R@1 of its map, unguided", found["r1"], chance=found["chance_r1"])
     return [
         Headline("accuracy", result["accuracy"], result["ci95"], chance),
-        Headline("accuracy without a map", result["accuracy_without_map"], chance=chance),
+        Headline("accuracy without a map", result["accuracy_without_map"], result.get("ci95_without_map"), chance),
         Headline("macro F1", result["macro_f1"]),
-        Headline("R@1 of its map, unguided", unguided["r1"], chance=unguided["chance_r1"]),
+        retrieved,
     ]
 
 

@@ -113,17 +113,21 @@ def alignment_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Sec
         [
             direction,
             form.replace("\n", " "),
-            *(_figure(found[key]) for key in ("r1", "r5", "chance_r1", "median_rank")),
+            *(_with_interval(found, key) for key in ("r1", "r5", "chance_r1", "median_rank")),
             str(found["queries"]),
             str(found["gallery"]),
         ]
         for way, direction in DIRECTIONS.items()
         for kind, form in FORMS.items()
+        if kind in document["retrieval"]
         for found in (document["retrieval"][kind][way],)
     ]
     columns = ["direction", "the video is embedded under", "R@1", "R@5", "R@1 by chance", "median rank"]
     columns += ["queries", "gallery"]
-    blocks = [*still(result, "retrieval"), Table(columns, rows, "Recalls in percent.")]
+    blocks = [
+        *still(result, "retrieval"),
+        Table(columns, rows, "Recalls in percent, with 95 % intervals over patients."),
+    ]
     videos = result.predictions(
         "sample", "label", "prediction", "similarity", "rank_video_to_map", "rank_video_to_map_unguided"
     )
@@ -147,8 +151,23 @@ def alignment_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Sec
         columns = ["video", "label", "prediction", "rank", "rank, unguided", "similarity"]
         blocks.append(Table(columns, shown, caption))
     yield Section(f"{result.name}-retrieval", "Retrieval", blocks, contents="retrieval")
-    if blocks := still(result, "attention"):
+    blocks = still(result, "attention")
+    if "predicted_map" in document:
+        found = document["predicted_map"]
+        said = f"{found['overlap']:.1f} ({found['ci95'][0]:.1f} to {found['ci95'][1]:.1f})"
+        rows = [["the clinician's of the video", said], ["another patient's", _figure(found["of_others"])]]
+        caption = (
+            "Overlap of the predicted map a with a drawn one m: the sum of √(a m), in percent, 100 where both agree."
+        )
+        blocks += [Table(["predicted map and", "overlap"], rows, caption), *still(result, "maps", "explanation")]
+    if blocks:
         yield Section(f"{result.name}-attention", "Attention", blocks, contents="attention")
+
+
+def _with_interval(found: Mapping[str, Any], key: str) -> str:
+    """A figure with its 95 % interval, where it has one."""
+    edges = (found.get("ci95") or {}).get(key)
+    return _figure(found[key]) + ("" if edges is None else f" ({edges[0]:.1f} to {edges[1]:.1f})")
 
 
 def ood_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:

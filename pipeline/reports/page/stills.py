@@ -69,6 +69,11 @@ SAID = {
         "Where the model looks in several videos, over their frames",
         "Where the model looks, frame by frame, in videos that it recognised and in videos that it did not.",
     ),
+    "maps": (
+        "Predicted and drawn attention maps of several videos, over their frames",
+        "Where the clinician looked, and where the model predicts that one would, without having seen the map: the "
+        "videos in which both agree best and worst.",
+    ),
     "class_attention": (
         "Average attention of each class over the frames",
         "Attention, averaged over the videos of each class.",

@@ -25,6 +25,7 @@ SMALL = {
     "dropout": 0.1,
     "classifier_source": "video",
     "map_dropout": 0.0,
+    "map_teach": 0.5,
 }
 
 
@@ -58,6 +59,49 @@ def token_map(map_CTHW: Tensor, scale: int) -> dict:
         raw[t, h, w] = total / (channels * scale * scale)
     low, high = min(raw.values()), max(raw.values())
     return {cell: (value - low) / (high - low) if high > low else 0.0 for cell, value in raw.items()}
+
+
+def step_map(map_CTHW: Tensor, scale: int) -> dict:
+    """Cell -> share of its step; 0 in a step where nothing is marked, and everywhere of a constant map."""
+    channels, steps, rows, columns = map_CTHW.shape
+    raw = {}
+    for t, h, w in cells((steps, rows // scale, columns // scale)):
+        total = 0.0
+        for c, i, j in product(range(channels), range(scale), range(scale)):
+            total += float(map_CTHW[c, t, h * scale + i, w * scale + j])
+        raw[t, h, w] = total
+    if max(raw.values()) == min(raw.values()):
+        return dict.fromkeys(raw, 0.0)
+    of_step = [sum(value for cell, value in raw.items() if cell[0] == t) for t in range(steps)]
+    return {cell: value / of_step[cell[0]] if of_step[cell[0]] else 0.0 for cell, value in raw.items()}
+
+
+def predicted(head, tokens_THWD: Tensor) -> dict:
+    """(h, w) -> a = softmax_HW(mean_T MLP([x_thw; mean_T x_hw]))."""
+    steps, rows, columns, _ = tokens_THWD.shape
+    first, bias, last = head.hidden.weight.tolist(), head.hidden.bias.tolist(), head.score.weight[0].tolist()
+    scores = {}
+    for h, w in product(range(rows), range(columns)):
+        average = mean([tokens_THWD[t, h, w] for t in range(steps)]).tolist()
+        total = 0.0
+        for t in range(steps):
+            given = [*tokens_THWD[t, h, w].tolist(), *average]
+            for row, offset, weight in zip(first, bias, last, strict=True):
+                x = offset + sum(a * b for a, b in zip(row, given, strict=True))
+                total += weight * x * (1 + math.erf(x / math.sqrt(2))) / 2
+        scores[h, w] = total / steps
+    norm = sum(math.exp(score) for score in scores.values())
+    return {cell: math.exp(score) / norm for cell, score in scores.items()}
+
+
+def divergence(m: dict, a: dict) -> float | None:
+    """mean_t KL(m_t || a) over the steps in which something is marked; None where there is none."""
+    terms = []
+    for t in sorted({cell[0] for cell in m}):
+        step = {cell[1:]: share for cell, share in m.items() if cell[0] == t}
+        if any(step.values()):
+            terms.append(sum(share * math.log(share / a[cell]) for cell, share in step.items() if share))
+    return sum(terms) / len(terms) if terms else None
 
 
 def mean(vectors: list[Tensor]) -> Tensor:

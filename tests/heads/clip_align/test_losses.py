@@ -13,6 +13,7 @@ from pipeline.heads.clip_align.losses import (
     align_loss,
     classification_loss,
     clip_loss,
+    map_loss,
     pairs,
     token_loss,
 )
@@ -134,6 +135,38 @@ def test_after_gating_the_correlation_is_nearly_free():
     assert token_loss(tokens * (1 + maps).unsqueeze(-1), maps, valid).item() < 0.15
 
 
+def guesses(videos=5):
+    """Log a (B, H, W), and m (B, T, H, W) of which the second video has an unmarked step and the third no map."""
+    log_map = torch.randn(videos, GRID[1] * GRID[2], dtype=torch.float64).log_softmax(1).view(videos, *GRID[1:])
+    m = torch.rand(videos, *GRID, dtype=torch.float64)
+    m[1, 1], m[2], m[3, 0, 0, 0] = 0.0, 0.0, 0.0
+    return log_map, m / m.sum((2, 3), keepdim=True).clamp_min(1e-300)
+
+
+def test_the_map_term_is_what_loops_over_steps_and_cells_give():
+    log_map, m = guesses()
+    valid = torch.tensor([1, 1, 1, 1, 0]).bool()
+    terms = []
+    for b in range(4):
+        shares = {cell: float(m[b][cell]) for cell in literal.cells(GRID)}
+        a = {cell[1:]: float(log_map[b][cell[1:]].exp()) for cell in literal.cells(GRID)}
+        terms.append(literal.divergence(shares, a))
+    assert terms[2] is None
+    wanted = (terms[0] + terms[1] + terms[3]) / 3
+    assert map_loss(log_map, m, valid).item() == pytest.approx(wanted, rel=1e-12)
+    same = m[:2, :1].clamp_min(1e-30)
+    assert map_loss(same[:, 0].log(), same.expand(2, *GRID), valid[:2]).item() == pytest.approx(0, abs=1e-12)
+
+
+def test_the_map_term_has_the_gradient_that_finite_differences_have_and_none_without_a_map():
+    log_map, m = (x[:3] for x in guesses())
+    valid = torch.tensor([1, 1, 1]).bool()
+    assert torch.autograd.gradcheck(lambda x: map_loss(x, m, valid), (log_map.requires_grad_(),))
+    loss = map_loss(log_map, torch.zeros_like(m), valid)
+    loss.backward()
+    assert loss.item() == 0 and not log_map.grad.any()
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0]])
 def test_the_classification_term_is_what_loops_over_classes_give(smoothing, weights):
@@ -163,6 +196,19 @@ def test_the_loss_is_the_weighed_sum_of_its_terms(compat):
     assert terms["token"].item() == pytest.approx(token.item())
     wanted = terms["classification"] + 0.7 * clip + 0.3 * token
     assert terms["loss"].item() == pytest.approx(wanted.item())
+
+
+def test_a_map_teaches_the_predicted_one_and_rows_without_a_map_do_not():
+    model, output, labels = step(guidance="predicted")
+    terms = align_loss(output, labels, MAPS, GROUPS, LossSettings(0.0, 0.0, 0.0, None, 0.5))
+    assert terms["loss"].item() == pytest.approx((terms["classification"] + 0.5 * terms["map"]).item())
+    assert terms["map"].item() == pytest.approx(map_loss(output.log_map, output.step_map, VALID).item())
+    gradient = torch.autograd.grad(terms["map"], output.log_map, retain_graph=True)[0]
+    assert gradient[VALID].any((1, 2)).all() and not gradient[~VALID].any()
+    terms["map"].backward()
+    taught = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert taught == {"tokens", "guidance"}
+    assert not align_loss(output, labels, MAPS, GROUPS, LossSettings(0.0, 0.0, 0.0))["map"]
 
 
 REACHED = {  # what each term may teach, of a model classified by its video

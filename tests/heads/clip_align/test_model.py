@@ -24,7 +24,8 @@ def test_every_guidance_works_with_every_encoder_and_only_guided_videos_know_the
     assert output.logits.shape == (5, 3) and output.video_tokens.shape == (5, *GRID, SMALL["width"])
     for embed in (output.video_embed, output.attn_embed):
         torch.testing.assert_close(embed.norm(dim=1), torch.ones(5, dtype=torch.float64))
-    assert (output.gate is None) == (guidance in ("none", "weighted_pool"))
+    assert (output.gate is None) == (guidance in ("none", "weighted_pool", "predicted"))
+    assert (output.log_map is None) == (output.step_map is None) == (guidance != "predicted")
     assert output.gate is None or output.gate.shape == (5, *GATE_SHAPES[guidance])
     torch.testing.assert_close(output.video_tokens, other.video_tokens)  # encoded before any map is seen
     # Row 2 keeps its map in the flipped batch.
@@ -35,7 +36,7 @@ def test_every_guidance_works_with_every_encoder_and_only_guided_videos_know_the
 
 @torch.no_grad()
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("guidance", GUIDANCES)
+@pytest.mark.parametrize("guidance", [name for name in GUIDANCES if name != "predicted"])
 def test_unguided_means_a_uniform_map_and_the_plain_pooling_of_no_guidance(encoder, guidance):
     model, plain = small(encoder=encoder, guidance=guidance), small(encoder=encoder, guidance="none")
     tokens, maps = batch()
@@ -93,6 +94,42 @@ def test_the_classifier_reads_what_its_source_names(source):
     torch.testing.assert_close(output.logits, model.classifier(feature))
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_predicted_map_needs_none_and_no_other_stands_in_for_it(encoder):
+    model = small(encoder=encoder, guidance="predicted")
+    tokens, maps = batch()
+    model.mean_map_CTHW.copy_(maps.mean(0))
+    has_map = torch.tensor([True, False, True, True, False])
+    without, own, mixed = model(tokens), model(tokens, maps), model(tokens, maps, has_map)
+    torch.testing.assert_close(without.logits, model.classifier(model.video(model.encode(tokens)).feat))
+    torch.testing.assert_close(mixed.logits[~has_map], without.logits[~has_map])
+    torch.testing.assert_close(mixed.logits[has_map], own.logits[has_map])
+    assert not without.step_map.any() and not without.has_map.any()
+    torch.testing.assert_close(own.log_map, without.log_map)  # of the tokens alone
+    # With a map both have half; pooling is linear in the weights.
+    a = without.log_map.exp()[:, None].expand(5, *GRID)
+    weights = (a + own.step_map) / 2
+    torch.testing.assert_close(own.video_feat, model.readout(own.video_tokens, weights))
+
+
+def test_in_training_a_share_of_the_videos_with_a_map_is_pooled_by_it_and_the_others_by_the_predicted_one():
+    tokens, maps = batch(64)
+    has_map = torch.arange(64) % 4 > 0
+    for teach, fewest, most in ((0.0, 0, 0), (0.5, 12, 36), (1.0, 48, 48)):
+        model = small(guidance="predicted", map_teach=teach, dropout=0.0).train()
+        output = model(tokens, maps, has_map)
+        a = output.log_map.exp()[:, None].expand(64, *GRID)
+        by_own, by_a = (model.readout(output.video_tokens, weights) for weights in (output.step_map, a))
+        near_own, near_a = ((output.video_feat - of).abs().amax(1) < 1e-9 for of in (by_own, by_a))
+        assert (near_own ^ near_a)[has_map].all() and near_a[~has_map].all()
+        assert fewest <= near_own[has_map].sum() <= most
+    # What is pooled by the predicted map teaches it, even without the map term.
+    model = small(guidance="predicted", map_teach=0.0).train()
+    model(tokens, maps).logits.square().sum().backward()
+    assert model.guidance.head.hidden.weight.grad.any()
+
+
 SWITCHES = [{"guidance": name} for name in GUIDANCES] + [{"gate": "sigmoid"}, {"map_dropout": 0.5}]
 SWITCHES += [{"classifier_source": "attn"}, {"classifier_source": "fusion"}, {"dropout": 0.5}]
 
@@ -126,7 +163,7 @@ def test_map_dropout_guides_and_classifies_by_the_mean_map_but_keeps_the_own_one
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)
-@pytest.mark.parametrize("guidance", GUIDANCES)
+@pytest.mark.parametrize("guidance", [name for name in GUIDANCES if name != "predicted"])
 def test_the_published_model_guides_its_3d_encoder_only(encoder, guidance):
     kind = small(encoder=encoder, guidance=guidance, compat="published").guidance.kind
     assert kind == (guidance if encoder == "3dcnn" or guidance == "none" else "summary_gate")
@@ -156,8 +193,11 @@ KINDS = ["zero", "constant", "one cell", "some missing", "all missing", "many ch
 def guided_by_any_map():
     """Each kind under the default; of the others each kind and each guidance, and all pairs by `-m proof`."""
     yield from ((kind, "spatiotemporal", "sigmoid") for kind in KINDS)
+    yield "some missing", "predicted", "linear"
     for number, kind in enumerate(KINDS):
         for place, name in enumerate(GUIDED):
+            if (kind, name) == ("some missing", "predicted"):
+                continue
             mark = pytest.mark.slow if place == number % len(GUIDED) else pytest.mark.proof
             yield pytest.param(kind, name, "linear", marks=mark)
 
@@ -165,12 +205,13 @@ def guided_by_any_map():
 @pytest.mark.parametrize(("kind", "guidance", "gate"), guided_by_any_map())
 def test_two_hundred_steps_on_any_map_meet_no_nan(kind, guidance, gate):
     sizes = {"guidance": guidance, "gate": gate, "channels": 3 if kind == "many channels" else 1, "grid": (2, 2, 2)}
-    sizes |= {"map_dropout": 0.3, "classifier_source": "fusion"}
+    if guidance != "predicted":
+        sizes |= {"map_dropout": 0.3, "classifier_source": "fusion"}
     model = ClipAlign(**SMALL | sizes).train()
     tokens, maps = (x.float() for x in batch(8, **sizes))
     maps, has_map = kinds_of_map(kind, maps)
     labels, ids, groups = torch.arange(8) % 3, torch.arange(8) % 4, torch.arange(8) // 2
-    settings = LossSettings(clip_weight=1.0, lambda_token=1.0, label_smoothing=0.1)
+    settings = LossSettings(clip_weight=1.0, lambda_token=1.0, label_smoothing=0.1, lambda_map=1.0)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
     for _ in range(200):
         optimiser.zero_grad()
@@ -243,6 +284,13 @@ REFUSED = [
     ({"gate": "soft"}, f"gate is 'soft', expected one of {', '.join(GATES)}"),
     ({"classifier_source": "map"}, "classifier_source is 'map'"),
     ({"compat": "old"}, "compat is 'old', expected one of None, published"),
+    (
+        {"guidance": "predicted", "classifier_source": "attn"},
+        "classifier_source is 'attn', but guidance is 'predicted'",
+    ),
+    ({"guidance": "predicted", "map_dropout": 0.1}, "map_dropout is 0.1, but guidance is 'predicted'"),
+    ({"guidance": "predicted", "gate": "sigmoid"}, "gate is 'sigmoid', but guidance is 'predicted'"),
+    ({"guidance": "predicted", "compat": "published"}, "compat is 'published', but guidance is 'predicted'"),
     ({"width": 12}, "width is 12, expected a multiple of 8"),
     ({"map_width": 4}, "map_width is 4, expected a multiple of 8"),
 ]
