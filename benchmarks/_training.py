@@ -1,12 +1,14 @@
 """Trained heads of given sizes over stores of random values, and what a step of one costs: bytes, waits of the host."""
 
+from __future__ import annotations
+
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +30,9 @@ from pipeline.training.dataset import Samples, Stream
 from pipeline.training.frames import FrameStream, Videos, transcript
 from pipeline.training.probed import ProbedSamples, probed_stream
 from pipeline.training.registry import build
-from pipeline.training.step import Step
+
+if TYPE_CHECKING:
+    from pipeline.training.step import Step
 
 # Feature -> the field of its store and the shape of a sample, as params.yaml's backbones give them.
 TOY: Mapping[str, tuple[str, tuple[int | None, ...]]] = {
@@ -173,7 +177,7 @@ class Learning(NamedTuple):
     device: str
 
     @classmethod
-    def of(cls, run: Run, device: str) -> "Learning":
+    def of(cls, run: Run, device: str) -> Learning:
         step = step_of(run, device)
         return cls(step, step.configure_optimizers()["optimizer"], run.config.clip_norm, device)
 

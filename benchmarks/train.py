@@ -29,7 +29,6 @@ from benchmarks._training import (
 from benchmarks.startup import STARTS, started
 from pipeline.config import load_params
 from pipeline.runs import Run
-from pipeline.training.data import FeatureData
 from pipeline.training.table import Readers
 
 
@@ -40,6 +39,8 @@ def trained_heads(params: Any) -> list[str]:
 
 def figures(run: Run, device: str, steps: int) -> dict[str, Any]:
     """What a step of a head costs."""
+    from pipeline.training.data import FeatureData  # of Lightning
+
     config, compute = run.config, run.params.compute
     torch.set_num_threads(compute.threads)
     learning = Learning.of(run, device)

@@ -12,7 +12,7 @@ from pipeline.config import load_params
 from pipeline.evaluation import evaluate
 from pipeline.explanation import explain
 from pipeline.plan import Plan
-from pipeline.training import train
+from tests.later import train
 from tests.training.learnable import make
 
 ROOT = Path(__file__).parents[1]

@@ -25,8 +25,10 @@ from pipeline.reports import search_table
 from pipeline.runs import Run
 from pipeline.search import best, importance, paste, proposed, search
 from pipeline.store import StoreCorrupt
-from pipeline.training.callbacks import TrainingDiverged
+from tests.later import Later
 from tests.training.learnable import CLASSES, FEATURES, frame, made_params, tokens, write_store
+
+callbacks = Later("pipeline.training.callbacks")
 
 ROOT = Path(__file__).parents[1]
 SEED = 3
@@ -222,7 +224,7 @@ def test_values_that_do_not_fit_each_other_are_a_refused_trial_and_a_loss_that_i
     def train(run, progress):
         seen.append(run.key)
         if run.config.lr == 0.2:
-            raise TrainingDiverged("the loss of epoch 1 is not finite")
+            raise callbacks.TrainingDiverged("the loss of epoch 1 is not finite")
         return trained(run, progress)
 
     monkeypatch.setattr(pipeline.training, "train", train)

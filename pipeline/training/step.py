@@ -127,11 +127,7 @@ def adamw_and_cosine(model: nn.Module, config: Any, batch: int, steps: int) -> d
 
 
 def lr_factor(step: int, warmup: int, total: int) -> float:
-    """Learning rate of an optimiser step, as a share of its peak: linear warm-up, then half a cosine to zero.
-
-    >>> [round(lr_factor(step, 2, 6), 3) for step in range(7)]
-    [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
-    """
+    """Learning rate of an optimiser step, as a share of its peak: linear warm-up, then half a cosine to zero."""
     if step < warmup:
         return (step + 1) / warmup
     progress = min((step - warmup) / max(total - warmup, 1), 1.0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.training import train
+from tests.later import train
 from tests.training.learnable import Made, make
 
 

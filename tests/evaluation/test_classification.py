@@ -16,8 +16,9 @@ from pipeline.evaluation import evaluate
 from pipeline.evaluation.classification import reorder
 from pipeline.evaluation.metrics import share_interval
 from pipeline.runs import only_writer
-from pipeline.training import DataError, RunBusy, RunError, train
+from pipeline.training import DataError, RunBusy, RunError
 from tests.evaluations import evaluation_of
+from tests.later import train
 from tests.training.learnable import CLASSES, frame, made_params, make, write_store
 from tests.training.learnable import Made as MadeSet
 

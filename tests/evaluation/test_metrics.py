@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import scipy
 import torch
-from torchmetrics.classification import MulticlassConfusionMatrix
 
 from pipeline.evaluation.metrics import (
     bootstrap_interval,
@@ -16,6 +15,9 @@ from pipeline.evaluation.metrics import (
     share_interval,
     top_k_accuracy,
 )
+from tests.later import Later
+
+torchmetrics = Later("torchmetrics.classification")
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -90,7 +92,7 @@ def test_calibration_bins_are_those_of_a_literal_loop(case):
 def test_confusion_is_that_of_torchmetrics(case):
     labels, probabilities = case
     predictions = probabilities.argmax(axis=1)
-    expected = MulticlassConfusionMatrix(7)(torch.tensor(predictions), torch.tensor(labels)).numpy()
+    expected = torchmetrics.MulticlassConfusionMatrix(7)(torch.tensor(predictions), torch.tensor(labels)).numpy()
     np.testing.assert_array_equal(confusion(labels, predictions, 7), expected)
 
 

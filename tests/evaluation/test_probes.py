@@ -19,10 +19,11 @@ from pipeline.reports import publish
 from pipeline.reports.following import mean_average_precision, r2
 from pipeline.reports.importance import importance_figure
 from pipeline.runs import Run
-from pipeline.training import probed, train
+from pipeline.training import probed
 from pipeline.training.probed import Probed
 from pipeline.training.registry import HeadError
 from tests.evaluations import evaluation_of
+from tests.later import train
 from tests.training.learnable import CLASSES, FEATURES, Made, make
 
 QUIET = {"progress": lambda line: None}

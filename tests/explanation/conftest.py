@@ -7,7 +7,7 @@ import pytest
 from pipeline.evaluation import evaluate
 from pipeline.explanation import explain
 from pipeline.runs import Run
-from pipeline.training import train
+from tests.later import train
 from tests.training.learnable import make
 
 

@@ -19,12 +19,12 @@ from pipeline.evaluation import evaluate
 from pipeline.extraction import ExtractionFailed, extract
 from pipeline.runs import Run
 from pipeline.store import FeatureStore
-from pipeline.training import train
 from pipeline.video import read_frames
 from tests.backbones.library_models import BY_KIND, save_timm
 from tests.conftest import write_clip, write_ssv2
 from tests.evaluations import evaluation_of
 from tests.extraction.small import make_manifest
+from tests.later import train
 from tests.training.procedures import FACT
 
 QUIET = {"progress": lambda line: None}

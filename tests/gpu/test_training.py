@@ -10,8 +10,8 @@ from benchmarks._harness import ROOT
 from benchmarks._training import CLASSES, TOY, changed, run_of, with_compute
 from pipeline.accelerator import made_by
 from pipeline.config import Compute, load_params
-from pipeline.training import train
 from tests.gpu.conftest import peak, room
+from tests.later import train
 from tests.training.learnable import made_params, make
 from tests.training.test_processes import ONE_NODE, PLAIN, Training
 

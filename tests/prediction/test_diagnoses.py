@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
 
 from pipeline.datasets import read_manifest
+from tests.later import Later
 from tests.prediction.worlds import ask, document, evaluation_of, finished, verb
 
 pytestmark = pytest.mark.slow
+image = Later("matplotlib.image")
 ROOT = Path("data/toy-clinic")
 
 
@@ -59,14 +60,14 @@ def test_without_a_map_the_answer_is_that_under_the_predicted_one_and_a_picture_
     assert all(of["map"] == "none: the one that it predicts" for of in said)
     pictures = [tmp_path / "seen" / f"{path.stem}.png" for path in paths.values()]
     assert [of["picture"] for of in said] == list(map(str, pictures))
-    assert all(imread(picture).std() > 0.01 for picture in pictures)
+    assert all(image.imread(picture).std() > 0.01 for picture in pictures)
     told = json.loads(ask("clip_align", paths[table["sample"][0]], map="none", out=tmp_path / "again").stdout)
     assert told["top"][0]["class"] == said[0]["top"][0]["class"] and (tmp_path / "again").is_dir()
 
 
 def test_an_explanation_shows_the_predicted_maps_beside_the_drawn_ones_over_the_frames():
     verb("explain", "clip_align", "--only", "maps")
-    assert imread("results/clinic_clip_align/explanation/pictures/maps.png").std() > 0.01
+    assert image.imread("results/clinic_clip_align/explanation/pictures/maps.png").std() > 0.01
 
 
 def test_a_map_is_of_one_video():

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
 
 from pipeline.config import load_params, override
 from pipeline.datasets.labels import read_label_file
@@ -16,9 +15,11 @@ from pipeline.plan import Plan
 from pipeline.prediction import strips
 from pipeline.reports.files import beside
 from pipeline.training.frames import transcript
+from tests.later import Later
 from tests.prediction.worlds import ask, document, evaluation_of, finished, invoke, verb
 
 pytestmark = pytest.mark.slow
+image = Later("matplotlib.image")
 VIDEOS = Path("data/toy-assembly/videos")
 HEADS = ("fact", "fact_clip")
 
@@ -51,7 +52,7 @@ def test_a_video_of_the_evaluation_split_has_the_labels_of_its_row(head, tmp_pat
         # As groundTruth is read.
         written = frame_labels(read_label_file(text, row.sample, frozenset(classes)), classes)
         assert written[: len(row.prediction)].tolist() == row.prediction.tolist()
-        assert said["labels"] == str(text) and imread(said["timeline"]).shape[1] > 1000
+        assert said["labels"] == str(text) and image.imread(said["timeline"]).shape[1] > 1000
         assert sum(of["frames"] for of in said["segments"]) == len(written)
         assert said["segments"][0]["start"] == 0
         assert said["segments"][-1]["stop"] == pytest.approx(len(written) / said["fps"])
@@ -128,7 +129,7 @@ def test_results_show_frames_of_their_videos_and_the_same_ones_again(tmp_path):
         pictures.append({path.name: path.read_bytes() for path in beside(out, "").rglob("*.png")})
     assert pictures[0] == pictures[1]
     verb("report", evaluation_of("fact"), tmp_path / "bare/x.json")
-    tall, low = (imread(tmp_path / name / "x/report/pictures/worst.png").shape[0] for name in ("0", "bare"))
+    tall, low = (image.imread(tmp_path / name / "x/report/pictures/worst.png").shape[0] for name in ("0", "bare"))
     assert tall > low + 50
 
 

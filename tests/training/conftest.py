@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.training import train
+from tests.later import train
 from tests.training.learnable import EPOCHS, Made, make
 
 torch.set_num_threads(1)

@@ -11,14 +11,16 @@ from torch import nn
 
 from pipeline.config import ParamsError, override, parse_params
 from pipeline.runs import Run
-from pipeline.training import accumulation, train, trainer
+from pipeline.training import accumulation
 from pipeline.training.accumulation import Draws, Part, checkpointed, of_means, of_outputs, parts
-from pipeline.training.classification import ClassificationStep
 from pipeline.training.registry import HeadError
-from pipeline.training.trainer import OutOfMemory
 from tests.evaluation.clinic import clinic
+from tests.later import Later, train
 from tests.training.learnable import HEAD, Made
 from tests.training.procedures import make
+
+classification = Later("pipeline.training.classification")
+trainer = Later("pipeline.training.trainer")
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
@@ -268,7 +270,7 @@ FULL = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle
 
 def tight(monkeypatch, most: int, where: str) -> list[int]:
     """A memory that holds so many samples; returns how many were asked of it."""
-    honest, asked = getattr(ClassificationStep, where), []
+    honest, asked = getattr(classification.ClassificationStep, where), []
 
     def held(self, *args):
         size = len(args[-1]["row"])
@@ -278,7 +280,7 @@ def tight(monkeypatch, most: int, where: str) -> list[int]:
                 raise RuntimeError(FULL)
         return honest(self, *args)
 
-    monkeypatch.setattr(ClassificationStep, where, held)
+    monkeypatch.setattr(classification.ClassificationStep, where, held)
     return asked
 
 
@@ -298,7 +300,9 @@ def test_what_does_not_fit_is_divided_from_the_last_epoch_on(made, tmp_path, mon
 
 def test_a_sample_that_does_not_fit_ends_with_the_settings_to_lower(made, tmp_path, monkeypatch):
     tight(monkeypatch, 0, "outputs")
-    with pytest.raises(OutOfMemory, match=r"heads.gasm_cast: a part of 1 samples does not fit the memory \(CUDA error"):
+    with pytest.raises(
+        trainer.OutOfMemory, match=r"heads.gasm_cast: a part of 1 samples does not fit the memory \(CUDA error"
+    ):
         train(made.run(tmp_path / "run", epochs=2), progress=lambda line: None)
 
 
@@ -307,7 +311,7 @@ def test_an_undivided_head_ends_with_the_settings_to_lower(made: Made, tmp_path,
     run = made.run(tmp_path / "run", epochs=2)
     monkeypatch.setattr(type(run.config), "undivided", "it cannot be")
     settings = "gradient_checkpointing: true or precision: bf16-mixed or a lower batch_size or a smaller model"
-    with pytest.raises(OutOfMemory, match=f"a batch of 16 does not fit .* set {settings}, and run again"):
+    with pytest.raises(trainer.OutOfMemory, match=f"a batch of 16 does not fit .* set {settings}, and run again"):
         train(run, progress=lambda line: None)
 
 
@@ -315,7 +319,7 @@ def test_another_error_is_no_lack_of_memory(made, tmp_path, monkeypatch):
     def broken(self, *args):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(ClassificationStep, "outputs", broken)
+    monkeypatch.setattr(classification.ClassificationStep, "outputs", broken)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         train(made.run(tmp_path / "run", epochs=1), progress=lambda line: None)
 

@@ -8,11 +8,13 @@ import pandas as pd
 import pytest
 
 from pipeline.reports.figures import best_epoch
-from pipeline.training.callbacks import Journal
+from tests.later import Later
+
+callbacks = Later("pipeline.training.callbacks")
 
 
-def journal(tmp_path, accuracies, losses, patience: int = 3) -> Journal:
-    made = Journal(tmp_path, "", None, patience, 1, print)
+def journal(tmp_path, accuracies, losses, patience: int = 3):
+    made = callbacks.Journal(tmp_path, "", None, patience, 1, print)
     made.rows = [
         [i, 1.0, loss, accuracy, 0.1] for i, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True), 1)
     ]

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from pipeline.digests import read_json
-from pipeline.training import train
-from pipeline.training.checkpoints import resumable
+from tests.later import Later, train
 from tests.training.learnable import EPOCHS, Made
+
+checkpoints = Later("pipeline.training.checkpoints")
 
 CURVE = "dvclive/plots/metrics/holdout_accuracy.tsv"
 
@@ -174,7 +175,9 @@ def test_no_flip_and_no_truncation_of_a_checkpoint_is_loaded_as_something_else(k
     noticed = 0
     for now in damaged:
         (tmp_path / "last.ckpt").write_bytes(now)
-        if resumable(tmp_path, identity, lambda line: None):  # a date, or what fills up to a multiple of 64 bytes
+        if checkpoints.resumable(
+            tmp_path, identity, lambda line: None
+        ):  # a date, or what fills up to a multiple of 64 bytes
             assert saved(torch.load(tmp_path / "last.ckpt", weights_only=True)) == known
         else:
             noticed += 1

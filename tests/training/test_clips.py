@@ -9,12 +9,13 @@ import torch
 
 from pipeline.config import ParamsError, override
 from pipeline.datasets.manifest import read_manifest, write_manifest
-from pipeline.training.alignment import AlignmentStep
 from pipeline.training.clips import ClipTable, few, open_clips
 from pipeline.training.dataset import DataError
 from pipeline.training.registry import HeadError, build
-from pipeline.training.trainer import train
 from tests.evaluation.clinic import GRID, SCALE, clinic
+from tests.later import Later, train
+
+alignment = Later("pipeline.training.alignment")
 
 SPLITS = {"train": "train", "holdout": "val", "evaluated": "test", "seed": 0}
 
@@ -45,7 +46,7 @@ def test_where_no_clip_has_a_map_there_is_nothing_to_predict_maps_from(tmp_path)
 @pytest.mark.parametrize("source, given", [("video", False), ("fusion", False), ("attn", True)])
 def test_an_epoch_is_judged_without_maps_unless_the_diagnosis_is_of_the_map_alone(made, source, given):
     config = override(made.run.config, {"model.classifier_source": source})
-    step = AlignmentStep("clip_align", made.run.model, config, made.samples, 1)
+    step = alignment.AlignmentStep("clip_align", made.run.model, config, made.samples, 1)
     asked, model = [], step.model
     model.register_forward_pre_hook(lambda _, args: asked.append(len(args)))
     step.log = lambda name, value, **_: None

@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from pipeline.memory import BATCHES_AHEAD
-from pipeline.training import table, train
+from pipeline.training import table
 from pipeline.training.batches import OrderedBatches, ShuffledBatches
-from pipeline.training.classification import ClassificationStep
-from pipeline.training.data import FeatureData
 from pipeline.training.dataset import DataError
 from pipeline.training.table import Readers, share_out
 from pipeline.training.tokens import Tokens
+from tests.later import Later, train
 from tests.training.learnable import FIELDS
+
+classification = Later("pipeline.training.classification")
+loading = Later("pipeline.training.data")
 
 EVERYTHING, NOTHING = 1e9, 0.0
 
@@ -97,7 +99,7 @@ def test_a_training_that_shared_memory_is_too_small_for_ends_before_its_first_st
     run = made.run(tmp_path / "run", epochs=1)
     compute = run.params.compute.model_copy(update={"cache_memory_gb": 0.0, "decode_workers": 2})
     monkeypatch.setattr(table, "shared_memory_left", lambda: 64 << 10)
-    monkeypatch.setattr(ClassificationStep, "training_step", lambda *_: pytest.fail("a step was taken"))
+    monkeypatch.setattr(classification.ClassificationStep, "training_step", lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(
         DataError, match=r"a batch of 16 samples has 37.4 kB; give the container more \(--shm-size=1g\)"
     ):
@@ -163,7 +165,7 @@ def test_too_few_rows_for_the_devices_are_refused():
 
 
 def test_training_and_holdout_are_disjoint_and_the_evaluated_part_is_not_loaded(samples):
-    data = FeatureData(samples, Tokens, batch_size=16, seed=0, memory=EVERYTHING, readers=Readers(0, 1e9))
+    data = loading.FeatureData(samples, Tokens, batch_size=16, seed=0, memory=EVERYTHING, readers=Readers(0, 1e9))
     data.setup("fit")
     held = {data.table.ids[row] for batch in data.val_dataloader() for row in batch["row"].tolist()}
     trained = {data.table.ids[row] for batch in data.train_dataloader() for row in batch["row"].tolist()}

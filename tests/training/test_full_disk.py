@@ -12,8 +12,8 @@ from pipeline.evaluation import evaluate
 from pipeline.reports import files as pictures
 from pipeline.reports import publish
 from pipeline.reports.files import beside
-from pipeline.training import checkpoints, train
 from tests.evaluations import evaluation_of
+from tests.later import train
 from tests.training.learnable import EPOCHS
 
 WHOLE, OPEN = files.whole, open
@@ -35,6 +35,8 @@ def full(tmp_path, monkeypatch) -> Callable:
         def whole(path: Path, durable: bool = False) -> Iterator[Path]:
             with WHOLE(path, durable) as scratch:
                 yield place(path) or scratch
+
+        from pipeline.training import checkpoints
 
         for module in (files, checkpoints, pictures):
             monkeypatch.setattr(module, "whole", whole)

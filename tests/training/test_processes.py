@@ -18,10 +18,12 @@ from safetensors.torch import load_file
 
 from pipeline.config import Compute
 from pipeline.runs import Run
-from pipeline.training import RunError, train
-from pipeline.training.processes import environment
+from pipeline.training import RunError
+from tests.later import Later, train
 from tests.training.learnable import Made, train_and_note
 from tests.workflow.forks import programs
+
+processes = Later("pipeline.training.processes")
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 4
@@ -209,7 +211,7 @@ def test_srun_s_places_are_taken_as_they_are(monkeypatch):
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "removed")
         monkeypatch.delenv(name)
-    place = environment(Compute(devices=4, nodes=2))
+    place = processes.environment(Compute(devices=4, nodes=2))
     place.validate_settings(num_devices=4, num_nodes=2)
     assert (place.world_size(), place.global_rank(), place.node_rank(), place.local_rank()) == (8, 5, 1, 1)
     assert (place.main_address, place.main_port) == ("node07", 19242)

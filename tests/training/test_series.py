@@ -14,7 +14,7 @@ from pipeline import series as module
 from pipeline.evaluation import evaluate
 from pipeline.runs import only_writer
 from pipeline.series import RunsFailed, alone, each
-from pipeline.training import train
+from tests.later import train
 from tests.training.test_trainer import with_lr
 from tests.workflow.states import without_timings
 

@@ -7,13 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.training.classification import ClassificationStep, mix
 from pipeline.training.registry import HeadError
-from pipeline.training.step import lr_factor, parameter_groups
+from tests.later import Later
+
+classification = Later("pipeline.training.classification")
+steps = Later("pipeline.training.step")
 
 
 def test_the_rate_rises_in_a_line_and_falls_along_a_cosine_to_zero_per_step():
-    factors = [lr_factor(step, 10, 110) for step in range(111)]
+    factors = [steps.lr_factor(step, 10, 110) for step in range(111)]
     assert factors[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
     assert factors[10:] == pytest.approx([(1 + math.cos(math.pi * i / 100)) / 2 for i in range(101)])
     assert factors[60] == pytest.approx(0.5) and factors[110] == pytest.approx(0)
@@ -28,12 +30,13 @@ def test_the_rate_is_that_of_torch_s_own_warm_up_and_cosine():
         expected.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         cosine.step()
-    assert [lr_factor(step, 0, 20) for step in range(20)] == pytest.approx(expected)
+    assert [steps.lr_factor(step, 0, 20) for step in range(20)] == pytest.approx(expected)
 
 
 def test_a_schedule_without_steps_or_past_its_end_stays_in_range():
-    assert lr_factor(0, 0, 0) == 1
-    assert lr_factor(500, 3, 10) == 0
+    assert [round(steps.lr_factor(step, 2, 6), 3) for step in range(7)] == [0.5, 1.0, 1.0, 0.854, 0.5, 0.146, 0.0]
+    assert steps.lr_factor(0, 0, 0) == 1
+    assert steps.lr_factor(500, 3, 10) == 0
 
 
 class Everything(nn.Module):
@@ -55,7 +58,7 @@ class Everything(nn.Module):
 def test_weight_decay_spares_biases_norms_positions_embeddings_and_scalars():
     model = Everything()
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed, spared = parameter_groups(model, 0.05)
+    decayed, spared = steps.parameter_groups(model, 0.05)
     assert (decayed["weight_decay"], spared["weight_decay"]) == (0.05, 0.0)
     assert {names[id(p)] for p in decayed["params"]} == {
         "linear.weight",
@@ -85,7 +88,7 @@ def _batch(size: int = 5) -> dict[str, torch.Tensor]:
 
 def test_mixup_uses_one_share_for_both_streams_and_their_times():
     batch = _batch()
-    mixed = mix(batch, ("semantic", "motion"), 0.3)
+    mixed = classification.mix(batch, ("semantic", "motion"), 0.3)
     for key in ("semantic", "motion", "times"):
         for sample in range(5):
             neighbour = batch[key][(sample - 1) % 5].float()
@@ -96,7 +99,7 @@ def test_mixup_uses_one_share_for_both_streams_and_their_times():
 def test_mixup_leaves_the_cached_batch_as_it_was():
     batch = _batch()
     before = {key: value.clone() for key, value in batch.items()}
-    mix(batch, ("semantic", "motion"), 0.3)
+    classification.mix(batch, ("semantic", "motion"), 0.3)
     assert all(torch.equal(batch[key], before[key]) for key in batch)
 
 
@@ -105,7 +108,7 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
     logits = torch.randn(5, 7)
     model = nn.Linear(1, 1)
     model.logits = lambda batch: logits
-    module = ClassificationStep("fixed", model, config, samples_of(7), 3)
+    module = classification.ClassificationStep("fixed", model, config, samples_of(7), 3)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
 
     module.share = 0.25
@@ -122,7 +125,7 @@ def test_the_mixed_loss_weighs_both_labels_by_the_share(made, monkeypatch):
 def test_logits_of_another_shape_are_refused_at_the_first_batch_by_the_head_s_name(made, monkeypatch, logits, found):
     model = nn.Linear(1, 1)
     model.logits = lambda batch: logits
-    module = ClassificationStep("mine", model, made.params.head("gasm_cast"), samples_of(7), 3)
+    module = classification.ClassificationStep("mine", model, made.params.head("gasm_cast"), samples_of(7), 3)
     monkeypatch.setattr(module, "log", lambda *args, **kwargs: None)
     for step in (module.training_step, module.validation_step):
         with pytest.raises(HeadError, match=rf"heads\.mine: the logits of Linear are {found}, expected \(5, 7\)"):
@@ -137,7 +140,7 @@ def samples_of(n_classes: int, train: int = 100) -> SimpleNamespace:
 
 def test_the_peak_rate_scales_with_the_batch_and_the_first_step_is_warm_up(made):
     config = made.params.head("gasm_cast")
-    module = ClassificationStep("gasm_cast", nn.Linear(3, 3), config, samples_of(3), 5)
+    module = classification.ClassificationStep("gasm_cast", nn.Linear(3, 3), config, samples_of(3), 5)
     optimizer = module.configure_optimizers()["optimizer"]
     assert optimizer.param_groups[0]["initial_lr"] == pytest.approx(config.lr * config.batch_size / 256)
     assert optimizer.param_groups[0]["lr"] == pytest.approx(config.lr * config.batch_size / 256 / 5)
@@ -146,6 +149,6 @@ def test_the_peak_rate_scales_with_the_batch_and_the_first_step_is_warm_up(made)
 
 def test_the_rate_scales_with_the_batch_that_there_is_not_with_one_that_no_set_can_fill(made):
     config = made.params.head("gasm_cast").model_copy(update={"batch_size": 4096})
-    module = ClassificationStep("gasm_cast", nn.Linear(3, 3), config, samples_of(3, train=58), 1)
+    module = classification.ClassificationStep("gasm_cast", nn.Linear(3, 3), config, samples_of(3, train=58), 1)
     (group, *_) = module.configure_optimizers()["optimizer"].param_groups
     assert group["initial_lr"] == pytest.approx(config.lr * 58 / 256)

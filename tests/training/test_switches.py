@@ -21,15 +21,17 @@ from torch import nn
 from pipeline.config import Params, ParamsError, override
 from pipeline.evaluation.segmentation import row_scores
 from pipeline.runs import Run
-from pipeline.training.alignment import AlignmentStep
-from pipeline.training.classification import ClassificationStep
 from pipeline.training.clips import ClipTable
 from pipeline.training.frames import Rows
 from pipeline.training.registry import HeadError, build, predict
-from pipeline.training.segmentation import SegmentationStep
 from pipeline.training.tokens import Tokens
 from tests.evaluation.clinic import clinic
+from tests.later import Later
 from tests.training import learnable, procedures
+
+alignment = Later("pipeline.training.alignment")
+classification = Later("pipeline.training.classification")
+segmentation = Later("pipeline.training.segmentation")
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,8 @@ def loss_and_prediction(head: str, model: nn.Module, config: Any, samples: Any) 
     ids = samples.parts["train"][:6]
     tables = {"fact": Rows, "fact_clip": Rows, "gasm_cast": Tokens, "clip_align": ClipTable}
     batch = tables[head](samples, ids, 1e9)[list(range(len(ids)))]
-    modules = {"gasm_cast": ClassificationStep, "clip_align": AlignmentStep}
-    module = modules.get(head, SegmentationStep)(head, model, config, samples, 1)
+    modules = {"gasm_cast": classification.ClassificationStep, "clip_align": alignment.AlignmentStep}
+    module = modules.get(head, segmentation.SegmentationStep)(head, model, config, samples, 1)
     module.log = lambda *_, **__: None
     module.on_train_batch_start(batch, 0)  # its draws
     loss = float(module.train().training_step(batch, 0).detach())

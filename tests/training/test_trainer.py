@@ -19,10 +19,13 @@ from safetensors.torch import load_file
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.runs import WEIGHTS, Run, only_writer
 from pipeline.store import StoreMissing
-from pipeline.training import DataError, RunBusy, train, trainer
-from pipeline.training.callbacks import TrainingDiverged
+from pipeline.training import DataError, RunBusy
 from pipeline.training.registry import TooLarge
+from tests.later import Later, train
 from tests.training.learnable import EPOCHS, FEATURES, Made, made_params, make
+
+callbacks = Later("pipeline.training.callbacks")
+trainer = Later("pipeline.training.trainer")
 
 
 class Started:
@@ -105,7 +108,7 @@ def test_a_head_learns_by_what_repeats_alone(made, tmp_path, monkeypatch):
     def asked(*given):
         raise RuntimeError(f"mode {torch.get_deterministic_debug_mode()}")
 
-    monkeypatch.setattr(trainer, "build", asked)
+    monkeypatch.setattr("pipeline.training.trainer.build", asked)
     with pytest.raises(RuntimeError, match="mode 2"):
         train(made.run(tmp_path / "run"), progress=lambda line: None)
     assert torch.get_deterministic_debug_mode() == 0
@@ -138,7 +141,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(made, tmp_path, mon
 
 
 def test_a_loss_that_is_no_number_ends_the_training(made, tmp_path):
-    with pytest.raises(TrainingDiverged, match="lower lr"):
+    with pytest.raises(callbacks.TrainingDiverged, match="lower lr"):
         train(with_lr(made.run(tmp_path / "run", warmup_epochs=0.0), 1e30), progress=lambda line: None)
 
 
@@ -227,7 +230,7 @@ def test_a_killed_and_resumed_training_ends_bitwise_equal_to_one_that_was_not(ma
 
 def test_compile_has_the_head_compiled_before_the_first_step_and_is_in_the_record(made, tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(trainer, "compiled", lambda model, there: asked.append((model, there)))
+    monkeypatch.setattr("pipeline.training.trainer.compiled", lambda model, there: asked.append((model, there)))
     record = train(made.run(tmp_path / "compiled", epochs=1, compile=True), progress=lambda line: None)
     ((model, there),) = asked
     assert there == torch.device("cpu") and hasattr(model, "logits") and record["config"]["compile"] is True

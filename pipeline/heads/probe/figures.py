@@ -17,21 +17,13 @@ def figure(learns: str, scores_NC: np.ndarray, targets: np.ndarray) -> float:
 
 
 def average_precisions(scores_NC: np.ndarray, targets_NC: np.ndarray) -> np.ndarray:
-    """(C,) average precision of each class; NaN of one that no sample has.
-
-    >>> average_precisions(np.array([[0.9], [0.8], [0.1]]), np.array([[1], [0], [1]])).round(4).tolist()
-    [0.8333]
-    """
+    """(C,) average precision of each class; NaN of one that no sample has."""
     each = zip(targets_NC.T, scores_NC.T, strict=True)
     return np.array([average_precision_score(y, score) if y.any() else np.nan for y, score in each])
 
 
 def r2(predicted_NC: np.ndarray, targets_NC: np.ndarray) -> np.ndarray:
-    """(C,) coefficient of determination; NaN where all targets are the same.
-
-    >>> r2(np.array([[1.0], [2.0]]), np.array([[1.0], [3.0]])).tolist()
-    [0.5]
-    """
+    """(C,) coefficient of determination; NaN where all targets are the same."""
     missed = ((targets_NC - predicted_NC) ** 2).sum(axis=0)
     spread = ((targets_NC - targets_NC.mean(axis=0)) ** 2).sum(axis=0)
     # By their range: the mean of equal numbers may differ from them by a rounding.

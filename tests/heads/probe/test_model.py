@@ -13,7 +13,9 @@ from pipeline.heads.probe import model as probe
 from pipeline.heads.probe.attentive import AttentivePooler
 from pipeline.heads.probe.config import ProbeHead
 from pipeline.heads.probe.model import Neighbours, Normalised, Probe
-from pipeline.training.step import adamw_and_cosine
+from tests.later import Later
+
+step = Later("pipeline.training.step")
 
 
 def config(**changes) -> ProbeHead:
@@ -41,7 +43,7 @@ def test_a_linear_probe_learns_what_logistic_regression_of_standardised_features
     torch.manual_seed(0)
     chosen = config(lr=0.05, epochs=400, warmup_epochs=10, batch_size=300)
     module = Probe.of(chosen, samples(3, video=8))
-    of = adamw_and_cosine(module, chosen, 256, 1)
+    of = step.adamw_and_cosine(module, chosen, 256, 1)
     optimizer, schedule = of["optimizer"], of["lr_scheduler"]["scheduler"]
     for _ in range(chosen.epochs):
         optimizer.zero_grad()
@@ -214,3 +216,11 @@ def test_numbers_come_in_their_own_unit():
         found = module.logits({"video": torch.zeros(1, 8)})
     assert torch.allclose(found, torch.tensor([[100.0, -3.0]]))
     assert {"centre", "spread"} <= module.state_dict().keys()
+
+
+def test_figures_of_a_worked_case():
+    from pipeline.heads.probe.figures import average_precisions, r2  # scikit-learn
+
+    found = average_precisions(np.array([[0.9], [0.8], [0.1]]), np.array([[1], [0], [1]]))
+    assert found == pytest.approx([(1 + 2 / 3) / 2])
+    assert r2(np.array([[1.0], [2.0]]), np.array([[1.0], [3.0]])).tolist() == [0.5]
