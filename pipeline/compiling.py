@@ -23,6 +23,9 @@ def compiled(network: nn.Module, there: torch.device) -> None:
         ParamsError: torch cannot compile here.
     """
     import torch._dynamo as dynamo  # seconds, which only who compiles pays
+    import torch._inductor.config as inductor
+
+    inductor.deterministic = True  # no kernel is chosen by how long it took
 
     try:
         torch.compile(torch.square, backend=COMPILER)(torch.ones(2, device=there))

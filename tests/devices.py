@@ -164,7 +164,8 @@ def cams_on(name: str) -> Callable[[str], Callable[[], dict[str, Tensor]]]:
         texts = torch.randn(5, cams.blocks.last.embed_dim, generator=generator)
         cams.classes_CE = torch.nn.functional.normalize(texts, dim=-1).to(there)
         target = "softmax" if of_probabilities else "logit"
-        cams.chosen = SimpleNamespace(cam_blocks=blocks, site=site, target=target, post_norm=True)
+        chosen = {"cam_blocks": blocks, "site": site, "target": target, "post_norm": True, "patches": "output"}
+        cams.chosen = SimpleNamespace(**chosen)
         tokens = torch.randn(4, *cams.blocks.last.shape, generator=generator).half().to(there)
         return lambda: dict(zip(("map", "patch_embed"), cams.of(tokens), strict=True))
 
