@@ -25,8 +25,6 @@ def compiled(network: nn.Module, there: torch.device) -> None:
     import torch._dynamo as dynamo  # seconds, which only who compiles pays
     import torch._inductor.config as inductor
 
-    inductor.deterministic = True  # no kernel is chosen by how long it took
-
     try:
         torch.compile(torch.square, backend=COMPILER)(torch.ones(2, device=there))
     except Exception as error:
@@ -37,5 +35,6 @@ def compiled(network: nn.Module, there: torch.device) -> None:
             f"{(str(reason).strip().splitlines() or [type(reason).__name__])[0]}; on Debian `apt install g++ "
             "python3-dev`, or let CXX name a compiler, or leave compile: false, which is another key"
         ) from error
+    inductor.deterministic = True  # no kernel is chosen by how long it took; a compilation sets it to torch's own flag
     dynamo.config.recompile_limit, dynamo.config.fail_on_recompile_limit_hit = SHAPES, True
     network.compile(backend=COMPILER, dynamic=False)

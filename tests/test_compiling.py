@@ -26,10 +26,10 @@ def test_each_shape_is_compiled_for_itself_whatever_came_before(counting):
     network = torch.nn.Linear(3, 2)
     names = set(network.state_dict())
     compiled(network, torch.device("cpu"))
+    assert torch._inductor.config.deterministic
     counting.clear()
     for rows in (4, 2, 4, 3, 2):
         network(torch.ones(rows, 3))
-    assert torch._inductor.config.deterministic
     assert counting == [(4, 3), (2, 3), (3, 3)] and set(network.state_dict()) == names
 
 
