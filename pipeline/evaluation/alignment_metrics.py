@@ -3,7 +3,7 @@
 Shape suffixes: N evaluated videos, C classes, E width of an embedding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,12 +137,9 @@ def summary_draws(draws: Draws, answers: Answers, who: Cohort) -> None:
     """
     for name, of in (("accuracy", answers.probabilities), ("accuracy_without_map", answers.without_map)):
         draws.share(name, of.argmax(axis=1) == who.labels, 100)
-    first, positives, excluded = pairs(who)
     weights_DN = draws.weights[:, who.drawn]
-    for form in _forms(answers):
-        wanted = positives & (form != "shuffled" or who.swapped is not None)
-        video, maps = (side[who.drawn] for side in sides(answers, form))
-        each = queries(video, maps[first], wanted, excluded)
+    for form, search in _searches(answers, who):
+        each = queries(*search)
         for name in SHARES:
             draws.share(f"retrieval.{form}.video_to_map.{name}", each[name], 100, weights_DN)
     if answers.looked is not None:
@@ -218,24 +215,25 @@ def sides(answers: Answers, form: str) -> tuple[np.ndarray, np.ndarray]:
     return answers.video[form], answers.attention
 
 
-def _forms(answers: Answers) -> tuple[str, ...]:
-    return (*FORMS, *(["predicted"] if answers.looked is not None else []))
+def _searches(answers: Answers, who: Cohort) -> Iterator[tuple[str, tuple[np.ndarray, ...]]]:
+    """Each form, and the arguments of `retrieval` from video to map; a form that cannot be made has no positives."""
+    first, positives, excluded = pairs(who)
+    for form in (*FORMS, *(["predicted"] if answers.looked is not None else [])):
+        video, maps = (side[who.drawn] for side in sides(answers, form))
+        yield form, (video, maps[first], positives & (form != "shuffled" or who.swapped is not None), excluded)
 
 
 def _retrieval(answers: Answers, who: Cohort, config: Any) -> dict[str, dict[str, Any]]:
-    """Each form in both directions; a form that cannot be made has no queries."""
-    first, positives, excluded = pairs(who)
-    whose = [who.patients[row] for row in who.drawn]
-    found = {}
-    for form in _forms(answers):
-        wanted = positives & (form != "shuffled" or who.swapped is not None)
-        video, maps = (side[who.drawn] for side in sides(answers, form))
-        maps, drawn = maps[first], (config.bootstrap, config.seed)
-        found[form] = {
+    """Each form in both directions."""
+    first, *_ = pairs(who)
+    whose, drawn = [who.patients[row] for row in who.drawn], (config.bootstrap, config.seed)
+    return {
+        form: {
             "video_to_map": retrieval(video, maps, wanted, excluded, whose, *drawn),
             "map_to_video": retrieval(maps, video, wanted.T, excluded.T, [whose[row] for row in first], *drawn),
         }
-    return found
+        for form, (video, maps, wanted, excluded) in _searches(answers, who)
+    }
 
 
 def pairs(who: Cohort) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

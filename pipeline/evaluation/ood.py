@@ -165,7 +165,7 @@ def evaluate(run: Run) -> Evaluated:
     except ValueError as error:
         raise DataError(f"heads.{run.head}: {error}") from error
     table["negalign"] = combined(config, table, lam)
-    at = _parts(table)
+    at, pointed = _parts(table), _pointed(samples)
     inside = at["id", "evaluated"]
     sets = {name: _told_apart(config, inside, at[name, "evaluated"]) for name in sorted(config.ood)}
     mean = {kind: _mean(found[kind] for found in sets.values()) for kind in KINDS}
@@ -180,7 +180,7 @@ def evaluate(run: Run) -> Evaluated:
             f"{lam:g}": _mean(found["lambda_sweep"][f"{lam:g}"] for found in sets.values()) for lam in config.lam.values
         },
         "statistics": {name: _statistics(at[name, "evaluated"]) for name in config.sets},
-        "pointing_game": _pointing(samples),
+        "pointing_game": None if pointed is None else {**(100 * pointed.mean()).to_dict(), "pictures": len(pointed)},
         "words": scorer.words,
         "classes": scorer.classes,
         **standard,
@@ -190,10 +190,10 @@ def evaluate(run: Run) -> Evaluated:
         f"FPR95 {scores['fpr95']:.2f} ({scores['fpr95_neglabel']:.2f}), means of {len(sets)} sets"
     )
     files, read = {GROUPS: json_bytes(scorer.drawn)}, {TABLE: texts.digest}
-    return Evaluated(scores, table, said, {}, files, read, _draws(config, table, samples))
+    return Evaluated(scores, table, said, {}, files, read, _draws(config, table, pointed))
 
 
-def _draws(config: NegAlignHead, table: pd.DataFrame, samples: Pictures) -> Draws:
+def _draws(config: NegAlignHead, table: pd.DataFrame, pointed: pd.DataFrame | None) -> Draws:
     """The figures of each set and their means, and the pointing game, over resamples of pictures."""
     rows = table[table["part"] == "evaluated"]
     names, ids = rows["set"].to_numpy(), rows["sample"].to_numpy()
@@ -204,7 +204,8 @@ def _draws(config: NegAlignHead, table: pd.DataFrame, samples: Pictures) -> Draw
         scores, found = rows[kind].to_numpy(), []
         for name in sorted(config.ood):
             sides = (inside, names == name)
-            of = ood_draws(*(scores[side] for side in sides), *(draws.weights[:, side] for side in sides))
+            weights = zip(*(draws.weights[:, side] for side in sides), strict=True)
+            of = ood_draws(*(scores[side] for side in sides), weights)
             draws.figures |= {f"sets.{name}.{kind}.{figure}": values for figure, values in of.items()}
             found.append(of)
         for figure in FIGURES:
@@ -212,7 +213,7 @@ def _draws(config: NegAlignHead, table: pd.DataFrame, samples: Pictures) -> Draw
             draws.figures[f"average.{kind}.{figure}"] = mean
             draws.figures |= {figure: mean} if kind == "negalign" else {}
             draws.figures |= {f"{figure}_neglabel": mean} if kind == "neglabel" else {}
-    if (pointed := _pointed(samples)) is not None:
+    if pointed is not None:
         place = {sample: column for column, sample in enumerate(ids) if inside[column]}
         weights = draws.weights[:, [place[sample] for sample in pointed.index]]
         for figure in pointed:
@@ -359,24 +360,16 @@ def read_patches(cam: FeatureStore, ids: list[str], device: torch.device) -> tup
     return found["map"].float(), found["patch_embed"]
 
 
-def _pointing(samples: Pictures) -> dict[str, float] | None:
-    """How often the peak of an evaluated ID picture's map is on the object; None without masks of the objects.
+def _pointed(samples: Pictures) -> pd.DataFrame | None:
+    """The pointing game of each evaluated ID picture by its name: shares in [0, 1], whose means are the figures.
 
     A peak is a patch, the first of equals. `touched`: some of that patch is the object, which is the published game
     with half a patch for its tolerance of 15 pixels; `half`: at least half of it is. `chance` and `chance_half` are the
     same of a map without a peak, all zeros, any patch of which may be taken: the means over patches. Pictures whose
-    mask is absent or empty are left out.
+    mask is absent or empty are left out; None where no picture is left.
 
     Source: Zhang et al., "Top-down neural attention by excitation backprop", ECCV 2016.
     """
-    pointed = _pointed(samples)
-    if pointed is None:
-        return None
-    return {**(100 * pointed.mean()).to_dict(), "pictures": len(pointed)}
-
-
-def _pointed(samples: Pictures) -> pd.DataFrame | None:
-    """Shares in [0, 1] of each picture that the pointing game counts, by its name; None if there is none."""
     if "masks" not in samples.streams:
         return None
     cam, masks = (samples.streams[role].store for role in ("cam", "masks"))

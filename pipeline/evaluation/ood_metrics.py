@@ -4,7 +4,7 @@ ID is the positive class, and higher scores say ID. Figures are in percent.
 Tables of results read `COLUMNS`, so scikit-learn is imported where it is needed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -59,32 +59,29 @@ def ood_intervals(
         id_scores, ood_scores: as for `ood_metrics`.
         draws, seed: of the resamples.
     """
-    scores, n_id, _ = _joined(id_scores, ood_scores)
-    random = np.random.default_rng(seed % 2**64)
-    # Sorted once: a draw only counts anew, in a hundredth of the time that a library takes to look at its arguments.
-    levels, place = np.unique(-scores, return_inverse=True)
+    random, sizes = np.random.default_rng(seed % 2**64), (np.size(id_scores), np.size(ood_scores))
 
-    def counts(places: np.ndarray) -> np.ndarray:
-        taken = np.bincount(places[random.integers(0, len(places), len(places))], minlength=len(levels))
-        return np.concatenate([[0], taken.cumsum()])
+    def taken(n: int) -> np.ndarray:
+        return np.bincount(random.integers(0, n, n), minlength=n)
 
-    drawn = [_figures(counts(place[:n_id]), counts(place[n_id:])) for _ in range(draws)]
-    return {name: interval(np.array([figures[name] for figures in drawn])) for name in FIGURES}
+    found = ood_draws(id_scores, ood_scores, (tuple(map(taken, sizes)) for _ in range(draws)))
+    return {name: interval(values) for name, values in found.items()}
 
 
 def ood_draws(
-    id_scores: np.ndarray, ood_scores: np.ndarray, id_weights_DN: np.ndarray, ood_weights_DM: np.ndarray
+    id_scores: np.ndarray, ood_scores: np.ndarray, weights: Iterable[tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, np.ndarray]:
     """Each figure of `ood_metrics`, (D,), where images count so often in each draw; NaN where a side is empty.
 
     Args:
-        id_scores, ood_scores: (N,) and (M,).
-        id_weights_DN, ood_weights_DM: how often each image counts.
+        id_scores, ood_scores: as for `ood_metrics`; N and M of them.
+        weights: of each draw, how often each image counts, (N,) and (M,).
     """
     scores, n_id, _ = _joined(id_scores, ood_scores)
+    # Sorted once: a draw only counts anew, in a hundredth of the time that a library takes to look at its arguments.
     levels, place = np.unique(-scores, return_inverse=True)
     drawn = []
-    for weight_N, weight_M in zip(id_weights_DN, ood_weights_DM, strict=True):
+    for weight_N, weight_M in weights:
         if not weight_N.any() or not weight_M.any():
             drawn.append(dict.fromkeys(FIGURES, np.nan))
             continue

@@ -30,24 +30,9 @@ def evaluate(run: Run) -> Evaluated:
     """`evaluation.evaluate` of a probe, by what it learns."""
     scores_NC, wall = scores(run)
     by_target = {"label": _labelled, "labels": _several, "target": _numbers}
-    figures, predictions, said = by_target[run.samples.learns](run.samples, scores_NC, run.config)
     draws = Draws(units(run.dataset, run.samples.parts["evaluated"]), run.config.bootstrap)
-    _draw(draws, run.samples, scores_NC)
+    figures, predictions, said = by_target[run.samples.learns](run.samples, scores_NC, run.config, draws)
     return Evaluated(figures, predictions, said, {"predict_s": wall}, draws=draws)
-
-
-def _draw(draws: Draws, samples: ProbedSamples, scores_NC: np.ndarray) -> None:
-    """Adds what a probe is judged by, and what it is compared with."""
-    targets = samples.targets_of("evaluated")
-    if samples.learns == "label":
-        summary_draws(draws, targets, softmax(scores_NC))
-        commonest = np.bincount(samples.targets_of(*LEARNED), minlength=len(samples.classes)).argmax()
-        draws.share("majority", targets == commonest)
-        draws.constant("chance", 1 / len(samples.classes))
-    elif samples.learns == "labels":
-        label_draws(draws, targets, torch.from_numpy(scores_NC).double().sigmoid().numpy())
-    else:
-        number_draws(draws, targets, scores_NC.astype(np.float64))
 
 
 def scores(run: Run) -> tuple[np.ndarray, float]:
@@ -59,11 +44,17 @@ def scores(run: Run) -> tuple[np.ndarray, float]:
     return np.concatenate([of["scores"] for of in found]), time.monotonic() - began
 
 
-def _labelled(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
+Said = tuple[dict[str, Any], pd.DataFrame, str]  # figures, predictions, a line
+
+
+def _labelled(samples: ProbedSamples, logits_NC: np.ndarray, config: Any, draws: Draws) -> Said:
     labels, probabilities = samples.targets_of("evaluated"), softmax(logits_NC)
     figures = summary(labels, probabilities, samples.classes, config)
     commonest = np.bincount(samples.targets_of(*LEARNED), minlength=len(samples.classes)).argmax()
     figures |= {"chance": 1 / len(samples.classes), "majority": float((labels == commonest).mean())}
+    summary_draws(draws, labels, probabilities)
+    draws.share("majority", labels == commonest)
+    draws.constant("chance", figures["chance"])
     low, high = figures["ci95"]
     said = (
         f"top-1 {figures['top1']:.4f} (95 % {low:.4f} to {high:.4f}), chance {figures['chance']:.4f}, "
@@ -75,7 +66,7 @@ def _labelled(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tup
 # --- several labels ---------------------------------------------------------------------------------------------------
 
 
-def _several(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
+def _several(samples: ProbedSamples, logits_NC: np.ndarray, config: Any, draws: Draws) -> Said:
     from pipeline.heads.probe.figures import figure
 
     targets_NC = samples.targets_of("evaluated")
@@ -84,6 +75,7 @@ def _several(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tupl
     figures = label_summary(targets_NC, probabilities_NC, samples.classes, config.bootstrap, config.seed)
     figures |= {"chance": figure("labels", np.zeros_like(prior_NC), targets_NC)}
     figures |= {"majority": figure("labels", prior_NC, targets_NC)}
+    label_draws(draws, targets_NC, probabilities_NC)
     names = np.array(samples.classes, dtype=object)
     predictions = pd.DataFrame(
         {
@@ -100,7 +92,7 @@ def _several(samples: ProbedSamples, logits_NC: np.ndarray, config: Any) -> tupl
 # --- numbers ----------------------------------------------------------------------------------------------------------
 
 
-def _numbers(samples: ProbedSamples, found_NC: np.ndarray, config: Any) -> tuple[dict[str, Any], pd.DataFrame, str]:
+def _numbers(samples: ProbedSamples, found_NC: np.ndarray, config: Any, draws: Draws) -> Said:
     from pipeline.heads.probe.figures import figure
 
     targets_NC, found_NC = samples.targets_of("evaluated"), found_NC.astype(np.float64)
@@ -108,6 +100,7 @@ def _numbers(samples: ProbedSamples, found_NC: np.ndarray, config: Any) -> tuple
     figures = number_summary(targets_NC, found_NC, samples.classes, config.bootstrap, config.seed)
     # The mean of the evaluated samples themselves explains nothing of them, by R²'s definition.
     figures |= {"chance": 0.0, "majority": figure("target", mean_NC, targets_NC)}
+    number_draws(draws, targets_NC, found_NC)
     predictions = pd.DataFrame(
         {
             "sample": samples.parts["evaluated"],

@@ -111,7 +111,7 @@ def retrieval(
         figures = {
             **{name: 100 * float(values[name].mean()) for name in SHARES},
             "median_rank": float(np.median(values["rank"])),
-            "ci95": None if patients is None else _intervals(values, _numbered(patients)[asked], draws, seed),
+            "ci95": None if patients is None else _intervals(values, _numbered(patients)[asked].tolist(), draws, seed),
         }
     return {**figures, "queries": int(asked.sum()), "gallery": len(gallery_ME)}
 
@@ -131,17 +131,14 @@ def queries(
     return {**each, "rank": found.rank}
 
 
-def _intervals(values: Mapping[str, np.ndarray], patient_N: np.ndarray, draws: int, seed: int) -> dict[str, Any]:
+def _intervals(
+    values: Mapping[str, np.ndarray], patients: Sequence[Hashable], draws: int, seed: int
+) -> dict[str, list[float] | None]:
     """ci95 of `retrieval`, over resamples of the patients."""
-    groups, patient_N = np.unique(patient_N, return_inverse=True)
-    counts = resamples(len(groups), draws, seed)
-    shares = {}
-    for name in ("r1", "r5"):
-        sums_G2 = np.zeros((len(groups), 2))
-        np.add.at(sums_G2, patient_N, np.stack((values[name], np.ones(len(patient_N))), axis=1))
-        hits, n = (counts @ sums_G2).T
-        shares[name] = interval(100 * hits / n)
-    medians = np.array([np.median(np.repeat(values["rank"], drawn[patient_N])) for drawn in counts])
+    patient_N = _numbered(patients)
+    drawn_DG = resamples(patient_N.max() + 1, draws, seed)
+    medians = np.array([np.median(np.repeat(values["rank"], drawn_G[patient_N])) for drawn_G in drawn_DG])
+    shares = {name: accuracy_interval(values[name], patients, draws, seed) for name in ("r1", "r5")}
     return {**shares, "median_rank": interval(medians)}
 
 

@@ -99,7 +99,8 @@ def sweep(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], seen_C: np
     Raises:
         ValueError: shapes or classes disagree, a score is not finite, or all classes or none are seen.
     """
-    return _swept(_ordered(scores, truths, seen_C), seen_C)
+    ordered = _ordered(scores, truths, seen_C)
+    return _swept(ordered, seen_C, np.ones(len(ordered.truth)))
 
 
 class _Ordered(NamedTuple):
@@ -119,13 +120,11 @@ def _ordered(scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], seen_C:
     return _Ordered(margin[order], truth[order], best_seen[order], best_unseen[order], order)
 
 
-def _swept(of: _Ordered, seen_C: np.ndarray, counted_N: np.ndarray | None = None) -> Sweep:
-    """S and U where each frame, in the order of the videos, counts so often; once if it is not said."""
-    counted_N = None if counted_N is None else counted_N[of.order]
+def _swept(of: _Ordered, seen_C: np.ndarray, counted_N: np.ndarray) -> Sweep:
+    """S and U where each frame, in the order of the videos, counts so often."""
+    counted_N = counted_N[of.order]
     frames_C = np.bincount(of.truth, counted_N, minlength=len(seen_C))
-    weight_N = 100 / np.maximum(frames_C[of.truth], 1)  # what a frame adds to its class's accuracy
-    if counted_N is not None:
-        weight_N = weight_N * counted_N
+    weight_N = 100 / np.maximum(frames_C[of.truth], 1) * counted_N  # what a frame adds to its class's accuracy
     there_seen, there_unseen = np.count_nonzero(frames_C[seen_C]), np.count_nonzero(frames_C[~seen_C])
     kept = weight_N * (of.best_seen == of.truth) / max(there_seen, 1)
     won = weight_N * (of.best_unseen == of.truth) / max(there_unseen, 1)

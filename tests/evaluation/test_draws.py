@@ -104,7 +104,7 @@ def test_of_pictures_out_of_distribution(random):
     inside, outside = random.integers(8, size=30) / 4.0, random.integers(8, size=20) / 4.0 - 0.5
     weights = random.poisson(1.0, (D, 50)).astype(float)
     weights[0, :30] = 0
-    found = ood_draws(inside, outside, weights[:, :30], weights[:, 30:])
+    found = ood_draws(inside, outside, zip(weights[:, :30], weights[:, 30:], strict=True))
     assert all(np.isnan(of[0]) for of in found.values())
     for d in range(1, D):
         wanted = ood_metrics(inside[repeated(weights[d, :30])], outside[repeated(weights[d, 30:])])
