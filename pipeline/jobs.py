@@ -25,8 +25,8 @@ RESULTS = ("results/*.json", "results/ablations/*.json", "results/searches/*.jso
 
 
 def one_of(names):
-    """A regular expression of these names, of nothing when there are none."""
-    return "|".join(names) or "(?!)"
+    """A regular expression of these names, of nothing when there are none; what stands beside it is of every name."""
+    return f"(?:{'|'.join(names)})" if names else "(?!)"
 
 
 def _unless(places):
@@ -37,7 +37,7 @@ def _unless(places):
 def _before(places):
     """A regular expression of heads, where one of these places begins."""
     heads = one_of(dict.fromkeys(place[0] for place in places))
-    return f"(?=(?:{'|'.join('/'.join(place) for place in places)})/)(?:{heads})" if places else one_of([])
+    return f"(?=(?:{'|'.join('/'.join(place) for place in places)})/){heads}" if places else one_of([])
 
 
 def _output(stage, run):
@@ -88,7 +88,7 @@ class Jobs:
         follows in a path.
         """
         heads = one_of(dict.fromkeys(run.head for run in self.plan.runs.values() if run.config.trains))
-        return f"{_unless(self.runs.trained.places)}(?:{heads})"
+        return f"{_unless(self.runs.trained.places)}{heads}"
 
     def trained_together(self):
         """A regular expression of heads that keys of such runs follow in a path."""
