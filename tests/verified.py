@@ -55,32 +55,34 @@ def marked(kind: str, root: Path = ROOT) -> list[Path]:
     return [*own, *sorted(found)]
 
 
+def _with_imports(ahead: list[Path], root: Path, within: Path | None = None) -> set[Path]:
+    """Files, and all that they import within a folder."""
+    found = set()
+    while ahead:
+        if (path := ahead.pop()) not in found:
+            found.add(path)
+            ahead += [other for other in imported(path, root) if other.is_relative_to(within or root)]
+    return found
+
+
 def _of_weights(root: Path) -> set[Path]:
     """Every file that these tests read or import, other than libraries'."""
     patterns = ("weights/mini-*/*", "weights/*.safetensors", "weights/README.md", "weights/pretraining.json")
-    found = {path for pattern in patterns for path in root.glob(pattern)}
+    files = {path for pattern in patterns for path in root.glob(pattern)}
     # Backbones are loaded by their names, which no import statement shows.
     folders = ("tests/weights_recipe", "weights/recipe", "pipeline/backbones")
     ahead = [path for folder in folders for path in (root / folder).rglob("*.py")]
     for path in marked("weights", root)[1:]:
         ahead += [path, *path.parent.glob("conftest.py")]
-    while ahead:
-        if (path := ahead.pop()) not in found:
-            found.add(path)
-            ahead += imported(path, root)
-    return found
+    return files | _with_imports(ahead, root)
 
 
 def _of_sweeps(root: Path) -> set[Path]:
     """What these tests are about, and the tests with what they import of tests."""
-    found, ahead = {path for pattern in SWEPT for path in root.glob(pattern)}, []
+    ahead = []
     for path in marked("sweep", root):
         ahead += [path, *path.parent.glob("conftest.py")]
-    while ahead:
-        if (path := ahead.pop()) not in found:
-            found.add(path)
-            ahead += [other for other in imported(path, root) if other.is_relative_to(root / "tests")]
-    return found
+    return {path for pattern in SWEPT for path in root.glob(pattern)} | _with_imports(ahead, root, root / "tests")
 
 
 KINDS: dict[str, Callable[[Path], set[Path]]] = {"weights": _of_weights, "sweep": _of_sweeps}

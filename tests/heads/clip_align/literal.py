@@ -48,28 +48,28 @@ def cells(grid) -> list[tuple[int, int, int]]:
     return list(product(*map(range, grid)))
 
 
+def sums(map_CTHW: Tensor, scale: int) -> dict:
+    """Cell of a token -> the sum of what the map has there, over channels too."""
+    channels, steps, rows, columns = map_CTHW.shape
+    found = {}
+    for t, h, w in cells((steps, rows // scale, columns // scale)):
+        found[t, h, w] = 0.0
+        for c, i, j in product(range(channels), range(scale), range(scale)):
+            found[t, h, w] += float(map_CTHW[c, t, h * scale + i, w * scale + j])
+    return found
+
+
 def token_map(map_CTHW: Tensor, scale: int) -> dict:
     """Cell -> m."""
-    channels, steps, rows, columns = map_CTHW.shape
-    raw = {}
-    for t, h, w in cells((steps, rows // scale, columns // scale)):
-        total = 0.0
-        for c, i, j in product(range(channels), range(scale), range(scale)):
-            total += float(map_CTHW[c, t, h * scale + i, w * scale + j])
-        raw[t, h, w] = total / (channels * scale * scale)
+    count = len(map_CTHW) * scale * scale
+    raw = {cell: total / count for cell, total in sums(map_CTHW, scale).items()}
     low, high = min(raw.values()), max(raw.values())
     return {cell: (value - low) / (high - low) if high > low else 0.0 for cell, value in raw.items()}
 
 
 def step_map(map_CTHW: Tensor, scale: int) -> dict:
     """Cell -> share of its step; 0 in a step where nothing is marked, and everywhere of a constant map."""
-    channels, steps, rows, columns = map_CTHW.shape
-    raw = {}
-    for t, h, w in cells((steps, rows // scale, columns // scale)):
-        total = 0.0
-        for c, i, j in product(range(channels), range(scale), range(scale)):
-            total += float(map_CTHW[c, t, h * scale + i, w * scale + j])
-        raw[t, h, w] = total
+    raw, steps = sums(map_CTHW, scale), map_CTHW.shape[1]
     if max(raw.values()) == min(raw.values()):
         return dict.fromkeys(raw, 0.0)
     of_step = [sum(value for cell, value in raw.items() if cell[0] == t) for t in range(steps)]
