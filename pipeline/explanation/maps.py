@@ -4,7 +4,6 @@ Shape suffixes: T steps, R rows and L columns of tokens.
 """
 
 import pandas as pd
-import torch
 
 from pipeline.datasets import read_manifest
 from pipeline.evaluation.provenance import inference
@@ -39,7 +38,8 @@ def marked(run: Run) -> dict[str, list[Marked]]:
     store = run.samples.streams["tokens"].store
     pictures = Pictures(run.params, run.config.dataset, seen_by(run), read_manifest(run.manifest), chosen["sample"])
     with inference(run):
-        (batch,) = uploaded([run.table(chosen["sample"].tolist())[range(len(chosen))]], _device(run))
+        table, there = run.table(chosen["sample"].tolist()), next(run.model.parameters()).device
+        (batch,) = uploaded([table[range(len(chosen))]], there)
         output = run.model(batch["tokens"], batch["maps"], batch["has_map"])
         (found,) = returned([{"predicted": output.log_map.exp(), "drawn": output.step_map}])
     shown = {}
@@ -52,7 +52,3 @@ def marked(run: Run) -> dict[str, list[Marked]]:
         said = f"overlap {100 * getattr(row, COLUMN):.0f} %, {row.label}; without a map: {row.prediction_without_map}"
         shown[row.sample] = Marked(row.sample, said, times, frames, why, predicted_RL, drawn_TRL)
     return {name: [shown[sample] for sample in of["sample"]] for name, of in groups.items()}
-
-
-def _device(run: Run) -> torch.device:
-    return next(run.model.parameters()).device

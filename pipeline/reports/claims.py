@@ -88,7 +88,8 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
         verdict = found["verdict"] if found["verdict"] == HOLDS else f"**{found['verdict']}**"
         measured = with_deviation(found["mean"], found["sd"])
         wants = f"> {escaped(found['wants'].removeprefix('> '))}"
-        difference = f"{with_deviation(apart['mean'], apart['sd'])} {between(apart['ci95'])}".strip()
+        difference = with_deviation(apart["mean"], apart["sd"])
+        difference += f" ({between(apart['ci95'])})" if apart["ci95"] else ""
         seeds = f"{found['seeds_that_agree']} of {found['seeds']}"
         of = str(found["units"] or "-")
         rows.append([escaped(f"{name}: {found['says']}"), verdict, measured, wants, difference, seeds, of])
@@ -107,13 +108,13 @@ def claims_table(claims: Mapping[str, Claim], runs: Mapping[tuple[str, str], Seq
     return markdown
 
 
-def between(edges: Sequence[float] | None) -> str:
+def between(edges: Sequence[float]) -> str:
     """An interval, for people.
 
     >>> between([0.0123, 1.5])
-    '(0.0123 to 1.5)'
+    '0.0123 to 1.5'
     """
-    return "" if edges is None else f"({edges[0]:.3g} to {edges[1]:.3g})"
+    return f"{edges[0]:.3g} to {edges[1]:.3g}"
 
 
 def paired_interval(apart_S: np.ndarray, drawn_D: np.ndarray | None, units: int | None) -> list[float] | None:
@@ -189,7 +190,7 @@ def _verdict(
         return HOLDS, None
     if edges[1] < bound or (edges[0] == edges[1] == bound):
         return FAILS, None
-    told = f"the interval {between(edges)} holds the bound {bound:g}"
+    told = f"the interval ({between(edges)}) holds the bound {bound:g}"
     if drawn_D is None:
         return UNDECIDED, f"{told}: more seeds would tell; nothing is known of other samples"
     still = _interval(float(apart_S.mean()), [(float(np.nanvar(drawn_D, ddof=1)), max(units - 1, 1))])

@@ -12,13 +12,11 @@ import pandas as pd
 from pipeline.digests import read_json, read_kept
 from pipeline.files import whole
 from pipeline.reports.drawing import pyplot
+from pipeline.runs import DRAWS, HISTORY, PREDICTIONS, RESULT
 from pipeline.tables import read_frame
 
 if TYPE_CHECKING:
     import matplotlib.pyplot as plt
-
-# Of an evaluation, and of its run.
-PREDICTIONS, DRAWS, HISTORY = "predictions.parquet", "draws.parquet", "history.csv"
 
 
 class ReportError(ValueError):
@@ -32,7 +30,7 @@ def read_result(evaluation: Path | str, out: Path) -> dict[str, Any]:
         ReportError: there is none.
         Damaged: it is not what was written.
     """
-    path = Path(evaluation) / "result.json"
+    path = Path(evaluation) / RESULT
     try:
         return read_json(path, evaluate_again(evaluation, out))
     except FileNotFoundError:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from pipeline.reports.alignment import LONGEST
 from pipeline.reports.drawing import pyplot
 from pipeline.reports.names import shortened
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 HEAT = 0.7  # how much of a map is seen over the frame where it is largest; where it is 0, the frame alone
 STEP = 0.85  # inches a frame
-LONGEST = 48  # letters of a sample's or a diagnosis' name
 
 
 class Marked(NamedTuple):

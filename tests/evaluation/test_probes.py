@@ -11,6 +11,7 @@ import pytest
 import scipy
 
 from pipeline.evaluation import evaluate, probes
+from pipeline.evaluation.draws import Draws
 from pipeline.evaluation.target_metrics import label_summary, number_figures, number_summary, resampled_precisions
 from pipeline.explanation.importance import importance
 from pipeline.explanation.streams import Probing
@@ -104,7 +105,7 @@ def test_the_same_answer_for_all_is_that_of_the_whole_train_split(made, tmp_path
              "evaluated": [ids[other[0]]]}  # fmt: skip
     chosen = replace(samples, parts=parts)
     logits = np.zeros((1, len(samples.classes)))
-    figures, _, _ = probes._labelled(chosen, logits, given.config)
+    figures, _, _ = probes._labelled(chosen, logits, given.config, Draws(parts["evaluated"], 1))
     assert figures["majority"] == 1
 
 

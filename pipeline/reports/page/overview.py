@@ -264,8 +264,8 @@ def claims(found: Found) -> Section:
         known = "; ".join(filter(None, (of["undecided"], of["why"])))
         why = "" if of["verdict"] == HOLDS else f"Why not: {known or 'not looked into'}."
         said = [Cell(of["says"], title=name, note=why), verdict, with_deviation(of["mean"], of["sd"])]
-        apart = of["difference"]
-        difference = Cell(with_deviation(apart["mean"], apart["sd"]), note=between(apart["ci95"]).strip("()"))
+        apart, edges = of["difference"], of["difference"]["ci95"]
+        difference = Cell(with_deviation(apart["mean"], apart["sd"]), note=between(edges) if edges else "")
         seeds = f"{of['seeds_that_agree']} of {of['seeds']}"
         rows.append([*said, Cell(of["wants"], tone="long"), difference, seeds, str(of["units"] or "")])
     counts = Counter(of["verdict"] for of in checked.values())
