@@ -1,7 +1,8 @@
 """Writes toy-assembly in the layout of MS-TCN's data sets: H.264 in mp4, a label a frame. Knows no reader, no network.
 
 videos/<id>.mp4, groundTruth/<id>.txt, mapping.txt, splits/{train,test}.split1.bundle
-held_out.txt    the combinations of verb and part that training is not to see
+held_out.txt    the combinations of verb and part that training is not to see, a sixth of all
+held_out_half.txt   such a list of half of them
 texts.txt       what each class is called, in the mapping's order: its name with spaces
 """
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from pipeline.config import Toyworld
 from pipeline.files import write_text
-from pipeline.toyworld.procedures import CLASSES, HELD_OUT, Step, procedure, scene
+from pipeline.toyworld.procedures import CLASSES, HELD_OUT, HELD_OUT_HALF, Step, procedure, scene
 from pipeline.toyworld.scene import Scene, render
 from pipeline.toyworld.writing import encode, make_all, prepare
 
@@ -79,14 +80,15 @@ def write_assembly(
         ToyworldError: `root` holds a data set that this function did not write.
     """
     recipe = params.assembly.model_dump(exclude=set(SPLITS), mode="json")
-    annotations = ["mapping.txt", "splits/*.bundle", "held_out.txt", "texts.txt", "groundTruth/*.txt"]
+    annotations = ["mapping.txt", "splits/*.bundle", "held_out*.txt", "texts.txt", "groundTruth/*.txt"]
     prepare(root, {"version": VERSION, "seed": params.seed, **recipe}, "videos/*.mp4", annotations)
     (root / "videos").mkdir(exist_ok=True)
     todo = videos(params)
     made = make_all(_make, todo, params, root, name="toy-assembly", say=say, workers=workers)
     for video, labels in zip(todo, made, strict=True):
         write_text(root / "groundTruth" / f"{video.id}.txt", labels)
-    write_text(root / "held_out.txt", "".join(f"{_name(label)}\n" for label in HELD_OUT))
+    for name, labels in (("held_out", HELD_OUT), ("held_out_half", HELD_OUT_HALF)):
+        write_text(root / f"{name}.txt", "".join(f"{_name(label)}\n" for label in labels))
     write_text(root / "texts.txt", "".join(f"{label}\n" for label in CLASSES))
     for split in SPLITS:
         listed = "".join(f"{video.id}.txt\n" for video in todo if video.split == split)

@@ -34,6 +34,10 @@ def label(verb: str, part: tuple[str, str]) -> str:
 CLASSES = (BACKGROUND, *(label(verb, part) for verb in VERBS for part in PARTS))
 # One combination of each verb, every part among them: of each, most other combinations are seen in training.
 HELD_OUT = tuple(label(verb, PARTS[index % len(PARTS)]) for index, verb in enumerate(VERBS))
+# Three of each verb and of each part, half of all: of each, half of the combinations are seen in training.
+HELD_OUT_HALF = tuple(
+    label(verb, PARTS[(index + step) % len(PARTS)]) for index, verb in enumerate(VERBS) for step in range(3)
+)
 
 
 @dataclass(frozen=True)
