@@ -25,7 +25,7 @@ HIGHEST_LR = 1.0
 Rate = Annotated[float, Field(gt=0, le=HIGHEST_LR)]
 
 # What a head's params hold that does not reach its weights: what decides an evaluation, and what decides no byte.
-EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins"})
+EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins", "decode"})
 # The kind enters by its code. How a step is divided, and what of it is computed twice, changes rounding at most, and is
 # in the run's record.
 FREE = frozenset({"max_trainable", "accumulate", "gradient_checkpointing"})

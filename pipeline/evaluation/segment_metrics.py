@@ -20,7 +20,11 @@ from pipeline.tasks import Column
 
 THRESHOLDS = (0.1, 0.25, 0.5)
 UNLABELLED = -1
-COLUMNS = tuple(Column(name, 1) for name in ("acc", "edit", "f1@10", "f1@25", "f1@50"))
+COLUMNS = (
+    *(Column(name, 1) for name in ("acc", "edit", "f1@10", "f1@25", "f1@50")),
+    # Where whole videos are decoded, each frame by itself as well: published figures are of these.
+    *(Column(f"undecoded.{name}", 1, title=f"{name}, undecoded", optional=True) for name in ("acc", "edit", "f1@50")),
+)
 
 
 class Segments(NamedTuple):
@@ -209,10 +213,10 @@ def bootstrap_intervals(counts: pd.DataFrame, draws: int, seed: int) -> dict[str
     return {name: interval(drawn[name].to_numpy()) for name in drawn}
 
 
-def segment_draws(draws: Draws, counts: pd.DataFrame) -> None:
-    """Adds each figure of `figures`."""
+def segment_draws(draws: Draws, counts: pd.DataFrame, prefix: str = "") -> None:
+    """Adds each figure of `figures`, its name behind a prefix."""
     drawn = figures(pd.DataFrame(draws.weights @ counts.to_numpy(dtype=np.float64), columns=counts.columns))
-    draws.figures |= {name: drawn[name].to_numpy() for name in drawn}
+    draws.figures |= {f"{prefix}{name}": drawn[name].to_numpy() for name in drawn}
 
 
 def ratio_intervals(hits_GC: np.ndarray, counts_GC: np.ndarray, draws: int, seed: int) -> list[list[float] | None]:

@@ -32,6 +32,7 @@ CURVE = 201  # points of a curve that is kept
 COLUMNS = (
     *(Column(name, 1) for name in ("seen", "unseen", "harmonic", "ausuc", "seen_restricted", "unseen_restricted")),
     Column("fraction_unseen", 1, None),
+    Column("undecoded.harmonic", 1, title="harmonic, undecoded", optional=True),
     # Of the thresholds of F1 the strictest alone.
     *(column for column in SEGMENT_COLUMNS if column.name not in ("f1@10", "f1@25")),
 )
@@ -143,6 +144,7 @@ def zeroshot_metrics(
     thresholds: Sequence[float] = THRESHOLDS,
     *,
     with_background: bool = False,
+    predictions: Sequence[np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Everything that is reported of classes never seen.
 
@@ -153,9 +155,11 @@ def zeroshot_metrics(
         gammas: where to give the curve; by default up to 201 values that move equally many frames each.
         thresholds: of F1's IoU.
         with_background: whether segments of background count in Edit and F1.
+        predictions: for each video (T,) the classes that it got with γ, if its frames were not decided one by one.
 
     Returns:
-        gamma; seen, unseen, harmonic and fraction_unseen at it; at_zero, the same without it; fraction_unseen_true;
+        gamma; seen, unseen, harmonic and fraction_unseen of the predictions; at_zero, the same without γ, each frame by
+        itself, as all that follows but the figures over all videos; fraction_unseen_true;
         unseen_restricted and seen_restricted (each choosing among its own classes only, as γ → ±∞); chance (over the
         union); ausuc; best (gamma and harmonic of the γ that is best on these very frames: an upper bound, not a
         result); acc, acc_without_background, edit, f1@... and counts over all videos, hallucinated unseen segments
@@ -167,16 +171,17 @@ def zeroshot_metrics(
     """
     seen_C = np.asarray(seen_C, dtype=bool)
     curve = sweep(scores, truths, seen_C)
-    at, at_zero = ({name: known(value) for name, value in curve.at(of).items()} for of in (gamma, 0.0))
+    at_zero = {name: known(value) for name, value in curve.at(0.0).items()}
     if gammas is None:
         gammas = _spread(curve)
-    predictions = [stacked(score, seen_C, gamma) for score in scores]
+    if predictions is None:
+        predictions = [stacked(score, seen_C, gamma) for score in scores]
     truth = np.concatenate([np.asarray(truth) for truth in truths])
     truth = truth[truth > UNLABELLED]
     best = _best_gamma(curve)
     return {
         "gamma": float(gamma),
-        **at,
+        **decided(predictions, truths, seen_C),
         "at_zero": at_zero,
         "fraction_unseen_true": known(100 * np.mean(~seen_C[truth])) if len(truth) else None,
         "unseen_restricted": known(curve.unseen[-1]),
@@ -190,6 +195,30 @@ def zeroshot_metrics(
             **{name: [known(value) for value in values] for name, values in curve.at(gammas).items()},
         },
     }
+
+
+def decided(
+    predictions: Sequence[np.ndarray], truths: Sequence[np.ndarray], seen_C: np.ndarray
+) -> dict[str, float | None]:
+    """seen, unseen, harmonic and fraction_unseen of what was predicted, in percent; None without such a frame."""
+    found = seen_unseen(*class_counts(predictions, truths, len(seen_C)), seen_C, np.ones((1, len(truths))))
+    there = np.concatenate([guess for guess, _ in labelled(predictions, truths)])
+    found["fraction_unseen"] = np.array([100 * np.mean(~seen_C[there]) if len(there) else 0.0])
+    return {name: known(value[0]) for name, value in found.items()}
+
+
+def among(
+    scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], kept_C: np.ndarray
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The columns of some classes, and truths that count among these; a frame of another class has no label.
+
+    >>> scores, truths = among([np.eye(3)], [np.array([0, 1, 2])], np.array([True, False, True]))
+    >>> scores[0].shape, truths[0].tolist()
+    ((3, 2), [0, -1, 1])
+    """
+    index_C = np.where(kept_C, np.cumsum(kept_C) - 1, UNLABELLED)
+    renamed = [np.where(np.asarray(of) > UNLABELLED, index_C[of], UNLABELLED) for of in truths]
+    return [np.asarray(score)[:, kept_C] for score in scores], renamed
 
 
 def choose_gamma(
@@ -213,9 +242,7 @@ def choose_gamma(
             f"classes {np.flatnonzero(held_out_C & ~seen_C).tolist()} stand in for unseen ones and are unseen "
             "themselves; γ is chosen on seen classes only"
         )
-    index_C = np.where(seen_C, np.cumsum(seen_C) - 1, UNLABELLED)  # among the seen ones
-    renamed = [np.where(np.asarray(t) > UNLABELLED, index_C[t], UNLABELLED) for t in truths]
-    curve = sweep([np.asarray(score)[:, seen_C] for score in scores], renamed, ~held_out_C[seen_C])
+    curve = sweep(*among(scores, truths, seen_C), ~held_out_C[seen_C])
     if np.isnan(curve.seen[0]) or np.isnan(curve.unseen[-1]):
         raise ValueError("no frame of the held-out classes, or none of the others, to choose γ on; hold out others")
     return _best_gamma(curve)
@@ -237,16 +264,24 @@ def zeroshot_intervals(
 
 
 def zeroshot_draws(
-    draws: Draws, scores: Sequence[np.ndarray], truths: Sequence[np.ndarray], seen_C: np.ndarray, gamma: float
+    draws: Draws,
+    scores: Sequence[np.ndarray],
+    truths: Sequence[np.ndarray],
+    seen_C: np.ndarray,
+    gamma: float,
+    predictions: Sequence[np.ndarray] | None = None,
 ) -> None:
-    """Adds seen, unseen and harmonic at γ and at 0, either restricted to its own classes, ausuc and chance.
+    """Adds seen, unseen and harmonic of the predictions, of each frame by itself where that is something else, and of
+    those without γ; seen and unseen each restricted to its own classes; ausuc and chance.
 
     Args:
         draws: of the videos.
-        scores, truths, seen_C, gamma: as for `zeroshot_metrics`.
+        scores, truths, seen_C, gamma, predictions: as for `zeroshot_metrics`.
     """
-    for prefix, of in (("", gamma), ("at_zero.", 0.0)):
-        counts = class_counts([stacked(score, seen_C, of) for score in scores], truths, len(seen_C))
+    alone, at_zero = ([stacked(score, seen_C, of) for score in scores] for of in (gamma, 0.0))
+    told = {"": alone} if predictions is None else {"": predictions, "undecoded.": alone}
+    for prefix, of in (told | {"at_zero.": at_zero}).items():
+        counts = class_counts(of, truths, len(seen_C))
         drawn = seen_unseen(*counts, seen_C, draws.weights)
         draws.figures |= {f"{prefix}{name}": values for name, values in drawn.items()}
     for name, of in (("seen", -np.inf), ("unseen", np.inf)):

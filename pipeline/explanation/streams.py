@@ -18,8 +18,8 @@ from pipeline.config import I3DFeature
 from pipeline.evaluation.ood import TERMS, combined
 from pipeline.evaluation.ood_metrics import ood_metrics
 from pipeline.evaluation.provenance import batches, inference, read
-from pipeline.evaluation.segmentation import row_scores
-from pipeline.evaluation.zeroshot_metrics import class_counts, seen_unseen, stacked
+from pipeline.evaluation.segmentation import Decision, row_scores
+from pipeline.evaluation.zeroshot_metrics import class_counts, seen_unseen
 from pipeline.explanation.errors import ExplanationError
 from pipeline.explanation.importance import Change, order
 from pipeline.heads.probe.model import MASK
@@ -199,13 +199,12 @@ class Segmentation(_Task):
             samples = replace(samples, text=other_texts(samples.text, change))
             change = None
         scores = row_scores(self.run.model, self.run.config, samples, self._batches(change))
-        predictions = [self._stacked(of[samples.row_of_label[sample]]) for sample, of in zip(ids, scores, strict=True)]
+        decision = Decision.of(self.run.result)
+        predictions = [
+            decision.classes(of[samples.row_of_label[sample]], samples.seen)
+            for sample, of in zip(ids, scores, strict=True)
+        ]
         return class_counts(predictions, [samples.truth[sample] for sample in ids], len(samples.classes))
-
-    def _stacked(self, scores_LC: np.ndarray) -> np.ndarray:
-        if self.run.samples.text is None:
-            return scores_LC.argmax(axis=1)
-        return stacked(scores_LC, self.run.samples.seen, self.run.result["gamma"])
 
     def _batches(self, change: Change | None) -> Iterator[Batch]:
         """All videos, with a stream replaced."""

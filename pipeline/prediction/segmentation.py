@@ -16,8 +16,7 @@ from pipeline.accelerator import deterministic
 from pipeline.datasets import DatasetError, read_manifest, samples_by_name, unchanged, video_folder
 from pipeline.datasets.labels import read_label_file
 from pipeline.evaluation.segment_metrics import segments
-from pipeline.evaluation.segmentation import confidence, scored
-from pipeline.evaluation.zeroshot_metrics import stacked
+from pipeline.evaluation.segmentation import Decision, confidence, scored
 from pipeline.files import write_text
 from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
 from pipeline.prediction.files import Extracted, extracted, in_turn, placed
@@ -75,18 +74,18 @@ def segment(question: Question) -> Answered:
 
     The text has the name of a class a line, one a frame, as groundTruth of MS-TCN's data sets.
     """
-    classes, gamma = question.run.record["classes"], _gamma(question.run)
+    classes, decision = question.run.record["classes"], Decision.of(question.run.result)
     texts, refused = placed(question, ".txt")
     given, without = _transcripts(question, classes)
     refused |= without
     yield refused
     files = [file for file in question.files if file not in refused]
-    yield from in_turn(question, files, partial(_segmented, question, gamma, texts, given))
+    yield from in_turn(question, files, partial(_segmented, question, decision, texts, given))
 
 
 def _segmented(
     question: Question,
-    gamma: float | None,
+    decision: Decision,
     texts: dict[str, Path],
     given: dict[str, np.ndarray],
     files: Sequence[str],
@@ -104,16 +103,11 @@ def _segmented(
         with deterministic():
             of_files = scored(question.run.over(samples), files)
         for file, scores_LC in zip(files, of_files.scores, strict=True):
-            labels_L = scores_LC.argmax(axis=1) if gamma is None else stacked(scores_LC, samples.seen, gamma)
+            labels_L = decision.classes(scores_LC, samples.seen)
             answers[file] = _written(
                 question, samples, file, found.facts[file], labels_L, confidence(scores_LC, labels_L), texts[file]
             )
         return answers
-
-
-def _gamma(run: Run) -> float | None:
-    """What the finished run takes from the scores of seen classes; None where there are no others."""
-    return float(run.result["gamma"]) if hasattr(run.config, "vocabulary") else None
 
 
 def _transcripts(question: Question, classes: list[str]) -> tuple[dict[str, np.ndarray], Answers]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy
 
-from pipeline.heads.fact.clip import clip_loss
+from pipeline.heads.fact.clip import Embeddings, clip_loss
 from pipeline.heads.fact.losses import LossSettings, fact_loss, targets_of
 from pipeline.heads.fact.outputs import BlockOutput
 from pipeline.heads.fact.prediction import predict
@@ -43,11 +43,11 @@ class SegmentationStep(Step):
         self.register_buffer("text", text, persistent=False)
         self.accuracy = MulticlassAccuracy(len(samples.classes), average="micro", ignore_index=IGNORE)
 
-    def outputs(self, batch: Batch) -> tuple[list[BlockOutput], Tensor | None]:
+    def outputs(self, batch: Batch) -> tuple[list[BlockOutput], Embeddings | None]:
         """What the blocks say, and the embeddings."""
         return answer(self.model, batch)
 
-    def loss_of(self, outputs: tuple[list[BlockOutput], Tensor | None], batch: Batch) -> Tensor:
+    def loss_of(self, outputs: tuple[list[BlockOutput], Embeddings | None], batch: Batch) -> Tensor:
         """The loss of the head; held-out classes are in none of its terms. Raises HeadError: it cannot be told, as
         where weights diverged."""
         mask_BT, labels_BT = batch["mask"], batch["labels"]
@@ -61,7 +61,7 @@ class SegmentationStep(Step):
             raise HeadError(f"heads.{self.head}.loss: {error}") from error
         if embeddings is not None:
             chosen = self.config.alignment
-            contrast = clip_loss(embeddings, targets, self.text, self.seen, chosen.temperature, chosen.target)
+            contrast = clip_loss(embeddings, targets, self.text, self.seen, chosen.temperature)
             loss = chosen.w_fact * loss + chosen.w_con * contrast
         return loss
 

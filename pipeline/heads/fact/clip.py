@@ -4,6 +4,7 @@ Shape suffixes: B videos, T frames, M tokens, N items that are aligned (tokens o
 width of the embedding that texts and items share.
 """
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -16,21 +17,28 @@ from .model import Fact
 from .outputs import BlockOutput
 from .prediction import predict
 
-TARGETS = ("action_token", "frame", "logit")
+# What a target aligns with the texts, each by a projection of its own.
+TARGETS = {
+    "both": ("action_token", "frame"),
+    "action_token": ("action_token",),
+    "frame": ("frame",),
+    "logit": ("logit",),
+}
 SCORINGS = ("cosine", "classifier")
+Embeddings = Mapping[str, Tensor]  # what is aligned -> (B, N, E) unit vectors
 
 
 class FactClip(nn.Module):
-    """FACT, and a projection of what its last block knows to the width of the texts.
+    """FACT, and projections of what its last block knows to the width of the texts.
 
     Args:
         fact: the head itself, of learned tokens: a transcript would name the classes that are to be recognised.
         text_dim: E.
         target: what is aligned with texts. "action_token" and "frame": the class-agnostic features of either branch;
-            "logit": the frame classifier's logits, of seen classes only (the baseline: it knows a frame only by what it
-            has of the seen classes).
-        hidden, dropout: of the projection, Linear, LayerNorm, ReLU, dropout, Linear.
-        temperature: that the loss divides similarities by.
+            "both": each of these; "logit": the frame classifier's logits, of seen classes only (the baseline: it knows
+            a frame only by what it has of the seen classes).
+        hidden, dropout: of each projection, Linear, LayerNorm, ReLU, dropout, Linear.
+        temperature: that similarities are divided by, in the loss and in the scores.
 
     Raises:
         ValueError: an unknown target, or a head that takes a transcript.
@@ -41,11 +49,20 @@ class FactClip(nn.Module):
         _known("target", target, TARGETS)
         if fact.transcript:
             raise ValueError("FACT_CLIP recognises classes that a transcript would name; set `transcript` to false")
-        self.fact, self.target, self.temperature = fact, target, temperature
+        self.fact, self.temperature = fact, temperature
         logits = fact.classes.channels(null=False)
-        width = {"action_token": fact.token_width, "frame": fact.frame_width, "logit": logits}[target]
-        self.project = nn.Sequential(
-            nn.Linear(width, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, text_dim)
+        width = {"action_token": fact.token_width, "frame": fact.frame_width, "logit": logits}
+        self.project = nn.ModuleDict(
+            {
+                part: nn.Sequential(
+                    nn.Linear(width[part], hidden),
+                    nn.LayerNorm(hidden),
+                    nn.ReLU(),
+                    nn.Dropout(dropout),
+                    nn.Linear(hidden, text_dim),
+                )
+                for part in TARGETS[target]
+            }
         )
 
     @classmethod
@@ -55,22 +72,27 @@ class FactClip(nn.Module):
         fact = Fact.of(config, samples)
         return cls(fact, text_dim, chosen.target, chosen.hidden, chosen.dropout, chosen.temperature)
 
-    def forward(self, frames_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[list[BlockOutput], Tensor]:
-        """The blocks' outputs, and the embeddings of the last: (B, M, E) of tokens or (B, T, E) of frames, unit norm.
+    def forward(self, frames_BTD: Tensor, mask_BT: Tensor | None = None) -> tuple[list[BlockOutput], Embeddings]:
+        """The blocks' outputs, and the embeddings of the last: (B, M, E) of tokens, (B, T, E) of frames, unit norm.
 
         Arguments as for `Fact`.
         """
         outputs = self.fact(frames_BTD, mask_BT)
-        return outputs, F.normalize(self.project(self.aligned(outputs[-1])).float(), dim=-1)
+        embeddings = {
+            part: F.normalize(project(aligned(outputs[-1], part)).float(), dim=-1)
+            for part, project in self.project.items()
+        }
+        return outputs, embeddings
 
-    def aligned(self, output: BlockOutput) -> Tensor:
-        """(B, N, width): what is projected."""
-        if self.target == "action_token":
-            return output.token_features_BMH
-        if self.target == "frame":
-            return output.frame_features_BTH
-        parts = [(output.frame_logits_BTC[..., part.frame], part.seen) for part in softmaxes(output)]
-        return torch.cat([x if seen is None else x.masked_fill(~seen, 0) for x, seen in parts], -1)
+
+def aligned(output: BlockOutput, part: str) -> Tensor:
+    """(B, N, width): what is projected."""
+    if part == "action_token":
+        return output.token_features_BMH
+    if part == "frame":
+        return output.frame_features_BTH
+    parts = [(output.frame_logits_BTC[..., softmax.frame], softmax.seen) for softmax in softmaxes(output)]
+    return torch.cat([x if seen is None else x.masked_fill(~seen, 0) for x, seen in parts], -1)
 
 
 def similarity(embeddings_BNE: Tensor, text_CE: Tensor) -> Tensor:
@@ -110,23 +132,24 @@ def centred(text_CE: Tensor, seen_C: Tensor) -> Tensor:
 
 
 def clip_loss(
-    embeddings_BNE: Tensor, targets: Targets, text_CE: Tensor, seen_C: Tensor, temperature: float, target: str
+    embeddings: Embeddings, targets: Targets, text_CE: Tensor, seen_C: Tensor, temperature: float
 ) -> Tensor:
-    """Contrastive loss of matched tokens, or of labelled frames, and the texts of the seen classes, seen from their
-    mean: `contrast` of `centred`.
+    """Contrastive loss of matched tokens, and of labelled frames, and the texts of the seen classes, seen from their
+    mean: `contrast` of `centred`, the mean over what is aligned.
 
     Args:
-        embeddings_BNE: of `FactClip`, with the same target.
+        embeddings: of `FactClip`.
         targets: by `targets_of`.
         text_CE: unit vectors, a class each.
         seen_C: bool.
 
     Raises:
-        ValueError: an unknown target, or texts of another width.
+        ValueError: texts of another width.
     """
-    _known("target", target, TARGETS)
-    label_BN = targets.token_label_BM if target == "action_token" else targets.label_BT
-    return contrast(embeddings_BNE, label_BN, centred(text_CE, seen_C), seen_C, temperature)
+    way_CE = centred(text_CE, seen_C)
+    label = {"action_token": targets.token_label_BM, "frame": targets.label_BT, "logit": targets.label_BT}
+    losses = [contrast(items, label[part], way_CE, seen_C, temperature) for part, items in embeddings.items()]
+    return sum(losses) / len(losses)
 
 
 def contrast(embeddings_BNE: Tensor, label_BN: Tensor, text_CE: Tensor, seen_C: Tensor, temperature: float) -> Tensor:
@@ -166,39 +189,43 @@ def contrast(embeddings_BNE: Tensor, label_BN: Tensor, text_CE: Tensor, seen_C: 
 
 def score(
     output: BlockOutput,
-    embeddings_BNE: Tensor,
+    embeddings: Embeddings,
     text_CE: Tensor,
     mask_BT: Tensor,
     mwt: float,
     gamma: float,
     seen_C: Tensor,
     scoring: str,
-    target: str,
+    temperature: float,
 ) -> Tensor:
     """Each frame's scores over a vocabulary, seen and unseen classes alike: the largest is the answer.
 
-    "cosine": similarity to the `centred` texts, for every class. With the target "action_token", (1 - mwt) * that of
-    the token which the frame attends to most + mwt * the mean of the tokens', weighed by its attention. Tokens that the
-    classifier takes for null are not left out: it knows seen classes only, and the token of another may look like null.
+    "cosine": p of an item is the softmax, over the whole vocabulary, of its similarity to the `centred` texts divided
+    by the temperature. Frames, or logits, alone: p of the frame. Tokens and frames: FACT's own merge, (1 - mwt) * p of
+    the token which the frame attends to most + mwt * p of the frame. Tokens alone: (1 - mwt) * p of that token + mwt *
+    the mean of the tokens' p, weighed by the frame's attention. Tokens that the classifier takes for null are not left
+    out: it knows seen classes only, and the token of another may look like null.
     "classifier": `predict`, which knows seen classes only; unseen ones have 0.
 
     Args:
         output: of the last block.
-        embeddings_BNE: of `FactClip`, with the same target.
+        embeddings: of `FactClip`.
         text_CE: unit vectors of any vocabulary; for "classifier", that of the training.
         mask_BT: bool, True for real frames.
+        mwt: weight of the frame branch, in [0, 1].
         gamma: calibrated stacking: taken from the scores of seen classes.
         seen_C: bool, of the vocabulary.
+        temperature: above 0.
 
     Returns:
-        (B, T, C): cosines or probabilities, less gamma where seen; zeros in padded frames.
+        (B, T, C): probabilities, less gamma where seen; zeros in padded frames.
 
     Raises:
         ValueError: unknown choices, or a vocabulary that does not fit.
 
-    Source: stacking: Chao et al., "An Empirical Study and Analysis of Generalized Zero-Shot Learning", ECCV 2016.
+    Sources: merge: Lu & Elhamifar, CVPR 2024, section 3.5; stacking: Chao et al., "An Empirical Study and Analysis of
+    Generalized Zero-Shot Learning", ECCV 2016.
     """
-    _known("target", target, TARGETS)
     _known("scoring", scoring, SCORINGS)
     if len(seen_C) != len(text_CE):
         raise ValueError(f"seen says something of {len(seen_C)} classes and there are {len(text_CE)} texts")
@@ -210,22 +237,24 @@ def score(
                 "vocabulary than that of the training by cosine"
             )
     else:
-        scores_BTC = similarity(embeddings_BNE, centred(text_CE, seen_C))
-        if target == "action_token":
-            scores_BTC = _from_tokens(output, scores_BTC, mwt)
+        way_CE = centred(text_CE, seen_C)
+        p = {part: (similarity(items, way_CE) / temperature).softmax(-1) for part, items in embeddings.items()}
+        scores_BTC = _merged(output, p, mwt) if "action_token" in p else next(iter(p.values()))
     return torch.where(seen_C, scores_BTC - gamma, scores_BTC).masked_fill(~mask_BT.unsqueeze(2), 0)
 
 
-def _from_tokens(output: BlockOutput, scores_BMC: Tensor, mwt: float) -> Tensor:
-    """(B, T, C): the tokens' scores as the frames attend to them."""
+def _merged(output: BlockOutput, p: Mapping[str, Tensor], mwt: float) -> Tensor:
+    """(B, T, C): p of the token that a frame attends to most, and of the frame; of all tokens where no frame has any."""
     log_BTM = log_softmax(output.a2f_BTM, output.token_mask_BM.unsqueeze(1))
+    token_BMC = p["action_token"]
     chosen_BT1 = log_BTM.argmax(2, keepdim=True)
-    hard_BTC = scores_BMC.gather(1, chosen_BT1.expand(-1, -1, scores_BMC.shape[2]))
-    with torch.autocast(scores_BMC.device.type, enabled=False):
-        soft_BTC = log_BTM.exp().to(scores_BMC) @ scores_BMC
-    return (1 - mwt) * hard_BTC + mwt * soft_BTC
+    hard_BTC = token_BMC.gather(1, chosen_BT1.expand(-1, -1, token_BMC.shape[2]))
+    if "frame" in p:
+        return (1 - mwt) * hard_BTC + mwt * p["frame"]
+    with torch.autocast(token_BMC.device.type, enabled=False):
+        return (1 - mwt) * hard_BTC + mwt * log_BTM.exp().to(token_BMC) @ token_BMC
 
 
-def _known(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _known(name: str, value: str, choices: Collection[str]) -> None:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -10,6 +10,7 @@ from pipeline.config.contents import Content, Given, Reads, Rows, Texts
 from pipeline.config.heads import Holdout, Input, Rate, TrainedHead
 
 AUTOMATIC = -1.0  # the weight of null that follows from the data
+HOLDOUT = "holdout"  # what is chosen on videos that were held out of training
 
 
 class FactBlock(Strict):
@@ -104,6 +105,15 @@ class FactLoss(Strict):
         return self
 
 
+class Decode(Strict):
+    """The classes of a whole video at once (spec: docs of heads.fact.decoding.decode)."""
+
+    switch: Annotated[
+        Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["holdout"],
+        Field(description="what a change of class costs, in frames of a sure score"),
+    ] = HOLDOUT
+
+
 class FactFeatures(Strict):
     frames: Annotated[Name, Reads(Rows)]
 
@@ -123,6 +133,7 @@ class SegmentationHead(TrainedHead):
     patience: Positive = 150
     loss: FactLoss = FactLoss()
     mwt: Fraction = 0.1
+    decode: Annotated[Decode | None, Field(description="null decides each frame by itself, as published")] = None
     holdout: Holdout = 0.1
     decay_epoch: Annotated[int, Field(gt=0, description="from this epoch on, a tenth of the learning rate")] = 80
     weight_decay: Annotated[float, Field(ge=0, le=1, description="of each weight, added to its gradient")] = 0.0
@@ -156,7 +167,7 @@ class FactHead(SegmentationHead):
 class Alignment(Strict):
     """What is aligned with text, and how (spec: docs of heads.fact.FactClip)."""
 
-    target: Literal["action_token", "frame", "logit"] = "action_token"
+    target: Literal["both", "action_token", "frame", "logit"] = "both"
     hidden: Positive = 512
     dropout: Share = 0.1
     temperature: Annotated[float, Field(gt=0)] = 0.07

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from pipeline.heads.fact.blocks import blocks
-from pipeline.heads.fact.clip import FactClip, centred, clip_loss, contrast, score
+from pipeline.heads.fact.clip import TARGETS, FactClip, centred, clip_loss, contrast, score
 from pipeline.heads.fact.losses import LossSettings, fact_loss, targets_of
 from pipeline.heads.fact.matching import IGNORE
 from pipeline.heads.fact.model import Fact
@@ -131,7 +131,8 @@ def test_what_all_texts_have_in_common_changes_no_loss_and_no_score():
     losses = [contrast(items, labels, centred(text, SEEN), SEEN, 0.07) for text in (own, own + common)]
     torch.testing.assert_close(*losses)
     scores = [
-        score(output, items, text, mask, 0.3, 0.1, SEEN, "cosine", "action_token") for text in (own, own + common)
+        score(output, {"action_token": items}, text, mask, 0.3, 0.1, SEEN, "cosine", 0.07)
+        for text in (own, own + common)
     ]
     torch.testing.assert_close(*scores)
 
@@ -162,18 +163,20 @@ def example():
     return torch.randn(2, 14, 7), label_BT, mask_BT
 
 
-@pytest.mark.parametrize("target", ["action_token", "frame", "logit"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_embeddings_are_unit_vectors_of_tokens_or_frames_and_padding_changes_none(target):
     model = small(target).eval()
     frames, _, mask = example()
     _, embeddings = model(frames, mask)
-    assert embeddings.shape == (2, 6 if target == "action_token" else 14, 8)
-    torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(embeddings.shape[:2]))
     _, alone = model(frames[1:, :9], mask[1:, :9])
-    torch.testing.assert_close(embeddings[1:, : alone.shape[1]], alone, rtol=1e-5, atol=1e-5)
+    assert tuple(embeddings) == TARGETS[target]
+    for part, items in embeddings.items():
+        assert items.shape == (2, 6 if part == "action_token" else 14, 8)
+        torch.testing.assert_close(items.norm(dim=-1), torch.ones(items.shape[:2]))
+        torch.testing.assert_close(items[1:, : alone[part].shape[1]], alone[part], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("target", ["action_token", "frame", "logit"])
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("chain", ["i", "iu", "iuUU"])
 def test_a_step_gives_no_gradient_to_what_answers_for_held_out_classes(target, chain):
     model = small(target, chain)
@@ -183,7 +186,7 @@ def test_a_step_gives_no_gradient_to_what_answers_for_held_out_classes(target, c
     outputs, embeddings = model(frames, mask_BT)
     targets = targets_of(outputs[-1], label_BT, mask_BT, SETTINGS)
     loss = fact_loss(outputs, targets, SETTINGS)["loss"]
-    loss = loss + clip_loss(embeddings, targets, text, SEEN, model.temperature, target)
+    loss = loss + clip_loss(embeddings, targets, text, SEEN, model.temperature)
     loss.backward()
     assert torch.equal(text.grad[~SEEN], torch.zeros(2, 8))
     unseen = (~SEEN).nonzero().flatten()
@@ -203,12 +206,10 @@ def test_the_vocabulary_is_no_part_of_the_weights_and_may_be_another_one_at_test
     frames, _, mask = example()
     outputs, embeddings = model(frames, mask)
     text = unit(23, 8).float()
-    found = score(outputs[-1], embeddings, text, mask, 0.1, 0.0, torch.ones(23).bool(), "cosine", "action_token")
+    found = score(outputs[-1], embeddings, text, mask, 0.1, 0.0, torch.ones(23).bool(), "cosine", 0.07)
     assert found.shape == (2, 14, 23)
     order = torch.randperm(23)
-    swapped = score(
-        outputs[-1], embeddings, text[order], mask, 0.1, 0.0, torch.ones(23).bool(), "cosine", "action_token"
-    )
+    swapped = score(outputs[-1], embeddings, text[order], mask, 0.1, 0.0, torch.ones(23).bool(), "cosine", 0.07)
     torch.testing.assert_close(swapped, found[..., order])
 
 
@@ -220,20 +221,31 @@ def scored(kind="u", null=()):
     return literal.padded([(video, pooled)], room=0), literal.attention(video, pooled).detach()
 
 
+def by_hand(item, way, temperature):
+    """p of each class for one item."""
+    exp = [math.exp(sum(item[e] * of[e] for e in range(len(item))) / temperature) for of in way.tolist()]
+    return [value / sum(exp) for value in exp]
+
+
+@pytest.mark.parametrize("frames", [False, True], ids=["tokens alone", "tokens and frames"])
 @pytest.mark.parametrize("null", [(), (1, 2)], ids=["none null", "two null, which stay"])
 @pytest.mark.parametrize("kind", ["u", "U"])
-def test_token_scores_are_those_of_a_loop_over_frames_and_tokens(kind, null):
+def test_token_scores_are_those_of_a_loop_over_frames_and_tokens(kind, null, frames):
     output, attention = scored(kind, null)
-    tokens, text, mask = unit(1, 4, 6), unit(9, 6), torch.ones(1, 7, dtype=torch.bool)
-    seen = torch.arange(9) < 5
-    found, way = score(output, tokens, text, mask, 0.3, 0.15, seen, "cosine", "action_token"), centred(text, seen)
+    items = {"action_token": unit(1, 4, 6)} | ({"frame": unit(1, 7, 6)} if frames else {})
+    text, mask, seen = unit(9, 6), torch.ones(1, 7, dtype=torch.bool), torch.arange(9) < 5
+    found, way = score(output, items, text, mask, 0.3, 0.15, seen, "cosine", 0.2), centred(text, seen)
+    token = [by_hand(of, way, 0.2) for of in items["action_token"][0].tolist()]
     for t in range(7):
         best = max(range(4), key=lambda m: attention[t, m])
         logp = literal.log_softmax(attention[t], list(range(4)))
         for c in range(9):
-            soft = sum(logp[m].exp() * (tokens[0, m] @ way[c]) for m in range(4))
-            wanted = 0.7 * (tokens[0, best] @ way[c]) + 0.3 * soft - 0.15 * (c < 5)
-            assert found[0, t, c].item() == pytest.approx(wanted.item(), abs=1e-9)
+            if frames:
+                other = by_hand(items["frame"][0, t].tolist(), way, 0.2)[c]
+            else:
+                other = sum(logp[m].exp().item() * token[m][c] for m in range(4))
+            wanted = 0.7 * token[best][c] + 0.3 * other - 0.15 * (c < 5)
+            assert found[0, t, c].item() == pytest.approx(wanted, abs=1e-9)
 
 
 @pytest.mark.parametrize("target", ["frame", "logit"])
@@ -241,10 +253,20 @@ def test_frames_are_scored_by_their_own_similarity_and_padded_ones_by_zero(targe
     output, _ = scored()
     frames, text, mask = unit(1, 7, 6), unit(3, 6), torch.arange(7)[None] < 5
     seen = torch.tensor([True, False, True])
-    found = score(output, frames, text, mask, 0.3, 0.2, seen, "cosine", target)
-    wanted = frames @ centred(text, seen).T - torch.tensor([0.2, 0.0, 0.2], dtype=torch.float64)
-    torch.testing.assert_close(found[:, :5], wanted[:, :5])
+    found, way = score(output, {target: frames}, text, mask, 0.3, 0.2, seen, "cosine", 0.1), centred(text, seen)
+    for t in range(5):
+        wanted = [p - 0.2 * bool(of) for p, of in zip(by_hand(frames[0, t].tolist(), way, 0.1), seen, strict=True)]
+        assert found[0, t].tolist() == pytest.approx(wanted, abs=1e-9)
     assert found[:, 5:].abs().sum() == 0
+
+
+@pytest.mark.parametrize("frames", [False, True], ids=["tokens alone", "tokens and frames"])
+def test_without_gamma_the_scores_of_a_frame_are_probabilities_over_seen_and_unseen_classes(frames):
+    output, _ = scored()
+    items = {"action_token": unit(1, 4, 6)} | ({"frame": unit(1, 7, 6)} if frames else {})
+    mask = torch.ones(1, 7, dtype=torch.bool)
+    found = score(output, items, unit(5, 6), mask, 0.3, 0.0, SEEN, "cosine", 0.07)
+    torch.testing.assert_close(found.sum(2), torch.ones(1, 7, dtype=torch.float64))
 
 
 def test_the_classifier_knows_nothing_of_unseen_classes_and_gamma_is_taken_from_the_seen_ones():
@@ -252,7 +274,7 @@ def test_the_classifier_knows_nothing_of_unseen_classes_and_gamma_is_taken_from_
     frames, _, mask = example()
     outputs, embeddings = model(frames, mask)
     text = unit(5, 8).float()
-    found = score(outputs[-1], embeddings, text, mask, 0.1, 0.25, SEEN, "classifier", "action_token")
+    found = score(outputs[-1], embeddings, text, mask, 0.1, 0.25, SEEN, "classifier", 0.07)
     wanted = predict(outputs[-1], mask, 0.1)
     torch.testing.assert_close(found[mask], wanted[mask] - 0.25 * SEEN)
     assert (found[mask][:, ~SEEN] == 0).all()
@@ -261,11 +283,11 @@ def test_the_classifier_knows_nothing_of_unseen_classes_and_gamma_is_taken_from_
 def test_enough_gamma_puts_every_frame_on_an_unseen_class():
     output, _ = scored()
     tokens, text, mask = unit(1, 4, 6), unit(5, 6), torch.ones(1, 7, dtype=torch.bool)
-    found = score(output, tokens, text, mask, 0.1, 2.1, SEEN, "cosine", "action_token")
+    found = score(output, {"action_token": tokens}, text, mask, 0.1, 1.1, SEEN, "cosine", 0.07)
     assert not SEEN[found.argmax(2)].any()
 
 
-@pytest.mark.parametrize("target", ["action_token", "frame"])
+@pytest.mark.parametrize("target", ["both", "action_token", "frame"])
 def test_the_contrastive_loss_and_the_scores_never_make_the_host_wait(target):
     """A fake tensor has no value: whatever asks for one, or for a shape that depends on one, fails."""
     output, _ = scored()
@@ -275,24 +297,37 @@ def test_the_contrastive_loss_and_the_scores_never_make_the_host_wait(target):
         label, items = torch.zeros(1, 7, dtype=torch.int64), torch.zeros(1, 7, 6)
         text, seen = torch.zeros(5, 6), torch.ones(5, dtype=torch.bool)
         assert contrast(items, label, text, seen, 0.07).shape == ()
-        items = items[:, : 4 if target == "action_token" else 7]
-        assert score(output, items, text, label == 0, 0.1, 0.1, seen, "cosine", target).shape == (1, 7, 5)
+        items = {part: items[:, : 4 if part == "action_token" else 7] for part in TARGETS[target]}
+        assert score(output, items, text, label == 0, 0.1, 0.1, seen, "cosine", 0.07).shape == (1, 7, 5)
         with pytest.raises(DataDependentOutputException):
             label.max().item()
 
 
+def test_both_cost_the_mean_of_what_tokens_and_frames_cost():
+    frames, label_BT, mask_BT = example()
+    model, text = small("both"), unit(5, 8).float()
+    outputs, embeddings = model(frames, mask_BT)
+    targets = targets_of(outputs[-1], label_BT, mask_BT, SETTINGS)
+    parts = [clip_loss({part: items}, targets, text, SEEN, 0.07) for part, items in embeddings.items()]
+    assert parts[0] != parts[1]
+    torch.testing.assert_close(clip_loss(embeddings, targets, text, SEEN, 0.07), (parts[0] + parts[1]) / 2)
+    label = {"action_token": targets.token_label_BM, "frame": label_BT.masked_fill(~mask_BT, IGNORE)}
+    for cost, (part, items) in zip(parts, embeddings.items(), strict=True):
+        torch.testing.assert_close(cost, contrast(items, label[part], centred(text, SEEN), SEEN, 0.07))
+
+
 def test_what_does_not_fit_is_refused_with_the_remedy():
     output, _ = scored()
-    tokens, mask = unit(1, 4, 6), torch.ones(1, 7, dtype=torch.bool)
+    tokens, mask = {"action_token": unit(1, 4, 6)}, torch.ones(1, 7, dtype=torch.bool)
     with pytest.raises(ValueError, match="width 5 and embeddings 6; use the text feature"):
-        score(output, tokens, unit(3, 5), mask, 0.1, 0.0, torch.ones(3).bool(), "cosine", "action_token")
+        score(output, tokens, unit(3, 5), mask, 0.1, 0.0, torch.ones(3).bool(), "cosine", 0.07)
     with pytest.raises(ValueError, match="classifier has 5 classes and the vocabulary 3; score another"):
-        score(output, tokens, unit(3, 6), mask, 0.1, 0.0, torch.ones(3).bool(), "classifier", "action_token")
+        score(output, tokens, unit(3, 6), mask, 0.1, 0.0, torch.ones(3).bool(), "classifier", 0.07)
     with pytest.raises(ValueError, match="something of 2 classes and there are 3 texts"):
-        score(output, tokens, unit(3, 6), mask, 0.1, 0.0, torch.ones(2).bool(), "cosine", "action_token")
+        score(output, tokens, unit(3, 6), mask, 0.1, 0.0, torch.ones(2).bool(), "cosine", 0.07)
     with pytest.raises(ValueError, match="one of cosine, classifier, got 'both'"):
-        score(output, tokens, unit(3, 6), mask, 0.1, 0.0, torch.ones(3).bool(), "both", "action_token")
-    with pytest.raises(ValueError, match="one of action_token, frame, logit, got 'token'"):
+        score(output, tokens, unit(3, 6), mask, 0.1, 0.0, torch.ones(3).bool(), "both", 0.07)
+    with pytest.raises(ValueError, match="one of both, action_token, frame, logit, got 'token'"):
         small("token")
 
 
@@ -310,7 +345,7 @@ def test_training_aligns_tokens_so_that_unseen_pairs_of_seen_words_are_recognise
         feature_dim=24, n_classes=20, tokens=10, blocks=blocks("iu", wide), fpos=True, transcript=False, cmr=0.0
     )
     fact.seen.copy_(seen)
-    model = FactClip(fact, text_dim=16, target="action_token", hidden=32, dropout=0.0, temperature=0.07)
+    model = FactClip(fact, text_dim=16, target="both", hidden=32, dropout=0.0, temperature=0.07)
     optimizer = torch.optim.Adam(model.parameters(), 2e-3)
     settings = replace(SETTINGS, pc=0.2, sw=0.0, avg_segments=5.0)
 
@@ -323,7 +358,7 @@ def test_training_aligns_tokens_so_that_unseen_pairs_of_seen_words_are_recognise
         outputs, embeddings = model(frames, mask)
         targets = targets_of(outputs[-1], label, mask, settings, n_segments=5)
         loss = fact_loss(outputs, targets, settings)["loss"]
-        loss = (loss + clip_loss(embeddings, targets, text, seen, 0.07, "action_token")) / 2
+        loss = (loss + clip_loss(embeddings, targets, text, seen, 0.07)) / 2
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -334,7 +369,7 @@ def test_training_aligns_tokens_so_that_unseen_pairs_of_seen_words_are_recognise
         with torch.no_grad():
             outputs, embeddings = model(frames, mask)
         for scoring, found in right.items():
-            scores = score(outputs[-1], embeddings, text, mask, 0.1, 0.0, seen, scoring, "action_token")
+            scores = score(outputs[-1], embeddings, text, mask, 0.1, 0.0, seen, scoring, 0.07)
             found.append(torch.stack([scores.argmax(2) == label, seen[label]]).flatten(1))
     right = {scoring: torch.cat(found, 1) for scoring, found in right.items()}
     accuracy = {name: (hit[known].float().mean(), hit[~known].float().mean()) for name, (hit, known) in right.items()}
