@@ -6,7 +6,7 @@ CODE = {
     "samples": "pipeline.training.frames:frame_samples",
     "table": "pipeline.training.frames:Rows",
     "step": "pipeline.training.segmentation:SegmentationStep",
-    "pinned": "37f39be3b8",
+    "pinned": "8c80cbc405",
     "evaluate": "pipeline.evaluation.segmentation:evaluate",
     "follows": "pipeline.reports.following:frame_accuracy",
     "publish": "pipeline.reports.segmentation:publish_segmentation",
