@@ -474,9 +474,12 @@ class Plan:
         }
 
     def rendered_otherwise(self, dataset: str) -> bool:
-        """Whether toyworld has rendered a data set from other params than these."""
-        mark = Path(self.params.datasets[dataset].root) / RENDERED
-        return mark.exists() and mark.read_bytes() != canonical_json(self.params.rendering(dataset)).encode()
+        """Whether toyworld has rendered a data set from other params than these, or before it wrote all they name."""
+        root, lists = Path(self.params.datasets[dataset].root), self.params.datasets[dataset].class_lists
+        if not (root / RENDERED).exists():
+            return False
+        missing = any(not (root / of).exists() for of in lists.values())
+        return missing or (root / RENDERED).read_bytes() != canonical_json(self.params.rendering(dataset)).encode()
 
     def annotation_files(self, dataset: str) -> list[str]:
         """The files that declare a data set's samples, and the source of a layout that is not this package's.

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import ParamsError, load_params, parse_params
+from pipeline.config import ParamsError, canonical_json, load_params, parse_params
 from pipeline.datasets import DatasetError
-from pipeline.plan import Plan
+from pipeline.plan import RENDERED, Plan
 
 ROOT = Path(__file__).parents[1]
 
@@ -246,3 +246,14 @@ def test_what_is_not_rendered_yet_hides_no_other_dataset_s_plan(tmp_path, monkey
     monkeypatch.setattr(Plan, "unrendered", {})
     with pytest.raises(DatasetError):  # a set that is broken is not one that is yet to be rendered
         plan.samples("toy-waterbirds", "train")
+
+
+def test_a_set_that_lacks_a_list_which_params_name_is_rendered_anew(tmp_path):
+    lists = {"held_out": "held_out.txt"}
+    chosen = {"layout": "mstcn", "root": str(tmp_path), "class_lists": lists}
+    plan = Plan(load_params(json.dumps({"datasets": {"set": chosen}})))
+    assert not plan.rendered_otherwise("set"), "it is not rendered at all"
+    (tmp_path / RENDERED).write_text(canonical_json(plan.params.rendering("set")))
+    assert plan.rendered_otherwise("set")
+    (tmp_path / "held_out.txt").touch()
+    assert not plan.rendered_otherwise("set")

@@ -34,15 +34,14 @@ from pipeline.evaluation.zeroshot_metrics import (
     zeroshot_metrics,
 )
 from pipeline.heads.fact.clip import score
-from pipeline.heads.fact.decoding import decode
 from pipeline.heads.fact.config import HOLDOUT
+from pipeline.heads.fact.decoding import decode
 from pipeline.heads.fact.prediction import predict
 from pipeline.runs import Run
 from pipeline.training.answers import answer
 from pipeline.training.frames import IGNORE, Videos
 from pipeline.training.table import Batch
 from pipeline.transfers import returned, sent
-
 
 # What a change of class may cost, in frames of a sure score: 0 leaves each frame by itself.
 SWITCHES = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
@@ -107,9 +106,7 @@ def evaluate(run: Run) -> Evaluated:
         segment_draws(draws, alone_counts, "undecoded.")
         undecoded = pooled(alone_counts) | (decided(alone, found.truths, samples.seen) if zeroshot else {})
     if zeroshot:
-        zeroshot_draws(
-            draws, found.scores, found.truths, samples.seen, decision.gamma, predictions if chosen else None
-        )
+        zeroshot_draws(draws, found.scores, found.truths, samples.seen, decision.gamma, predictions if chosen else None)
     scores = {
         **headline,
         **pooled(counts),
@@ -162,9 +159,7 @@ def _decision(run: Run) -> tuple[Decision, dict[str, Any]]:
     tried = []
     for switch in SWITCHES:
         predictions = [Decision(gamma, switch).classes(of, held.seen) for of in held.scores]
-        found = segment_metrics(
-            predictions, held.truths, held.background, with_background=run.config.with_background
-        )
+        found = segment_metrics(predictions, held.truths, held.background, with_background=run.config.with_background)
         tried.append({"switch": switch, **{name: found[name] for name in JUDGED}})
     # The lowest of equals; where no frame has a label, nothing tells them apart.
     best = max(tried, key=lambda row: sum(row[name] or 0.0 for name in JUDGED))["switch"]

@@ -238,10 +238,11 @@ def _runs(labels_T: np.ndarray) -> list[tuple[int, int, int]]:
 
 
 def gamma_figure(result: Mapping[str, Any]) -> plt.Figure:
-    """S, U and H over γ, and S over U, from what `zeroshot_metrics` returns.
+    """S, U and H over γ, and S over U, from what `zeroshot_metrics` returns: of each frame by itself.
 
     Where unseen classes do not occur their lines are missing and the titles say so.
     """
+    alone = result.get("undecoded", result)
     curve = {name: np.array(values, dtype=float) for name, values in result["curve"].items()}
     figure, (left, right) = pyplot().subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.4, 1))
     left.plot(curve["gamma"], curve["seen"], color="tab:blue", label="S, seen classes")
@@ -251,12 +252,13 @@ def gamma_figure(result: Mapping[str, Any]) -> plt.Figure:
     left.axvline(result["gamma"], color="tab:green", linestyle="--", label=f"γ = {result['gamma']:.3g} (chosen)")
     left.set(xlabel="γ, taken from the scores of seen classes", ylabel="percent", ylim=(0, 101))
     headline = {"S": "seen", "U": "unseen", "H": "harmonic"}
-    left.set_title(" · ".join(f"{name} {_short(result[key])}" for name, key in headline.items()))
+    title = " · ".join(f"{name} {_short(alone[key])}" for name, key in headline.items())
+    left.set_title(title if alone is result else f"{title}, before whole videos are decoded")
     left.legend(fontsize=8, loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3, frameon=False)
     right.plot(curve["unseen"], curve["seen"], color="black")
     right.fill_between(curve["unseen"], curve["seen"], color="tab:blue", alpha=0.12, linewidth=0)
-    if result["unseen"] is not None and result["seen"] is not None:
-        right.plot(result["unseen"], result["seen"], "o", color="tab:green", label="chosen γ", zorder=3)
+    if alone["unseen"] is not None and alone["seen"] is not None:
+        right.plot(alone["unseen"], alone["seen"], "o", color="tab:green", label="chosen γ", zorder=3)
         right.legend(fontsize=8, loc="upper right")
     right.axvline(result["chance"], color="grey", linestyle=":", linewidth=0.8)
     right.set(xlabel="U, percent (dotted: chance)", ylabel="S, percent", xlim=(0, 101), ylim=(0, 101), aspect="equal")
@@ -274,8 +276,9 @@ def seen_unseen_figure(variants: Mapping[str, Sequence[Mapping[str, Any]]]) -> p
         for result in results:
             curve = {key: np.array(result["curve"][key], dtype=float) for key in ("seen", "unseen")}
             axes.plot(curve["unseen"], curve["seen"], color=f"C{number}", linewidth=1.2, alpha=0.8, label=label)
-            if result["unseen"] is not None and result["seen"] is not None:
-                axes.plot(result["unseen"], result["seen"], "o", color=f"C{number}", markersize=5)
+            alone = result.get("undecoded", result)
+            if alone["unseen"] is not None and alone["seen"] is not None:
+                axes.plot(alone["unseen"], alone["seen"], "o", color=f"C{number}", markersize=5)
             label = None
     axes.set(xlabel="U, percent", ylabel="S, percent", xlim=(0, 101), ylim=(0, 101), aspect="equal")
     axes.set_title("seen against unseen accuracy over γ; dots: chosen γ", fontsize=10)

@@ -108,7 +108,7 @@ MISFITS = [
         r"vocabulary\.feature names 'clip_image', which gives vectors \(128 wide\); expected embeddings of texts: name",
     ),
     ("fact_clip", {"vocabulary.dataset": "toy-ssv2"}, r"vocabulary\.feature names 'clip_text', but toy-ssv2 holds videos"),
-    ("fact_clip", {"unseen": "held"}, r"unseen names the list 'held'; the class_lists of toy-assembly are \['held_out'\]"),
+    ("fact_clip", {"unseen": "held"}, r"unseen names the list 'held'; the class_lists of toy-assembly are \['held_out', 'held_out_half'\]"),
     ("clip_align", {"features.tokens": "i3d_frames"}, r"features\.tokens names 'i3d_frames', which gives rows of frames"),
     ("clip_align", {"features.maps": "r3d18_clips"}, r"gives tokens \(8 steps, 4 x 4\); expected maps \(backbone: maps\)"),
     (

@@ -12,6 +12,8 @@ from pipeline.config import override
 from pipeline.datasets.manifest import read_manifest, write_manifest
 from pipeline.evaluation import evaluate
 from pipeline.evaluation.segment_metrics import segment_metrics
+from pipeline.evaluation.segmentation import SWITCHES
+from pipeline.evaluation.zeroshot_metrics import decided
 from pipeline.runs import Run, RunError
 from tests.evaluations import evaluation_of
 from tests.later import train
@@ -80,6 +82,52 @@ def test_classes_that_were_never_seen_are_recognised_by_their_texts(fact_clip):
     assert result["fraction_unseen"] > 0 and result["gamma"] != 0
 
 
+def decoded(world, head, run, tmp_path, switch):
+    """Another evaluation of the same weights."""
+    shutil.copytree(run, tmp_path / f"{switch}")
+    params = world.params.replacing(head, override(world.params.head(head), {"decode": {"switch": switch}}))
+    chosen = Run(params, head, world.manifest, world.features(head), tmp_path / f"{switch}")
+    return evaluate(chosen, progress=lambda line: None), chosen
+
+
+@pytest.mark.parametrize("head", ["fact", "fact_clip"])
+def test_decoded_videos_have_the_cost_that_is_best_on_the_holdout_and_the_figures_without_it_beside(
+    world, head, request, tmp_path
+):
+    run, alone = request.getfixturevalue(head)
+    result, chosen = decoded(world, head, run, tmp_path, "holdout")
+    assert chosen.evaluation_folder.name != evaluation_of(run).name
+    tried = result["decode"]["tried"]
+    means = [np.mean([row[name] for name in ("acc", "edit", "f1@50")]) for row in tried]
+    assert tuple(row["switch"] for row in tried) == SWITCHES
+    assert result["decode"]["switch"] == SWITCHES[int(np.argmax(means))]
+    names = ["acc", "edit", "f1@50", *(["seen", "unseen", "harmonic"] if head == "fact_clip" else [])]
+    assert {name: result["undecoded"][name] for name in names} == pytest.approx({name: alone[name] for name in names})
+
+    table = pd.read_parquet(chosen.evaluation_folder / "predictions.parquet")
+    given = [*map(np.asarray, table["prediction"])], [*map(np.asarray, table["truth"])]
+    again = segment_metrics(*given, background={0}, with_background=True)
+    assert [result[name] for name in ("acc", "edit", "f1@50")] == pytest.approx(
+        [again[name] for name in ("acc", "edit", "f1@50")]
+    )
+    draws = pd.read_parquet(chosen.evaluation_folder / "draws.parquet")
+    assert {f"undecoded.{name}" for name in names} | set(names) <= set(draws)
+    if head == "fact_clip":
+        seen = np.ones(len(CLASSES), bool)
+        seen[alone["unseen_classes"]] = False
+        told = decided(*given, seen)
+        assert {name: result[name] for name in told} == pytest.approx(told)
+        for name in ("gamma", "at_zero", "ausuc", "curve", "best", "unseen_restricted", "seen_restricted"):
+            assert result[name] == alone[name], "of each frame by itself"
+
+
+def test_a_cost_that_is_given_is_not_chosen_and_none_leaves_each_frame_by_itself(world, fact, tmp_path):
+    result, _ = decoded(world, "fact", fact[0], tmp_path, 0.0)
+    assert result["decode"] == {"switch": 0.0} and result["undecoded"]["edit"] == result["edit"] == fact[1]["edit"]
+    sure, _ = decoded(world, "fact", fact[0], tmp_path, 1e9)
+    assert sure["counts"]["predicted"] == sure["counts"]["videos"], "one class a video"
+
+
 def test_training_never_learns_which_held_out_class_a_frame_is_of(world, tmp_path):
     frame, (one, other) = read_manifest(world.manifest), UNSEEN
     swap = {one: other, other: one}
@@ -135,7 +183,7 @@ def test_variants_train_and_are_evaluated_on_every_labelled_frame(world, fact, t
     assert result["counts"]["frames"] == fact[1]["counts"]["frames"]
 
 
-@pytest.mark.parametrize("target", ["action_token", "logit"])
+@pytest.mark.parametrize("target", ["both", "action_token", "logit"])
 def test_the_other_targets_train_too(world, tmp_path, target):
     result = trained(world, "fact_clip", tmp_path / "run", epochs=2, **{"alignment.target": target})
     assert 0 <= result["seen"] <= 100 and result["curve"]["gamma"]

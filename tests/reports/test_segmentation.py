@@ -175,6 +175,17 @@ def test_the_curve_s_picture_shows_the_result_s_numbers():
     assert right.lines[1].get_xydata().tolist() == [[result["unseen"], result["seen"]]]
 
 
+def test_the_dot_of_decoded_videos_lies_on_the_curve_which_is_of_each_frame_by_itself():
+    result = zeroshot()
+    alone = {name: result[name] for name in ("seen", "unseen", "harmonic")}
+    decoded = result | {"seen": 99.0, "unseen": 98.0, "harmonic": 98.5, "undecoded": alone}
+    left, right = gamma_figure(decoded).axes
+    assert right.lines[1].get_xydata().tolist() == [[alone["unseen"], alone["seen"]]]
+    assert left.get_title().endswith("before whole videos are decoded")
+    dot = seen_unseen_figure({"both": [decoded]}).axes[0].lines[1]
+    assert dot.get_xydata().tolist() == [[alone["unseen"], alone["seen"]]]
+
+
 def test_the_curve_of_videos_without_unseen_classes_is_drawn_as_such(tmp_path):
     result = zeroshot_metrics([np.random.default_rng(0).normal(size=(9, 4))], [np.zeros(9, int)], np.arange(4) < 2, 0.0)
     save_figure(gamma_figure(result), tmp_path / "gamma.png")

@@ -86,11 +86,11 @@ FACT: dict[str, Flip] = {
 FACT_CLIP: dict[str, Flip] = {
     **FACT,
     "model.transcript": Flip(True, {"refused": "a transcript names the classes"}),
-    "mwt": Flip(0.9, ANSWER, given={"alignment.target": "action_token"}),
+    "mwt": Flip(0.9, ANSWER, given={"alignment.target": "both"}),
     "alignment.target": Flip("action_token"),
     "alignment.hidden": Flip(16),
     "alignment.dropout": Flip(0.5, RANDOM),
-    "alignment.temperature": Flip(0.5, {"prediction": "cosines are compared, in the order that they have at any"}),
+    "alignment.temperature": Flip(0.5),
     "alignment.w_fact": Flip(0.9, TAUGHT),
     "alignment.w_con": Flip(0.9, TAUGHT),
     "alignment.scoring": Flip("classifier", {"loss": "chooses between two answers, both of which are taught"}),
@@ -163,7 +163,7 @@ ELSEWHERE = {
         "patience", "max_trainable", "accumulate", "gradient_checkpointing", "compile",
     },
     "by `inference` and by the trainer, for any head": {"precision"},
-    "of the figures, after the prediction": {"result", "bootstrap", "calibration_bins", "with_background"},
+    "of the figures, after the prediction": {"result", "bootstrap", "calibration_bins", "with_background", "decode"},
 }  # fmt: skip
 
 

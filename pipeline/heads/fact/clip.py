@@ -131,9 +131,7 @@ def centred(text_CE: Tensor, seen_C: Tensor) -> Tensor:
         return F.normalize(text_CE - weight_1C @ text_CE / weight_1C.sum(), dim=-1)
 
 
-def clip_loss(
-    embeddings: Embeddings, targets: Targets, text_CE: Tensor, seen_C: Tensor, temperature: float
-) -> Tensor:
+def clip_loss(embeddings: Embeddings, targets: Targets, text_CE: Tensor, seen_C: Tensor, temperature: float) -> Tensor:
     """Contrastive loss of matched tokens, and of labelled frames, and the texts of the seen classes, seen from their
     mean: `contrast` of `centred`, the mean over what is aligned.
 
@@ -244,7 +242,7 @@ def score(
 
 
 def _merged(output: BlockOutput, p: Mapping[str, Tensor], mwt: float) -> Tensor:
-    """(B, T, C): p of the token that a frame attends to most, and of the frame; of all tokens where no frame has any."""
+    """(B, T, C): p of the token that a frame attends to most, and of the frame, or of all tokens where it has none."""
     log_BTM = log_softmax(output.a2f_BTM, output.token_mask_BM.unsqueeze(1))
     token_BMC = p["action_token"]
     chosen_BT1 = log_BTM.argmax(2, keepdim=True)

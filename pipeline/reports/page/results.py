@@ -87,6 +87,8 @@ def segmentation_parts(result: Result, document: Mapping[str, Any]) -> Iterator[
         table = Table(list(names.values()), rows, caption, folded="the curve as a table")
         blocks = [*still(result, "gamma"), table]
         yield Section(f"{result.name}-unseen", "Seen and unseen classes", blocks, contents="seen and unseen")
+    if "decode" in document:
+        yield _decoding(result, document)
     unseen = {document["classes"][index] for index in document["unseen_classes"]}
     rows = [
         {**row, "class": f"{row['class']} *" if row["class"] in unseen else row["class"]}
@@ -104,6 +106,25 @@ def segmentation_parts(result: Result, document: Mapping[str, Any]) -> Iterator[
     blocks = [*still(result, "worst"), *still(result, "best")]
     if blocks:
         yield Section(f"{result.name}-timelines", "Timelines", blocks, contents="timelines")
+
+
+def _decoding(result: Result, document: Mapping[str, Any]) -> Section:
+    """What decoding whole videos changes, and what each cost of a change of class gave on the holdout."""
+    names = {"acc": "frame accuracy", "edit": "edit", "f1@50": "F1@50"}
+    if "harmonic" in document:
+        names |= {"seen": "S, seen", "unseen": "U, unseen", "harmonic": "H"}
+    figures = [
+        ["each frame by itself, as published", *(_figure(document["undecoded"][key]) for key in names)],
+        ["decoded", *(_figure(document[key]) for key in names)],
+    ]
+    decode = document["decode"]
+    told = f"Viterbi over each video; a change of class costs {decode['switch']:g} frames of a sure score."
+    blocks = [Table(["of the evaluated videos", *names.values()], figures, f"In percent. {told}")]
+    if tried := decode.get("tried"):
+        rows = [[f"{row['switch']:g}", *(_figure(row[key]) for key in list(names)[:3])] for row in tried]
+        caption = "The costs that were tried, on videos held out of training: the one whose mean is highest is taken."
+        blocks.append(Table(["cost", *list(names.values())[:3]], rows, caption, folded="the costs as a table"))
+    return Section(f"{result.name}-decoding", "Decoding", blocks, contents="decoding")
 
 
 def alignment_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:

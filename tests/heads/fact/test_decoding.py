@@ -1,6 +1,6 @@
 """Viterbi with one cost for every change of class, against the best of all paths."""
 
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from pipeline.heads.fact.decoding import decode
 
 def value(scores, path, switch):
     """What is maximised."""
-    changes = sum(one != other for one, other in zip(path, path[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(path))
     return sum(scores[t, c] for t, c in enumerate(path)) - switch * changes
 
 
@@ -18,7 +18,7 @@ def by_loops(scores, switch):
     """The textbook's Viterbi, every class against every class of the frame before."""
     best, back = list(scores[0]), []
     for row in scores[1:]:
-        came = [max(range(len(row)), key=lambda k: best[k] - switch * (k != c)) for c in range(len(row))]  # noqa: B023
+        came = [max(range(len(row)), key=lambda k: best[k] - switch * (k != c)) for c in range(len(row))]
         best = [best[k] - switch * (k != c) + row[c] for c, k in enumerate(came)]
         back.append(came)
     path = [int(np.argmax(best))]
