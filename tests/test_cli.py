@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from pipeline import cli
 from pipeline.backbones import BackboneError
-from pipeline.cli import app
+from pipeline.cli import app, features
 from pipeline.config import feature_dir, load_params, parse_params
 from pipeline.datasets import DatasetError, write_manifest
 from pipeline.extraction import ExtractionFailed
@@ -490,14 +490,14 @@ def test_a_range_of_shards_is_those_that_the_manifest_has(project, monkeypatch, 
     monkeypatch.setattr("pipeline.datasets.read_shards", lambda path: dict(zip("abcde", (0, 1, 4, 7, 7), strict=True)))
     monkeypatch.setattr("pipeline.plan.Plan.shards", lambda self, dataset: [0, 1, 4, 7])
     monkeypatch.setattr(Path, "exists", lambda self: True)
-    assert cli._numbers(parse_params(DOCUMENT), "set", asked, Path("features")) == found
+    assert features.numbers(parse_params(DOCUMENT), "set", asked, Path("features")) == found
 
 
 @pytest.mark.parametrize(("asked", "said"), [("0-7", ""), ("4-99", "set has shards 0 to 7; 4 to 7 are made")])
 def test_a_range_beyond_the_end_says_so_in_a_line(project, monkeypatch, capsys, asked, said):
     monkeypatch.setattr("pipeline.datasets.read_shards", lambda path: dict(zip("abcd", (0, 1, 4, 7), strict=True)))
     monkeypatch.setattr(Path, "exists", lambda self: True)
-    cli._numbers(parse_params(DOCUMENT), "set", asked, Path("features"))
+    features.numbers(parse_params(DOCUMENT), "set", asked, Path("features"))
     assert capsys.readouterr().out == (f"--shards {asked}: {said}\n" if said else "")
 
 
@@ -506,7 +506,7 @@ def test_a_range_without_a_shard_is_one_error_that_says_which_there_are(project,
     monkeypatch.setattr("pipeline.datasets.read_shards", lambda path: {"a": 0, "b": 7})
     monkeypatch.setattr(Path, "exists", lambda self: True)
     with pytest.raises((DatasetError, typer.BadParameter), match=r"0 to 7|as in 3-66"):
-        cli._numbers(parse_params(DOCUMENT), "set", asked, Path("features"))
+        features.numbers(parse_params(DOCUMENT), "set", asked, Path("features"))
 
 
 @pytest.fixture
@@ -574,13 +574,14 @@ def test_files_and_logs_are_utf_8_whatever_the_locale(project, locale):
 import sys
 from pipeline import cli
 from pipeline.datasets import read_manifest
+from pipeline.projects import FEATURES
 for line in (["manifest", "texts"], ["manifest", "texts"], ["page"], ["info"], ["prune", "--params", "params.yaml"]):
     sys.argv = ["pipeline", *line]
     try:
         cli.main()
     except SystemExit as ended:
         assert not ended.code, (line, ended.code)
-cli.say(" ".join(read_manifest(cli.FEATURES / "texts" / "manifest.parquet")["sample"]) + " caf\\udce9")
+cli.say(" ".join(read_manifest(FEATURES / "texts" / "manifest.parquet")["sample"]) + " caf\\udce9")
 """
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG"))}
     environment |= LOCALES[locale] | {"PYTHONPATH": str(ROOT)}

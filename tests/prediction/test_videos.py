@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-import pipeline.cli
+import pipeline.cli.heads
 from pipeline.config import NpyFeature, load_params
 from pipeline.datasets import read_manifest
 from pipeline.extraction import TooMuch
@@ -109,9 +109,16 @@ def test_a_name_that_is_no_utf8_is_one_error_and_the_other_files_are_answered(tm
 def test_nothing_but_the_run_and_the_weights_is_needed_and_nothing_is_left(tmp_path, monkeypatch):
     video = VIDEOS / f"{evaluated()['sample'][0]}.webm"
     with_features = ask("gasm_cast", video)
-    monkeypatch.setattr(pipeline.cli, "FEATURES", tmp_path / "absent")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert answers(ask("gasm_cast", video)) == answers(with_features) != []
+    stores = [store for store in Path("features").glob("*/*-*") if store.is_dir()]
+    for store in stores:
+        store.rename(store.with_name(f"{store.name}.aside"))
+    try:
+        without = ask("gasm_cast", video)
+    finally:
+        for store in stores:
+            store.with_name(f"{store.name}.aside").rename(store)
+    assert len(stores) == 3 and answers(without) == answers(with_features) != []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -178,7 +185,7 @@ def test_a_reader_that_leaves_after_the_first_answer_ends_the_verb_without_a_tra
     def closed(line):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
-    monkeypatch.setattr(pipeline.cli, "say", closed)
+    monkeypatch.setattr(pipeline.cli.heads, "say", closed)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     done = ask("gasm_cast", *(VIDEOS / f"{sample}.webm" for sample in evaluated()["sample"][:2]))
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit) and not done.stderr
