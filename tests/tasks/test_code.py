@@ -162,7 +162,7 @@ def test_an_edit_moves_the_keys_of_those_whose_runs_it_decides_alone(moved):
         "evaluation/probes.py",
         "reports/page/results.py",
         "prediction/videos.py",
-        "cli.py",
+        "cli/heads.py",
         "store/reader.py",
     )
     assert moved(edit, *after, "heads/gasm_cast/config.py", "heads/gasm_cast/attention.py") == set()
