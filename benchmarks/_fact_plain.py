@@ -11,6 +11,7 @@ D any width.
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
@@ -306,6 +307,24 @@ def loss_of(answers: Sequence[Answer], labels_T: Tensor, settings: Any) -> Tenso
 
 
 @torch.no_grad()
+def decode(scores_TC: np.ndarray, switch: float) -> np.ndarray:
+    """Viterbi with one cost for every change of class: a frame at a time, all classes of it at once."""
+    changes_TC = np.empty(scores_TC.shape, bool)
+    best_of_T = np.empty(len(scores_TC), np.int64)
+    best_C = np.zeros(scores_TC.shape[1])
+    for t, score_C in enumerate(scores_TC):
+        best_of_T[t] = best_C.argmax()
+        changed = best_C[best_of_T[t]] - switch
+        np.less(best_C, changed, out=changes_TC[t])
+        np.maximum(best_C, changed, out=best_C)
+        best_C += score_C
+    label, label_T = int(best_C.argmax()), np.empty(len(scores_TC), np.int64)
+    for t in range(len(scores_TC) - 1, -1, -1):
+        label_T[t] = label
+        label = best_of_T[t] if changes_TC[t, label] else label
+    return label_T
+
+
 def match(answer: Answer, runs: list[Run], pc: float, a2fc: float) -> list[tuple[int, int]]:
     """(token, segment) pairs, one to one."""
     attention_TM, probability_MK = answer.a2f_TM.softmax(1), answer.token_MK.softmax(1)
