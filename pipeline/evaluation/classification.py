@@ -20,14 +20,14 @@ from pipeline.training.registry import predict
 from pipeline.training.table import Batch
 from pipeline.transfers import returned, sent
 
-FRAME_ORDERS = ("as_is", "reversed", "shuffled")
+TOKEN_ORDERS = ("as_is", "tokens_reversed", "tokens_shuffled")
 
 
 def evaluate(run: Run) -> Evaluated:
     """`evaluation.evaluate` of a classifier: as it is, and with the steps of its tokens in other orders."""
     samples = run.samples
     steps = {stream.steps for stream in samples.streams.values()}
-    orders = FRAME_ORDERS if min(steps) > 1 else FRAME_ORDERS[:1]  # one step has one order
+    orders = TOKEN_ORDERS if min(steps) > 1 else TOKEN_ORDERS[:1]  # one step has one order
     by_order, wall = logits(run, orders)
     labels = np.array([samples.labels[sample] for sample in samples.parts["evaluated"]])
     probabilities = {order: softmax(values) for order, values in by_order.items()}
@@ -37,7 +37,7 @@ def evaluate(run: Run) -> Evaluated:
     low, high = scores["ci95"]
     top5 = "" if scores["top5"] is None else f"top-5 {scores['top5']:.4f}, "
     said = f"top-1 {scores['top1']:.4f} (95 % {low:.4f} to {high:.4f}), {top5}ece {scores['ece']:.4f}" + "".join(
-        f", tokens {order} {scores[f'top1_{order}']:.4f}" for order in orders[1:]
+        f", {order.replace('_', ' ')} {scores[f'top1_{order}']:.4f}" for order in orders[1:]
     )
     draws = Draws(units(run.dataset, samples.parts["evaluated"]), run.config.bootstrap)
     summary_draws(draws, labels, probabilities["as_is"])
@@ -52,14 +52,15 @@ def reorder(batch: Batch, roles: tuple[str, ...], order: str, seed: int) -> Batc
     Args:
         batch: streams (B, T, N, D), all of the same T.
         roles: the keys of the streams.
-        order: as_is, reversed or shuffled; a shuffle is a sample's own, the same in every stream, never the identity.
+        order: as_is, tokens_reversed or tokens_shuffled; a shuffle is a sample's own, the same in every stream, never
+            the identity.
         seed: of the shuffles, with the sample's row.
     """
     if order == "as_is":
         return batch
     steps = batch[roles[0]].shape[1]
     backwards = torch.arange(steps).flip(0).expand(len(batch["row"]), -1)
-    index_BT = backwards if order == "reversed" else _shuffles(batch["row"], steps, seed)
+    index_BT = backwards if order == "tokens_reversed" else _shuffles(batch["row"], steps, seed)
     index_BT = sent(index_BT, batch[roles[0]].device)
     first_B1 = torch.arange(len(index_BT), device=index_BT.device).unsqueeze(1)
     return {**batch, **{role: batch[role][first_B1, index_BT] for role in roles}}
@@ -76,8 +77,8 @@ def _shuffles(rows_B: Tensor, steps: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(orders))
 
 
-def logits(run: Run, orders: Sequence[str] = FRAME_ORDERS) -> tuple[dict[str, np.ndarray], float]:
-    """Logits (N, C) float32 of the evaluated samples for each order of the frames, and the seconds that took."""
+def logits(run: Run, orders: Sequence[str] = TOKEN_ORDERS) -> tuple[dict[str, np.ndarray], float]:
+    """Logits (N, C) float32 of the evaluated samples for each order of the tokens, and the seconds that took."""
     began = time.monotonic()
     model, roles, table = run.model, tuple(run.samples.streams), run.table(run.samples.parts["evaluated"])
     with inference(run):

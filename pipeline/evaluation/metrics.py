@@ -19,8 +19,8 @@ COLUMNS = (
     Column("top5", 3),
     Column("ece", 3, "low"),
     # Of the steps in other orders.
-    Column("top1_reversed", 3, None, optional=True),
-    Column("top1_shuffled", 3, None, optional=True),
+    Column("top1_tokens_reversed", 3, None, optional=True),
+    Column("top1_tokens_shuffled", 3, None, optional=True),
 )
 
 

@@ -43,7 +43,7 @@ def result(trained):
 
 
 def test_the_result_has_the_promised_keys(result, trained):
-    assert set(result) >= KEYS | {"task", "ece_ci95", "top1_reversed", "top1_shuffled"}
+    assert set(result) >= KEYS | {"task", "ece_ci95", "top1_tokens_reversed", "top1_tokens_shuffled"}
     assert read_json(evaluation_of(trained[1]) / "result.json", "") == result
     assert result["samples"] == {
         "train": 64,
@@ -85,14 +85,17 @@ def test_the_figures_agree_with_the_table_of_predictions(result, trained):
     table = pd.read_parquet(evaluation_of(trained[1]) / "predictions.parquet")
     assert len(table) == 32
     assert (table["prediction"] == table["label"]).mean() == result["top1"]
-    assert (table["prediction_reversed"] == table["label"]).mean() == result["top1_reversed"]
-    assert (table["prediction_shuffled"] == table["label"]).mean() == result["top1_shuffled"]
+    assert (table["prediction_tokens_reversed"] == table["label"]).mean() == result["top1_tokens_reversed"]
+    assert (table["prediction_tokens_shuffled"] == table["label"]).mean() == result["top1_tokens_shuffled"]
     counts = np.array(result["confusion"]["matrix"])
     assert counts.trace() / counts.sum() == result["top1"]
     assert result["confusion"]["classes"] == sorted(CLASSES)
     draws = pd.read_parquet(evaluation_of(trained[1]) / "draws.parquet")
     assert result["provenance"]["resampled"] == {"draws": len(draws), "units": 32}
-    assert abs(draws["top1"].mean() - result["top1"]) < 0.05 and {"top1_reversed", "top1_shuffled"} <= set(draws)
+    assert abs(draws["top1"].mean() - result["top1"]) < 0.05 and {
+        "top1_tokens_reversed",
+        "top1_tokens_shuffled",
+    } <= set(draws)
     for row in table.itertuples():
         assert row.top[0] == row.prediction and len(set(row.top)) == 4
         assert sum(row.probabilities) == pytest.approx(1) and list(row.probabilities) == sorted(row.probabilities)[::-1]
@@ -162,9 +165,9 @@ def test_reversing_turns_a_direction_into_its_opposite(tmp_path):
     assert result["top1"] >= 0.9
     directions = table[table["prediction"].isin(["rising", "falling"])]
     opposite = directions["prediction"].map({"rising": "falling", "falling": "rising"})
-    assert (directions["prediction_reversed"] == opposite).mean() >= 0.8
+    assert (directions["prediction_tokens_reversed"] == opposite).mean() >= 0.8
     others = table[table["prediction"].isin(["sitting", "walking"])]
-    assert (others["prediction_reversed"] == others["prediction"]).mean() >= 0.9
+    assert (others["prediction_tokens_reversed"] == others["prediction"]).mean() >= 0.9
 
 
 def _steps(order: str, seed: int = 0) -> torch.Tensor:
@@ -179,12 +182,12 @@ def _steps(order: str, seed: int = 0) -> torch.Tensor:
 def test_frames_are_reversed_or_shuffled_alike_in_both_streams_and_times_stay():
     as_is = torch.arange(12.0).view(2, 6)
     assert torch.equal(_steps("as_is"), as_is)
-    assert torch.equal(_steps("reversed"), as_is.flip(1))
-    shuffled = _steps("shuffled")
+    assert torch.equal(_steps("tokens_reversed"), as_is.flip(1))
+    shuffled = _steps("tokens_shuffled")
     assert torch.equal(shuffled.sort(dim=1).values, as_is)
     assert (shuffled != as_is).any(dim=1).all()
-    assert torch.equal(_steps("shuffled"), shuffled)
-    assert not torch.equal(_steps("shuffled", seed=1), shuffled)
+    assert torch.equal(_steps("tokens_shuffled"), shuffled)
+    assert not torch.equal(_steps("tokens_shuffled", seed=1), shuffled)
 
 
 def test_failed_samples_and_absent_classes_are_reported_as_such(tmp_path):

@@ -74,7 +74,7 @@ def test_a_linear_probe_recognises_and_says_what_answers_that_look_at_nothing_co
     result = finished(given)
     assert result["task"] == "probe" and result["top1"] >= 0.5
     assert (result["chance"], result["majority"]) == (0.25, 0.25)
-    assert result["samples"]["evaluated"] == 20 and "top1_reversed" not in result
+    assert result["samples"]["evaluated"] == 20 and "top1_tokens_reversed" not in result
     assert json.loads((tmp_path / "run/run.json").read_text(encoding="utf-8"))["trainable"] == 4 * (16 + 16) + 4
     before = (evaluation_of(tmp_path / "run") / "result.json").parent / "predictions.parquet"
     content = before.read_bytes()

@@ -96,7 +96,7 @@ def test_it_is_trained_and_evaluated(project):
     result = json.loads((evaluation_of("probe") / "result.json").read_text(encoding="utf-8"))
     assert record["trainable"] == (width + 1) * 8 + 9 * len(record["classes"])
     assert result["task"] == "classification" and 0 <= result["top1"] <= 1
-    assert "top1_reversed" not in result, "of one vector there is no other order"
+    assert "top1_tokens_reversed" not in result, "of one vector there is no other order"
     assert result["provenance"]["features"]["video"]["name"] == "clip_image"
 
 

@@ -271,7 +271,7 @@ class MadeUp:
             }
         )
         scores = summary(labels, probabilities, self.classes, config)
-        return {**scores, "top1_reversed": 0.5, "top1_shuffled": 0.4}, predictions
+        return {**scores, "top1_tokens_reversed": 0.5, "top1_tokens_shuffled": 0.4}, predictions
 
     def _videos(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         truths = [np.repeat(self.random.integers(0, len(self.classes), 8), 12) for _ in range(6)]

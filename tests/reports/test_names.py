@@ -85,7 +85,7 @@ def test_a_table_s_cells_stay_cells_in_markdown_and_csv(tmp_path):
     rows = {name: {"seed": number} for number, name in enumerate(HOSTILE)}
     runs = []
     for number in range(len(rows)):
-        result = {"top1": 0.5, "top5": None, "ece": 0.1, "top1_reversed": 0.5, "top1_shuffled": 0.5}
+        result = {"top1": 0.5, "top5": None, "ece": 0.1, "top1_tokens_reversed": 0.5, "top1_tokens_shuffled": 0.5}
         runs.append(leave(tmp_path / f"run{number}", {"task": "classification", **result}))
     ablation = Ablation.model_construct(head="h", seeds=[0], variants=rows, grid={})
     text = ablation_table(ablation, "classification", runs, tmp_path / "table")

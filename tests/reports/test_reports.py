@@ -24,8 +24,8 @@ def result(top1: float, classes: int = 3) -> dict:
         "top1": top1,
         "top5": 1.0,
         "ece": 0.1,
-        "top1_reversed": 0.5,
-        "top1_shuffled": 0.25,
+        "top1_tokens_reversed": 0.5,
+        "top1_tokens_shuffled": 0.25,
         "ci95": [top1 - 0.1, top1 + 0.1],
         "ece_ci95": [0.05, 0.2],
         "calibration": [
@@ -86,11 +86,11 @@ def test_a_result_without_a_figure_that_the_table_shows_is_refused(runs, tmp_pat
 
 
 def test_a_figure_that_only_some_variants_can_have_is_a_dash_for_the_others(runs, tmp_path):
-    leave(runs[0], result(0.8) | {"top1_reversed": 0.25})
-    leave(runs[1], {name: value for name, value in result(0.9).items() if name != "top1_reversed"})
+    leave(runs[0], result(0.8) | {"top1_tokens_reversed": 0.25})
+    leave(runs[1], {name: value for name, value in result(0.9).items() if name != "top1_tokens_reversed"})
     ablation = Ablation(head="h", seeds=[0], variants={"eight_steps": {}, "one_step": {}})
     header, _, eight, one = ablation_table(ablation, "classification", runs[:2], tmp_path / "steps").splitlines()
-    place = header.split(" | ").index("top1_reversed")
+    place = header.split(" | ").index("top1_tokens_reversed")
     assert ["0.250" in eight.split(" | ")[place], one.split(" | ")[place].strip(" |")] == [True, "–"]
 
 

@@ -21,7 +21,7 @@ class GasmCastModel(Strict):
     attention_heads: Positive = 8
     bottleneck: Positive = 256
     window: Literal["cell", "full"] = "cell"
-    graph: Literal["full", "spatial", "none"] = "full"
+    graph: Literal["full", "spatial", "dense", "none"] = "full"
     radii: tuple[int, ...] = (1, 2, UNBOUNDED)
     semantic_neighbours: Annotated[int, Field(ge=0)] = 8
     motion_neighbours: Annotated[int, Field(ge=0)] = 2

@@ -246,21 +246,27 @@ class Layer(nn.Module):
         heads: int,
         radius: int,
         streams: Sequence[str],
-        graph: bool,
+        graph: str,
         exchange: nn.Module | None,
     ):
         super().__init__()
         (semantic, motion), (patches, cells) = dims, grids
         parts: dict[str, nn.Module] = {}
+
+        def among(dim: int, grid: tuple[int, int]) -> SelfAttention:
+            if graph == "dense":
+                return SelfAttention(dim, width, heads)
+            return GraphAttention(dim, width, heads, grid, radius)
+
         if "semantic" in streams:
-            if graph:
-                parts["spatial"] = GraphAttention(semantic, width, heads, patches, radius)
+            if graph != "none":
+                parts["spatial"] = among(semantic, patches)
             parts["tube"] = SelfAttention(semantic, width, heads)
             parts["ffn_semantic"] = feed_forward(semantic, semantic)
         if "motion" in streams:
-            if graph:
-                parts["motion_space"] = GraphAttention(motion, width, heads, cells, radius)
-                parts["motion_time"] = GraphAttention(motion, width, heads, (steps, 1), radius)
+            if graph != "none":
+                parts["motion_space"] = among(motion, cells)
+                parts["motion_time"] = among(motion, (steps, 1))
             parts["ffn_motion"] = feed_forward(motion, motion)
         if exchange is not None:
             parts["exchange"] = exchange
@@ -270,13 +276,14 @@ class Layer(nn.Module):
 
     def forward(self, x: dict[str, Tensor], graphs: dict[str, Graph]) -> dict[str, Tensor]:
         x = dict(x)
+        edges = {name: (graph,) for name, graph in graphs.items()}  # none: all read all
         if "spatial" in self.parts:
-            x["semantic"] = over_space(self.spatial, x["semantic"], graphs["spatial"])
+            x["semantic"] = over_space(self.spatial, x["semantic"], *edges.get("spatial", ()))
         if "tube" in self.parts:
             x["semantic"] = over_time(self.tube, x["semantic"])
         if "motion_space" in self.parts:
-            x["motion"] = over_space(self.motion_space, x["motion"], graphs["motion_space"])
-            x["motion"] = over_time(self.motion_time, x["motion"], graphs["motion_time"])
+            x["motion"] = over_space(self.motion_space, x["motion"], *edges.get("motion_space", ()))
+            x["motion"] = over_time(self.motion_time, x["motion"], *edges.get("motion_time", ()))
         if "exchange" in self.parts:
             x["semantic"], x["motion"] = self.exchange(x["semantic"], x["motion"])
         return {name: tokens + self.get_submodule(f"ffn_{name}")(tokens) for name, tokens in x.items()}

@@ -18,6 +18,7 @@ from .kernels import UNBOUNDED, Graph, frozen_graph, grid_offsets, relative_step
 from .layers import AttentivePool, BCast, Input, Layer, Probe, VanillaCross
 
 FUSIONS = ("cast", "vanilla", "concat", "semantic", "motion", "probe")
+GRAPHS = ("full", "spatial", "dense", "none")
 
 
 class GasmCast(nn.Module):
@@ -36,7 +37,8 @@ class GasmCast(nn.Module):
         attention_heads: H; divides the width, the bottleneck and, for "vanilla", both dims.
         bottleneck: width of B-CAST.
         window: of B-CAST: "cell" or "full".
-        graph: "full"; "spatial" (edges by distance only, none by cosine); "none" (no graph layers; tubes stay).
+        graph: "full"; "spatial" (edges by distance only, none by cosine); "dense" (the same layers, in which all read
+            all: no edges, no bias by place or cosine); "none" (no such layers; tubes stay).
         radii: of the graphs, layer by layer, in patches, cells and steps; -1 joins all. Those past `layers` wait.
         semantic_neighbours, motion_neighbours: edges by cosine of a node; the second holds for space and for time.
         dropout: before the classifier.
@@ -105,7 +107,7 @@ class GasmCast(nn.Module):
                 return VanillaCross(dims, heads) if fusion == "vanilla" else None
 
             self.layers = nn.ModuleList(
-                Layer(dims, steps, grids, width, heads, radius, self.streams, graph != "none", exchange())
+                Layer(dims, steps, grids, width, heads, radius, self.streams, graph, exchange())
                 for radius in self.radii
             )
             self.pools = nn.ModuleDict(
@@ -160,7 +162,7 @@ class GasmCast(nn.Module):
         x = {name: embed(frozen[name], steps_BT) for name, embed in self.inputs.items()}
         if hasattr(self, "probe"):
             return self.head(self.probe(x["semantic"], x["motion"]))
-        graphs = self.frozen_graphs(frozen) if self.graph != "none" else {}
+        graphs = self.frozen_graphs(frozen) if self.graph in ("full", "spatial") else {}
         for layer in self.layers:
             x = layer(x, graphs)
         return self.head(torch.cat([self.pools[name](tokens.flatten(1, 2)) for name, tokens in x.items()], dim=-1))
@@ -189,7 +191,7 @@ def _check(dims, grids, width, fusion, layers, heads, bottleneck, window, graph,
     for name, value, known in (
         ("fusion", fusion, FUSIONS),
         ("window", window, ("cell", "full")),
-        ("graph", graph, ("full", "spatial", "none")),
+        ("graph", graph, GRAPHS),
     ):
         if value not in known:
             raise ValueError(f"{name} is {value!r}, expected one of {', '.join(known)}")

@@ -55,7 +55,7 @@ def classification_headlines(result: Mapping[str, Any], chance: float) -> list[H
     if result["top5"] is not None:
         found.append(Headline("top-5", 100 * result["top5"], chance=5 * chance))
     found.append(Headline("calibration error", 100 * result["ece"], ece))
-    orders = {"reversed": "read backwards", "shuffled": "shuffled in time"}
+    orders = {"tokens_reversed": "read backwards", "tokens_shuffled": "shuffled in time"}
     said = ((f"top-1, cached tokens {way}", result.get(f"top1_{of}")) for of, way in orders.items())
     return [*found, *(Headline(name, 100 * value, chance=chance) for name, value in said if value is not None)]
 

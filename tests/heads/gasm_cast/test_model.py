@@ -48,7 +48,8 @@ TABLE = [
 # What a model does not see changes its float64 logits by 1e-14 at most.
 NOTICED = 1e-6
 VARIANTS = [{"fusion": fusion} for fusion in ("cast", "vanilla", "concat", "semantic", "motion", "probe")]
-VARIANTS += [{"graph": "spatial"}, {"graph": "none"}, {"window": "full"}, {"semantic_grid": (2, 3)}, {"layers": 1}]
+VARIANTS += [{"graph": graph} for graph in ("spatial", "dense", "none")]
+VARIANTS += [{"window": "full"}, {"semantic_grid": (2, 3)}, {"layers": 1}]
 
 
 def names(variant):
@@ -215,6 +216,7 @@ def test_concatenation_lets_the_streams_meet_in_the_classifier_only():
         ({"fusion": "concat"}, {"exchange"}),
         ({"graph": "none"}, {"spatial graph", "motion space", "motion time"}),
         ({"graph": "spatial"}, set()),
+        ({"graph": "dense"}, {"spatial graph", "motion space", "motion time"}),
         ({"window": "full"}, set()),
         ({"radii": (0, 0)}, set()),
         ({"semantic_neighbours": 0, "motion_neighbours": 0}, set()),
@@ -246,6 +248,21 @@ def test_spatial_edges_only_is_full_without_cosine_neighbours():
     other.load_state_dict(model.state_dict())
     tensors = batch()
     assert torch.equal(model(*tensors), other(*tensors))
+
+
+@torch.no_grad()
+def test_a_dense_graph_has_the_layers_of_a_full_one_but_for_what_tells_places_and_likeness_apart():
+    full, dense = (GasmCast(**SMALL | {"graph": graph, "radii": (-1, -1)}) for graph in ("full", "dense"))
+    more = {name for name, _ in full.named_parameters()} - {name for name, _ in dense.named_parameters()}
+    assert {name.rsplit(".", 1)[1] for name in more} == {"table", "gamma"} and len(more) == 2 * 3 * 2
+    # With both at zero, as they begin, a full graph whose radii join all reads as a dense one.
+    stir(full)
+    for name, parameter in full.named_parameters():
+        if name in more:
+            parameter.zero_()
+    dense.double().eval().load_state_dict({n: v for n, v in full.state_dict().items() if n in dense.state_dict()})
+    tensors = batch()
+    torch.testing.assert_close(dense(*tensors), full(*tensors))
 
 
 def test_radii_past_the_layers_wait():
@@ -330,7 +347,7 @@ def test_a_models_state_holds_parameters_only():
     [
         ({"fusion": "sum"}, r"fusion is 'sum', expected one of cast, vanilla"),
         ({"window": "row"}, r"window is 'row', expected one of cell, full"),
-        ({"graph": "some"}, r"graph is 'some', expected one of full, spatial, none"),
+        ({"graph": "some"}, r"graph is 'some', expected one of full, spatial, dense, none"),
         ({"semantic_dim": 18}, r"semantic_dim is 18, expected a multiple of 4"),
         ({"attention_heads": 3}, r"width is 8, which 3 attention_heads do not divide; expected a multiple of 3"),
         ({"bottleneck": 9}, r"bottleneck is 9, which 2 attention_heads do not divide"),
