@@ -168,11 +168,11 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
     from pipeline.toyworld import WRITERS
 
     chosen = _params(params, datasets=dataset)
-    if chosen.toyworld is None or chosen.datasets[dataset].made_by != "toyworld":
+    if chosen.toyworld is None or (rendering := chosen.datasets[dataset].rendering) is None:
         raise typer.BadParameter(f"{dataset} is not made by toyworld")
     root = Path(chosen.datasets[dataset].root)
     (root / RENDERED).unlink(missing_ok=True)
-    WRITERS[chosen.datasets[dataset].layout](chosen.toyworld, root, say, workers=CORES.get())
+    WRITERS[rendering](chosen.toyworld, root, say, workers=CORES.get())
     write_text(root / RENDERED, canonical_json(chosen.rendering(dataset)))
 
 
@@ -494,7 +494,7 @@ def _users(params: "Params", root: Path) -> dict[Path, list[str]]:
             note(dataset, other, feature)
 
     for name, head in params.heads.items():
-        for read in head.inputs.values():
+        for read in head.evaluation_inputs.values():
             note(read.dataset, read.feature, name)
     for name, dataset in params.datasets.items():
         for feature in dataset.features:
