@@ -302,7 +302,7 @@ class Jobs:
         if not self.workflow.is_main_process:
             return []
         if output not in self._made_in and os.path.exists(output):  # what is stale is told by a manifest that is not
-            for dataset in dict.fromkeys(read.dataset for read in run.config.inputs.values()):
+            for dataset in dict.fromkeys(dataset for dataset, _ in self.read_at(stage, run)):
                 self.look_at(dataset)
         if output not in self._made_in:
             runs = together.beside(together.place(run))
@@ -355,8 +355,11 @@ class Jobs:
         """Whether an evaluation has to be made, or its run is trained before."""
         if self._is_wanted("evaluate", run) or (trained := _output("train", run)) in self._made_in:
             return True
-        files = [trained, *self.manifests_of(self.inputs_of(run)), *self.plan.code(run.config.task, "evaluate")]
-        return self._untrained(run) or self._is_older(run.result_file, files)
+        read = self.evaluation_inputs_of(run)
+        files = [trained, *self.manifests_of(read), *self.plan.code(run.config.task, "evaluate")]
+        if self._untrained(run) or self._is_older(run.result_file, files):
+            return True
+        return any(map(self.plan.misfits, self.plan.shard_manifests(read)))
 
     def _is_wanted(self, stage, run):
         """Whether what says that a run is made is not there, or is forced."""
@@ -617,13 +620,28 @@ class Jobs:
         self._forget(_output("train", run), "trained")
         return self.manifest_of(run.dataset)
 
-    def every_manifest(self, wildcards):
-        """The manifest tables of all data sets that a run reads."""
-        return self.manifests_of(self.inputs_of(self.plan.runs[wildcards.head, wildcards.key]))
+    def evaluation_manifests(self, wildcards):
+        """The manifest tables of all data sets that an evaluation reads."""
+        return self.manifests_of(self._read_by(wildcards))
+
+    def evaluation_shards(self, wildcards):
+        """The shard manifests that an evaluation reads: those of its run, and of what else it looks at."""
+        return self.shards_of(self._read_by(wildcards))
 
     def inputs_of(self, *runs):
         """What runs read, as (data set, feature), each once."""
         return list(dict.fromkeys(read for run in runs for read in run.config.inputs.values()))
+
+    def evaluation_inputs_of(self, *runs):
+        """The same of their evaluations, which may read other data sets, too."""
+        return list(dict.fromkeys(read for run in runs for read in run.config.evaluation_inputs.values()))
+
+    def read_at(self, stage, *runs):
+        """What runs read when they are trained, or evaluated."""
+        return (self.inputs_of if stage == "train" else self.evaluation_inputs_of)(*runs)
+
+    def _read_by(self, wildcards):
+        return self.evaluation_inputs_of(self.plan.evaluations[wildcards.head, wildcards.key, wildcards.evaluation])
 
     def manifests_of(self, reads):
         """The manifest tables of the data sets of what is read."""
@@ -657,9 +675,9 @@ class Jobs:
         """The shard manifests of every feature of texts that a run reads."""
         return self.shards_of(self.text_inputs(wildcards))
 
-    def of_runs(self, function, runs):
-        """A function of what some runs read, as one of their job; `runs` may take wildcards."""
-        return lambda wildcards: function(self.inputs_of(*(runs(wildcards) if callable(runs) else runs)))
+    def of_runs(self, function, runs, stage="train"):
+        """A function of what some runs read at a stage, as one of their job; `runs` may take wildcards."""
+        return lambda wildcards: function(self.read_at(stage, *(runs(wildcards) if callable(runs) else runs)))
 
     def part(self, *names, features=()):
         """The canonical JSON of the part of params that a rule may see, quoted for the shell."""

@@ -262,7 +262,7 @@ class Plan:
             document["ablations" if ablation else "searches"] = {ablation or search: chosen.model_dump(mode="json")}
             # A run a set of inputs: most variants read the same.
             runs = self.ablation_runs(ablation) if ablation else self.searched(search)
-            for run in {tuple(run.config.inputs.items()): run for run in runs}.values():
+            for run in {tuple(run.config.evaluation_inputs.items()): run for run in runs}.values():
                 read = json.loads(run.params.part(head=head))
                 for section in ("datasets", "features"):
                     document[section] |= read[section]
@@ -349,7 +349,8 @@ class Plan:
         """The features of a data set that a head or the data set itself asks for, with all that they are made from."""
         asked = dict.fromkeys(self.params.datasets[dataset].features)
         for run in self.results.values():
-            asked |= dict.fromkeys(read.feature for read in run.config.inputs.values() if read.dataset == dataset)
+            read = run.config.evaluation_inputs.values()
+            asked |= dict.fromkeys(of.feature for of in read if of.dataset == dataset)
             reads = (read.feature for read in run.config.inputs.values())
             asked |= dict.fromkeys(of.feature for of in self.params.compared(*reads) if of.dataset == dataset)
         return self.params.reading(*asked)
@@ -503,7 +504,8 @@ class Plan:
         """The features of a data set that somebody else computed and that anybody asks for."""
         runs = self.runs.values()
         asked = dict.fromkeys(self.params.datasets[dataset].features)
-        asked |= dict.fromkeys(r.feature for run in runs for r in run.config.inputs.values() if r.dataset == dataset)
+        read = (of for run in runs for of in run.config.evaluation_inputs.values())
+        asked |= dict.fromkeys(of.feature for of in read if of.dataset == dataset)
         return tuple(name for name in asked if isinstance(self.params.features[name], Imported))
 
     def standing(self, dataset: str, executes: bool) -> Standing:

@@ -21,11 +21,11 @@ def toyworld(dataset: str, params: ParamsOption = "params.yaml") -> None:
     from pipeline.toyworld import WRITERS
 
     chosen = params_of(params, datasets=dataset)
-    if chosen.toyworld is None or chosen.datasets[dataset].made_by != "toyworld":
+    if chosen.toyworld is None or (rendering := chosen.datasets[dataset].rendering) is None:
         raise typer.BadParameter(f"{dataset} is not made by toyworld")
     root = Path(chosen.datasets[dataset].root)
     (root / RENDERED).unlink(missing_ok=True)
-    WRITERS[chosen.datasets[dataset].layout](chosen.toyworld, root, say, workers=CORES.get())
+    WRITERS[rendering](chosen.toyworld, root, say, workers=CORES.get())
     write_text(root / RENDERED, canonical_json(chosen.rendering(dataset)))
 
 

@@ -228,7 +228,7 @@ def _users(params: "Params", root: Path) -> dict[Path, list[str]]:
             note(dataset, other, feature)
 
     for name, head in params.heads.items():
-        for read in head.inputs.values():
+        for read in head.evaluation_inputs.values():
             note(read.dataset, read.feature, name)
     for name, dataset in params.datasets.items():
         for feature in dataset.features:

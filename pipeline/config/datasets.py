@@ -1,7 +1,7 @@
 """What a data set of params is: where it lies on disk, or what toyworld renders. Knows no feature and no head."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -11,7 +11,7 @@ from .own import Columns, Lists, Shares
 from .places import VideoPlace
 
 # Fields that data sets of earlier versions lack.
-LATER = frozenset({"table", "columns", "lists", "split"})
+LATER = frozenset({"table", "columns", "lists", "split", "renders"})
 
 
 def _a_layout(name: str) -> str:
@@ -72,12 +72,23 @@ class ToyClinic(Strict):
     fps: Positive
 
 
-class Toyworld(Strict):
-    """What is rendered, a section a data set; `SECTIONS` says by layout which one."""
+class Rendering(NamedTuple):
+    """A data set that toyworld can render: its layout, and the section with its sizes."""
 
-    SECTIONS: ClassVar[Mapping[str, str]] = {
-        "ssv2": "ssv2", "mstcn": "assembly", "waterbirds": "waterbirds", "clinic": "clinic"
-    }  # fmt: skip
+    layout: str
+    section: str
+
+
+class Toyworld(Strict):
+    """What is rendered, by sections; a data set is one of `RENDERINGS`, of its layout the first unless it says so."""
+
+    RENDERINGS: ClassVar[Mapping[str, Rendering]] = {
+        "ssv2": Rendering("ssv2", "ssv2"),
+        "assembly": Rendering("mstcn", "assembly"),
+        "waterbirds": Rendering("waterbirds", "waterbirds"),
+        "clinic": Rendering("clinic", "clinic"),
+        "ssv2_reversed": Rendering("ssv2", "ssv2"),
+    }
 
     seed: Seed
     ssv2: ToySSv2 | None = None
@@ -112,6 +123,7 @@ class Dataset(Strict):
     lists: Lists | None = None  # of splits, as published
     split: Shares | None = None  # where a data set has no splits, they are drawn by these shares
     made_by: Literal["toyworld"] | None = None
+    renders: str | None = None  # by toyworld: one of Toyworld.RENDERINGS of this layout; null is the first
     within: Name | None = None  # the data set in whose folder it lies, and with which it is made
     shard_size: Annotated[int, Field(ge=1, le=4096)] = 256
     allow_links: bool = False
@@ -139,6 +151,28 @@ class Dataset(Strict):
     def laid(self) -> Layout:
         """The layout that `layout` names."""
         return layout_of(self.layout)
+
+    @property
+    def rendering(self) -> str | None:
+        """Which of Toyworld.RENDERINGS it is; None where nothing is rendered, or nothing of this layout can be."""
+        known = [name for name, of in Toyworld.RENDERINGS.items() if of.layout == self.layout]
+        return (self.renders or next(iter(known), None)) if self.made_by else None
+
+    @model_validator(mode="after")
+    def _it_can_be_rendered(self) -> "Dataset":
+        if self.renders is None:
+            return self
+        if self.made_by is None:
+            raise ValueError(
+                f"renders is {self.renders!r}, but nothing is rendered; set made_by: toyworld, or remove it"
+            )
+        known = [name for name, of in Toyworld.RENDERINGS.items() if of.layout == self.layout]
+        if self.renders not in known:
+            raise ValueError(
+                f"renders is {self.renders!r}, expected one of those of layout {self.layout}: "
+                f"{', '.join(known) or 'none'}"
+            )
+        return self
 
     @property
     def kind(self) -> Kind:

@@ -25,7 +25,7 @@ HIGHEST_LR = 1.0
 Rate = Annotated[float, Field(gt=0, le=HIGHEST_LR)]
 
 # What a head's params hold that does not reach its weights: what decides an evaluation, and what decides no byte.
-EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins", "decode"})
+EVALUATED = frozenset({"eval_split", "bootstrap", "calibration_bins", "decode", "elsewhere"})
 # The kind enters by its code. How a step is divided, and what of it is computed twice, changes rounding at most, and is
 # in the run's record.
 FREE = frozenset({"max_trainable", "accumulate", "gradient_checkpointing"})
@@ -59,6 +59,11 @@ class Head(Strict):
         """Role -> what is read in it."""
         read = self.features.model_dump(exclude_none=True)
         return {role: Input(self.dataset, feature) for role, feature in read.items()}
+
+    @property
+    def evaluation_inputs(self) -> dict[str, Input]:
+        """`inputs`, and what an evaluation reads of other data sets, which no weight depends on."""
+        return self.inputs
 
     @property
     def wanted(self) -> dict[str, type[Content]]:
@@ -233,14 +238,55 @@ class WarmedHead(TrainedHead):
         return self
 
 
+# The orders of a sample's steps that a classifier is evaluated with beside its own.
+TOKEN_ORDERS = ("tokens_reversed", "tokens_shuffled")
+
+
 class ClassifierHead(WarmedHead):
     """What a head has beside that which gives each sample one label. Its task's other heads add their own fields."""
 
     task: ClassVar = "classification"
     unmarked: ClassVar = FIXED
+    elsewhere: Annotated[
+        dict[Name, Name],
+        Field(description="name -> another data set with the same classes, whose eval_split is evaluated too"),
+    ] = Field(default_factory=dict)
     mixup: Annotated[float, Field(ge=0, description="alpha of the Beta distribution; 0 is off")] = 0.0
     holdout: Holdout = 0.1
     calibration_bins: Positive = 15
+
+    @model_validator(mode="after")
+    def _named_apart(self) -> "ClassifierHead":
+        for name in self.elsewhere:
+            if name in TOKEN_ORDERS:
+                raise ValueError(
+                    f"elsewhere.{name} is what an order of tokens is called; give the data set another name"
+                )
+        return self
+
+    def refuse_misfits(self, key: str, datasets: Mapping[str, Any]) -> None:
+        """Raises ValueError for another data set that is its own."""
+        for name, dataset in self.elsewhere.items():
+            if dataset == self.dataset:
+                raise ValueError(
+                    f"{key}elsewhere.{name} names {dataset!r}, the data set that is learned from; name another one, or "
+                    "remove it"
+                )
+
+    @property
+    def evaluation_inputs(self) -> dict[str, Input]:
+        """`inputs`, and elsewhere.<name>.<role> of each other data set."""
+        others = self.elsewhere.items()
+        return self.inputs | {
+            f"elsewhere.{name}.{role}": Input(dataset, read.feature)
+            for name, dataset in others
+            for role, read in self.inputs.items()
+        }
+
+    @property
+    def evaluated(self) -> dict[str, Any]:
+        found = super().evaluated
+        return found if self.elsewhere else {name: of for name, of in found.items() if name != "elsewhere"}
 
 
 def _of_its_kind(document: Any) -> Any:

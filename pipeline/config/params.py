@@ -141,10 +141,10 @@ class Params(Strict):
                 if dataset.kind == "text" and not isinstance(self.features[feature], TextFeature):
                     raise ValueError(f"datasets.{name} holds texts, but features.{feature} looks at pictures")
             if dataset.made_by == "toyworld":
-                section = Toyworld.SECTIONS.get(dataset.layout)
-                if section is None:
-                    known = ", ".join(Toyworld.SECTIONS)
+                if dataset.rendering is None:
+                    known = ", ".join(dict.fromkeys(of.layout for of in Toyworld.RENDERINGS.values()))
                     raise ValueError(f"datasets.{name}.made_by: toyworld renders {known}, got {dataset.layout}")
+                section = Toyworld.RENDERINGS[dataset.rendering].section
                 if self.toyworld is None or getattr(self.toyworld, section) is None:
                     missing = "toyworld" if self.toyworld is None else f"toyworld.{section}"
                     raise ValueError(f"datasets.{name}.made_by is toyworld, but the section {missing} is missing")
@@ -203,10 +203,25 @@ class Params(Strict):
                 self._unmarked_fits(place, read, head)
             given[role] = self._given(place, role, read, head.wanted.get(role))
         dataset = self.datasets[head.dataset]
+        self._labels_fit(f"{key}dataset", head.dataset, head)
+        for role, read in head.evaluation_inputs.items() - head.inputs.items():
+            place = f"{key}{role.rpartition('.')[0]}"
+            _must_exist(place, read.dataset, self.datasets, "datasets")
+            self._given(place, role, read, head.wanted.get(role.rpartition(".")[2]))
+            self._labels_fit(place, read.dataset, head)
+        try:
+            head.fits({role: found for role, found in given.items() if found is not None}, dataset.class_lists)
+        except ValueError as error:
+            raise ValueError(f"{key}{str(error).removeprefix(key)}") from None
+        head.refuse_misfits(key, self.datasets)
+
+    def _labels_fit(self, key: str, name: str, head: Any) -> None:
+        """Refuses a data set whose labels are not what a head learns, and is judged by."""
+        dataset = self.datasets[name]
         if head.framewise is not None and head.framewise != dataset.laid.labelled:
             labels = ("samples", "frames") if head.framewise is False else ("frames", "samples")
             raise ValueError(
-                f"{key}dataset names {head.dataset!r}, whose layout {dataset.layout} labels {labels[1]}, and this head "
+                f"{key} names {name!r}, whose layout {dataset.layout} labels {labels[1]}, and this head "
                 f"learns from labels of {labels[0]}; name another data set"
             )
         learns = getattr(head, "targets", "label")
@@ -214,14 +229,9 @@ class Params(Strict):
             have = " and ".join(TARGETS[of] for of in dataset.targets)
             column = f", or name its column: columns: {{{learns}: NAME}}" if "columns" in dataset.laid.takes else ""
             raise ValueError(
-                f"{key}dataset names {head.dataset!r}, whose samples have {have}, and this head learns "
+                f"{key} names {name!r}, whose samples have {have}, and this head learns "
                 f"{TARGETS[learns]}; name another data set, or of a probe set targets: {dataset.targets[0]}{column}"
             )
-        try:
-            head.fits({role: found for role, found in given.items() if found is not None}, dataset.class_lists)
-        except ValueError as error:
-            raise ValueError(f"{key}{str(error).removeprefix(key)}") from None
-        head.refuse_misfits(key, self.datasets)
 
     def gives(self, feature: str) -> Contents | None:
         """What a feature gives; None where it does not say. Raises ValueError for a feature that cannot be made."""
@@ -396,8 +406,8 @@ class Params(Strict):
 
     def rendering(self, *datasets: str) -> dict[str, Any]:
         """What of `toyworld` decides these data sets: an edit for one renders no other; {} where none is rendered."""
-        made = [self.datasets[name].layout for name in datasets if self.datasets[name].made_by == "toyworld"]
-        sections = {"seed", *(Toyworld.SECTIONS[layout] for layout in made)}
+        made = [rendering for name in datasets if (rendering := self.datasets[name].rendering)]
+        sections = {"seed", *(Toyworld.RENDERINGS[rendering].section for rendering in made)}
         return self.toyworld.model_dump(mode="json", include=sections) if self.toyworld and made else {}
 
     def reading(self, *names: str) -> tuple[str, ...]:
@@ -435,7 +445,9 @@ class Params(Strict):
         if head is not None:
             chosen = self.head(head)
             document["heads"] = {head: chosen.model_dump(mode="json")}
-            datasets = tuple(dict.fromkeys((chosen.dataset, *(read.dataset for read in chosen.inputs.values()))))
+            datasets = tuple(
+                dict.fromkeys((chosen.dataset, *(read.dataset for read in chosen.evaluation_inputs.values())))
+            )
             features = tuple(dict.fromkeys(read.feature for read in chosen.inputs.values()))
         texts = self.compared(*features)
         datasets = tuple(dict.fromkeys((*datasets, *(of.dataset for of in texts))))

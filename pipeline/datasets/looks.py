@@ -19,7 +19,7 @@ from pipeline.datasets.names import DatasetError
 # [digest of the names and sizes, digest of those and the times] of a group of files; None where none of them is there.
 Look = list[str] | None
 # What of a data set's params moves nothing in its manifest.
-ELSEWHERE = frozenset({"root", "features", "within", "made_by", "watch"})
+ELSEWHERE = frozenset({"root", "features", "within", "made_by", "renders", "watch"})
 
 
 def looks(

@@ -5,29 +5,32 @@ Shape suffixes: B videos, T steps, N samples, C classes.
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from pipeline.config.heads import TOKEN_ORDERS
 from pipeline.evaluation.draws import Draws, units
+from pipeline.evaluation.elsewhere import elsewhere, worst
 from pipeline.evaluation.metrics import TOP, ranked, summary, summary_draws, top_k_accuracy
-from pipeline.evaluation.provenance import Evaluated, batches, inference
+from pipeline.evaluation.provenance import Evaluated, batches, counted, inference
 from pipeline.runs import Run
 from pipeline.training.dataset import Samples
 from pipeline.training.registry import predict
 from pipeline.training.table import Batch
 from pipeline.transfers import returned, sent
 
-TOKEN_ORDERS = ("as_is", "tokens_reversed", "tokens_shuffled")
+ORDERS = ("as_is", *TOKEN_ORDERS)
 
 
 def evaluate(run: Run) -> Evaluated:
-    """`evaluation.evaluate` of a classifier: as it is, and with the steps of its tokens in other orders."""
+    """`evaluation.evaluate` of a classifier: as it is, with the steps of its tokens in other orders, and elsewhere."""
     samples = run.samples
     steps = {stream.steps for stream in samples.streams.values()}
-    orders = TOKEN_ORDERS if min(steps) > 1 else TOKEN_ORDERS[:1]  # one step has one order
+    orders = ORDERS if min(steps) > 1 else ORDERS[:1]  # one step has one order
     by_order, wall = logits(run, orders)
     labels = np.array([samples.labels[sample] for sample in samples.parts["evaluated"]])
     probabilities = {order: softmax(values) for order, values in by_order.items()}
@@ -43,7 +46,26 @@ def evaluate(run: Run) -> Evaluated:
     summary_draws(draws, labels, probabilities["as_is"])
     for order in orders[1:]:
         draws.share(f"top1_{order}", ranked(probabilities[order], 1)[:, 0] == labels)
+    for name in sorted(run.config.elsewhere):
+        of, hits_D = _elsewhere(run, name)
+        scores[f"top1_{name}"] = of["top1"]
+        scores.setdefault("elsewhere", {})[name] = of
+        draws.figures[f"top1_{name}"] = hits_D
+        said += f", {name} {of['top1']:.4f} (worst class {of['worst']['recall']:.4f}: {of['worst']['class']})"
     return Evaluated(scores, predictions_of(samples, labels, probabilities), said, {"predict_s": wall}, draws=draws)
+
+
+def _elsewhere(run: Run, name: str) -> tuple[dict[str, Any], np.ndarray]:
+    """What a classifier comes to on another data set, and its top-1 over resamples (D,)."""
+    other, dataset = elsewhere(run, name), run.config.elsewhere[name]
+    samples, (by_order, _) = other.samples, logits(other, ORDERS[:1])
+    ids = samples.parts["evaluated"]
+    labels, probabilities = np.array([samples.labels[sample] for sample in ids]), softmax(by_order["as_is"])
+    scores = summary(labels, probabilities, samples.classes, run.config)
+    draws = Draws(units(dataset, ids), run.config.bootstrap)
+    summary_draws(draws, labels, probabilities)
+    told = {"dataset": dataset, "split": run.config.eval_split, "samples": counted(samples), "digest": samples.digest}
+    return {**told, **scores, "worst": worst(scores["per_class"])}, draws.figures["top1"]
 
 
 def reorder(batch: Batch, roles: tuple[str, ...], order: str, seed: int) -> Batch:
@@ -77,7 +99,7 @@ def _shuffles(rows_B: Tensor, steps: int, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(orders))
 
 
-def logits(run: Run, orders: Sequence[str] = TOKEN_ORDERS) -> tuple[dict[str, np.ndarray], float]:
+def logits(run: Run, orders: Sequence[str] = ORDERS) -> tuple[dict[str, np.ndarray], float]:
     """Logits (N, C) float32 of the evaluated samples for each order of the tokens, and the seconds that took."""
     began = time.monotonic()
     model, roles, table = run.model, tuple(run.samples.streams), run.table(run.samples.parts["evaluated"])

@@ -21,6 +21,8 @@ COLUMNS = (
     # Of the steps in other orders.
     Column("top1_tokens_reversed", 3, None, optional=True),
     Column("top1_tokens_shuffled", 3, None, optional=True),
+    # Of the videos of `elsewhere: {reversed_video: …}`: how many are what they show backwards.
+    Column("top1_reversed_video", 3, optional=True),
 )
 
 

@@ -5,11 +5,25 @@ Knows no store, no head and no trainer: what it writes is read like any other da
 
 from pipeline.toyworld.assembly import write_assembly
 from pipeline.toyworld.clinic import write_clinic
-from pipeline.toyworld.ssv2 import write_ssv2
+from pipeline.toyworld.ssv2 import write_ssv2, write_ssv2_reversed
 from pipeline.toyworld.waterbirds import write_waterbirds
 from pipeline.toyworld.writing import ToyworldError
 
-__all__ = ["WRITERS", "ToyworldError", "write_assembly", "write_clinic", "write_ssv2", "write_waterbirds"]
+__all__ = [
+    "WRITERS",
+    "ToyworldError",
+    "write_assembly",
+    "write_clinic",
+    "write_ssv2",
+    "write_ssv2_reversed",
+    "write_waterbirds",
+]
 
-# By the layout of the data set that each writes.
-WRITERS = {"ssv2": write_ssv2, "mstcn": write_assembly, "waterbirds": write_waterbirds, "clinic": write_clinic}
+# By what each renders: `config.Toyworld.RENDERINGS`.
+WRITERS = {
+    "ssv2": write_ssv2,
+    "assembly": write_assembly,
+    "waterbirds": write_waterbirds,
+    "clinic": write_clinic,
+    "ssv2_reversed": write_ssv2_reversed,
+}

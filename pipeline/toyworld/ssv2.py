@@ -1,6 +1,9 @@
-"""Writes toy-ssv2 in Something-Something-V2's layout: VP9 in webm, JSON annotations. Knows no reader and no network."""
+"""Writes toy-ssv2 in Something-Something-V2's layout: VP9 in webm, JSON annotations; and videos of it played backwards.
 
-from collections.abc import Callable
+Knows no reader and no network.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import numpy as np
 
 from pipeline.config import ToySSv2, Toyworld
 from pipeline.toyworld.scene import Scene, render
-from pipeline.toyworld.templates import TEMPLATES
+from pipeline.toyworld.templates import BY_TEXT, TEMPLATES, Template
 from pipeline.toyworld.writing import encode, make_all, prepare, write_json
 
 SPLITS = ("train", "validation", "test")
@@ -56,12 +59,29 @@ def stage(video: Video, params: Toyworld) -> tuple[Scene, dict[str, Any]]:
     }
 
 
-def _make(video: Video, params: Toyworld, root: Path) -> dict[str, Any]:
-    """Writes one video, unless it is there already, and returns its annotation."""
+def reversible(sizes: ToySSv2) -> list[Video]:
+    """The validation videos whose time reversal shows a class: its opposite."""
+    return [video for video in videos(sizes) if video.split == "validation" and TEMPLATES[video.template].opposite]
+
+
+def stage_reversed(video: Video, params: Toyworld) -> tuple[Scene, dict[str, Any]]:
+    """The scene of a video of `reversible`, in its own order of time, and the annotation of what it shows backwards."""
     scene, annotation = stage(video, params)
+    shown = BY_TEXT[str(TEMPLATES[video.template].opposite)]
+    label = shown.sentence(annotation["placeholders"])
+    return scene, {**annotation, "label": label, "template": shown.text}
+
+
+def _make(video: Video, params: Toyworld, root: Path, backwards: bool) -> dict[str, Any]:
+    """Writes one video, unless it is there already, and returns its annotation.
+
+    Played backwards are the rendered frames, camera and noise and all, and they are encoded once.
+    """
+    scene, annotation = (stage_reversed if backwards else stage)(video, params)
     file = root / f"{video.id}.webm"
     if not file.exists():
-        encode(render(scene, params.ssv2.size)[0], file, params.ssv2.fps)
+        frames_THWC = render(scene, params.ssv2.size)[0]
+        encode(frames_THWC[::-1] if backwards else frames_THWC, file, params.ssv2.fps)
     return annotation
 
 
@@ -79,14 +99,49 @@ def write_ssv2(params: Toyworld, root: Path, say: Callable[[str], None] = print,
     Raises:
         ToyworldError: `root` holds a data set that this function did not write.
     """
+    _write("toy-ssv2", videos(params.ssv2), False, params, root, say, workers)
+
+
+def write_ssv2_reversed(
+    params: Toyworld, root: Path, say: Callable[[str], None] = print, workers: int | None = None
+) -> None:
+    """Writes toy-ssv2's validation videos backwards, each under its own id and labelled with what it then shows.
+
+    Left out are videos of classes without an opposite. Arguments and errors as `write_ssv2`.
+    """
+    _write("toy-ssv2-reversed", reversible(params.ssv2), True, params, root, say, workers)
+
+
+def _write(
+    name: str,
+    todo: list[Video],
+    backwards: bool,
+    params: Toyworld,
+    root: Path,
+    say: Callable[[str], None],
+    workers: int | None,
+) -> None:
     sizes = params.ssv2.model_dump(include={"size", "frames", "fps"}, mode="json")
-    prepare(root, {"version": VERSION, "seed": params.seed, **sizes}, "*.webm", ["*.json"])
-    todo = videos(params.ssv2)
-    made = make_all(_make, todo, params, root, name="toy-ssv2", say=say, workers=workers)
-    annotations: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-    for video, annotation in zip(todo, made, strict=True):
-        annotations[video.split].append({"id": annotation["id"]} if video.split == "test" else annotation)
-    for split, entries in annotations.items():
-        write_json(root / f"{split}.json", entries)
-    labels = sorted(template.label for template in TEMPLATES)
+    recipe = {"version": VERSION, "seed": params.seed, **sizes} | ({"backwards": True} if backwards else {})
+    prepare(root, recipe, "*.webm", ["*.json"])
+    made = make_all(_make, todo, params, root, backwards, name=name, say=say, workers=workers)
+    write_annotations(root, zip((video.split for video in todo), made, strict=True), TEMPLATES)
+
+
+def write_annotations(
+    root: Path, entries: Iterable[tuple[str, Mapping[str, Any]]], templates: Iterable[Template]
+) -> None:
+    """Writes the JSON files of a set: its splits, of which test has ids alone, and last the classes.
+
+    Args:
+        root: folder of the set.
+        entries: (split, annotation) of each video.
+        templates: all classes.
+    """
+    annotations: dict[str, list[Mapping[str, Any]]] = {split: [] for split in SPLITS}
+    for split, annotation in entries:
+        annotations[split].append({"id": annotation["id"]} if split == "test" else annotation)
+    for split, of in annotations.items():
+        write_json(root / f"{split}.json", of)
+    labels = sorted(template.label for template in templates)
     write_json(root / "labels.json", {label: str(index) for index, label in enumerate(labels)})

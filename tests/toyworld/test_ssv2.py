@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from pipeline.config import ToySSv2, Toyworld
-from pipeline.toyworld import ToyworldError, write_ssv2
+from pipeline.toyworld import ToyworldError, write_ssv2, write_ssv2_reversed
 from pipeline.toyworld.scene import render
-from pipeline.toyworld.ssv2 import stage, videos
-from pipeline.toyworld.templates import TEMPLATES
+from pipeline.toyworld.ssv2 import reversible, stage, videos
+from pipeline.toyworld.templates import BY_TEXT, TEMPLATES
 from pipeline.toyworld.writing import encode
 
 
@@ -78,6 +78,38 @@ def test_videos_are_vp9_and_decode_to_the_frames_that_were_rendered(written):
 def test_the_same_seed_gives_the_same_bytes_in_any_number_of_processes(written, tmp_path):
     write_ssv2(_params(), tmp_path / "again", say=lambda line: None, workers=2)
     assert _digests(tmp_path / "again") == _digests(written)
+
+
+def _decoded(file: Path) -> np.ndarray:
+    with av.open(str(file)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(container.streams.video[0])])
+
+
+def test_the_reversed_set_is_the_validation_videos_played_backwards_under_their_opposites_names(written, tmp_path):
+    root = tmp_path / "toy-ssv2-reversed"
+    write_ssv2_reversed(_params(), root, say=lambda line: None, workers=1)
+    entries = json.loads((root / "validation.json").read_text())
+    originals = {entry["id"]: entry for entry in json.loads((written / "validation.json").read_text())}
+    with_opposite = {name for name, entry in originals.items() if BY_TEXT[entry["template"]].opposite}
+    assert {entry["id"] for entry in entries} == with_opposite and len(entries) == 12
+    assert {f"{name}.webm" for name in with_opposite} == {file.name for file in root.glob("*.webm")}
+    assert json.loads((root / "train.json").read_text()) == json.loads((root / "test.json").read_text()) == []
+    assert (root / "labels.json").read_bytes() == (written / "labels.json").read_bytes()
+    for entry in entries:
+        was = originals[entry["id"]]
+        assert entry["template"] == BY_TEXT[was["template"]].opposite != was["template"]
+        assert entry["placeholders"] == was["placeholders"]
+        assert entry["label"] == BY_TEXT[entry["template"]].sentence(was["placeholders"])
+        here, there = (_decoded(folder / f"{entry['id']}.webm").astype(int) for folder in (root, written))
+        # Both are encoded of the same frames, once each: a codec's error apart they are one film.
+        assert np.abs(here[::-1] - there).mean() < min(8, np.abs(here - there).mean())
+
+
+def test_a_reversed_set_is_the_same_bytes_again(tmp_path):
+    for name in ("one", "two"):
+        write_ssv2_reversed(_params(), tmp_path / name, say=lambda line: None, workers=1)
+    assert _digests(tmp_path / "one") == _digests(tmp_path / "two")
+    assert [video.split for video in reversible(_params().ssv2)] == ["validation"] * 12
 
 
 def test_another_seed_gives_other_videos(written, tmp_path):

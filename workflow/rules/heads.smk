@@ -67,8 +67,8 @@ rule train_runs:
 rule evaluate:
     input:
         run=JOBS.made,
-        manifests=JOBS.every_manifest,
-        shards=JOBS.run_shards,
+        manifests=JOBS.evaluation_manifests,
+        shards=JOBS.evaluation_shards,
         code=JOBS.evaluation_code,
     output:
         "runs/{head}/{key}/{evaluation}/result.json",
@@ -105,8 +105,8 @@ rule evaluated:
 rule evaluate_runs:
     input:
         runs=JOBS.trained_before,
-        manifests=JOBS.of_runs(JOBS.manifests_of, JOBS.runs_to_evaluate),
-        shards=JOBS.of_runs(JOBS.shards_of, JOBS.runs_to_evaluate),
+        manifests=JOBS.of_runs(JOBS.manifests_of, JOBS.runs_to_evaluate, "evaluate"),
+        shards=JOBS.of_runs(JOBS.shards_of, JOBS.runs_to_evaluate, "evaluate"),
         code=JOBS.code_of(JOBS.runs_to_evaluate),
     output:
         temp(touch("logs/evaluate/{head}/{runs}.done")),

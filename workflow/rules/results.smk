@@ -39,8 +39,8 @@ rule result:
 rule explain:
     input:
         result=JOBS.result_file,
-        manifests=JOBS.of_result(JOBS.every_manifest),
-        shards=JOBS.of_result(JOBS.run_shards),
+        manifests=JOBS.of_runs(JOBS.manifests_of, JOBS.shown),
+        shards=JOBS.of_runs(JOBS.shards_of, JOBS.shown),
         code=JOBS.explanation_code,
     output:
         report(

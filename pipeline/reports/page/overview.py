@@ -57,7 +57,11 @@ def classification_headlines(result: Mapping[str, Any], chance: float) -> list[H
     found.append(Headline("calibration error", 100 * result["ece"], ece))
     orders = {"tokens_reversed": "read backwards", "tokens_shuffled": "shuffled in time"}
     said = ((f"top-1, cached tokens {way}", result.get(f"top1_{of}")) for of, way in orders.items())
-    return [*found, *(Headline(name, 100 * value, chance=chance) for name, value in said if value is not None)]
+    found += [Headline(name, 100 * value, chance=chance) for name, value in said if value is not None]
+    return found + [
+        Headline(f"top-1, {name.replace('_', ' ')}", 100 * of["top1"], [100 * edge for edge in of["ci95"]], chance)
+        for name, of in result.get("elsewhere", {}).items()
+    ]
 
 
 def label_headlines(result: Mapping[str, Any], chance: float) -> list[Headline]:

@@ -49,6 +49,11 @@ def classification_parts(result: Result, document: Mapping[str, Any]) -> Iterato
     yield _classes(result, rows, "recall", "recall")
     classes, matrix = document["confusion"]["classes"], document["confusion"]["matrix"]
     yield _confusions(result, classes, matrix, "samples")
+    if others := document.get("elsewhere"):
+        head = ["data set", "as", "split", "samples", "top-1", "95 %", "worst class", "of it"]
+        caption = "Other data sets, of which nothing was learned or chosen; in percent."
+        table = Table(head, [_elsewhere(name, of) for name, of in others.items()], caption)
+        yield Section(f"{result.name}-elsewhere", "On other data sets", [table], contents="other data sets")
     mistakes = result.predictions("sample", "label", "prediction", "probabilities")
     if mistakes is not None:
         mistakes = mistakes.assign(probability=[of[0] for of in mistakes.pop("probabilities")])
@@ -74,6 +79,13 @@ def classification_parts(result: Result, document: Mapping[str, Any]) -> Iterato
     table = Table(columns, bins, "In percent, a row a bin that has samples.", folded="the bins as a table")
     blocks = [*still(result, "reliability"), table]
     yield Section(f"{result.name}-reliability", "Reliability", blocks, contents="reliability")
+
+
+def _elsewhere(name: str, of: Mapping[str, Any]) -> list[str]:
+    low, high = (100 * edge for edge in of["ci95"])
+    least = f"{100 * of['worst']['recall']:.1f} of {of['worst']['n']}"
+    told = [of["dataset"], name, of["split"], str(of["samples"]["evaluated"])]
+    return [*told, f"{100 * of['top1']:.1f}", f"{low:.1f} to {high:.1f}", of["worst"]["class"], least]
 
 
 def segmentation_parts(result: Result, document: Mapping[str, Any]) -> Iterator[Section]:

@@ -10,6 +10,7 @@ from pipeline.heads.gasm_cast.layers import (
     BCast,
     GraphAttention,
     Input,
+    Layer,
     SelfAttention,
     VanillaCross,
     over_space,
@@ -81,6 +82,28 @@ def test_a_tube_is_plain_attention_over_the_steps_of_each_patch():
             for t in range(5):
                 wanted = x[b, t, patch] + module.out(attention_by_loops(q[t], k, v, 2))
                 assert torch.allclose(got[b, t, patch], wanted)
+
+
+def plain_attention_by_loops(module, x):
+    """One group (N, D) -> what is added to it, each token reading all."""
+    q, k, v = module.query_key_value(module.norm(x)).chunk(3, dim=-1)
+    return torch.stack([module.out(attention_by_loops(own, k, v, module.heads)) for own in q])
+
+
+@torch.no_grad()
+def test_a_dense_layer_reads_all_tokens_of_a_step_and_all_steps_of_a_cell():
+    dims, steps, grids = (8, 12), 3, ((2, 2), (2, 1))
+    layer = stir(Layer(dims, steps, grids, 4, 2, 1, ("semantic", "motion"), "dense", None))
+    x = {"semantic": tokens(2, steps, 4, 8), "motion": tokens(2, steps, 2, 12)}
+    got = layer(x, {})
+    for name, in_space, in_time in (("semantic", "spatial", "tube"), ("motion", "motion_space", "motion_time")):
+        wanted = x[name].clone()
+        for b in range(2):
+            for t in range(steps):
+                wanted[b, t] += plain_attention_by_loops(layer.get_submodule(in_space), wanted[b, t])
+            for place in range(wanted.shape[2]):
+                wanted[b, :, place] += plain_attention_by_loops(layer.get_submodule(in_time), wanted[b, :, place])
+        assert torch.allclose(got[name], wanted + layer.get_submodule(f"ffn_{name}")(wanted))
 
 
 @pytest.mark.parametrize("ratio", [1, 2])
