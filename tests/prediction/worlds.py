@@ -71,7 +71,7 @@ def finished(root: Path, small: dict[str, Any], *heads: str) -> Iterator[Path]:
 
 
 def render(*datasets: str) -> None:
-    """Toy worlds, in this process: one for each core would import for seconds what draws for a second."""
+    """Toy worlds, in this process: each process of a pool would import for a second what is here already."""
     for dataset in datasets:
         verb("--cores", 1, "toyworld", dataset)
 
