@@ -110,28 +110,6 @@ def _as_it_was():
     assert os.sched_getscheduler(0) == os.SCHED_OTHER, "a library made this a real-time process, which starves others"
 
 
-# Libraries of references that take long to import: who collects all tests does not wait for them.
-@pytest.fixture(scope="session")
-def netcal():
-    import netcal.metrics
-
-    return netcal
-
-
-@pytest.fixture(scope="session")
-def sklearn():
-    import sklearn
-
-    return sklearn
-
-
-@pytest.fixture(scope="session")
-def timm():
-    import timm
-
-    return timm
-
-
 def write_clip(path: Path, seed: int, frames: int = 36, size: int = 64, fps: int = 12) -> None:
     """A VP9 clip of a moving gradient with a little noise; its content follows from the seed."""
     import av

@@ -9,6 +9,9 @@ import transformers
 from transformers import AutoConfig, AutoModel
 
 from pipeline.backbones.base import seeded
+from tests.later import Later
+
+timm = Later("timm")
 
 VIT = {
     "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 48, "image_size": 32,
@@ -110,8 +113,6 @@ TIMM = {
 
 
 def save_timm(name: str, folder: Path) -> Path:
-    import timm  # here: who collects all tests would wait for it
-
     with seeded(4):
         timm.models.save_for_hf(lively(timm.create_model(name)), folder, safe_serialization=True)
     return folder

@@ -17,6 +17,9 @@ from pipeline.backbones.base import BackboneError
 from pipeline.config import parse_params
 from pipeline.config.libraries import PLAIN
 from tests.backbones.library_models import BY_KIND, MODELS, TIMM, save_timm
+from tests.later import Later
+
+timm = Later("timm")
 
 ROOT = Path(__file__).parents[2]
 # Height and width of native frames: odd sides, landscape, portrait, smaller than what the models see.
@@ -186,7 +189,7 @@ def test_another_size_is_what_the_library_makes_of_it_with_interpolated_position
 
 
 @pytest.mark.parametrize("name", TIMM)
-def test_pixels_and_outputs_are_those_of_timm(name, folders, timm):
+def test_pixels_and_outputs_are_those_of_timm(name, folders):
     folder, (prefix, has_cls, grid) = folders(name), TIMM[name]
     theirs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=theirs), is_training=False)
@@ -217,7 +220,7 @@ def test_pixels_and_outputs_are_those_of_timm(name, folders, timm):
             backbones.load(feature_of(folder, "cls", 1, "timm"))
 
 
-def test_timm_at_another_size_resamples_its_positions_as_timm_does(folders, timm):
+def test_timm_at_another_size_resamples_its_positions_as_timm_does(folders):
     folder = folders("test_vit")
     feature = feature_of(folder, "tokens", 1, "timm", preprocess={"resize": 70, "crop": [64, 32]})
     pixels = torch.from_numpy(backbones.preprocessor(feature)(frames_of(1, SIZES[1])))

@@ -12,8 +12,10 @@ from benchmarks.startup import PARAMS, STARTS, Start
 # One process, which loads what the starts that follow share, and forks for each.
 FORKING = """
 import json, os, sys
+done = ""
 for name, before, code, modules in json.load(sys.stdin):
-    exec(before)
+    if before != done:
+        exec(done := before)
     child = os.fork()
     if not child:
         try:

@@ -13,6 +13,9 @@ from pipeline.evaluation.retrieval import belonging, retrieval
 from pipeline.evaluation.segment_metrics import pooled, segment_counts, segment_draws
 from pipeline.evaluation.target_metrics import label_draws, number_draws, number_figures
 from pipeline.evaluation.zeroshot_metrics import sweep, zeroshot_draws, zeroshot_metrics
+from tests.later import Later
+
+sklearn = Later("sklearn")
 
 N, D = 24, 12
 
@@ -66,7 +69,7 @@ def test_of_a_classifier(draws, random):
             assert draws.figures[f"top{k}"][d] == pytest.approx(wanted)
 
 
-def test_of_labels_and_numbers(draws, random, sklearn):
+def test_of_labels_and_numbers(draws, random):
     targets, scores = random.integers(2, size=(N, 3)), random.integers(6, size=(N, 3)) / 5.0
     label_draws(draws, targets, scores)
     numbers, found = random.normal(size=(N, 2)) + 7, random.normal(size=(N, 2)) + 7

@@ -18,6 +18,8 @@ from pipeline.evaluation.metrics import (
 from tests.later import Later
 
 torchmetrics = Later("torchmetrics.classification")
+sklearn = Later("sklearn")
+netcal = Later("netcal.metrics")
 
 
 @pytest.fixture(params=[0, 1, 2])
@@ -31,7 +33,7 @@ def case(request):
 
 
 @pytest.mark.parametrize("k", [1, 2, 5, 7])
-def test_top_k_is_scikit_learn_s(case, k, sklearn):
+def test_top_k_is_scikit_learn_s(case, k):
     labels, probabilities = case
     expected = sklearn.metrics.top_k_accuracy_score(labels, probabilities, k=k, labels=np.arange(7))
     assert top_k_accuracy(ranked(probabilities, 7), labels, k) == pytest.approx(expected, abs=1e-15)
@@ -47,19 +49,19 @@ def test_equal_probabilities_are_ranked_in_the_order_of_the_classes():
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
-def test_calibration_error_is_netcal_s(case, bins, netcal):
+def test_calibration_error_is_netcal_s(case, bins):
     labels, probabilities = case
     correct = probabilities.argmax(axis=1) == labels
-    expected = netcal.metrics.ECE(bins).measure(probabilities, labels)
+    expected = netcal.ECE(bins).measure(probabilities, labels)
     assert calibration(probabilities.max(axis=1), correct, bins)[0] == pytest.approx(expected, abs=1e-12)
 
 
-def test_calibration_error_of_full_confidence_is_netcal_s_too(netcal):
+def test_calibration_error_of_full_confidence_is_netcal_s_too():
     # Three labels at least: with two of them netcal reads the second column as the probability of a yes.
     probabilities = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0], [0.05, 0.95, 0.0], [0.3, 0.08, 0.62]])
     labels = np.array([0, 1, 1, 2])
     correct = probabilities.argmax(axis=1) == labels
-    expected = netcal.metrics.ECE(15).measure(probabilities, labels)
+    expected = netcal.ECE(15).measure(probabilities, labels)
     assert calibration(probabilities.max(axis=1), correct, 15)[0] == pytest.approx(expected, abs=1e-12)
 
 

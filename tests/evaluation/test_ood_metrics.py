@@ -15,6 +15,9 @@ from pipeline.evaluation.ood_metrics import (
     ood_metrics,
 )
 from tests.heads.negalign import literal
+from tests.later import Later
+
+sklearn = Later("sklearn")
 
 
 def made(seed, n_id=60, n_ood=45, signal=1.0, step=None):
@@ -68,7 +71,7 @@ def test_scores_apart_are_perfect_and_equal_scores_tell_nothing():
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("step", [None, 0.1, 1.0])
-def test_figures_are_those_of_counting_and_of_the_library(seed, step, sklearn):
+def test_figures_are_those_of_counting_and_of_the_library(seed, step):
     id_scores, _, ood_scores, _ = made(seed, step=step)
     found = ood_metrics(id_scores, ood_scores)
     assert found == pytest.approx(literal.ood_metrics(id_scores.tolist(), ood_scores.tolist()), abs=1e-10)

@@ -24,8 +24,10 @@ from pipeline.training import probed
 from pipeline.training.probed import Probed
 from pipeline.training.registry import HeadError
 from tests.evaluations import evaluation_of
-from tests.later import train
+from tests.later import Later, train
 from tests.training.learnable import CLASSES, FEATURES, Made, make
+
+sklearn = Later("sklearn")
 
 QUIET = {"progress": lambda line: None}
 
@@ -123,7 +125,7 @@ def test_of_one_sample_a_class_a_linear_probe_holds_nothing_out_and_says_so(tmp_
     assert (counts["train"], counts["holdout"], counts["evaluated"]) == (len(CLASSES), 0, 2 * len(CLASSES))
 
 
-def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_trained(made, tmp_path, sklearn):
+def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_trained(made, tmp_path):
     given = run_of(made, tmp_path / "run", probe="knn", k=5, roles=("motion",))
     result = finished(given)
     assert not list((tmp_path / "run").glob("*.safetensors")) and "trained" not in result["provenance"]
@@ -147,7 +149,7 @@ def test_neighbours_are_scikit_learn_s_on_the_same_vectors_and_nothing_is_traine
 
 
 @pytest.mark.parametrize("probe", ["linear", "knn"])
-def test_several_labels_are_judged_by_their_mean_average_precision(several, made, tmp_path, probe, sklearn):
+def test_several_labels_are_judged_by_their_mean_average_precision(several, made, tmp_path, probe):
     given = run_of(made, tmp_path / "run", "labels", probe=probe, epochs=6)
     result = finished(given)
     table = pd.read_parquet(evaluation_of(tmp_path / "run") / "predictions.parquet")
@@ -169,7 +171,7 @@ def test_several_labels_are_judged_by_their_mean_average_precision(several, made
 
 
 @pytest.mark.parametrize("probe", ["linear", "knn"])
-def test_numbers_are_judged_by_r2_in_their_own_unit(several, made, tmp_path, probe, sklearn):
+def test_numbers_are_judged_by_r2_in_their_own_unit(several, made, tmp_path, probe):
     given = run_of(made, tmp_path / "run", "target", probe=probe, epochs=12)
     result = finished(given)
     table = pd.read_parquet(evaluation_of(tmp_path / "run") / "predictions.parquet")
@@ -213,7 +215,7 @@ def test_a_result_stands_beside_the_linear_probe_of_each_input_and_the_numbers_s
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_resample_s_average_precision_is_scikit_learn_s_of_the_repeated_samples(monkeypatch, sklearn):
+def test_a_resample_s_average_precision_is_scikit_learn_s_of_the_repeated_samples(monkeypatch):
     random = np.random.default_rng(0)
     targets, scores = random.integers(2, size=(30, 3)), random.integers(6, size=(30, 3)) / 5.0  # with ties
     targets[:, 2] = 0
@@ -232,7 +234,7 @@ def test_a_class_that_no_evaluated_sample_has_is_in_no_mean():
     assert absent["average_precision"] is None and absent["recall"] is None and absent["precision"] == 0
 
 
-def test_figures_of_numbers_are_scikit_learn_s_and_scipy_s_and_what_is_not_defined_is_none(sklearn):
+def test_figures_of_numbers_are_scikit_learn_s_and_scipy_s_and_what_is_not_defined_is_none():
     random = np.random.default_rng(0)
     truth = random.normal(size=(40, 2)).round(1)
     found = (truth + random.normal(size=(40, 2))).round(1)

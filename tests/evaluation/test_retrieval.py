@@ -15,6 +15,9 @@ from pipeline.evaluation.retrieval import (
     retrieval,
     strangers,
 )
+from tests.later import Later
+
+sklearn = Later("sklearn")
 
 
 def unit(random, *shape):
@@ -243,7 +246,7 @@ def test_a_side_that_is_empty_and_similarities_that_are_equal_have_no_correlatio
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
-def test_accuracy_f1_and_auroc_are_scikit_learn_s_in_percent(classes, sklearn):
+def test_accuracy_f1_and_auroc_are_scikit_learn_s_in_percent(classes):
     random = np.random.default_rng(classes)
     labels = np.concatenate([np.arange(classes), random.integers(0, classes, 80)])
     probabilities = random.dirichlet(np.ones(classes), len(labels)) + 0.5 * np.eye(classes)[labels]

@@ -12,11 +12,15 @@ from tests.training.learnable import make
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_search_tree():
-    """UMAP without the compiled search for neighbours, 20 s of each process: it asks that from 4096 points on only."""
+def _compiled_quickly():
+    """UMAP without the compiled search for neighbours, 20 s of each process: it asks that from 4096 points on only.
+
+    The rest of it is compiled by a compiler that does not optimise: two thirds of 12 s, of what then runs for 0.1 s.
+    """
     from numba import config
 
     compiles, config.DISABLE_JIT = config.DISABLE_JIT, 1
+    config.OPT = type(config.OPT)(0)  # before the first import that compiles, which settles it for the process
     import pynndescent  # noqa: F401  what numba's decorators of it see is this moment's setting
 
     config.DISABLE_JIT = compiles

@@ -12,7 +12,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-import zarr
 
 from pipeline.config import ParamsError, feature_dir
 from pipeline.config.contents import Tokens, Vectors
@@ -22,6 +21,9 @@ from pipeline.plan import imported_stores
 from pipeline.store import FeatureStore, verify
 from tests.extraction.small import contents, dying_at_the_second_commit, params_of, run
 from tests.extraction.test_sources import Pickled
+from tests.later import Later
+
+zarr = Later("zarr")
 
 WIDTH = 4
 IDS = ["a/1", "a/2", "b/1", "b/2", "c.d"]

@@ -12,9 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from pipeline.cli import app
 from pipeline.config import load_params, parse_params
 from pipeline.digests import read_json
 from pipeline.explanation.sanity import output_map, sanity
@@ -25,6 +23,7 @@ from pipeline.store import StoreCorrupt
 from pipeline.training import RunError
 from pipeline.video import VideoError
 from tests.evaluations import leave
+from tests.prediction.worlds import invoke, manifest, render, verb
 from tests.store.conftest import flip as flip_bit
 
 ROOT = Path(__file__).parents[2]
@@ -53,15 +52,6 @@ def document(**score):
     return full
 
 
-def invoke(*line):
-    return CliRunner().invoke(app, [str(word) for word in line])
-
-
-def verb(*line):
-    done = invoke(*line)
-    assert done.exit_code == 0, (line, done.output, done.exception)
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A folder with everything up to a finished run; its path."""
@@ -72,9 +62,9 @@ def world(tmp_path_factory):
         text = json.dumps(document(zscore=True))
         Path("params.yaml").write_text(text, encoding="utf-8")
         plan = Plan(parse_params(json.loads(text)))
-        verb("toyworld", SETS[0])
+        render(SETS[0])
         for dataset in (*TEXTS, *SETS):
-            verb("manifest", dataset)
+            manifest(dataset)
             for feature in plan.features(dataset):
                 verb("derive" if plan.params.features[feature].derived else "extract", dataset, feature)
         verb("mine", "negalign")

@@ -1,10 +1,7 @@
 """Claims about the report of an alignment: its pictures show what the run's files say."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from matplotlib.colors import to_hex
-from matplotlib.image import imread
 
 from pipeline.reports.alignment import (
     DIRECTIONS,
@@ -17,6 +14,11 @@ from pipeline.reports.alignment import (
 )
 from pipeline.reports.files import beside
 from tests.evaluations import leave
+from tests.later import Later
+
+plt = Later("matplotlib.pyplot")
+image = Later("matplotlib.image")
+colors = Later("matplotlib.colors")
 
 STEPS = 4
 
@@ -91,7 +93,7 @@ def test_titles_say_truth_and_prediction_and_their_colour_whether_they_agree():
     assert len(titles) == 6
     for title, colour in titles.items():
         right = "prediction: tremor" in title
-        assert "truth: tremor" in title and to_hex(colour) == (RIGHT if right else WRONG)
+        assert "truth: tremor" in title and colors.to_hex(colour) == (RIGHT if right else WRONG)
 
 
 def test_energies_are_drawn_between_their_extremes_and_maps_between_0_and_1():
@@ -134,7 +136,7 @@ def test_publishing_copies_the_result_and_draws_its_three_pictures_the_same_twic
     assert out.read_text() == (run / "result.json").read_text()
     pictures = [beside(out, f"{name}.png") for name in ("confusion", "retrieval", "attention")]
     for picture in pictures:
-        pixels = imread(picture)
+        pixels = image.imread(picture)
         assert pixels.shape[0] > 300 and pixels.std() > 0.01
     before = [picture.read_bytes() for picture in pictures]
     publish_alignment(run, out)

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
 from pipeline.digests import write_json
 from pipeline.heads.gasm_cast.attention import POOL, Look
@@ -17,6 +16,9 @@ from pipeline.reports.attention import (
 from pipeline.reports.importance import importance_figure
 from pipeline.reports.numbers import compact, significant
 from pipeline.reports.space import space_figure
+from tests.later import Later
+
+plt = Later("matplotlib.pyplot")
 
 STEPS = 3
 GRAPH, TIME, LATER, READ = (

@@ -1,10 +1,12 @@
 """Claims about the picture of predicted maps: what is drawn is what was given, over the frames where there are any."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from pipeline.reports.maps import Marked, maps_figure
+from tests.later import Later
+
+plt = Later("matplotlib.pyplot")
 
 STEPS, GRID = 3, (2, 4)
 

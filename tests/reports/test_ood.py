@@ -2,17 +2,19 @@
 
 import re
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
 
 from pipeline.evaluation.ood_metrics import lambda_sweep, ood_intervals, ood_metrics
 from pipeline.reports import publish
 from pipeline.reports.files import beside
 from pipeline.reports.ood import FIGURES, SCORES, lambda_figure, ood_markdown, scores_figure, titles
 from tests.evaluations import leave
+from tests.later import Later
+
+plt = Later("matplotlib.pyplot")
+image = Later("matplotlib.image")
 
 LAMBDAS = [0.0, 0.5, 1.0]
 
@@ -117,7 +119,7 @@ def test_publishing_copies_the_result_and_puts_pictures_and_table_beside_it(made
     assert out.read_text() == (run / "result.json").read_text()
     assert beside(out, "table.md").read_text() == ood_markdown(result)
     for name in ("scores", "lambda"):
-        picture = imread(beside(out, f"{name}.png"))
+        picture = image.imread(beside(out, f"{name}.png"))
         assert picture.shape[0] > 300 and picture.std() > 0.01
     before = beside(out, "scores.png").read_bytes()
     publish(run, out)

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from matplotlib import pyplot as plt
 
 from pipeline.reports.files import save_figure
 from pipeline.reports.overlays import Overlay, overlays_figure
+from tests.later import Later
+
+plt = Later("matplotlib.pyplot")
 
 
 @pytest.fixture(autouse=True)

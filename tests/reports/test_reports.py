@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.image import imread
 
 from pipeline.config import Ablation
 from pipeline.digests import Damaged
@@ -15,6 +14,9 @@ from pipeline.reports import ablation_table, publish
 from pipeline.reports.files import ReportError, beside
 from pipeline.reports.following import refuse_other_figures
 from tests.evaluations import leave
+from tests.later import Later
+
+image = Later("matplotlib.image")
 
 
 def result(top1: float, classes: int = 3) -> dict:
@@ -117,7 +119,7 @@ def test_zero_shot_variants_stand_side_by_side_in_percent_with_the_best_in_bold_
     assert [logit[place["unseen"]], action_token[place["unseen"]]] == ["1.0 ± 1.4", "**31.5 ± 2.1**"]
     assert [logit[place["fraction_unseen"]], action_token[place["fraction_unseen"]]] == ["5.0 ± 5.7", "0.0 ± 0.0"]
     assert pd.read_csv(tmp_path / "before_after.csv")["unseen"].tolist() == [1.0, 31.5]
-    picture = imread(tmp_path / "before_after_seen_unseen.png")
+    picture = image.imread(tmp_path / "before_after_seen_unseen.png")
     assert picture.shape[0] > 300 and picture.std() > 0.01
 
 
@@ -203,7 +205,7 @@ def test_publishing_copies_the_result_and_draws_its_pictures_at_any_number_of_cl
     publish(run, out)
     assert out.read_text() == (run / "result.json").read_text()
     for name in ("confusion", "reliability", "training"):
-        picture = imread(beside(out, f"{name}.png"))
+        picture = image.imread(beside(out, f"{name}.png"))
         assert picture.shape[0] > 300 and picture.std() > 0.01
     before = beside(out, "confusion.png").read_bytes()
     publish(run, out)

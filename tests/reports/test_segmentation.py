@@ -5,9 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib import pyplot as plt
-from matplotlib.colors import to_hex
-from matplotlib.image import imread
 
 from pipeline.evaluation.zeroshot_metrics import zeroshot_metrics
 from pipeline.reports.files import beside, save_figure
@@ -23,6 +20,11 @@ from pipeline.reports.segmentation import (
     write_predictions,
 )
 from tests.evaluations import leave
+from tests.later import Later
+
+plt = Later("matplotlib.pyplot")
+image = Later("matplotlib.image")
+colors = Later("matplotlib.colors")
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +89,7 @@ def drawn_colours(axes):
     """start -> colour of the strip of truths, as drawn."""
     strip = axes.collections[0]
     starts = [round(path.get_extents().x0) for path in strip.get_paths()]
-    return dict(zip(starts, map(to_hex, strip.get_facecolors()), strict=True))
+    return dict(zip(starts, map(colors.to_hex, strip.get_facecolors()), strict=True))
 
 
 def test_a_class_has_the_same_colour_in_every_video_and_picture_and_background_is_grey():
@@ -117,7 +119,7 @@ def test_pictures_come_out_at_any_number_of_videos_classes_and_frames(tmp_path, 
     shown = [timeline(f"video {i}", classes, frames, seed=i) for i in range(videos)]
     figure = timelines_figure(shown, [f"class {i}" for i in range(classes)], {0}, title="worst")
     save_figure(figure, tmp_path / "picture.png")
-    picture = imread(tmp_path / "picture.png")
+    picture = image.imread(tmp_path / "picture.png")
     assert picture.shape[0] > 120 * videos and picture.shape[1] == 1440 and picture.std() > 0.05
 
 

@@ -4,9 +4,11 @@ import json
 
 import h5py
 import numpy as np
-import zarr
 
 from pipeline.store import ShardWriter, verify
+from tests.later import Later
+
+zarr = Later("zarr")
 
 LABELS = {"manifest": "../manifest.parquet", "id": "sample", "label": "label", "split": "split"}
 
@@ -42,7 +44,7 @@ def test_a_store_of_before_attributes_is_whole_still(make_job, monkeypatch):
     job = make_job("old", samples=3)
     with monkeypatch.context() as patched:
         create = zarr.create_group
-        patched.setattr(zarr, "create_group", lambda store, zarr_format, attributes: create(store, zarr_format=3))
+        patched.setattr("zarr.create_group", lambda store, zarr_format, attributes: create(store, zarr_format=3))
         job.run()
     assert dict(zarr.open_group(str(job.base.with_suffix(".zarr")), mode="r").attrs) == {}
     assert verify(job.base.parent) == []

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
-import tensorstore
-import zarr
 
 from pipeline.store import FeatureStore, ShardWriter, StoreError
 from pipeline.store.quantise import dequantise, quantise
+from tests.later import Later
+
+tensorstore = Later("tensorstore")
+zarr = Later("zarr")
 
 KEY = {"key": "k"}
 

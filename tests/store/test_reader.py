@@ -7,11 +7,13 @@ import pickle
 
 import numpy as np
 import pytest
-import tensorstore
-import zarr
 from torch.utils.data import DataLoader
 
 from pipeline.store import FeatureStore, ShardWriter, StoreCorrupt, StoreError, StoreMissing
+from tests.later import Later
+
+tensorstore = Later("tensorstore")
+zarr = Later("zarr")
 
 DTYPES = ["float16", "float32", "float64", "int8", "uint8", "int32", "int64"]
 

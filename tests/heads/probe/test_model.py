@@ -16,6 +16,7 @@ from pipeline.heads.probe.model import Neighbours, Normalised, Probe
 from tests.later import Later
 
 step = Later("pipeline.training.step")
+sklearn = Later("sklearn")
 
 
 def config(**changes) -> ProbeHead:
@@ -38,7 +39,7 @@ def overlapping(n: int = 300, width: int = 8, classes: int = 3) -> tuple[torch.T
     return torch.tensor(values, dtype=torch.float32), torch.tensor(labels)
 
 
-def test_a_linear_probe_learns_what_logistic_regression_of_standardised_features_does(sklearn):
+def test_a_linear_probe_learns_what_logistic_regression_of_standardised_features_does():
     values, labels = overlapping()
     torch.manual_seed(0)
     chosen = config(lr=0.05, epochs=400, warmup_epochs=10, batch_size=300)
@@ -75,7 +76,7 @@ def test_a_linear_probe_normalises_by_what_it_learned_from_and_has_no_affine_par
 
 @pytest.mark.parametrize("chunk", [7, 1000])
 @pytest.mark.parametrize("k", [1, 20, 500])
-def test_neighbours_vote_as_scikit_learn_s_do_however_the_memory_is_cut(monkeypatch, k, chunk, sklearn):
+def test_neighbours_vote_as_scikit_learn_s_do_however_the_memory_is_cut(monkeypatch, k, chunk):
     monkeypatch.setattr(probe, "CHUNK", chunk)
     values, labels = overlapping(n=120)
     known, asked = values[:90], values[90:]
@@ -88,7 +89,7 @@ def test_neighbours_vote_as_scikit_learn_s_do_however_the_memory_is_cut(monkeypa
     assert np.allclose(found, expected, atol=1e-4)
 
 
-def test_neighbours_give_the_share_that_has_a_label_and_the_mean_of_numbers(sklearn):
+def test_neighbours_give_the_share_that_has_a_label_and_the_mean_of_numbers():
     values, _ = overlapping(n=100)
     random = np.random.default_rng(1)
     several, numbers = random.integers(2, size=(80, 4)), random.normal(size=(80, 2))
