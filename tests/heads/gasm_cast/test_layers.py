@@ -93,7 +93,7 @@ def plain_attention_by_loops(module, x):
 @torch.no_grad()
 def test_a_dense_layer_reads_all_tokens_of_a_step_and_all_steps_of_a_cell():
     dims, steps, grids = (8, 12), 3, ((2, 2), (2, 1))
-    layer = stir(Layer(dims, steps, grids, 4, 2, 1, ("semantic", "motion"), "dense", None))
+    layer = stir(Layer(dims, steps, grids, 4, 2, 1, ("semantic", "motion"), "dense", {}, None))
     x = {"semantic": tokens(2, steps, 4, 8), "motion": tokens(2, steps, 2, 12)}
     got = layer(x, {})
     for name, in_space, in_time in (("semantic", "spatial", "tube"), ("motion", "motion_space", "motion_time")):
