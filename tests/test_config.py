@@ -101,6 +101,47 @@ def test_a_data_set_is_rendered_only_from_a_section_that_is_there(document):
         parse_params(document)
 
 
+def test_what_is_rendered_follows_from_the_layout_unless_it_is_said(document):
+    datasets = parse_params(document).datasets
+    assert {name: of.rendering for name, of in datasets.items() if of.rendering} == {
+        "toy-ssv2": "ssv2",
+        "toy-ssv2-reversed": "ssv2_reversed",
+        "toy-assembly": "assembly",
+        "toy-waterbirds": "waterbirds",
+        "toy-clinic": "clinic",
+    }
+    assert "renders" not in datasets["toy-ssv2"].model_dump(mode="json"), "a manifest of before it was a field stands"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"renders": "clinic"}, r"renders is 'clinic', expected one of those of layout ssv2: ssv2, ssv2_reversed"),
+        ({"made_by": None}, r"renders is 'ssv2_reversed', but nothing is made; set made_by: toyworld|is rendered"),
+    ],
+)
+def test_a_rendering_that_cannot_be_is_refused(document, changes, told):
+    document["datasets"]["toy-ssv2-reversed"] |= changes
+    with pytest.raises(ParamsError, match=told):
+        parse_params(document)
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "told"),
+    [
+        ({"there": "nowhere"}, r"heads\.gasm_cast\.elsewhere\.there names 'nowhere', which is not in datasets"),
+        ({"there": "toy-ssv2"}, r"gasm_cast\.elsewhere\.there names 'toy-ssv2', the data set that is learned from"),
+        ({"there": "toy-assembly"}, r"elsewhere\.there names 'toy-assembly', whose layout mstcn labels frames"),
+        ({"tokens_reversed": "toy-ssv2-reversed"}, r"elsewhere\.tokens_reversed is what an order of tokens is called"),
+    ],
+    ids=["absent", "its own", "labels of frames", "a name that is taken"],
+)
+def test_a_data_set_that_a_head_cannot_be_judged_by_is_refused(document, elsewhere, told):
+    document["heads"]["gasm_cast"]["elsewhere"] = elsewhere
+    with pytest.raises(ParamsError, match=told):
+        parse_params(document)
+
+
 def test_the_order_of_keys_in_the_yaml_changes_no_part(document):
     backwards = {name: document[name] for name in reversed(document)}
     backwards["heads"]["gasm_cast"] = dict(reversed(document["heads"]["gasm_cast"].items()))

@@ -47,6 +47,25 @@ def test_variants_of_an_ablation_that_are_one_evaluation_of_one_training_are_ref
         of.ablation_runs("it")
 
 
+def test_what_is_evaluated_elsewhere_is_read_by_evaluations_alone(plan):
+    of = ablating(plan, "gasm_cast", own={"elsewhere": {}})
+    main, (own,) = of.results["ssv2_top1"], of.ablation_runs("it")
+    assert main.folder == own.folder and main.result_file != own.result_file
+    assert {read.dataset for read in main.config.inputs.values()} == {"toy-ssv2"} and main.features == own.features
+    read = main.config.evaluation_inputs
+    assert read["elsewhere.reversed_video.motion"] == ("toy-ssv2-reversed", "r3d18_clips")
+    assert of.features("toy-ssv2-reversed") == ("dinov3_patches", "r3d18_clips")
+    parts = [json.loads(of.part(head="gasm_cast", key=run.key, evaluation=run.evaluation)) for run in (main, own)]
+    assert [sorted(part["datasets"]) for part in parts] == [["toy-ssv2", "toy-ssv2-reversed"], ["toy-ssv2"]]
+    assert next(iter(Plan(load_params(json.dumps(parts[0]))).evaluations)) == ("gasm_cast", main.key, main.evaluation)
+
+
+def test_a_head_that_looks_nowhere_else_has_the_evaluation_it_always_had(plan):
+    (own,) = ablating(plan, "gasm_cast", own={"elsewhere": {}}).ablation_runs("it")
+    assert "elsewhere" not in own.config.evaluated | own.config.learned
+    assert set(own.config.evaluated) == {"eval_split", "bootstrap", "calibration_bins"}
+
+
 @pytest.mark.parametrize(("field", "value"), [("eval_split", "test"), ("bootstrap", 7), ("calibration_bins", 5)])
 def test_what_training_does_not_see_is_another_evaluation_of_the_same_run(plan, field, value):
     of = ablating(plan, "gasm_cast", other={field: value})

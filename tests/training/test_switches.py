@@ -144,6 +144,7 @@ IDLE = [
     ("gasm_cast", {"model.fusion": "vanilla"}, "model.bottleneck", 16),
     ("gasm_cast", {"model.graph": "none"}, "model.radii", [0]),
     ("gasm_cast", {"model.graph": "none"}, "model.semantic_neighbours", 5),
+    ("gasm_cast", {"model.graph": "learned"}, "model.radii", [0]),
     ("gasm_cast", {"model.graph": "dense"}, "model.radii", [0]),
     ("gasm_cast", {"model.graph": "dense"}, "model.motion_neighbours", 5),
     ("gasm_cast", {"model.graph": "spatial"}, "model.semantic_neighbours", 5),

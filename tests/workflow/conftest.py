@@ -109,6 +109,7 @@ def small(document: dict) -> None:
     for name in ("dinov3_patches", "r3d18_clips"):
         document["features"][name]["batch"] = 2
     document["heads"]["gasm_cast"] |= {"epochs": 6, "patience": 6, "warmup_epochs": 1, "holdout": 0.5, "batch_size": 16}
+    document["heads"]["gasm_cast"]["elsewhere"] = {}
     document["heads"]["clip_align"] |= {"epochs": 2, "warmup_epochs": 1, "batch_size": 8}
     document["compute"] |= {"device": "cpu"}
 

@@ -10,7 +10,7 @@ from pipeline.config import load_params
 from pipeline.jobs import Jobs
 from pipeline.plan import Plan
 from pipeline.refusals import RUN_NOTHING
-from tests.workflow.conftest import ROOT, Project
+from tests.workflow.conftest import ROOT, Project, small
 
 LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
 
@@ -18,6 +18,19 @@ LINE = "snakemake --cores 8 --resources gpu=2 results/ssv2_top1.json"
 def test_a_fresh_project_plans_from_video_files_to_the_result(project):
     jobs = project.jobs(LINE)
     assert {"toyworld", "manifest", "train", "evaluate", "result"} <= set(jobs)
+
+
+def test_what_is_evaluated_elsewhere_is_awaited_by_the_evaluation_and_not_by_the_training(tmp_path, monkeypatch):
+    project = Project(tmp_path)
+    project.change(small)
+    names = {"elsewhere": {"reversed_video": "toy-ssv2-reversed"}}
+    project.change(lambda document: document["heads"]["gasm_cast"].update(names))
+    monkeypatch.chdir(tmp_path)
+    run = Plan(load_params("params.yaml")).run("gasm_cast")
+    training = project.plan(f"snakemake --cores 1 {run.folder}/run.json").stdout
+    assert "data/toy-ssv2/.rendered" in training and "toy-ssv2-reversed" not in training
+    evaluation = project.plan(f"snakemake --cores 1 {run.result_file}").stdout
+    assert "data/toy-ssv2/.rendered" in evaluation and "data/toy-ssv2-reversed/.rendered" in evaluation
 
 
 def test_plain_snakemake_makes_every_result(project):
@@ -91,7 +104,7 @@ def planned(tmp_path):
     def ours(document: dict) -> None:
         document.pop("toyworld")
         document["datasets"] = {"toy-ssv2": {"layout": "ssv2", "root": "data/ssv2", "shard_size": 20}}
-        document["heads"] = {"gasm_cast": document["heads"]["gasm_cast"]}
+        document["heads"] = {"gasm_cast": document["heads"]["gasm_cast"] | {"elsewhere": {}}}
         for name in ("clip_cam", "object_masks"):  # they are of other data sets
             document["features"].pop(name)
         kept = {name: of for name, of in document["ablations"].items() if of["head"] == "gasm_cast"}

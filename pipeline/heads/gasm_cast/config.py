@@ -21,7 +21,7 @@ class GasmCastModel(Strict):
     attention_heads: Positive = 8
     bottleneck: Positive = 256
     window: Literal["cell", "full"] = "cell"
-    graph: Literal["full", "spatial", "dense", "none"] = "full"
+    graph: Literal["full", "spatial", "time", "learned", "dense", "none"] = "full"
     radii: tuple[int, ...] = (1, 2, UNBOUNDED)
     semantic_neighbours: Annotated[int, Field(ge=0)] = 8
     motion_neighbours: Annotated[int, Field(ge=0)] = 2
@@ -36,6 +36,11 @@ class GasmCastModel(Strict):
                     f"{name} is {getattr(self, name)}, which {self.attention_heads} attention_heads do not divide; "
                     f"expected a multiple of {self.attention_heads}"
                 )
+        if self.graph == "learned" and not min(self.semantic_neighbours, self.motion_neighbours):
+            raise ValueError(
+                f"graph is learned, and semantic_neighbours are {self.semantic_neighbours} and motion_neighbours "
+                f"{self.motion_neighbours}; expected both above 0: so many nodes a node reads"
+            )
         if len(self.radii) < self.layers or min(self.radii) < UNBOUNDED:
             raise ValueError(
                 f"radii are {list(self.radii)}, expected at least one for each of {self.layers} layers, each >= 0, or "

@@ -68,22 +68,38 @@ def relative_steps(times_BT: Tensor) -> Tensor:
     return (times_BT - start) * (times_BT.shape[1] - 1) / (end - start).clamp_min(torch.finfo(times_BT.dtype).tiny)
 
 
-def grid_offsets(grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """How the nodes of a grid lie to each other.
+def grid_offsets(grid: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """How the nodes of a grid of two axes or more lie to each other.
 
     Returns:
         index (N, N), of node i's row and column less node j's in a flattened (2 rows - 1, 2 columns - 1) table, and
-        distance (N, N), Chebyshev: the larger of the two differences.
+        distance (N, N), Chebyshev: the largest of the differences.
 
     >>> index, distance = grid_offsets((1, 3))
     >>> index.tolist(), distance.tolist()
     ([[2, 1, 0], [3, 2, 1], [4, 3, 2]], [[0, 1, 2], [1, 0, 1], [2, 1, 0]])
     """
-    rows, columns = grid
-    place = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    place = torch.cartesian_prod(*map(torch.arange, grid))
     difference = place[:, None] - place[None, :]
-    index = (difference[..., 0] + rows - 1) * (2 * columns - 1) + difference[..., 1] + columns - 1
+    index = torch.zeros(difference.shape[:2], dtype=torch.long)
+    for axis, size in enumerate(grid):
+        index = index * (2 * size - 1) + difference[..., axis] + size - 1
     return index, difference.abs().amax(dim=-1)
+
+
+def tracked_offsets(steps: int, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """How the nodes of all steps of a grid lie to each other, step by step.
+
+    Returns:
+        distance (T N, T N), Chebyshev within the grid, whatever the steps; and near (T N, T N) bool, whether two nodes
+        are of one step, or of two that follow each other.
+
+    >>> distance, near = tracked_offsets(3, (1, 2))
+    >>> distance[0].tolist(), near[0].tolist()
+    ([0, 1, 0, 1, 0, 1], [True, True, True, True, False, False])
+    """
+    step = torch.arange(steps).repeat_interleave(math.prod(grid))
+    return grid_offsets(grid)[1].repeat(steps, steps), (step[:, None] - step[None, :]).abs() <= 1
 
 
 def cosines(features_GND: Tensor) -> Tensor:
@@ -109,6 +125,23 @@ def nearest_edges(cosine_GNN: Tensor, neighbours: int) -> Tensor:
     nearest = others.topk(min(neighbours, nodes - 1), dim=-1, sorted=False).indices
     chosen = torch.zeros_like(cosine_GNN, dtype=torch.bool).scatter_(-1, nearest, True)
     return chosen | chosen.transpose(1, 2)
+
+
+@torch.no_grad()
+def learned_edges(query_GNW: Tensor, key_GNW: Tensor, heads: int, neighbours: int) -> Tensor:
+    """(G, H, N, N): 0 where a node reads another in a head, -inf elsewhere: the `neighbours` with the largest q . k.
+
+    Which are read has no gradient; what they are read with has, by attention itself. More neighbours than there are
+    nodes join all.
+
+    >>> q = torch.tensor([[[1.0], [-1.0]]])
+    >>> learned_edges(q, q, 1, 1).tolist()
+    [[[[0.0, -inf], [-inf, 0.0]]]]
+    """
+    query_GHNE, key_GHNE = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query_GNW, key_GNW))
+    similar_GHNN = query_GHNE @ key_GHNE.transpose(-1, -2)
+    chosen = similar_GHNN.topk(min(neighbours, similar_GHNN.shape[-1]), dim=-1, sorted=False).indices
+    return torch.full_like(similar_GHNN, -math.inf).scatter_(-1, chosen, 0.0)
 
 
 def attend(query_GQW: Tensor, key_GKW: Tensor, value_GKW: Tensor, heads: int, bias: Tensor | None = None) -> Tensor:
@@ -167,23 +200,28 @@ class Graph(NamedTuple):
 
 
 @torch.no_grad()
-def frozen_graph(features_GND: Tensor, distance_NN: Tensor, radii: Iterable[int], neighbours: int) -> Graph:
-    """Edges = {distance <= radius} or {`neighbours` most similar}, for each radius.
+def frozen_graph(
+    features_GND: Tensor, distance_NN: Tensor, radii: Iterable[int], neighbours: int, near_NN: Tensor | None = None
+) -> Graph:
+    """Edges = {distance <= radius} or {`neighbours` most similar}, for each radius; of pairs that are near, if given.
 
     Full precision even under autocast: in bf16 most of the ranking would be ties.
     """
     with torch.autocast(features_GND.device.type, enabled=False):
         cosine_GNN = cosines(features_GND)
+        ranked_GNN = cosine_GNN if near_NN is None else cosine_GNN.masked_fill(~near_NN, -math.inf)
         similar = (
-            nearest_edges(cosine_GNN, neighbours)
+            nearest_edges(ranked_GNN, neighbours)
             if neighbours
             else torch.zeros_like(distance_NN[None], dtype=torch.bool)
         )
         masks: dict[int, Tensor | None] = {}
         for radius in set(radii):
-            if radius == UNBOUNDED:
+            if radius == UNBOUNDED and near_NN is None:
                 masks[radius] = None
                 continue
-            edges = similar | (distance_NN <= radius)
+            edges = similar | (distance_NN <= radius) | (radius == UNBOUNDED)
+            if near_NN is not None:
+                edges = edges & near_NN  # where fewer are near than are ranked, others were ranked, too
             masks[radius] = torch.zeros_like(edges, dtype=cosine_GNN.dtype).masked_fill_(~edges, -math.inf).unsqueeze(1)
     return Graph(cosine_GNN, masks)

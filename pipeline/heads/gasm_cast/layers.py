@@ -5,13 +5,23 @@ arguments of its forward. Shape suffixes as in kernels; D semantic width, E moti
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .kernels import Graph, attend, attention_weights, from_cells, grid_offsets, sincos, sincos_grid, to_cells
+from .kernels import (
+    Graph,
+    attend,
+    attention_weights,
+    from_cells,
+    grid_offsets,
+    learned_edges,
+    sincos,
+    sincos_grid,
+    to_cells,
+)
 
 PROBE_BLOCKS = 4
 
@@ -69,16 +79,37 @@ class SelfAttention(nn.Module):
         return self.query_key_value(self.norm(x_GND)).chunk(3, dim=-1)
 
 
+class LearnedAttention(SelfAttention):
+    """Self-attention in which each head of a token reads the `neighbours` tokens with the largest q.k."""
+
+    def __init__(self, dim: int, width: int, heads: int, neighbours: int):
+        super().__init__(dim, width, heads)
+        self.neighbours = neighbours
+
+    def forward(self, x_GND: Tensor) -> Tensor:
+        query, key, value = self._query_key_value(x_GND)
+        return self.out(attend(query, key, value, self.heads, self._edges(query, key)))
+
+    def weights(self, x_GND: Tensor) -> Tensor:
+        """(G, H, N, N), of each token over those of its group: 0 of those that it does not read."""
+        query, key, _ = self._query_key_value(x_GND)
+        return attention_weights(query, key, self.heads, self._edges(query, key))
+
+    def _edges(self, query: Tensor, key: Tensor) -> Tensor:
+        return learned_edges(query, key, self.heads, self.neighbours)
+
+
 class GraphAttention(SelfAttention):
     """Self-attention along edges: logit = q.k / sqrt(d) + table[h, drow, dcolumn] + gamma_h * cos(x_i, x_j).
 
-    Steps are a grid of one column, so one class serves space and time.
+    Steps are a grid of one column, and the places of all steps one of three axes, so one class serves space, time and
+    both.
     """
 
-    def __init__(self, dim: int, width: int, heads: int, grid: tuple[int, int], radius: int):
+    def __init__(self, dim: int, width: int, heads: int, grid: tuple[int, ...], radius: int):
         super().__init__(dim, width, heads)
         self.radius = radius
-        self.table = nn.Parameter(torch.zeros(heads, 2 * grid[0] - 1, 2 * grid[1] - 1))
+        self.table = nn.Parameter(torch.zeros(heads, *(2 * side - 1 for side in grid)))
         self.gamma = nn.Parameter(torch.zeros(heads))
         self.register_buffer("offsets_NN", grid_offsets(grid)[0], persistent=False)
 
@@ -186,6 +217,11 @@ def over_time(module: nn.Module, x_BTND: Tensor, *context: Graph) -> Tensor:
     return x_BTND + module(by_place.flatten(0, 1), *context).view(by_place.shape).transpose(1, 2)
 
 
+def over_both(module: nn.Module, x_BTND: Tensor, *context: Graph) -> Tensor:
+    """x + module(x), all tokens of a video a group."""
+    return x_BTND + module(x_BTND.flatten(1, 2), *context).view_as(x_BTND)
+
+
 class AttentivePool(nn.Module):
     """A learned query reads a stream's tokens: (B, L, D) -> (B, 2 W); keys have width W, values 2 W."""
 
@@ -247,26 +283,30 @@ class Layer(nn.Module):
         radius: int,
         streams: Sequence[str],
         graph: str,
+        neighbours: Mapping[str, int],
         exchange: nn.Module | None,
     ):
         super().__init__()
+        self.tracks = graph == "time"
         (semantic, motion), (patches, cells) = dims, grids
         parts: dict[str, nn.Module] = {}
 
-        def among(dim: int, grid: tuple[int, int]) -> SelfAttention:
+        def among(part: str, dim: int, grid: tuple[int, ...]) -> SelfAttention:
             if graph == "dense":
                 return SelfAttention(dim, width, heads)
+            if graph == "learned":
+                return LearnedAttention(dim, width, heads, neighbours[part])
             return GraphAttention(dim, width, heads, grid, radius)
 
         if "semantic" in streams:
             if graph != "none":
-                parts["spatial"] = among(semantic, patches)
+                parts["spatial"] = among("spatial", semantic, (steps, *patches) if self.tracks else patches)
             parts["tube"] = SelfAttention(semantic, width, heads)
             parts["ffn_semantic"] = feed_forward(semantic, semantic)
         if "motion" in streams:
             if graph != "none":
-                parts["motion_space"] = among(motion, cells)
-                parts["motion_time"] = among(motion, (steps, 1))
+                parts["motion_space"] = among("motion_space", motion, cells)
+                parts["motion_time"] = among("motion_time", motion, (steps, 1))
             parts["ffn_motion"] = feed_forward(motion, motion)
         if exchange is not None:
             parts["exchange"] = exchange
@@ -278,7 +318,8 @@ class Layer(nn.Module):
         x = dict(x)
         edges = {name: (graph,) for name, graph in graphs.items()}  # none: all read all
         if "spatial" in self.parts:
-            x["semantic"] = over_space(self.spatial, x["semantic"], *edges.get("spatial", ()))
+            over = over_both if self.tracks else over_space
+            x["semantic"] = over(self.spatial, x["semantic"], *edges.get("spatial", ()))
         if "tube" in self.parts:
             x["semantic"] = over_time(self.tube, x["semantic"])
         if "motion_space" in self.parts:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .kernels import UNBOUNDED, Graph, frozen_graph, grid_offsets, relative_steps
+from .kernels import UNBOUNDED, Graph, frozen_graph, grid_offsets, relative_steps, tracked_offsets
 from .layers import AttentivePool, BCast, Input, Layer, Probe, VanillaCross
 
 FUSIONS = ("cast", "vanilla", "concat", "semantic", "motion", "probe")
-GRAPHS = ("full", "spatial", "dense", "none")
+GRAPHS = ("full", "spatial", "time", "learned", "dense", "none")
+FROZEN_GRAPHS = GRAPHS[:3]  # whose edges are those of the frozen features and of places
 
 
 class GasmCast(nn.Module):
@@ -37,10 +38,14 @@ class GasmCast(nn.Module):
         attention_heads: H; divides the width, the bottleneck and, for "vanilla", both dims.
         bottleneck: width of B-CAST.
         window: of B-CAST: "cell" or "full".
-        graph: "full"; "spatial" (edges by distance only, none by cosine); "dense" (the same layers, in which all read
-            all: no edges, no bias by place or cosine); "none" (no such layers; tubes stay).
+        graph: "full"; "spatial" (edges by distance only, none by cosine); "time" (patches also have edges, by distance
+            and by cosine, to those of the step before and the step after; attention is over all T N of a video, masked,
+            so it costs T times as much); "learned" (each head of a node reads as many nodes as it has neighbours, those
+            with the largest q . k; no bias); "dense" (the same layers, in which all read all: no edges, no bias by
+            place or cosine); "none" (no such layers; tubes stay).
         radii: of the graphs, layer by layer, in patches, cells and steps; -1 joins all. Those past `layers` wait.
-        semantic_neighbours, motion_neighbours: edges by cosine of a node; the second holds for space and for time.
+        semantic_neighbours, motion_neighbours: edges by cosine, or by q . k, of a node; the second holds for space and
+            for time.
         dropout: before the classifier.
         token_dropout: in training, the share of tokens whose content is blanked (their positions stay).
 
@@ -88,7 +93,7 @@ class GasmCast(nn.Module):
             "motion_space": motion_neighbours,
             "motion_time": motion_neighbours,
         }
-        _check(dims, grids, width, fusion, layers, heads, bottleneck, window, graph, radii)
+        _check(dims, grids, width, fusion, layers, heads, bottleneck, window, graph, radii, self.neighbours)
 
         inputs = {name: (dim, grid) for name, dim, grid in zip(self.shapes, dims, grids, strict=True)}
         self.inputs = nn.ModuleDict({name: Input(*inputs[name], token_dropout) for name in self.streams})
@@ -107,7 +112,7 @@ class GasmCast(nn.Module):
                 return VanillaCross(dims, heads) if fusion == "vanilla" else None
 
             self.layers = nn.ModuleList(
-                Layer(dims, steps, grids, width, heads, radius, self.streams, graph, exchange())
+                Layer(dims, steps, grids, width, heads, radius, self.streams, graph, self.neighbours, exchange())
                 for radius in self.radii
             )
             self.pools = nn.ModuleDict(
@@ -116,6 +121,10 @@ class GasmCast(nn.Module):
 
         for name, grid in (("spatial", grids[0]), ("motion_space", grids[1]), ("motion_time", (steps, 1))):
             self.register_buffer(f"{name}_distance", grid_offsets(grid)[1], persistent=False)
+        if graph == "time":
+            distance, near = tracked_offsets(steps, grids[0])
+            self.register_buffer("spatial_distance", distance, persistent=False)
+            self.register_buffer("spatial_near", near, persistent=False)
 
     @classmethod
     def of(cls, config: Any, samples: Any) -> "GasmCast":
@@ -162,7 +171,7 @@ class GasmCast(nn.Module):
         x = {name: embed(frozen[name], steps_BT) for name, embed in self.inputs.items()}
         if hasattr(self, "probe"):
             return self.head(self.probe(x["semantic"], x["motion"]))
-        graphs = self.frozen_graphs(frozen) if self.graph in ("full", "spatial") else {}
+        graphs = self.frozen_graphs(frozen) if self.graph in FROZEN_GRAPHS else {}
         for layer in self.layers:
             x = layer(x, graphs)
         return self.head(torch.cat([self.pools[name](tokens.flatten(1, 2)) for name, tokens in x.items()], dim=-1))
@@ -171,7 +180,7 @@ class GasmCast(nn.Module):
         """The graphs over frames, over motion's frames and over the times of motion's cells."""
         groups = {}
         if "semantic" in frozen:
-            groups["spatial"] = frozen["semantic"].flatten(0, 1)
+            groups["spatial"] = frozen["semantic"].flatten(*((1, 2) if self.graph == "time" else (0, 1)))
         if "motion" in frozen:
             groups["motion_space"] = frozen["motion"].flatten(0, 1)
             groups["motion_time"] = frozen["motion"].transpose(1, 2).flatten(0, 1)
@@ -180,13 +189,14 @@ class GasmCast(nn.Module):
                 features,
                 self.get_buffer(f"{name}_distance"),
                 self.radii,
-                self.neighbours[name] if self.graph == "full" else 0,
+                0 if self.graph == "spatial" else self.neighbours[name],
+                self.spatial_near if name == "spatial" and self.graph == "time" else None,
             )
             for name, features in groups.items()
         }
 
 
-def _check(dims, grids, width, fusion, layers, heads, bottleneck, window, graph, radii) -> None:
+def _check(dims, grids, width, fusion, layers, heads, bottleneck, window, graph, radii, neighbours) -> None:
     """Raises ValueError for arguments of GasmCast that do not fit each other."""
     for name, value, known in (
         ("fusion", fusion, FUSIONS),
@@ -209,6 +219,10 @@ def _check(dims, grids, width, fusion, layers, heads, bottleneck, window, graph,
     if len(radii) < layers or min(radii) < UNBOUNDED:
         raise ValueError(
             f"radii are {list(radii)}, expected at least one for each of {layers} layers, each >= 0, or -1 for all"
+        )
+    if graph == "learned" and not min(neighbours.values()):
+        raise ValueError(
+            "semantic_neighbours and motion_neighbours must be above 0 with graph learned: nodes read so many"
         )
     (rows, columns), (cell_rows, cell_columns) = grids
     ratio = rows // cell_rows

@@ -12,7 +12,7 @@ from pipeline.heads.gasm_cast.model import GasmCast
 from .loops import SMALL, edges_by_loops, stir
 
 VARIANTS = [{"fusion": fusion} for fusion in ("cast", "vanilla", "concat", "semantic", "motion", "probe")]
-VARIANTS += [{"window": "full"}, {"graph": "none"}, {"graph": "spatial"}, {"graph": "dense"}]
+VARIANTS += [{"window": "full"}, {"graph": "none"}, *({"graph": of} for of in ("spatial", "dense", "learned", "time"))]
 
 
 def names(variant):
@@ -96,7 +96,7 @@ def test_a_fusion_has_the_looks_of_its_parts_and_no_other(made):
     assert kinds(fusion="concat") == [*semantic, *motion, *pools]
     assert kinds(fusion="semantic") == [*semantic, pools[0]]
     assert kinds(fusion="motion") == [*motion, pools[1]]
-    assert kinds(graph="dense") == kinds()
+    assert kinds(graph="dense") == kinds(graph="learned") == kinds(graph="time") == kinds()
     assert kinds(graph="none") == [semantic[1], *cross, *pools]
     both = [Look(number, "all", stream) for number in range(4) for stream in ("semantic", "motion")]
     assert kinds(fusion="probe") == [*both, *pools]

@@ -4,15 +4,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pipeline.heads.gasm_cast.kernels import UNBOUNDED, frozen_graph, grid_offsets
+from pipeline.heads.gasm_cast.kernels import UNBOUNDED, frozen_graph, grid_offsets, tracked_offsets
 from pipeline.heads.gasm_cast.layers import (
     AttentivePool,
     BCast,
     GraphAttention,
     Input,
     Layer,
+    LearnedAttention,
     SelfAttention,
     VanillaCross,
+    over_both,
     over_space,
     over_time,
 )
@@ -93,7 +95,7 @@ def plain_attention_by_loops(module, x):
 @torch.no_grad()
 def test_a_dense_layer_reads_all_tokens_of_a_step_and_all_steps_of_a_cell():
     dims, steps, grids = (8, 12), 3, ((2, 2), (2, 1))
-    layer = stir(Layer(dims, steps, grids, 4, 2, 1, ("semantic", "motion"), "dense", None))
+    layer = stir(Layer(dims, steps, grids, 4, 2, 1, ("semantic", "motion"), "dense", {}, None))
     x = {"semantic": tokens(2, steps, 4, 8), "motion": tokens(2, steps, 2, 12)}
     got = layer(x, {})
     for name, in_space, in_time in (("semantic", "spatial", "tube"), ("motion", "motion_space", "motion_time")):
@@ -104,6 +106,67 @@ def test_a_dense_layer_reads_all_tokens_of_a_step_and_all_steps_of_a_cell():
             for place in range(wanted.shape[2]):
                 wanted[b, :, place] += plain_attention_by_loops(layer.get_submodule(in_time), wanted[b, :, place])
         assert torch.allclose(got[name], wanted + layer.get_submodule(f"ffn_{name}")(wanted))
+
+
+@pytest.mark.parametrize("neighbours", [1, 3, 50])
+@torch.no_grad()
+def test_learned_attention_reads_the_tokens_with_the_largest_products_in_each_head(neighbours):
+    heads, nodes = 2, 6
+    module = stir(LearnedAttention(8, 4, heads, neighbours))
+    x = tokens(2, 2, nodes, 8)
+    got = over_space(module, x)
+    for b in range(2):
+        for t in range(2):
+            q, k, v = module.query_key_value(module.norm(x[b, t])).chunk(3, dim=-1)
+            for i in range(nodes):
+                read = []
+                for head in range(heads):
+                    own = slice(2 * head, 2 * head + 2)
+                    products = [float(q[i, own] @ k[j, own]) for j in range(nodes)]
+                    edges = sorted(range(nodes), key=lambda j, of=products: -of[j])[:neighbours]
+                    read.append(attention_by_loops(q[i, own], k[:, own], v[:, own], 1, edges=edges))
+                assert torch.allclose(got[b, t, i], x[b, t, i] + module.out(torch.cat(read)))
+
+
+def test_what_learned_attention_reads_with_is_learned():
+    module = stir(LearnedAttention(8, 4, 2, 2))
+    module(tokens(3, 6, 8)).square().sum().backward()
+    query_key_value = module.query_key_value.weight.grad.split(4)
+    assert all(part.abs().max() > 0 for part in query_key_value)
+
+
+@pytest.mark.parametrize("radius", [0, 1, UNBOUNDED])
+@torch.no_grad()
+def test_edges_over_time_are_to_the_steps_before_and_after_by_distance_and_by_cosine(radius):
+    steps, grid, neighbours = 4, (2, 3), 2
+    places = grid[0] * grid[1]
+    module = stir(GraphAttention(8, 4, 2, (steps, *grid), radius))
+    x, features = tokens(2, steps, places, 8), tokens(2, steps, places, 5)
+    distance, near = tracked_offsets(steps, grid)
+    got = over_both(module, x, frozen_graph(features.flatten(1, 2), distance, [radius], neighbours, near))
+    nodes = [(t, n // grid[1], n % grid[1]) for t in range(steps) for n in range(places)]
+    for b in range(2):
+        seen, own = features[b].flatten(0, 1), x[b].flatten(0, 1)
+        cosine = [[float(torch.cosine_similarity(one, other, dim=0)) for other in seen] for one in seen]
+        beside = {i: [j for j in range(len(nodes)) if abs(nodes[i][0] - nodes[j][0]) <= 1] for i in range(len(nodes))}
+        similar = {}
+        for i, of in beside.items():
+            similar[i] = sorted((j for j in of if j != i), key=lambda j, i=i: -cosine[i][j])[:neighbours]
+        q, k, v = module.query_key_value(module.norm(own)).chunk(3, dim=-1)
+        for i, (t, row, column) in enumerate(nodes):
+            edges = []
+            for j in beside[i]:
+                apart = max(abs(row - nodes[j][1]), abs(column - nodes[j][2]))
+                if radius == UNBOUNDED or apart <= radius or j in similar[i] or i in similar[j]:
+                    edges.append(j)
+
+            def bias(head, j, i=i, t=t, row=row, column=column):
+                later, down, right = t - nodes[j][0], row - nodes[j][1], column - nodes[j][2]
+                relative = module.table[head, later + steps - 1, down + grid[0] - 1, right + grid[1] - 1]
+                return relative + module.gamma[head] * cosine[i][j]
+
+            wanted = own[i] + module.out(attention_by_loops(q[i], k, v, 2, bias, edges))
+            assert torch.allclose(got[b].flatten(0, 1)[i], wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("ratio", [1, 2])

@@ -48,7 +48,7 @@ TABLE = [
 # What a model does not see changes its float64 logits by 1e-14 at most.
 NOTICED = 1e-6
 VARIANTS = [{"fusion": fusion} for fusion in ("cast", "vanilla", "concat", "semantic", "motion", "probe")]
-VARIANTS += [{"graph": graph} for graph in ("spatial", "dense", "none")]
+VARIANTS += [{"graph": graph} for graph in ("spatial", "time", "learned", "dense", "none")]
 VARIANTS += [{"window": "full"}, {"semantic_grid": (2, 3)}, {"layers": 1}]
 
 
@@ -217,6 +217,8 @@ def test_concatenation_lets_the_streams_meet_in_the_classifier_only():
         ({"graph": "none"}, {"spatial graph", "motion space", "motion time"}),
         ({"graph": "spatial"}, set()),
         ({"graph": "dense"}, {"spatial graph", "motion space", "motion time"}),
+        ({"graph": "learned"}, {"spatial graph", "motion space", "motion time"}),
+        ({"graph": "time"}, {"spatial graph"}),
         ({"window": "full"}, set()),
         ({"radii": (0, 0)}, set()),
         ({"semantic_neighbours": 0, "motion_neighbours": 0}, set()),
@@ -347,7 +349,8 @@ def test_a_models_state_holds_parameters_only():
     [
         ({"fusion": "sum"}, r"fusion is 'sum', expected one of cast, vanilla"),
         ({"window": "row"}, r"window is 'row', expected one of cell, full"),
-        ({"graph": "some"}, r"graph is 'some', expected one of full, spatial, dense, none"),
+        ({"graph": "some"}, r"graph is 'some', expected one of full, spatial, time, learned, dense, none"),
+        ({"graph": "learned", "motion_neighbours": 0}, r"must be above 0 with graph learned"),
         ({"semantic_dim": 18}, r"semantic_dim is 18, expected a multiple of 4"),
         ({"attention_heads": 3}, r"width is 8, which 3 attention_heads do not divide; expected a multiple of 3"),
         ({"bottleneck": 9}, r"bottleneck is 9, which 2 attention_heads do not divide"),
