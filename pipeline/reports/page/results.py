@@ -130,7 +130,7 @@ def _decoding(result: Result, document: Mapping[str, Any]) -> Section:
         ["decoded", *(_figure(document[key]) for key in names)],
     ]
     decode = document["decode"]
-    told = f"Viterbi over each video; a change of class costs {decode['switch']:g} frames of a sure score."
+    told = f"Viterbi over each video; the cost of a change of class is {decode['switch']:g}, in frames of a sure score."
     blocks = [Table(["of the evaluated videos", *names.values()], figures, f"In percent. {told}")]
     if tried := decode.get("tried"):
         rows = [[f"{row['switch']:g}", *(_figure(row[key]) for key in list(names)[:3])] for row in tried]
