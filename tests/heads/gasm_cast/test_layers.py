@@ -160,7 +160,7 @@ def test_edges_over_time_are_to_the_steps_before_and_after_by_distance_and_by_co
                 if radius == UNBOUNDED or apart <= radius or j in similar[i] or i in similar[j]:
                     edges.append(j)
 
-            def bias(head, j, i=i, t=t, row=row, column=column):
+            def bias(head, j, i=i, t=t, row=row, column=column, cosine=cosine):
                 later, down, right = t - nodes[j][0], row - nodes[j][1], column - nodes[j][2]
                 relative = module.table[head, later + steps - 1, down + grid[0] - 1, right + grid[1] - 1]
                 return relative + module.gamma[head] * cosine[i][j]
