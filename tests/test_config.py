@@ -106,6 +106,7 @@ def test_what_is_rendered_follows_from_the_layout_unless_it_is_said(document):
     assert {name: of.rendering for name, of in datasets.items() if of.rendering} == {
         "toy-ssv2": "ssv2",
         "toy-ssv2-reversed": "ssv2_reversed",
+        "toy-relations": "relations",
         "toy-assembly": "assembly",
         "toy-waterbirds": "waterbirds",
         "toy-clinic": "clinic",
@@ -116,7 +117,10 @@ def test_what_is_rendered_follows_from_the_layout_unless_it_is_said(document):
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"renders": "clinic"}, r"renders is 'clinic', expected one of those of layout ssv2: ssv2, ssv2_reversed"),
+        (
+            {"renders": "clinic"},
+            r"renders is 'clinic', expected one of those of layout ssv2: ssv2, ssv2_reversed, ",
+        ),
         ({"made_by": None}, r"renders is 'ssv2_reversed', but nothing is made; set made_by: toyworld|is rendered"),
     ],
 )

@@ -260,7 +260,7 @@ def test_what_is_not_rendered_yet_hides_no_other_dataset_s_plan(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     plan = Plan(load_params(str(ROOT / "params.yaml")))
     assert {of.dataset for of in plan.extractions()} == plan.params.datasets.keys() - plan.unrendered.keys()
-    assert plan.unrendered["toy-waterbirds-backgrounds"] == "toy-waterbirds" and len(plan.unrendered) == 8
+    assert plan.unrendered["toy-waterbirds-backgrounds"] == "toy-waterbirds" and len(plan.unrendered) == 9
     assert plan.samples("toy-waterbirds", "train") == 0
     monkeypatch.setattr(Plan, "unrendered", {})
     with pytest.raises(DatasetError):  # a set that is broken is not one that is yet to be rendered

@@ -20,7 +20,7 @@ def _a_layout(name: str) -> str:
 
 
 class ToySSv2(Strict):
-    """Sizes of the rendered toy-ssv2 set; counts are videos a template."""
+    """Sizes of a rendered set of Something-Something-V2's layout; counts are videos a template."""
 
     train: Positive
     validation: Positive
@@ -88,10 +88,12 @@ class Toyworld(Strict):
         "waterbirds": Rendering("waterbirds", "waterbirds"),
         "clinic": Rendering("clinic", "clinic"),
         "ssv2_reversed": Rendering("ssv2", "ssv2"),
+        "relations": Rendering("ssv2", "relations"),
     }
 
     seed: Seed
     ssv2: ToySSv2 | None = None
+    relations: ToySSv2 | None = None
     assembly: ToyAssembly | None = None
     waterbirds: ToyWaterbirds | None = None
     clinic: ToyClinic | None = None

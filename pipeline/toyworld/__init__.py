@@ -5,6 +5,7 @@ Knows no store, no head and no trainer: what it writes is read like any other da
 
 from pipeline.toyworld.assembly import write_assembly
 from pipeline.toyworld.clinic import write_clinic
+from pipeline.toyworld.relations import write_relations
 from pipeline.toyworld.ssv2 import write_ssv2, write_ssv2_reversed
 from pipeline.toyworld.waterbirds import write_waterbirds
 from pipeline.toyworld.writing import ToyworldError
@@ -14,6 +15,7 @@ __all__ = [
     "ToyworldError",
     "write_assembly",
     "write_clinic",
+    "write_relations",
     "write_ssv2",
     "write_ssv2_reversed",
     "write_waterbirds",
@@ -26,4 +28,5 @@ WRITERS = {
     "waterbirds": write_waterbirds,
     "clinic": write_clinic,
     "ssv2_reversed": write_ssv2_reversed,
+    "relations": write_relations,
 }

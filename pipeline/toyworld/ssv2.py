@@ -3,7 +3,7 @@
 Knows no reader and no network.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,28 +28,35 @@ class Video:
 
     split: str
     index: int
+    template: int
 
     @property
     def id(self) -> str:
         return str(FIRST_ID[self.split] + self.index)
 
-    @property
-    def template(self) -> int:
-        """Index in TEMPLATES: classes take turns, so a larger set begins with the smaller one's videos."""
-        return self.index % len(TEMPLATES)
 
+def videos(sizes: ToySSv2, templates: Sequence[Template] = TEMPLATES) -> list[Video]:
+    """All videos of a set, in the order of its annotations.
 
-def videos(sizes: ToySSv2) -> list[Video]:
-    """All videos of the set, in the order of its annotations."""
+    Classes take turns, so a larger set begins with the smaller one's videos; `template` is an index in templates.
+    """
     counts = zip(SPLITS, (sizes.train, sizes.validation, sizes.test), strict=True)
-    return [Video(split, index) for split, count in counts for index in range(count * len(TEMPLATES))]
+    every = ((split, index) for split, count in counts for index in range(count * len(templates)))
+    return [Video(split, index, index % len(templates)) for split, index in every]
 
 
 def stage(video: Video, params: Toyworld) -> tuple[Scene, dict[str, Any]]:
     """The scene of one video, which is its ground truth, and its annotation: id, label, template, placeholders."""
-    rng = np.random.default_rng([params.seed, SPLITS.index(video.split), video.index])
-    template = TEMPLATES[video.template]
-    shortest, longest = params.ssv2.frames
+    return staged(video, TEMPLATES, params.ssv2, [params.seed])
+
+
+def staged(
+    video: Video, templates: Sequence[Template], sizes: ToySSv2, seed: Sequence[int]
+) -> tuple[Scene, dict[str, Any]]:
+    """As `stage`, of any templates; a set's seed is what it shares with no other."""
+    rng = np.random.default_rng([*seed, SPLITS.index(video.split), video.index])
+    template = templates[video.template]
+    shortest, longest = sizes.frames
     scene, names = template.scene(rng, int(rng.integers(shortest, longest + 1)))
     return scene, {
         "id": video.id,

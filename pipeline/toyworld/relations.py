@@ -1,0 +1,83 @@
+"""Writes toy-relations, in Something-Something-V2's layout: what things far apart are to each other decides the class.
+
+Four objects lie on a ring, a quarter turn apart, at any angle; two are of one colour and two of another, and each sways
+on the spot along some line. A class says two things of them, each true of half of the videos:
+- the two of a colour lie across from each other, or beside each other;
+- objects that lie across from each other sway in step, or against each other.
+
+An object by itself looks, lies and moves alike in every class, and so does a bag of them: no place, patch or sum over
+patches has evidence. It takes two objects, half a frame apart, seen together. Knows no reader and no network.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.config import Toyworld
+from pipeline.toyworld.scene import TILT, Scene, Track, render
+from pipeline.toyworld.shapes import COLOUR_NAMES, SHAPES
+from pipeline.toyworld.ssv2 import Video, staged, videos, write_annotations
+from pipeline.toyworld.templates import Take, Template
+from pipeline.toyworld.writing import encode, make_all, prepare
+
+# Bumped when the same seed gives other videos.
+VERSION = 1
+# Of the seed: no other set has scenes of these random numbers.
+WORD = 0x5E1A
+OBJECTS = 4
+
+
+def _ring(rng: np.random.Generator, frames: int, family: str | None, across: bool, in_step: bool) -> Take:
+    """Objects k and k + 2 lie across from each other. Named are the two of one colour, the first of them first."""
+    one, other = (COLOUR_NAMES[index] for index in rng.permutation(len(COLOUR_NAMES))[:2])
+    colours = [one, other, one, other] if across else [one, one, other, other]
+    angles = rng.uniform(0, 2 * np.pi) + np.arange(OBJECTS) * np.pi / 2 + rng.uniform(-0.15, 0.15, OBJECTS)
+    reach, middle = rng.uniform(0.28, 0.34, OBJECTS), rng.uniform(0.47, 0.53, 2)
+    headings, phases = np.tile(rng.uniform(0, 2 * np.pi, (2, OBJECTS // 2)), 2)
+    phases = phases + (0 if in_step else np.pi) * (np.arange(OBJECTS) >= OBJECTS // 2)
+    beat = 2 * np.pi * np.arange(frames) / rng.uniform(12, 18)
+    tracks = []
+    for k in range(OBJECTS):
+        sway = 0.045 * np.sin(beat + phases[k])
+        x = middle[0] + reach[k] * np.cos(angles[k]) + sway * np.cos(headings[k])
+        y = middle[1] + reach[k] * np.sin(angles[k]) + sway * np.sin(headings[k])
+        radius, angle = (np.full(frames, value) for value in (rng.uniform(0.1, 0.125), rng.uniform(-TILT, TILT)))
+        tracks.append(Track(SHAPES[rng.integers(len(SHAPES))], colours[k], x, y, radius, angle))
+    return Take(tracks, [k for k in range(OBJECTS) if colours[k] == one])
+
+
+RELATIONS: tuple[Template, ...] = tuple(
+    Template(
+        f"Swaying [something] with [something] of its colour {where}, what is across from each other {how}",
+        partial(_ring, across=across, in_step=in_step),
+    )
+    for across, where in ((True, "across from it"), (False, "beside it"))
+    for in_step, how in ((True, "in step"), (False, "against each other"))
+)
+
+
+def stage_relation(video: Video, params: Toyworld) -> tuple[Scene, dict[str, Any]]:
+    """The scene of one video and its annotation, as `ssv2.stage`."""
+    return staged(video, RELATIONS, params.relations, [params.seed, WORD])
+
+
+def _make(video: Video, params: Toyworld, root: Path) -> dict[str, Any]:
+    scene, annotation = stage_relation(video, params)
+    file = root / f"{video.id}.webm"
+    if not file.exists():
+        encode(render(scene, params.relations.size)[0], file, params.relations.fps)
+    return annotation
+
+
+def write_relations(
+    params: Toyworld, root: Path, say: Callable[[str], None] = print, workers: int | None = None
+) -> None:
+    """Writes the whole set. Arguments and errors as `write_ssv2`."""
+    todo = videos(params.relations, RELATIONS)
+    sizes = params.relations.model_dump(include={"size", "frames", "fps"}, mode="json")
+    prepare(root, {"version": VERSION, "seed": params.seed, **sizes}, "*.webm", ["*.json"])
+    made = make_all(_make, todo, params, root, name="toy-relations", say=say, workers=workers)
+    write_annotations(root, zip((video.split for video in todo), made, strict=True), RELATIONS)
