@@ -264,8 +264,8 @@ class Plan:
             runs = self.ablation_runs(ablation) if ablation else self.searched(search)
             for run in {tuple(run.config.evaluation_inputs.items()): run for run in runs}.values():
                 read = json.loads(run.params.part(head=head))
-                for section in ("datasets", "features"):
-                    document[section] |= read[section]
+                for section in read.keys() & {"toyworld", "datasets", "features"}:
+                    document[section] = document.get(section, {}) | read[section]
             if varied := self._varied(chosen):
                 document["features"] |= json.loads(self.params.part(features=varied))["features"]
         return _with_rows_in_order(document)

@@ -14,7 +14,7 @@ from pipeline.training.registry import build
 ROOT = Path(__file__).parents[1]
 SETS = ["params.yaml", *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs").glob("*.yaml")))]
 # What the specification of GASM-CAST wants beside its result, always: field -> how many of it.
-COMPARED = {"fusion": 6, "layers": 3, "attention_heads": 3, "graph": 3, "bottleneck": 2, "window": 2}
+COMPARED = {"fusion": 6, "layers": 3, "attention_heads": 3, "graph": 4, "bottleneck": 2, "window": 2}
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_every_row_of_every_list_is_a_model_that_can_be_built(name, plan_of):
 def test_gasm_cast_is_compared_with_all_that_its_specification_names(name, plan_of):
     plan = plan_of(name)
     design, exchange, streams = (plan.ablated(f"gasm_cast_{part}") for part in ("design", "exchange", "streams"))
-    assert len(plan.params.ablations["gasm_cast_design"].rows) == 12 and len(design) == 36
+    assert len(plan.params.ablations["gasm_cast_design"].rows) == 13 and len(design) == 39
     models = [run.config.model for run in (*design.values(), *exchange.values())]
     assert {field: len({getattr(model, field) for model in models}) for field in COMPARED} == COMPARED
     # What lists share is one run: all of the streams', the reference in each, and that of the result.

@@ -47,6 +47,14 @@ def test_variants_of_an_ablation_that_are_one_evaluation_of_one_training_are_ref
         of.ablation_runs("it")
 
 
+def test_the_part_of_an_ablation_holds_what_its_variants_other_data_sets_are_rendered_from(plan):
+    part = json.loads(plan.part(ablation="relations_graphs"))
+    assert set(part["toyworld"]) == {"seed", "ssv2", "relations"}
+    assert list(Plan(load_params(json.dumps(part))).ablated("relations_graphs")) == list(
+        plan.ablated("relations_graphs")
+    )
+
+
 def test_what_is_evaluated_elsewhere_is_read_by_evaluations_alone(plan):
     of = ablating(plan, "gasm_cast", own={"elsewhere": {}})
     main, (own,) = of.results["ssv2_top1"], of.ablation_runs("it")

@@ -14,7 +14,7 @@ MOST_WHOLE = 2**53  # beyond which a whole number is no float
 # What decides on which samples a trial is judged, or nothing of its training.
 FIXED = frozenset({
     "kind", "result", "seed", "dataset", "train_split", "holdout", "holdout_split", "eval_split", "bootstrap",
-    "calibration_bins", "max_trainable", "accumulate", "gradient_checkpointing",
+    "calibration_bins", "elsewhere", "max_trainable", "accumulate", "gradient_checkpointing",
 })  # fmt: skip
 
 

@@ -166,7 +166,9 @@ ELSEWHERE = {
         "patience", "max_trainable", "accumulate", "gradient_checkpointing", "compile",
     },
     "by `inference` and by the trainer, for any head": {"precision"},
-    "of the figures, after the prediction": {"result", "bootstrap", "calibration_bins", "with_background", "decode"},
+    "of the figures, after the prediction": {
+        "result", "bootstrap", "calibration_bins", "elsewhere", "with_background", "decode",
+    },
 }  # fmt: skip
 
 
