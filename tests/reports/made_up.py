@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline.config import load_params
 from pipeline.digests import write_json
 from pipeline.evaluation.classification import summary
+from pipeline.evaluation.elsewhere import worst
 from pipeline.evaluation.ood_metrics import lambda_sweep, ood_intervals, ood_metrics
 from pipeline.evaluation.segment_metrics import (
     bootstrap_intervals,
@@ -271,6 +272,9 @@ class MadeUp:
             }
         )
         scores = summary(labels, probabilities, self.classes, config)
+        told = {"split": config.eval_split, "samples": {"evaluated": self.samples}, "worst": worst(scores["per_class"])}
+        there = {name: {"dataset": of, **told, **scores} for name, of in config.elsewhere.items()}
+        scores |= {f"top1_{name}": scores["top1"] for name in there} | ({"elsewhere": there} if there else {})
         return {**scores, "top1_tokens_reversed": 0.5, "top1_tokens_shuffled": 0.4}, predictions
 
     def _videos(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -387,6 +391,7 @@ class MadeUp:
 
 class _Bins:
     bootstrap, calibration_bins, seed = 50, 5, 0
+    eval_split, elsewhere = "validation", {"reversed_video": "toy-ssv2-reversed"}
 
 
 def _short(values: np.ndarray) -> list[float]:

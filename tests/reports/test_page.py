@@ -224,6 +224,15 @@ def test_bins_of_scores_and_of_confidence_are_in_tables(everything, results):
     assert [int(row[1]) for row in found] == [of["n"] for of in results["ssv2_top1"]["calibration"] if of["n"]]
 
 
+def test_another_data_set_has_a_row_with_its_worst_class(everything, results):
+    of = results["ssv2_top1"]["elsewhere"]["reversed_video"]
+    (row,) = rows(everything[1], "ssv2_top1-elsewhere")[1:]
+    assert row[:4] == ["toy-ssv2-reversed", "reversed_video", "validation", str(of["samples"]["evaluated"])]
+    least = min(of["per_class"], key=lambda row: row["recall"])
+    assert row[4] == f"{100 * of['top1']:.1f}" and row[6] == least["class"]
+    assert row[7] == f"{100 * least['recall']:.1f} of {least['n']}"
+
+
 def test_what_a_head_loses_without_an_input_is_in_a_table(everything):
     assert ["semantic", "semantic tokens", "21.30 ± 1.50", "21.30 ± 1.50"] in rows(
         everything[1], "ssv2_top1-importance"
