@@ -306,7 +306,6 @@ def loss_of(answers: Sequence[Answer], labels_T: Tensor, settings: Any) -> Tenso
     return total / len(answers)
 
 
-@torch.no_grad()
 def decode(scores_TC: np.ndarray, switch: float) -> np.ndarray:
     """Viterbi with one cost for every change of class: a frame at a time, all classes of it at once."""
     changes_TC = np.empty(scores_TC.shape, bool)
@@ -325,6 +324,7 @@ def decode(scores_TC: np.ndarray, switch: float) -> np.ndarray:
     return label_T
 
 
+@torch.no_grad()
 def match(answer: Answer, runs: list[Run], pc: float, a2fc: float) -> list[tuple[int, int]]:
     """(token, segment) pairs, one to one."""
     attention_TM, probability_MK = answer.a2f_TM.softmax(1), answer.token_MK.softmax(1)

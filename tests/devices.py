@@ -32,7 +32,7 @@ from tests.backbones.library_models import BY_KIND, save_timm
 HEADS = {
     "gasm_cast": (1, 5.3),
     "fact": (1, 7.0),
-    "fact_clip": (1, 7.0),
+    "fact_clip": (1, 7.8),
     "clip_align": (0, 0.23),
     "linear": (0, 0.0006),
     "attentive": (0, 1.4),

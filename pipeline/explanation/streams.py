@@ -199,7 +199,7 @@ class Segmentation(_Task):
             samples = replace(samples, text=other_texts(samples.text, change))
             change = None
         scores = row_scores(self.run.model, self.run.config, samples, self._batches(change))
-        decision = Decision.of(self.run.result)
+        decision = Decision.of(self.run)
         predictions = [
             decision.classes(of[samples.row_of_label[sample]], samples.seen)
             for sample, of in zip(ids, scores, strict=True)

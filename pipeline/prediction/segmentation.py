@@ -74,7 +74,7 @@ def segment(question: Question) -> Answered:
 
     The text has the name of a class a line, one a frame, as groundTruth of MS-TCN's data sets.
     """
-    classes, decision = question.run.record["classes"], Decision.of(question.run.result)
+    classes, decision = question.run.record["classes"], Decision.of(question.run)
     texts, refused = placed(question, ".txt")
     given, without = _transcripts(question, classes)
     refused |= without
