@@ -16,10 +16,11 @@ from pipeline.evaluation.segmentation import SWITCHES
 from pipeline.evaluation.zeroshot_metrics import decided
 from pipeline.runs import Run, RunError
 from tests.evaluations import evaluation_of
-from tests.later import train
+from tests.later import Later, train
 from tests.training.procedures import CLASSES, UNSEEN, make
 
 torch.set_num_threads(1)
+importance, streams = Later("pipeline.explanation.importance"), Later("pipeline.explanation.streams")
 
 
 def trained(world, head, run, **changes):
@@ -119,6 +120,23 @@ def test_decoded_videos_have_the_cost_that_is_best_on_the_holdout_and_the_figure
         assert {name: result[name] for name in told} == pytest.approx(told)
         for name in ("gamma", "at_zero", "ausuc", "curve", "best", "unseen_restricted", "seen_restricted"):
             assert result[name] == alone[name], "of each frame by itself"
+
+
+@pytest.mark.parametrize("head", ["fact", "fact_clip"])
+@pytest.mark.parametrize("switch", [None, 0.3])
+def test_what_explains_a_run_finds_its_figure_again_and_loses_it_without_the_frames(
+    world, head, switch, request, tmp_path
+):
+    run, _ = request.getfixturevalue(head)
+    chosen = Run(world.params, head, world.manifest, world.features(head), run)
+    if switch is not None:
+        _, chosen = decoded(world, head, run, tmp_path, switch)
+    task = streams.Segmentation(chosen)
+    (frames,) = task.channels
+    own, without = task.answers([None, importance.Change(frames)])
+    rows = np.arange(len(task.rows))
+    assert task.score(own, rows) == pytest.approx(chosen.result[task.metric])
+    assert task.score(without, rows) < task.score(own, rows)
 
 
 def test_a_cost_that_is_given_is_not_chosen_and_none_leaves_each_frame_by_itself(world, fact, tmp_path):
