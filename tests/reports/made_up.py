@@ -273,7 +273,7 @@ class MadeUp:
         )
         scores = summary(labels, probabilities, self.classes, config)
         told = {"split": config.eval_split, "samples": {"evaluated": self.samples}, "worst": worst(scores["per_class"])}
-        there = {name: {"dataset": of, **told, **scores} for name, of in config.elsewhere.items()}
+        there = {name: {"dataset": of, **told, **scores} for name, of in getattr(config, "elsewhere", {}).items()}
         scores |= {f"top1_{name}": scores["top1"] for name in there} | ({"elsewhere": there} if there else {})
         return {**scores, "top1_tokens_reversed": 0.5, "top1_tokens_shuffled": 0.4}, predictions
 
