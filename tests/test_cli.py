@@ -220,7 +220,7 @@ def test_what_the_machine_lacks_is_one_line_with_the_remedy(error, message, monk
     def lacking() -> None:
         raise error
 
-    monkeypatch.setattr(cli, "app", lacking)
+    monkeypatch.setattr(cli.base, "app", lacking)
     said = refused(monkeypatch, capsys)
     assert said.startswith("error: ") and message in said and said.count("\n") == 1
 
@@ -229,7 +229,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def broken() -> None:
         raise ValueError("operands could not be broadcast together")
 
-    monkeypatch.setattr(cli, "app", broken)
+    monkeypatch.setattr(cli.base, "app", broken)
     with pytest.raises(ValueError, match="broadcast"):
         cli.main()
 

@@ -51,7 +51,7 @@ def full(tmp_path, monkeypatch) -> Callable:
 
 def refused(verb: Callable[[], object], monkeypatch, capsys) -> str:
     """The one line that the command line ends with."""
-    monkeypatch.setattr(cli, "app", verb)
+    monkeypatch.setattr(cli.base, "app", verb)
     capsys.readouterr()
     with pytest.raises(SystemExit):
         cli.main()
