@@ -1,12 +1,10 @@
 """Writes toy-relations, in Something-Something-V2's layout: what things far apart are to each other decides the class.
 
-Four objects lie on a ring, a quarter turn apart, at any angle; two are of one colour and two of another, and each sways
-on the spot along some line. A class says two things of them, each true of half of the videos:
-- the two of a colour lie across from each other, or beside each other;
-- objects that lie across from each other sway in step, or against each other.
+Four objects lie on a ring, a quarter turn apart, at any angle; two are red and two are blue, and each sways on the spot
+along some line. In one class the two of a colour lie across from each other, in the other beside each other.
 
-An object by itself looks, lies and moves alike in every class, and so does a bag of them: no place, patch or sum over
-patches has evidence. It takes two objects, half a frame apart, seen together. Knows no reader and no network.
+An object by itself looks, lies and moves alike in both, and so does a bag of them: no place, patch or sum over patches
+has evidence. It takes two objects, a third of a frame apart or more, seen together. Knows no reader and no network.
 """
 
 from collections.abc import Callable
@@ -18,7 +16,7 @@ import numpy as np
 
 from pipeline.config import Toyworld
 from pipeline.toyworld.scene import TILT, Scene, Track, render
-from pipeline.toyworld.shapes import COLOUR_NAMES, SHAPES
+from pipeline.toyworld.shapes import SHAPES
 from pipeline.toyworld.ssv2 import Video, staged, videos, write_annotations
 from pipeline.toyworld.templates import Take, Template
 from pipeline.toyworld.writing import encode, make_all, prepare
@@ -28,16 +26,17 @@ VERSION = 1
 # Of the seed: no other set has scenes of these random numbers.
 WORD = 0x5E1A
 OBJECTS = 4
+# Two that the mini backbones tell apart best: with all eight, 400 videos teach no relation.
+COLOURS = ("red", "blue")
 
 
-def _ring(rng: np.random.Generator, frames: int, family: str | None, across: bool, in_step: bool) -> Take:
-    """Objects k and k + 2 lie across from each other. Named are the two of one colour, the first of them first."""
-    one, other = (COLOUR_NAMES[index] for index in rng.permutation(len(COLOUR_NAMES))[:2])
+def _ring(rng: np.random.Generator, frames: int, family: str | None, across: bool) -> Take:
+    """Objects k and k + 2 lie across from each other. Named are the two of one colour."""
+    one, other = (COLOURS[index] for index in rng.permutation(len(COLOURS)))
     colours = [one, other, one, other] if across else [one, one, other, other]
     angles = rng.uniform(0, 2 * np.pi) + np.arange(OBJECTS) * np.pi / 2 + rng.uniform(-0.15, 0.15, OBJECTS)
     reach, middle = rng.uniform(0.28, 0.34, OBJECTS), rng.uniform(0.47, 0.53, 2)
-    headings, phases = np.tile(rng.uniform(0, 2 * np.pi, (2, OBJECTS // 2)), 2)
-    phases = phases + (0 if in_step else np.pi) * (np.arange(OBJECTS) >= OBJECTS // 2)
+    headings, phases = rng.uniform(0, 2 * np.pi, (2, OBJECTS))
     beat = 2 * np.pi * np.arange(frames) / rng.uniform(12, 18)
     tracks = []
     for k in range(OBJECTS):
@@ -49,13 +48,9 @@ def _ring(rng: np.random.Generator, frames: int, family: str | None, across: boo
     return Take(tracks, [k for k in range(OBJECTS) if colours[k] == one])
 
 
-RELATIONS: tuple[Template, ...] = tuple(
-    Template(
-        f"Swaying [something] with [something] of its colour {where}, what is across from each other {how}",
-        partial(_ring, across=across, in_step=in_step),
-    )
-    for across, where in ((True, "across from it"), (False, "beside it"))
-    for in_step, how in ((True, "in step"), (False, "against each other"))
+RELATIONS: tuple[Template, ...] = (
+    Template("Swaying [something] across from [something] of its colour", partial(_ring, across=True)),
+    Template("Swaying [something] beside [something] of its colour", partial(_ring, across=False)),
 )
 
 

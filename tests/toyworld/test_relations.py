@@ -27,18 +27,15 @@ def scenes():
     return found
 
 
-def test_objects_of_a_colour_and_those_across_from_each_other_are_what_the_class_says(scenes):
+def test_objects_of_a_colour_lie_as_the_class_says(scenes):
     for number, template in enumerate(RELATIONS):
         for scene in scenes[number]:
             tracks = scene.tracks
             where = np.array([[track.x_T.mean(), track.y_T.mean()] for track in tracks])
             far = {k: int(np.linalg.norm(where - where[k], axis=1).argmax()) for k in range(4)}
             alike = {k: [j for j in range(4) if j != k and tracks[j].colour == tracks[k].colour] for k in range(4)}
-            assert all(alike[k] == [far[k]] for k in far) == ("across" in template.text.split(",")[0])
+            assert [alike[k] == [far[k]] for k in far] == ["across" in template.text] * 4
             assert all(len(of) == 1 for of in alike.values())
-            for k, other in far.items():
-                mine, theirs = (track.x_T - track.x_T.mean() for track in (tracks[k], tracks[other]))
-                assert (mine @ theirs > 0) == ("in step" in template.text)
 
 
 def test_things_that_decide_are_far_apart_and_in_view(scenes):
@@ -60,7 +57,7 @@ def test_an_object_by_itself_is_alike_in_every_class(scenes):
     colours = np.array(
         [np.unique([s.tracks[n % 4].colour for n, s in enumerate(of)], return_counts=True)[1] for of in scenes.values()]
     )
-    for number in range(1, 4):
+    for number in range(1, len(RELATIONS)):
         for mine, theirs in zip(figures[0], figures[number], strict=True):
             assert scipy.stats.ks_2samp(mine, theirs).pvalue > 0.001
     assert scipy.stats.chi2_contingency(colours).pvalue > 0.001
@@ -81,7 +78,7 @@ def test_sums_over_objects_have_no_evidence_that_a_line_could_read(scenes):
         ).T
         for number, of in scenes.items()
     }
-    for number in range(1, 4):
+    for number in range(1, len(RELATIONS)):
         for mine, theirs in zip(sums[0], sums[number], strict=True):
             assert scipy.stats.ttest_ind(mine, theirs, equal_var=False).pvalue > 0.001
 
@@ -94,9 +91,9 @@ def test_the_set_has_something_something_v2s_layout_and_the_same_bytes_again(tmp
     entries = json.loads(one["validation.json"])
     assert {entry["template"] for entry in entries} == {template.text for template in RELATIONS}
     assert {f"{entry['id']}.webm" for entry in entries} < one.keys() and len(
-        [n for n in one if n.endswith("webm")]
-    ) == 12
+        [name for name in one if name.endswith("webm")]
+    ) == 6
     for entry in entries:
         first, second = entry["placeholders"]
         assert first.split()[1] == second.split()[1], "both are of one colour"
-    assert list(json.loads(one["labels.json"]).values()) == ["0", "1", "2", "3"]
+    assert list(json.loads(one["labels.json"]).values()) == ["0", "1"]
