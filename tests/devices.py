@@ -10,21 +10,23 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.models.optical_flow import raft_small
-from transformers import VJEPA2VideoProcessor
 
 from benchmarks._harness import ROOT
 from benchmarks._training import CLASSES, TOY, run_of, with_compute
 from benchmarks.train import trained_heads
 from pipeline import backbones
 from pipeline.backbones.base import seeded
-from pipeline.backbones.clip_cam_blocks import LastBlocks
-from pipeline.backbones.towers import build_vjepa2
 from pipeline.config import Params, Weights, load_params, parse_params
-from pipeline.extraction.cams import Cams
 from pipeline.heads.probe.config import ProbeHead
 from pipeline.runs import Run
 from tests.backbones.library_models import BY_KIND, save_timm
+from tests.later import Later
+
+clip_cam_blocks = Later("pipeline.backbones.clip_cam_blocks")
+extraction_cams = Later("pipeline.extraction.cams")
+optical_flow = Later("torchvision.models.optical_flow")
+towers = Later("pipeline.backbones.towers")
+transformers = Later("transformers")
 
 # Waits of the host a step, and MB that a sample keeps for the backward: what was measured, and a little more of the MB.
 # Who needs more says why. GASM-CAST reads how many tokens a step drops; FACT waits for the costs of
@@ -96,9 +98,9 @@ def models(folder: Path) -> Path:
     small = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "mlp_ratio": 2, "crop_size": 32}
     small |= {"pred_hidden_size": 24, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1}
     with seeded(1):
-        build_vjepa2(frames_per_clip=8, **small).save_pretrained(folder / "vjepa2")
-        torch.save(raft_small().state_dict(), folder / "raft")
-    VJEPA2VideoProcessor(crop_size=32).save_pretrained(folder / "vjepa2")
+        towers.build_vjepa2(frames_per_clip=8, **small).save_pretrained(folder / "vjepa2")
+        torch.save(optical_flow.raft_small().state_dict(), folder / "raft")
+    transformers.VJEPA2VideoProcessor(crop_size=32).save_pretrained(folder / "vjepa2")
     for kind in ("vit", "convnext", "videomae"):
         BY_KIND[kind].save(folder / kind)
     save_timm("test_vit", folder / "test_vit")
@@ -159,8 +161,8 @@ def cams_on(name: str) -> Callable[[str], Callable[[], dict[str, Tensor]]]:
 
     def prepared(device: str) -> Callable[[], dict[str, Tensor]]:
         there, generator = torch.device(device), torch.Generator().manual_seed(0)
-        cams = Cams.__new__(Cams)  # its store of texts apart
-        cams.blocks = LastBlocks(Weights(path=CLIP["weights"]["path"]), first, there)
+        cams = extraction_cams.Cams.__new__(extraction_cams.Cams)  # its store of texts apart
+        cams.blocks = clip_cam_blocks.LastBlocks(Weights(path=CLIP["weights"]["path"]), first, there)
         texts = torch.randn(5, cams.blocks.last.embed_dim, generator=generator)
         cams.classes_CE = torch.nn.functional.normalize(texts, dim=-1).to(there)
         target = "softmax" if of_probabilities else "logit"

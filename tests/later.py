@@ -8,12 +8,18 @@ class Later:
     """A module that is imported when one of its names is asked for."""
 
     def __init__(self, module: str) -> None:
-        self._module = module
+        self.__dict__["_module"] = module
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # as pytest asks of all that a file of tests holds
+        if name.startswith(("__", "_mock", "_pytest", "pytest")):  # as pytest asks of all that a file of tests holds
             raise AttributeError(name)
         return getattr(import_module(self._module), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:  # as monkeypatch does
+        setattr(import_module(self._module), name, value)
+
+    def __delattr__(self, name: str) -> None:
+        delattr(import_module(self._module), name)
 
 
 def train(*args: Any, **kwargs: Any) -> dict[str, Any]:

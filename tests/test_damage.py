@@ -16,8 +16,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.backbones.checkpoints import read_json as read_configuration
-from pipeline.backbones.states import read_state
 from pipeline.config import Dataset, Weights, canonical_json, keys, load_params, weights_digest
 from pipeline.datasets import (
     read_annotations,
@@ -44,8 +42,12 @@ from tests.datasets.layouts.test_mstcn import BUNDLES
 from tests.datasets.layouts.test_mstcn import dataset as labelled
 from tests.datasets.made_up import write_labelled, write_set
 from tests.evaluations import leave
+from tests.later import Later
 from tests.store.conftest import Job
 from tests.training.learnable import frame
+
+checkpoints = Later("pipeline.backbones.checkpoints")
+states = Later("pipeline.backbones.states")
 
 PLACES, CUTS = 100, (0, 0.3, 0.9)  # flips of a file, and the shares of it that a truncation leaves
 OUT = Path("results/x.json")
@@ -102,13 +104,15 @@ def texts(root: Path) -> Kind:
 def weights_of_backbones(root: Path) -> Kind:
     path = root / "weights.safetensors"
     save_file({"a": torch.arange(4.0), "b": torch.ones(2, 2)}, path)
-    return Kind([path], lambda: (weights_digest(Weights(path=str(path))), str(read_state(path, "made"))), free=True)
+    return Kind(
+        [path], lambda: (weights_digest(Weights(path=str(path))), str(states.read_state(path, "made"))), free=True
+    )
 
 
 def configuration_of_weights(root: Path) -> Kind:
     path = root / "config.json"
     path.write_text(json.dumps({"model_type": "dinov3_vit", "hidden_size": 96}))
-    return Kind([path], lambda: str(read_configuration(path)), free=True)
+    return Kind([path], lambda: str(checkpoints.read_json(path)), free=True)
 
 
 def timings_of_snakemake(root: Path) -> Kind:

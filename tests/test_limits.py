@@ -15,7 +15,6 @@ import torch
 from PIL import Image
 
 from pipeline.backbones import BackboneError
-from pipeline.backbones.states import read_state
 from pipeline.config import NpyFeature
 from pipeline.datasets import DatasetError, labels, map_content
 from pipeline.datasets.imported import Place
@@ -26,6 +25,9 @@ from pipeline.video import VideoError, frames, probe, probing, read_frames
 from pipeline.video.map_pictures import read_map_picture
 from pipeline.video.pictures import read_picture
 from tests.conftest import write_clip
+from tests.later import Later
+
+states = Later("pipeline.backbones.states")
 
 SIDE = 13_000  # of a picture that no kind of which is read, though each can be 5 kB
 STATUS = Path("/proc/self/status")
@@ -210,7 +212,7 @@ def test_a_text_of_labels_is_as_long_as_a_text_of_labels_can_be_and_messages_are
 def test_weights_that_declare_more_than_they_hold_or_lie_packed_are_refused(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
     torch.save({"w": torch.zeros(4)}, tmp_path / "plain.pth")
-    assert read_state(tmp_path / "plain.pth", "weights").keys() == {"w"}
+    assert states.read_state(tmp_path / "plain.pth", "weights").keys() == {"w"}
     packing = zipfile.ZipFile(tmp_path / "packed.pth", "w", zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(tmp_path / "plain.pth") as plain, packing as packed:
         for name in plain.namelist():
@@ -218,4 +220,4 @@ def test_weights_that_declare_more_than_they_hold_or_lie_packed_are_refused(tmp_
     (tmp_path / "broken.pth").write_bytes((tmp_path / "plain.pth").read_bytes().replace(b"PK\x01\x02", b"PK\x09\x09"))
     for name in ("w.safetensors", "packed.pth", "broken.pth"):
         with taking_less_than(50), pytest.raises(BackboneError, match=f"{name} cannot be read as a state dict"):
-            read_state(tmp_path / name, "weights")
+            states.read_state(tmp_path / name, "weights")

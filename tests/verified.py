@@ -11,6 +11,8 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable
+from functools import cache
+from os.path import isfile
 from pathlib import Path
 
 import pytest
@@ -25,25 +27,30 @@ SWEPT = (
 )
 
 
+@cache
+def _named(source: str, package: tuple[str, ...]) -> set[str]:
+    """Where the modules lie that a module's source imports, at once or by tests.later, and their packages."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import():
+                names += [name.name for name in node.names]
+            case ast.ImportFrom():
+                within = package[: len(package) + 1 - node.level] if node.level else ()
+                origin = ".".join([*within, *([node.module] if node.module else [])])
+                names += [f"{origin}.{name.name}" for name in node.names]
+            case ast.Call(func=ast.Name("Later"), args=[ast.Constant(str() as name)]):
+                names.append(name)
+    # Importing a.b runs a as well.
+    parts = [name.split(".") for name in names]
+    return {"/".join(one[:length]) for one in parts for length in range(1, len(one) + 1)}
+
+
 def imported(path: Path, root: Path) -> set[Path]:
     """The files of this repository that a file of Python imports."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names = [name.name for name in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            package = path.relative_to(root).parts[: -node.level] if node.level else ()
-            origin = ".".join([*package, *([node.module] if node.module else [])])
-            names = [origin, *(f"{origin}.{name.name}" for name in node.names)]
-        else:
-            continue
-        for name in names:
-            # Importing a.b runs a as well.
-            parts = name.split(".")
-            for length in range(1, len(parts) + 1):
-                module = root.joinpath(*parts[:length])
-                found |= {file for file in (module.with_suffix(".py"), module / "__init__.py") if file.is_file()}
-    return found
+    places = _named(path.read_text(encoding="utf-8"), path.relative_to(root).parts[:-1])
+    files = (f"{root}/{place}{end}" for place in places for end in (".py", "/__init__.py"))
+    return {Path(file) for file in files if isfile(file)}
 
 
 def marked(kind: str, root: Path = ROOT) -> list[Path]:

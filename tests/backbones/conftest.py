@@ -3,12 +3,14 @@
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import DINOv3ViTImageProcessor
 
 from pipeline.backbones.base import seeded
-from pipeline.backbones.r3d18 import build_r3d18
-from pipeline.backbones.towers import build_dinov3
 from pipeline.config import DinoV3Feature, R3D18Feature
+from tests.later import Later
+
+r3d18 = Later("pipeline.backbones.r3d18")
+towers = Later("pipeline.backbones.towers")
+transformers = Later("transformers")
 
 SMALL_VIT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
 
@@ -22,8 +24,8 @@ def one_thread():
 def vit_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vit")
     with seeded(1):
-        build_dinov3(**SMALL_VIT).save_pretrained(folder)
-    DINOv3ViTImageProcessor(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3]).save_pretrained(folder)
+        towers.build_dinov3(**SMALL_VIT).save_pretrained(folder)
+    transformers.DINOv3ViTImageProcessor(image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3]).save_pretrained(folder)
     return folder
 
 
@@ -31,7 +33,7 @@ def vit_folder(tmp_path_factory):
 def r3d_file(tmp_path_factory):
     file = tmp_path_factory.mktemp("r3d") / "model.safetensors"
     with seeded(2):
-        save_file(with_lively_norms(build_r3d18(8)).state_dict(), file)
+        save_file(with_lively_norms(r3d18.build_r3d18(8)).state_dict(), file)
     return file
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from transformers import AutoConfig, AutoModel
 
 from pipeline.backbones.base import seeded
 from tests.later import Later
+
+transformers = Later("transformers")
 
 timm = Later("timm")
 
@@ -52,9 +52,9 @@ class Tiny:
     clips: bool = False
 
     def save(self, folder: Path) -> Path:
-        config = AutoConfig.for_model(self.kind, **self.config)
+        config = transformers.AutoConfig.for_model(self.kind, **self.config)
         with seeded(3):
-            lively(AutoModel.from_config(config)).save_pretrained(folder)
+            lively(transformers.AutoModel.from_config(config)).save_pretrained(folder)
         name, options = self.processor
         getattr(transformers, name)(**options).save_pretrained(folder)
         return folder

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPImageProcessor, CLIPTokenizer
 
 from pipeline.backbones.base import seeded
-from pipeline.backbones.towers import build_clip
 from pipeline.config import ClipFeature, ClipTextFeature
+from tests.later import Later
+
+towers = Later("pipeline.backbones.towers")
+transformers = Later("transformers")
 
 SIDE = 32
 VISION = {
@@ -31,8 +33,10 @@ def vocabulary() -> dict[str, int]:
     return {token: row for row, token in enumerate([*tokens, "<|startoftext|>", "<|endoftext|>"])}
 
 
-def tokenizer() -> CLIPTokenizer:
-    return CLIPTokenizer(vocab=vocabulary(), merges=[tuple(merge.split()) for merge in MERGES], model_max_length=77)
+def tokenizer():
+    return transformers.CLIPTokenizer(
+        vocab=vocabulary(), merges=[tuple(merge.split()) for merge in MERGES], model_max_length=77
+    )
 
 
 def save_bpe(folder: Path) -> None:
@@ -48,9 +52,9 @@ def save_clip(folder: Path, seed: int = 1) -> Path:
         "eos_token_id": len(vocabulary()) - 1,
     }
     with seeded(seed):
-        build_clip(vision=VISION, text={**TEXT, **marks}, projection_dim=40).save_pretrained(folder)
+        towers.build_clip(vision=VISION, text={**TEXT, **marks}, projection_dim=40).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
-    CLIPImageProcessor(
+    transformers.CLIPImageProcessor(
         image_mean=MEAN, image_std=STD, size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
     ).save_pretrained(folder)
     return folder

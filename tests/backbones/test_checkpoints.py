@@ -15,12 +15,14 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel
 
-from pipeline.backbones import BackboneError, checkpoints
-from pipeline.backbones.checkpoints import open_checkpoint, read_json
+from pipeline.backbones import BackboneError
 from pipeline.config import Weights
 from tests.backbones.small_clip import MEAN, STD, save_clip
+from tests.later import Later
+
+checkpoints = Later("pipeline.backbones.checkpoints")
+transformers = Later("transformers")
 
 HUB = Weights(hub="some/where", revision="abc")
 
@@ -36,7 +38,7 @@ def copied(folder, tmp_path):
 
 
 def opened(folder):
-    return open_checkpoint(Weights(path=str(folder)), "CLIP", {"clip": CLIPModel})
+    return checkpoints.open_checkpoint(Weights(path=str(folder)), "CLIP", {"clip": transformers.CLIPModel})
 
 
 def as_pickle(folder):
@@ -66,14 +68,14 @@ class Hub:
 
 def test_a_folder_gives_its_model_in_float32_and_its_mean_and_deviation(folder):
     checkpoint = opened(folder)
-    assert checkpoint.architecture is CLIPModel
+    assert checkpoint.architecture is transformers.CLIPModel
     assert {weight.dtype for weight in checkpoint.model().parameters()} == {torch.float32}
     assert checkpoint.normalisation({"resample": 3}) == (MEAN, STD)
 
 
 def test_weights_kept_in_half_precision_come_back_in_float32(folder, tmp_path):
     save_clip(tmp_path)
-    CLIPModel.from_pretrained(folder, dtype=torch.float16).save_pretrained(tmp_path)
+    transformers.CLIPModel.from_pretrained(folder, dtype=torch.float16).save_pretrained(tmp_path)
     model = opened(tmp_path).model()
     assert model.visual_projection.weight.dtype == torch.float32
     assert torch.equal(model.visual_projection.weight, opened(folder).model().visual_projection.weight.half().float())
@@ -159,7 +161,7 @@ def test_a_json_file_that_is_none_is_refused(tmp_path, content, message):
     elif message.startswith("cannot"):
         file.mkdir()
     with pytest.raises(BackboneError, match=message):
-        read_json(file)
+        checkpoints.read_json(file)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_a_hub_checkpoint_is_fetched_with_its_tokenizer_and_without_the_pickle(m
     (copied / "merges.txt").write_text("")
     hub = Hub(copied, tmp_path / "cache")
     monkeypatch.setattr(checkpoints, "snapshot_download", hub)
-    checkpoint = open_checkpoint(HUB, "CLIP", {"clip": CLIPModel})
+    checkpoint = checkpoints.open_checkpoint(HUB, "CLIP", {"clip": transformers.CLIPModel})
     assert hub.asked == [("some/where", "abc")]
     assert {file.name for file in checkpoint.folder.iterdir()} == {
         "config.json",
@@ -213,7 +215,7 @@ def test_a_hub_checkpoint_is_fetched_with_its_tokenizer_and_without_the_pickle(m
 def test_a_hub_checkpoint_that_has_only_a_pickle_is_fetched_as_such(monkeypatch, copied, tmp_path):
     as_pickle(copied)
     monkeypatch.setattr(checkpoints, "snapshot_download", Hub(copied, tmp_path / "cache"))
-    assert open_checkpoint(HUB, "CLIP", {"clip": CLIPModel}).model().projection_dim == 40
+    assert checkpoints.open_checkpoint(HUB, "CLIP", {"clip": transformers.CLIPModel}).model().projection_dim == 40
 
 
 class Answer:
@@ -242,4 +244,4 @@ def test_a_hub_that_gives_nothing_is_an_error_with_the_remedy(monkeypatch, error
 
     monkeypatch.setattr(checkpoints, "snapshot_download", refuse)
     with pytest.raises(BackboneError, match=message):
-        open_checkpoint(HUB, "CLIP", {"clip": CLIPModel})
+        checkpoints.open_checkpoint(HUB, "CLIP", {"clip": transformers.CLIPModel})

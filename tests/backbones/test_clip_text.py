@@ -5,13 +5,15 @@ import shutil
 
 import pytest
 import torch
-from transformers import CLIPModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from pipeline.backbones import BackboneError, clip_text, towers
+from pipeline.backbones import BackboneError
 from pipeline.backbones.base import seeded
-from pipeline.backbones.clip_text import ClipText
-from pipeline.backbones.towers import build_clip
 from tests.backbones.small_clip import TEXT, VISION, save_bpe, save_clip, text_feature, vocabulary
+from tests.later import Later
+
+clip_text = Later("pipeline.backbones.clip_text")
+towers = Later("pipeline.backbones.towers")
+transformers = Later("transformers")
 
 CPU = torch.device("cpu")
 PROMPTS = ("a photo of a {}.", "{}", "a close-up of the {} over there")
@@ -36,7 +38,10 @@ def broken_folder(folder, tmp_path):
 @pytest.fixture(scope="module")
 def literally(folder):
     """get_text_features of one filled prompt at a time, with the checkpoint's own tokenizer."""
-    model, tokenizer = CLIPModel.from_pretrained(folder).eval(), CLIPTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        transformers.CLIPModel.from_pretrained(folder).eval(),
+        transformers.CLIPTokenizer.from_pretrained(folder),
+    )
 
     def embed(sentence):
         with torch.inference_mode():
@@ -50,7 +55,7 @@ def unit(vector):
 
 
 def embed(feature, texts):
-    return ClipText(feature, CPU)(texts)["text_embed"]
+    return clip_text.ClipText(feature, CPU)(texts)["text_embed"]
 
 
 # --- vectors ----------------------------------------------------------------------------------------------------------
@@ -73,7 +78,7 @@ def test_with_normalise_first_it_is_the_unit_vector_of_the_mean_unit_vector(weig
 
 def test_the_company_of_a_batch_changes_no_vector(weights):
     """Texts of other lengths beside it, more than one forward holds, or none: the same vector."""
-    backbone = ClipText(text_feature(weights, PROMPTS), CPU)
+    backbone = clip_text.ClipText(text_feature(weights, PROMPTS), CPU)
     crowd = [*TEXTS, *(f"bird {number}" for number in range(300))]
     together = backbone(crowd)["text_embed"]
     alone = torch.cat([backbone([text])["text_embed"] for text in crowd])
@@ -81,7 +86,10 @@ def test_the_company_of_a_batch_changes_no_vector(weights):
 
 
 def test_padding_as_transformers_does_it_gives_the_same_vectors(folder, weights):
-    model, tokenizer = CLIPModel.from_pretrained(folder).eval(), CLIPTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        transformers.CLIPModel.from_pretrained(folder).eval(),
+        transformers.CLIPTokenizer.from_pretrained(folder),
+    )
     with torch.inference_mode():
         padded = tokenizer(TEXTS, padding="max_length", max_length=77, return_tensors="pt")
         theirs = model.get_text_features(**padded).pooler_output
@@ -90,7 +98,7 @@ def test_padding_as_transformers_does_it_gives_the_same_vectors(folder, weights)
 
 
 def test_fields_describe_unit_vectors_in_float32(weights):
-    backbone = ClipText(text_feature(weights, PROMPTS), CPU)
+    backbone = clip_text.ClipText(text_feature(weights, PROMPTS), CPU)
     out = backbone(TEXTS)["text_embed"]
     assert backbone.fields == {"text_embed": ((40,), "float32")} and backbone.grid is None
     assert out.shape == (len(TEXTS), 40) and out.dtype == torch.float32
@@ -112,7 +120,7 @@ def test_half_precision_stays_close_to_fp32_and_comes_back_as_float32(weights, p
 
 
 def test_it_is_frozen_and_repeats_itself(weights):
-    backbone, again = ClipText(text_feature(weights), CPU), ClipText(text_feature(weights), CPU)
+    backbone, again = clip_text.ClipText(text_feature(weights), CPU), clip_text.ClipText(text_feature(weights), CPU)
     first = backbone(TEXTS)["text_embed"]
     assert not backbone.tower.training and not any(weight.requires_grad for weight in backbone.tower.parameters())
     assert first.is_inference() and torch.equal(first, backbone(TEXTS)["text_embed"])
@@ -124,7 +132,7 @@ def test_it_is_frozen_and_repeats_itself(weights):
 
 def test_a_text_beyond_77_tokens_is_refused_by_name_and_never_cut(weights):
     # 77 = start, a, photo, of, a, 71 letters, end
-    backbone = ClipText(text_feature(weights), CPU)
+    backbone = clip_text.ClipText(text_feature(weights), CPU)
     assert backbone(["q" * 71])["text_embed"].isfinite().all()
     with pytest.raises(
         BackboneError, match=r"text 'q{72}' makes 'a photo of a q{72}', 78 tokens, .* reads 77; shorten"
@@ -158,8 +166,8 @@ def test_the_two_tokenizer_files_of_2021_read_the_same(weights, broken_folder):
 
 
 def test_a_checkpoint_of_the_text_tower_alone_gives_the_same(folder, weights, tmp_path):
-    whole = CLIPModel.from_pretrained(folder)
-    alone = CLIPTextModelWithProjection(whole.config.text_config)
+    whole = transformers.CLIPModel.from_pretrained(folder)
+    alone = transformers.CLIPTextModelWithProjection(whole.config.text_config)
     alone.text_model.load_state_dict(whole.text_model.state_dict())
     alone.text_projection.load_state_dict(whole.text_projection.state_dict())
     alone.save_pretrained(tmp_path)
@@ -184,10 +192,10 @@ def test_the_config_of_2021_whose_end_of_text_is_2_pools_at_the_same_place(weigh
 )
 def test_a_tokenizer_of_another_model_is_refused(folder, tmp_path, change, message):
     marks = {"vocab_size": len(vocabulary()), "eos_token_id": len(vocabulary()) - 1, **change}
-    build_clip(vision=VISION, text={**TEXT, **marks}, projection_dim=40).save_pretrained(tmp_path)
+    towers.build_clip(vision=VISION, text={**TEXT, **marks}, projection_dim=40).save_pretrained(tmp_path)
     shutil.copy(folder / "tokenizer.json", tmp_path)
     with pytest.raises(BackboneError, match=message):
-        ClipText(text_feature({"path": str(tmp_path)}), CPU)
+        clip_text.ClipText(text_feature({"path": str(tmp_path)}), CPU)
 
 
 @pytest.mark.parametrize(
@@ -206,14 +214,14 @@ def test_a_tokenizer_of_another_model_is_refused(folder, tmp_path, change, messa
 def test_missing_or_damaged_files_are_refused(broken_folder, damage, message):
     damage(broken_folder)
     with pytest.raises(BackboneError, match=message):
-        ClipText(text_feature({"path": str(broken_folder)}), CPU)
+        clip_text.ClipText(text_feature({"path": str(broken_folder)}), CPU)
 
 
 def test_a_picture_tower_is_refused(broken_folder):
     config = json.loads((broken_folder / "config.json").read_text())
     (broken_folder / "config.json").write_text(json.dumps({**config, "model_type": "clip_vision_model"}))
     with pytest.raises(BackboneError, match="model_type 'clip_vision_model', expected 'clip' or 'clip_text_model'"):
-        ClipText(text_feature({"path": str(broken_folder)}), CPU)
+        clip_text.ClipText(text_feature({"path": str(broken_folder)}), CPU)
 
 
 def test_random_weights_read_bytes_and_follow_the_seed(monkeypatch):
@@ -227,9 +235,12 @@ def test_random_weights_read_bytes_and_follow_the_seed(monkeypatch):
 @pytest.mark.weights
 def test_the_real_size_reads_in_batches_what_the_literal_model_reads_one_at_a_time(tmp_path):
     with seeded(3):
-        build_clip().save_pretrained(tmp_path)
+        towers.build_clip().save_pretrained(tmp_path)
     clip_text.bytes_tokenizer().save_pretrained(tmp_path)
-    model, tokenizer = CLIPModel.from_pretrained(tmp_path).eval(), CLIPTokenizer.from_pretrained(tmp_path)
+    model, tokenizer = (
+        transformers.CLIPModel.from_pretrained(tmp_path).eval(),
+        transformers.CLIPTokenizer.from_pretrained(tmp_path),
+    )
     with torch.inference_mode():
         wanted = [
             unit(

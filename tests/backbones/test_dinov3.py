@@ -9,14 +9,17 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
-from transformers import DINOv3ViTImageProcessor, DINOv3ViTModel
 
 from pipeline import backbones
-from pipeline.backbones import BackboneError, checkpoints, towers
+from pipeline.backbones import BackboneError
 from pipeline.backbones.base import seeded
-from pipeline.backbones.r3d18 import R3D18Pixels
-from pipeline.backbones.towers import Pixels
 from tests.backbones.conftest import SMALL_VIT, vit_feature
+from tests.later import Later
+
+checkpoints = Later("pipeline.backbones.checkpoints")
+r3d18 = Later("pipeline.backbones.r3d18")
+towers = Later("pipeline.backbones.towers")
+transformers = Later("transformers")
 
 
 def video(frames=2, height=90, width=120, seed=0):
@@ -41,7 +44,7 @@ def test_pixels_normalised_by_the_backbone_equal_the_image_processors_bit_for_bi
     feature = vit_feature({"path": str(vit_folder)}, resize=(side, side))
     backbone = backbones.load(feature)
     ours = (pixels(feature, clip)[0] - backbone.mean_C11) / backbone.std_C11
-    processor = DINOv3ViTImageProcessor.from_pretrained(vit_folder, size={"height": side, "width": side})
+    processor = transformers.DINOv3ViTImageProcessor.from_pretrained(vit_folder, size={"height": side, "width": side})
     theirs = processor(list(clip), return_tensors="pt")["pixel_values"]
     assert torch.equal(ours, theirs)
 
@@ -53,7 +56,7 @@ def test_the_crop_starts_where_transformers_does_for_odd_and_even_differences(vi
     """Of 67 - 32 pixels half is 17.5, of 65 - 32 it is 16.5: rounded to even, the former would start a pixel later."""
     clip, feature = video(2, height, width), vit_feature({"path": str(vit_folder)}, resize=48, crop=(32, 32))
     asked = dict(size={"shortest_edge": 48}, do_center_crop=True, crop_size={"height": 32, "width": 32})
-    processor = DINOv3ViTImageProcessor.from_pretrained(vit_folder, **asked)
+    processor = transformers.DINOv3ViTImageProcessor.from_pretrained(vit_folder, **asked)
     backbone = backbones.load(feature)
     ours = (pixels(feature, clip)[0] - backbone.mean_C11) / backbone.std_C11
     assert torch.equal(ours, processor(list(clip), return_tensors="pt")["pixel_values"])
@@ -63,7 +66,9 @@ def test_the_crop_starts_where_transformers_does_for_odd_and_even_differences(vi
 @pytest.mark.parametrize("size", [(48, 67), (67, 48), (48, 65)])
 def test_both_streams_of_one_geometry_see_the_same_pixels(size, crop):
     clip = video(2, *size)
-    np.testing.assert_allclose(Pixels(size, crop, fractions=True)(clip) * 255, R3D18Pixels(size, crop)(clip), atol=1e-3)
+    np.testing.assert_allclose(
+        towers.Pixels(size, crop, fractions=True)(clip) * 255, r3d18.R3D18Pixels(size, crop)(clip), atol=1e-3
+    )
 
 
 def test_pixels_are_float32_in_0_1_and_the_preprocessor_pickles(vit_folder):
@@ -73,12 +78,14 @@ def test_pixels_are_float32_in_0_1_and_the_preprocessor_pickles(vit_folder):
 
 
 def test_the_centre_crop_is_the_middle_of_the_resized_frame():
-    whole = Pixels((48, 64), fractions=True)(video())
-    np.testing.assert_array_equal(Pixels((48, 64), (32, 32), fractions=True)(video()), whole[:, :, 8:40, 16:48])
+    whole = towers.Pixels((48, 64), fractions=True)(video())
+    np.testing.assert_array_equal(towers.Pixels((48, 64), (32, 32), fractions=True)(video()), whole[:, :, 8:40, 16:48])
 
 
 def test_one_number_resizes_the_shorter_side_and_keeps_the_frames_shape():
-    np.testing.assert_array_equal(Pixels(48, fractions=True)(video()), Pixels((48, 64), fractions=True)(video()))
+    np.testing.assert_array_equal(
+        towers.Pixels(48, fractions=True)(video()), towers.Pixels((48, 64), fractions=True)(video())
+    )
 
 
 # --- features ---------------------------------------------------------------------------------------------------------
@@ -92,7 +99,11 @@ def test_tokens_are_the_models_own_after_cls_and_registers(vit_folder):
 
     mean, std = torch.tensor([0.4, 0.5, 0.6]).view(3, 1, 1), torch.tensor([0.2, 0.25, 0.3]).view(3, 1, 1)
     with torch.no_grad():
-        states = DINOv3ViTModel.from_pretrained(vit_folder).eval()((batch.flatten(0, 1) - mean) / std).last_hidden_state
+        states = (
+            transformers.DINOv3ViTModel.from_pretrained(vit_folder)
+            .eval()((batch.flatten(0, 1) - mean) / std)
+            .last_hidden_state
+        )
     assert torch.equal(out["patch_tokens"].flatten(0, 1), states[:, 5:])
     assert torch.equal(out["cls"].flatten(0, 1), states[:, 0])
 
@@ -256,7 +267,7 @@ def test_a_hub_checkpoint_is_read_from_the_folder_that_the_hub_hands_over(monkey
 def test_the_real_format_at_full_size_loads_and_runs_through_the_same_code(tmp_path):
     with seeded(3):
         towers.build_dinov3().save_pretrained(tmp_path)
-    DINOv3ViTImageProcessor().save_pretrained(tmp_path)
+    transformers.DINOv3ViTImageProcessor().save_pretrained(tmp_path)
     feature = vit_feature({"path": str(tmp_path)}, frames=8, resize=(224, 224))
     backbone = backbones.load(feature)
     out = backbone(pixels(feature, video(8, 240, 320)))

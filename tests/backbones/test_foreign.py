@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import ViTConfig, ViTImageProcessor, ViTModel
 
 from pipeline import backbones, cli, plugins
 from pipeline.backbones import BackboneError
 from pipeline.backbones.base import seeded
-from pipeline.backbones.towers import Pixels
 from pipeline.config import ParamsError, backbone_class, feature_dir, feature_key, load_params, parse_params
 from pipeline.config.backbones import BACKBONES
 from pipeline.extraction import derive
@@ -24,6 +22,10 @@ from pipeline.training.dataset import token_stream
 from pipeline.video import read_frames, segment_centres
 from tests.conftest import ROOT, write_ssv2
 from tests.extraction.small import DINO, contents, params_of, run, with_workers
+from tests.later import Later
+
+towers = Later("pipeline.backbones.towers")
+transformers = Later("transformers")
 
 # A whole package: what somebody writes who adds a backbone.
 COLOURS = '''"""The mean colours of the quarters of a frame."""
@@ -183,7 +185,7 @@ def test_it_extracts_through_the_real_loop_into_a_store(package, few, tmp_path):
     store = FeatureStore(feature_dir(params, "small", "colours", tmp_path))
     assert verify(store.directory) == [] and store.provenance["grid"] == [4, 2, 2]
     times = segment_centres(4, 3.0)
-    pixels = torch.from_numpy(Pixels((32, 32))(read_frames(few / "3.webm", times))).float() / 255
+    pixels = torch.from_numpy(towers.Pixels((32, 32))(read_frames(few / "3.webm", times))).float() / 255
     wanted = [pixels[0, :, :16, 16:].mean(dim=(1, 2)), pixels[3, :, 16:, :16].mean(dim=(1, 2))]
     (found,) = store.read(["3"], "colours")
     np.testing.assert_allclose(found[[0, 3], [1, 2]], 0.5 * torch.stack(wanted).numpy(), atol=1e-3)
@@ -252,14 +254,14 @@ def test_a_vision_tower_of_transformers_is_a_kind_and_two_methods(package, tmp_p
     package.write("module", TOWER)
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     with seeded(1):
-        ViTModel(ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
-    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+        transformers.ViTModel(transformers.ViTConfig(**sizes, image_size=32, patch_size=8)).save_pretrained(tmp_path)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     feature = of(backbone="my_colours.module:Vit", weights={"path": str(tmp_path)}).features["colours"]
     clip = np.random.default_rng(0).integers(0, 256, (4, 40, 60, 3), dtype=np.uint8)
     ours = backbones.load(feature)(torch.from_numpy(backbones.preprocessor(feature)(clip))[None])["cls"][0]
-    pixels = ViTImageProcessor.from_pretrained(tmp_path)(list(clip), return_tensors="pt")["pixel_values"]
+    pixels = transformers.ViTImageProcessor.from_pretrained(tmp_path)(list(clip), return_tensors="pt")["pixel_values"]
     with torch.inference_mode():
-        wanted = ViTModel.from_pretrained(tmp_path).eval()(pixels).last_hidden_state[:, 0]
+        wanted = transformers.ViTModel.from_pretrained(tmp_path).eval()(pixels).last_hidden_state[:, 0]
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(BackboneError, match="holds no readable ViT weights"):

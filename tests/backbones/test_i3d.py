@@ -9,24 +9,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn import functional as F
-from torchvision.transforms import functional as pixelwise
 
 from pipeline.backbones import BackboneError
 from pipeline.backbones.base import seeded
-from pipeline.backbones.i3d import (
-    I3D,
-    I3DFrames,
-    I3DPixels,
-    SamePool,
-    Unit,
-    dequantised_flow,
-    fill,
-    pooled,
-    same_padding,
-    scaled_rgb,
-)
 from pipeline.config import I3DFeature, I3DFlow, Weights
 from tests.backbones.conftest import with_lively_norms
+from tests.later import Later
+
+i3d = Later("pipeline.backbones.i3d")
+pixelwise = Later("torchvision.transforms.functional")
 
 # End point, its (channels, frames, rows, columns) for 16 x 224 x 224, and its parameters: the network of figure 3 with
 # the channels of GoogLeNet's table, each convolution's inputs x outputs x kernel, and two numbers a channel of norms.
@@ -105,7 +96,7 @@ def files(tmp_path_factory):
     folder, made = tmp_path_factory.mktemp("i3d"), {}
     for stream, channels in (("rgb", 3), ("flow", 2)):
         with seeded(channels):
-            model = with_lively_norms(I3D(channels, 8))
+            model = with_lively_norms(i3d.I3D(channels, 8))
         state = {name: value for name, value in model.state_dict().items() if "num_batches" not in name}
         state |= {"logits.conv3d.weight": torch.zeros(400, 128, 1, 1, 1), "logits.conv3d.bias": torch.zeros(400)}
         made[stream] = folder / f"{stream}_imagenet.pt"
@@ -125,7 +116,7 @@ def i3d_feature(rgb=None, flow=None, size=(32, 40), **fields):
 
 
 def backbone(**fields):
-    return I3DFrames(i3d_feature(**fields), torch.device("cpu"))
+    return i3d.I3DFrames(i3d_feature(**fields), torch.device("cpu"))
 
 
 def stream(channels, frames, size=(32, 40), seed=0):
@@ -138,7 +129,7 @@ def stream(channels, frames, size=(32, 40), seed=0):
 
 def test_every_end_point_has_the_published_name_shape_and_parameters():
     with torch.device("meta"):
-        model, x = I3D(), torch.zeros(1, 3, 16, 224, 224)
+        model, x = i3d.I3D(), torch.zeros(1, 3, 16, 224, 224)
         got = []
         for name, layer in model.named_children():
             x = layer(x)
@@ -148,26 +139,26 @@ def test_every_end_point_has_the_published_name_shape_and_parameters():
 
 def test_it_has_the_published_12_29_million_parameters_without_logits():
     with torch.device("meta"):
-        assert sum(weight.numel() for weight in I3D().parameters()) == 12_287_264
-        assert sum(weight.numel() for weight in I3D(2).parameters()) == 12_287_264 - 64 * 343
+        assert sum(weight.numel() for weight in i3d.I3D().parameters()) == 12_287_264
+        assert sum(weight.numel() for weight in i3d.I3D(2).parameters()) == 12_287_264 - 64 * 343
 
 
 @pytest.mark.parametrize("name", [name for name, _, _ in PUBLISHED if name.startswith("Mixed")])
 def test_an_inception_modules_parameters_are_its_convolutions_and_norms(name):
     with torch.device("meta"):
-        module = I3D().get_submodule(name)
+        module = i3d.I3D().get_submodule(name)
     inputs = module.b0.conv3d.in_channels
-    one, wide_in, wide, narrow_in, narrow, pooled = (
+    one, wide_in, wide, narrow_in, narrow, last = (
         unit.conv3d.out_channels for unit in (module.b0, module.b1a, module.b1b, module.b2a, module.b2b, module.b3b)
     )
-    convolutions = inputs * (one + wide_in + narrow_in + pooled) + 27 * (wide_in * wide + narrow_in * narrow)
-    norms = 2 * (one + wide_in + wide + narrow_in + narrow + pooled)
+    convolutions = inputs * (one + wide_in + narrow_in + last) + 27 * (wide_in * wide + narrow_in * narrow)
+    norms = 2 * (one + wide_in + wide + narrow_in + narrow + last)
     assert {n: p for n, _, p in PUBLISHED}[name] == convolutions + norms
 
 
 def test_the_network_equals_a_literal_reading_of_the_paper(files):
     state = torch.load(files["rgb"])
-    model = fill(state, "rgb", "here").eval()
+    model = i3d.fill(state, "rgb", "here").eval()
     for shape in ((16, 64, 64), (21, 50, 39)):
         x = torch.randn(1, 3, *shape, generator=torch.Generator().manual_seed(1))
         with torch.inference_mode():
@@ -177,7 +168,7 @@ def test_the_network_equals_a_literal_reading_of_the_paper(files):
 @pytest.mark.parametrize("size", range(1, 18))
 @pytest.mark.parametrize(("kernel", "stride"), [(7, 2), (3, 1), (3, 2), (2, 2), (1, 1)])
 def test_same_padding_gives_tensorflows_positions(size, kernel, stride):
-    before, after = same_padding(size, kernel, stride)
+    before, after = i3d.same_padding(size, kernel, stride)
     assert 0 <= after - before <= 1
     assert (before + size + after - kernel) // stride + 1 == ceil(size / stride)
     # No wider than need be: one zero less, and a position would be lost.
@@ -188,8 +179,8 @@ def test_a_unit_and_a_pool_equal_loops_over_positions():
     generator = torch.Generator().manual_seed(3)
     x = torch.rand(1, 2, 5, 4, 6, generator=generator)
     with seeded(3):
-        unit = with_lively_norms(Unit(2, 1, 3, 2)).eval()
-    pool = SamePool((3, 3, 3), (2, 2, 2))
+        unit = with_lively_norms(i3d.Unit(2, 1, 3, 2)).eval()
+    pool = i3d.SamePool((3, 3, 3), (2, 2, 2))
     with torch.inference_mode():
         summed, largest = unit(x)[0, 0], pool(x)[0, 0]
     kernel, norm = unit.conv3d.weight.detach()[0], unit.bn
@@ -252,7 +243,7 @@ def test_rows_do_not_depend_on_how_windows_are_batched(files):
 
 def test_rgb_and_flow_are_scaled_to_one_and_128_is_exactly_no_motion():
     values = torch.arange(256, dtype=torch.uint8)
-    rgb, flow = scaled_rgb(values), dequantised_flow(values)
+    rgb, flow = i3d.scaled_rgb(values), i3d.dequantised_flow(values)
     assert rgb[0] == -1 and rgb[255] == 1 and torch.allclose(rgb, values / 127.5 - 1, atol=1e-6)
     assert flow[128] == 0 and flow[1] == -1 and flow[255] == 1
     assert torch.equal(flow[129:], -flow[1:128].flip(0))
@@ -306,9 +297,9 @@ def test_published_pooling_is_the_mean_over_every_place_of_a_2_7_7_window(shape)
         for h in places[1]
         for y in places[2]
     ]
-    torch.testing.assert_close(pooled(x, "published"), sum(windows) / len(windows))
+    torch.testing.assert_close(i3d.pooled(x, "published"), sum(windows) / len(windows))
     if shape == (2, 7, 7):
-        torch.testing.assert_close(pooled(x, "published"), pooled(x, "mean"))
+        torch.testing.assert_close(i3d.pooled(x, "published"), i3d.pooled(x, "mean"))
 
 
 def test_rows_of_other_windows_are_pooled_as_the_feature_says(files):
@@ -341,7 +332,7 @@ def video(frames=3, height=60, width=80, seed=0):
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (80, 60), (24, 32)])
 def test_the_short_side_is_resized_as_torchvision_does_it_and_the_centre_cut(height, width):
     clip = video(3, height, width)
-    ours = I3DPixels(32, (28, 30))(clip)
+    ours = i3d.I3DPixels(32, (28, 30))(clip)
     frames = torch.from_numpy(clip).permute(0, 3, 1, 2).contiguous()
     theirs = pixelwise.center_crop(pixelwise.resize(frames, [32], antialias=True), [28, 30])
     assert ours.shape == (3, 3, 28, 30) and ours.dtype == np.uint8
@@ -351,14 +342,14 @@ def test_the_short_side_is_resized_as_torchvision_does_it_and_the_centre_cut(hei
 @pytest.mark.parametrize(("height", "width"), [(60, 80), (24, 32)])
 def test_pixels_are_pillows_within_a_grey_level(height, width):
     clip = video(2, height, width)
-    ours = I3DPixels((32, 43))(clip).transpose(0, 2, 3, 1)
+    ours = i3d.I3DPixels((32, 43))(clip).transpose(0, 2, 3, 1)
     for mine, frame in zip(ours, clip, strict=True):
         pillow = np.asarray(Image.fromarray(frame).resize((43, 32), Image.Resampling.BILINEAR))
         assert np.abs(mine.astype(int) - pillow.astype(int)).max() <= 1
 
 
 def test_the_preprocessor_pickles():
-    prepare = I3DPixels(32, (32, 32))
+    prepare = i3d.I3DPixels(32, (32, 32))
     assert np.array_equal(pickle.loads(pickle.dumps(prepare))(video()), prepare(video()))
 
 
@@ -369,7 +360,7 @@ def test_public_names_load_and_the_logits_are_dropped(files):
     state = torch.load(files["rgb"])
     assert {"Conv3d_1a_7x7.conv3d.weight", "Mixed_3b.b0.conv3d.weight", "Mixed_5c.b3b.bn.running_var"} <= set(state)
     assert state["logits.conv3d.weight"].shape[0] == 400
-    model = fill(state, "rgb", "here")
+    model = i3d.fill(state, "rgb", "here")
     kept = {name: value for name, value in model.state_dict().items() if "num_batches" not in name}
     assert kept.keys() == {name for name in state if not name.startswith("logits.")}
     assert all(torch.equal(value, state[name]) for name, value in kept.items())
@@ -389,7 +380,7 @@ def test_random_weights_are_of_full_width_and_follow_the_seed():
         feature = I3DFeature(
             backbone="i3d", rgb={"random": seed}, sampling={"fps": 25.0}, preprocess={"resize": (32, 32)}
         )
-        return I3DFrames(feature, torch.device("cpu")).models["rgb"].Conv3d_1a_7x7.conv3d.weight
+        return i3d.I3DFrames(feature, torch.device("cpu")).models["rgb"].Conv3d_1a_7x7.conv3d.weight
 
     before = torch.get_rng_state()
     one, same, other = stem(7), stem(7), stem(8)
@@ -447,14 +438,14 @@ def test_a_hub_is_refused_with_the_remedy():
         preprocess={"resize": (32, 32)},
     )
     with pytest.raises(BackboneError, match=r"no hub is known to hold them; download the public rgb_imagenet\.pt"):
-        I3DFrames(feature, torch.device("cpu"))
+        i3d.I3DFrames(feature, torch.device("cpu"))
 
 
 @pytest.mark.weights
 def test_the_real_format_at_full_size_loads_and_runs_through_the_same_code(tmp_path):
     for channels in (3, 2):
         with seeded(channels):
-            torch.save(I3D(channels).state_dict(), tmp_path / f"{channels}.pt")
+            torch.save(i3d.I3D(channels).state_dict(), tmp_path / f"{channels}.pt")
     real = backbone(rgb=tmp_path / "3.pt", flow=tmp_path / "2.pt", size=(224, 224), batch=2)
     rows = real.rows({"rgb": stream(3, 17, (224, 224)), "flow": stream(2, 17, (224, 224))})["frames"]
     assert rows.shape == (2, 2048) and rows.isfinite().all()

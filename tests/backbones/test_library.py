@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 from torch.testing import assert_close
-from transformers import AutoImageProcessor, AutoModel, AutoVideoProcessor
 
 from benchmarks.backbones import END, START, TABLE
 from benchmarks.backbones import row as line_of
@@ -18,6 +17,8 @@ from pipeline.config import parse_params
 from pipeline.config.libraries import PLAIN
 from tests.backbones.library_models import BY_KIND, MODELS, TIMM, save_timm
 from tests.later import Later
+
+transformers = Later("transformers")
 
 timm = Later("timm")
 
@@ -61,11 +62,11 @@ def their_pixels(model, folder, frames):
     """What the library's own preprocessor makes of pictures: (T, 3, h, w)."""
     pictures = [Image.fromarray(frame) for frame in frames]
     if "Video" in model.processor[0] and "Image" not in model.processor[0]:
-        found = AutoVideoProcessor.from_pretrained(folder)(
+        found = transformers.AutoVideoProcessor.from_pretrained(folder)(
             videos=[np.stack([np.asarray(of) for of in pictures])], return_tensors="pt", do_sample_frames=False
         )
     else:
-        found = AutoImageProcessor.from_pretrained(folder)(pictures, return_tensors="pt")
+        found = transformers.AutoImageProcessor.from_pretrained(folder)(pictures, return_tensors="pt")
     pixels = found["pixel_values" if "pixel_values" in found else "pixel_values_videos"]
     return pixels[0] if model.clips else pixels
 
@@ -84,7 +85,7 @@ def test_pixels_are_those_of_the_models_own_preprocessor_bit_for_bit(model, fold
 
 def expected(model, folder, pixels, precision):
     """The library's own outputs, taken apart by hand: the table of models says what is before the patches."""
-    theirs = AutoModel.from_pretrained(folder).eval()
+    theirs = transformers.AutoModel.from_pretrained(folder).eval()
     dtype, mixed = (torch.bfloat16, True) if precision == "bf16" else (torch.float32, False)
     options = {"output_hidden_states": True}
     if model.kind == "vit_mae":
@@ -173,13 +174,17 @@ def test_windows_go_through_the_model_one_by_one(folders):
 def test_another_size_is_what_the_library_makes_of_it_with_interpolated_positions(folders):
     folder, frames = folders("vit"), frames_of(1, (70, 90))
     feature = feature_of(folder, "tokens", 1, preprocess={"resize": [48, 40]})
-    theirs = AutoImageProcessor.from_pretrained(folder)(
+    theirs = transformers.AutoImageProcessor.from_pretrained(folder)(
         [Image.fromarray(frames[0])], size={"height": 48, "width": 40}, return_tensors="pt"
     )["pixel_values"]
     ours = torch.from_numpy(backbones.preprocessor(feature)(frames))
     assert torch.equal(ours, theirs)
     with torch.inference_mode():
-        wanted = AutoModel.from_pretrained(folder).eval()(theirs, interpolate_pos_encoding=True).last_hidden_state
+        wanted = (
+            transformers.AutoModel.from_pretrained(folder)
+            .eval()(theirs, interpolate_pos_encoding=True)
+            .last_hidden_state
+        )
     backbone = backbones.load(feature)
     assert backbone.grid == (1, 6, 5)
     assert_close(backbone(ours[None])["tokens"], wanted[:, 1:][None], rtol=0, atol=1e-5)

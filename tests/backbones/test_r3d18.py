@@ -9,15 +9,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torchvision.models.video import R3D_18_Weights, r3d_18
 
 from pipeline import backbones
-from pipeline.backbones import BackboneError, r3d18
+from pipeline.backbones import BackboneError
 from pipeline.backbones.base import layout_3d, seeded
-from pipeline.backbones.r3d18 import build_r3d18, make_atrous
 from pipeline.config import R3D18Feature
 from pipeline.video import sampling_times
 from tests.backbones.conftest import r3d_feature, with_lively_norms
+from tests.later import Later
+
+models_video = Later("torchvision.models.video")
+r3d18 = Later("pipeline.backbones.r3d18")
 
 
 def video(frames=16, height=60, width=80, seed=0):
@@ -39,7 +41,7 @@ def test_pixels_normalised_by_the_backbone_equal_torchvisions_preset_bit_for_bit
     feature = r3d_feature({"path": str(r3d_file)}, resize=(128, 171), crop=(112, 112))
     clip, backbone = video(16, height, width), backbones.load(feature)
     ours_TCHW = (pixels(feature, clip)[0].float() / 255 - backbone.mean_C11) / backbone.std_C11
-    preset = R3D_18_Weights.KINETICS400_V1.transforms(crop_size=(128, 171))
+    preset = models_video.R3D_18_Weights.KINETICS400_V1.transforms(crop_size=(128, 171))
     theirs_CTHW = preset(torch.from_numpy(clip).permute(0, 3, 1, 2))[..., 8:120, 29:141]
     assert torch.equal(ours_TCHW.transpose(0, 1), theirs_CTHW)
 
@@ -55,7 +57,7 @@ def test_pixels_are_uint8_and_the_preprocessor_pickles(r3d_file):
 
 def test_at_width_64_the_network_is_torchvisions_bit_for_bit():
     with seeded(0):
-        theirs = with_lively_norms(r3d_18(weights=None)).eval()
+        theirs = with_lively_norms(models_video.r3d_18(weights=None)).eval()
     ours = r3d18._fill(theirs.state_dict(), "torchvision").eval()
     clips = torch.randn(1, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
     kept = []
@@ -67,7 +69,7 @@ def test_at_width_64_the_network_is_torchvisions_bit_for_bit():
 
 def test_the_random_initialisation_is_torchvisions_distribution():
     with seeded(0):
-        ours, theirs = build_r3d18().state_dict(), r3d_18(weights=None).state_dict()
+        ours, theirs = r3d18.build_r3d18().state_dict(), models_video.r3d_18(weights=None).state_dict()
     assert {name for name in theirs if not name.startswith("fc.")} == set(ours)
     for name, value in ours.items():
         assert value.shape == theirs[name].shape
@@ -77,12 +79,12 @@ def test_the_random_initialisation_is_torchvisions_distribution():
 
 def test_a_trous_equals_the_original_at_even_steps_and_adds_the_odd_ones():
     with seeded(1):
-        plain = with_lively_norms(build_r3d18(16)).eval()
+        plain = with_lively_norms(r3d18.build_r3d18(16)).eval()
     clips = torch.randn(2, 3, 32, 32, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         original = plain(clips)
         state = {name: value.clone() for name, value in plain.state_dict().items()}
-        dense = make_atrous(plain)(clips)
+        dense = r3d18.make_atrous(plain)(clips)
     assert original.shape[2] == 4 and dense.shape[2] == 8
     assert (dense[:, :, ::2] - original).norm() <= 5e-7 * original.norm()
     assert (dense[:, :, 1::2] - original).norm() > 0.01 * original.norm()
@@ -129,7 +131,7 @@ def test_each_steps_time_is_the_mean_of_its_frames(r3d_file):
 @pytest.fixture(scope="module")
 def theirs():
     with seeded(0):
-        return with_lively_norms(r3d_18(weights=None)).eval()
+        return with_lively_norms(models_video.r3d_18(weights=None)).eval()
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +258,7 @@ def test_pooled_windows_stay_close_in_half_precision(r3d_file, precision):
 def test_the_shorter_side_may_be_named_alone(r3d_file):
     feature = r3d_feature({"path": str(r3d_file)}, resize=40, crop=(32, 32))
     clip = video(16, 60, 90)
-    wanted = R3D_18_Weights.KINETICS400_V1.transforms(resize_size=[40], crop_size=[32, 32])
+    wanted = models_video.R3D_18_Weights.KINETICS400_V1.transforms(resize_size=[40], crop_size=[32, 32])
     backbone = backbones.load(feature)
     ours = (pixels(feature, clip)[0].float() / 255 - backbone.mean_C11) / backbone.std_C11
     assert torch.equal(ours.transpose(0, 1), wanted(torch.from_numpy(clip).permute(0, 3, 1, 2)))
@@ -301,7 +303,8 @@ def test_safetensors_and_torch_files_of_the_same_weights_agree_and_fc_is_dropped
 
 
 def test_random_weights_follow_the_seed_and_leave_the_global_generator_alone(monkeypatch):
-    monkeypatch.setattr(r3d18, "build_r3d18", lambda width=8: build_r3d18(width))
+    build = r3d18.build_r3d18
+    monkeypatch.setattr(r3d18, "build_r3d18", lambda width=8: build(width))
     before = torch.get_rng_state()
     one, same, other = (backbones.load(r3d_feature({"random": seed})).model.stem[0].weight for seed in (7, 7, 8))
     assert torch.equal(one, same) and not torch.equal(one, other)
@@ -368,7 +371,9 @@ def test_torchvisions_file_is_fetched_with_its_hash_checked(monkeypatch, r3d_fil
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", fetch)
     backbones.load(r3d_feature({"hub": r3d18.KINETICS_HUB, "revision": "b3b3357e"}))
-    assert asked["url"] == R3D_18_Weights.KINETICS400_V1.url and asked["check_hash"] and asked["weights_only"]
+    assert (
+        asked["url"] == models_video.R3D_18_Weights.KINETICS400_V1.url and asked["check_hash"] and asked["weights_only"]
+    )
 
 
 def test_no_network_is_an_error_with_the_remedy(monkeypatch):
@@ -383,7 +388,7 @@ def test_no_network_is_an_error_with_the_remedy(monkeypatch):
 @pytest.mark.weights
 def test_the_real_format_at_full_size_loads_and_runs_through_the_same_code(tmp_path):
     with seeded(4):
-        torch.save(r3d_18(weights=None).state_dict(), tmp_path / "r3d_18-00000000.pth")
+        torch.save(models_video.r3d_18(weights=None).state_dict(), tmp_path / "r3d_18-00000000.pth")
     feature = r3d_feature(
         {"path": str(tmp_path / "r3d_18-00000000.pth")}, frames=32, resize=(128, 171), crop=(112, 112)
     )

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from pipeline import backbones
-from pipeline.backbones.r3d18 import R3D18Pixels
-from pipeline.backbones.towers import BICUBIC, BILINEAR, Pixels
 from pipeline.config import ParamsError, feature_key, parse_params
 from tests.extraction.small import DINO, R3D
+from tests.later import Later
+
+r3d18 = Later("pipeline.backbones.r3d18")
+towers = Later("pipeline.backbones.towers")
 
 
 def frames(height, width, smooth=True):
@@ -22,10 +24,10 @@ def frames(height, width, smooth=True):
 
 
 WAYS = [
-    (lambda on: Pixels((64, 80), None, BILINEAR, False, on), 1.0),
-    (lambda on: Pixels(73, (64, 64), BICUBIC, False, on), 1.0),
-    (lambda on: Pixels((64, 64), None, BILINEAR, True, on), 1e-5),
-    (lambda on: R3D18Pixels((128, 171), (112, 112), on), 1.0),
+    (lambda on: towers.Pixels((64, 80), None, towers.BILINEAR, False, on), 1.0),
+    (lambda on: towers.Pixels(73, (64, 64), towers.BICUBIC, False, on), 1.0),
+    (lambda on: towers.Pixels((64, 64), None, towers.BILINEAR, True, on), 1e-5),
+    (lambda on: r3d18.R3D18Pixels((128, 171), (112, 112), on), 1.0),
 ]
 
 
@@ -37,7 +39,7 @@ def test_pixels_are_those_of_the_default_to_one_grey_level(pixels, tolerance, sm
     ours, theirs = pixels(False)(given), pixels(True)(given)
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
     apart = np.abs(ours.astype(np.float64) - theirs)
-    if smooth or getattr(pixels(True), "resample", BILINEAR) != BICUBIC:
+    if smooth or getattr(pixels(True), "resample", towers.BILINEAR) != towers.BICUBIC:
         assert apart.max() <= tolerance
     else:  # uint8 is cut between the two passes, which noise overshoots
         assert (apart > tolerance).mean() < 0.02

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import VJEPA2ForVideoClassification, VJEPA2Model, VJEPA2VideoProcessor
 
 from pipeline import backbones
-from pipeline.backbones import BackboneError, towers
+from pipeline.backbones import BackboneError
 from pipeline.backbones.base import seeded
-from pipeline.backbones.towers import Pixels, build_vjepa2
 from pipeline.config import VJepa2Feature
+from tests.later import Later
+
+towers = Later("pipeline.backbones.towers")
+transformers = Later("transformers")
 
 SMALL = {
     "hidden_size": 48,
@@ -32,8 +34,10 @@ SMALL = {
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("vjepa2")
     with seeded(1):
-        build_vjepa2(**SMALL).save_pretrained(folder)
-    VJEPA2VideoProcessor(crop_size=32, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3]).save_pretrained(folder)
+        towers.build_vjepa2(**SMALL).save_pretrained(folder)
+    transformers.VJEPA2VideoProcessor(
+        crop_size=32, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3]
+    ).save_pretrained(folder)
     return folder
 
 
@@ -58,8 +62,8 @@ def batch_of(feature, *clips):
 
 def transformers_tokens(folder, *clips):
     """(B, tokens, D) as transformers' own processor and model make them."""
-    processor = VJEPA2VideoProcessor.from_pretrained(folder)
-    model = VJEPA2Model.from_pretrained(folder, dtype=torch.float32).eval()
+    processor = transformers.VJEPA2VideoProcessor.from_pretrained(folder)
+    model = transformers.VJEPA2Model.from_pretrained(folder, dtype=torch.float32).eval()
     pixels = torch.cat([processor(list(clip), return_tensors="pt")["pixel_values_videos"] for clip in clips])
     with torch.no_grad():
         return model(pixel_values_videos=pixels).last_hidden_state
@@ -72,16 +76,18 @@ def transformers_tokens(folder, *clips):
 @pytest.mark.parametrize(("height", "width"), [(240, 427), (331, 240), (50, 50), (100, 333)])
 def test_pixels_normalised_by_the_backbone_equal_transformers_bit_for_bit(folder, crop, resize, height, width):
     clip, backbone = video(2, height, width), backbones.load(feature_of(folder))
-    processor = VJEPA2VideoProcessor(crop_size=crop, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3])
+    processor = transformers.VJEPA2VideoProcessor(
+        crop_size=crop, image_mean=[0.4, 0.5, 0.6], image_std=[0.2, 0.25, 0.3]
+    )
     assert processor.size["shortest_edge"] == resize
     wanted_TCHW = processor(list(clip), return_tensors="pt")["pixel_values_videos"][0]
-    pixels_TCHW = torch.from_numpy(Pixels(resize, (crop, crop))(clip))
+    pixels_TCHW = torch.from_numpy(towers.Pixels(resize, (crop, crop))(clip))
     assert pixels_TCHW.dtype == torch.uint8
     assert torch.equal((pixels_TCHW.float() - backbone.mean_C11) / backbone.std_C11, wanted_TCHW)
 
 
 def test_the_preprocessor_pickles_and_takes_both_sides(folder):
-    prepared = pickle.loads(pickle.dumps(Pixels((36, 48), (32, 32))))(video())
+    prepared = pickle.loads(pickle.dumps(towers.Pixels((36, 48), (32, 32))))(video())
     assert prepared.shape == (8, 3, 32, 32) and prepared.dtype == np.uint8 and prepared.flags.c_contiguous
 
 
@@ -122,7 +128,7 @@ def test_what_it_gives_is_known_before_extraction(folder):
 def test_the_predictor_is_not_kept(folder):
     backbone = backbones.load(feature_of(folder))
     kept = sum(weight.numel() for weight in backbone.encoder.parameters())
-    whole = sum(weight.numel() for weight in build_vjepa2(**SMALL).parameters())
+    whole = sum(weight.numel() for weight in towers.build_vjepa2(**SMALL).parameters())
     assert kept < whole and not hasattr(backbone, "model")
 
 
@@ -196,7 +202,7 @@ def test_random_weights_follow_the_seed_and_leave_the_global_generator_alone(mon
 
 def test_random_weights_have_the_published_size():
     with torch.device("meta"):
-        model = build_vjepa2()
+        model = towers.build_vjepa2()
     assert (model.config.hidden_size, model.config.num_hidden_layers, model.config.crop_size) == (1024, 24, 256)
     assert sum(weight.numel() for weight in model.encoder.parameters()) == 303_885_312
 
@@ -255,7 +261,9 @@ def test_missing_and_foreign_weights_are_named(folder, tmp_path):
 def test_a_classifier_is_refused_by_the_names_that_the_encoder_does_not_have(folder, tmp_path):
     copied(folder, tmp_path)
     with seeded(3):
-        VJEPA2ForVideoClassification(VJEPA2Model.from_pretrained(folder).config).save_pretrained(tmp_path)
+        transformers.VJEPA2ForVideoClassification(
+            transformers.VJEPA2Model.from_pretrained(folder).config
+        ).save_pretrained(tmp_path)
     with pytest.raises(BackboneError, match=r"does not fit its own config.json.*unexpected keys"):
         backbones.load(feature_of(tmp_path))
 

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import CLIPTokenizer
 
 from pipeline.config import Dataset
 from pipeline.datasets import DatasetError, build_manifest, quality_markdown
 from pipeline.datasets.twins import as_read, but_for_looks, refuse_one_text, twins
 from tests.datasets.made_up import write_images, write_labelled, write_texts
+from tests.later import Later
+
+transformers = Later("transformers")
 
 ROOT = Path(__file__).parents[2]
 ONE = [
@@ -33,7 +35,7 @@ TWO = [
     ("pair", "one"), [*((pair, True) for pair in ONE), *((pair, False) for pair in TWO)], ids=ascii
 )
 def test_two_texts_are_read_as_one_where_clip_s_tokenizer_gives_them_the_same_tokens(pair, one):
-    tokenizer = CLIPTokenizer.from_pretrained(ROOT / "weights/mini-clip")
+    tokenizer = transformers.CLIPTokenizer.from_pretrained(ROOT / "weights/mini-clip")
     tokens = [tokenizer(text)["input_ids"] for text in pair]
     assert (tokens[0] == tokens[1]) is one is (as_read(pair[0]) == as_read(pair[1]))
 

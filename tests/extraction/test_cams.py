@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.backbones import clip_cam_blocks
-from pipeline.backbones.clip_cam import LastBlock
 from pipeline.config import ParamsError, feature_dir, feature_key, parse_params
 from pipeline.datasets import DatasetError, build_manifest, write_manifest
 from pipeline.extraction import ExtractionError, derive, extract
 from pipeline.store import FeatureStore, ShardWriter, StoreMissing, verify
 from tests.datasets.made_up import write_images, write_texts
 from tests.extraction.small import ROOT, contents, dying_at_the_second_commit
+from tests.later import Later
+
+clip_cam = Later("pipeline.backbones.clip_cam")
+clip_cam_blocks = Later("pipeline.backbones.clip_cam_blocks")
 
 WEIGHTS = {"path": str(ROOT / "weights" / "mini-clip")}
 NAMES = ("square", "circle", "star", "flower")
@@ -87,7 +89,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def last_block(world):
-    return LastBlock(world[0].features["tokens"].weights)
+    return clip_cam.LastBlock(world[0].features["tokens"].weights)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +265,7 @@ def test_a_list_that_is_embedded_in_part_is_refused_and_a_text_that_was_removed_
     ((field, _),) = tokens.fields.items()
     classes = torch.from_numpy(store_of((params, features), "text", "names").read(NAMES[:1], "text_embed")).float()
     given = torch.from_numpy(tokens.read(tokens.samples, field)).float()
-    heat, _ = expected(LastBlock(params.features["tokens"].weights), given, classes)
+    heat, _ = expected(clip_cam.LastBlock(params.features["tokens"].weights), given, classes)
     np.testing.assert_allclose(store.read(tokens.samples, "map"), heat, atol=2e-3)
 
 

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.backbones.r3d18 import R3D18
 from pipeline.config import feature_dir
 from pipeline.extraction import ExtractionError, ExtractionFailed, clips, ring
 from pipeline.store import FeatureStore
@@ -20,6 +19,9 @@ from tests.extraction.small import (
     run,
     with_workers,
 )
+from tests.later import Later
+
+r3d18 = Later("pipeline.backbones.r3d18")
 
 BOTH = ["dino", "r3d"]
 
@@ -83,7 +85,7 @@ def test_a_feature_that_is_complete_costs_no_decode(apart, tmp_path, decodes):
 
 def test_features_resume_each_at_its_own_batch(apart, tmp_path, decodes, monkeypatch):
     params, features = apart
-    honest, calls = R3D18.__call__, []
+    honest, calls = r3d18.R3D18.__call__, []
 
     def dies(self, pixels):
         if len(calls) == 2:
@@ -91,10 +93,10 @@ def test_features_resume_each_at_its_own_batch(apart, tmp_path, decodes, monkeyp
         calls.append(1)
         return honest(self, pixels)
 
-    monkeypatch.setattr(R3D18, "__call__", dies)
+    monkeypatch.setattr(r3d18.R3D18, "__call__", dies)
     with pytest.raises(KeyboardInterrupt):
         run(params, tmp_path, names=BOTH)
-    monkeypatch.setattr(R3D18, "__call__", honest)
+    monkeypatch.setattr(r3d18.R3D18, "__call__", honest)
     lines: list[str] = []
     run(params, tmp_path, lines, names=BOTH)
     there = [int(line.split(": ")[1].split()[0]) for line in lines[:2]]
@@ -121,12 +123,12 @@ def test_a_video_that_breaks_after_the_last_frame_of_one_feature_fails_only_the_
 
 
 def test_a_value_that_one_store_cannot_hold_fails_the_sample_there_alone(few, tmp_path, monkeypatch):
-    honest = R3D18.__call__
+    honest = r3d18.R3D18.__call__
 
     def huge(self, pixels):
         return {name: field * 1e9 for name, field in honest(self, pixels).items()}
 
-    monkeypatch.setattr(R3D18, "__call__", huge)
+    monkeypatch.setattr(r3d18.R3D18, "__call__", huge)
     params = params_for(few)
     with pytest.raises(ExtractionFailed, match=r"r3d.*14 of 14 samples failed") as error:
         run(params, tmp_path, names=BOTH)

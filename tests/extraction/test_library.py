@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertConfig, BertModel, BitImageProcessor
 
 from pipeline import backbones
 from pipeline.backbones.base import BackboneError
@@ -24,8 +23,10 @@ from tests.backbones.library_models import BY_KIND, save_timm
 from tests.conftest import write_clip, write_ssv2
 from tests.evaluations import evaluation_of
 from tests.extraction.small import make_manifest
-from tests.later import train
+from tests.later import Later, train
 from tests.training.procedures import FACT
+
+transformers = Later("transformers")
 
 QUIET = {"progress": lambda line: None}
 COMPUTE = {"device": "cpu", "threads": 1, "decode_workers": 0, "extract_threads": 1}
@@ -185,8 +186,8 @@ def edit(folder, **changes):
 
 def test_a_model_without_a_vision_tower_is_refused(few, tmp_path):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    BertModel(BertConfig(vocab_size=32, **sizes)).save_pretrained(tmp_path / "bert")
-    BitImageProcessor().save_pretrained(tmp_path / "bert")
+    transformers.BertModel(transformers.BertConfig(vocab_size=32, **sizes)).save_pretrained(tmp_path / "bert")
+    transformers.BitImageProcessor().save_pretrained(tmp_path / "bert")
     said = r"bert has no vision tower: BertModel reads input_ids; name a checkpoint of a picture or video model"
     refused(few, tmp_path / "bert", tmp_path, BackboneError, said)
 

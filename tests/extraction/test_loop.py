@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from pipeline import backbones
-from pipeline.backbones.towers import DinoV3
 from pipeline.config import Compute, feature_dir
 from pipeline.datasets import ShardSample
 from pipeline.extraction import ExtractionError, ExtractionFailed, clips, lanes
@@ -20,6 +19,9 @@ from pipeline.extraction.ring import Ring
 from pipeline.store import FeatureStore, ShardWriter
 from pipeline.video import probe, read_frames, segment_centres
 from tests.extraction.small import contents, kill_until_done, make_manifest, params_for, run, with_workers
+from tests.later import Later
+
+towers = Later("pipeline.backbones.towers")
 
 CPU = Device(Compute(device="cpu"))
 
@@ -200,7 +202,7 @@ def test_a_replaced_video_is_extracted_again_alone(finished, small_ssv2, tmp_pat
 
 
 def test_a_value_that_the_store_cannot_hold_fails_that_sample_by_name(small_ssv2, tmp_path, monkeypatch):
-    honest, calls = DinoV3.__call__, []
+    honest, calls = towers.DinoV3.__call__, []
 
     def spoilt(self, pixels):
         fields = {name: field.clone() for name, field in honest(self, pixels).items()}
@@ -209,7 +211,7 @@ def test_a_value_that_the_store_cannot_hold_fails_that_sample_by_name(small_ssv2
         calls.append(len(pixels))
         return fields
 
-    monkeypatch.setattr(DinoV3, "__call__", spoilt)
+    monkeypatch.setattr(towers.DinoV3, "__call__", spoilt)
     params = params_for(small_ssv2, max_failed=0.1)
     run(params, tmp_path)
     failed = FeatureStore(feature_dir(params, "small", "dino", tmp_path)).failed
@@ -219,15 +221,16 @@ def test_a_value_that_the_store_cannot_hold_fails_that_sample_by_name(small_ssv2
 @pytest.mark.parametrize(
     ("owner", "name", "error"),
     [
-        (DinoV3, "__call__", torch.OutOfMemoryError("too much")),
-        (Device, "upload", RuntimeError("CUDA error: out of memory")),
-        (Device, "download", RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
+        (lambda: towers.DinoV3, "__call__", torch.OutOfMemoryError("too much")),
+        (lambda: Device, "upload", RuntimeError("CUDA error: out of memory")),
+        (lambda: Device, "download", RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")),
     ],
 )
 def test_a_batch_that_does_not_fit_the_memory_is_halved_and_ends_the_same(
     finished, tmp_path, monkeypatch, owner, name, error
 ):
     params, features, _ = finished
+    owner = owner()  # here: it takes long to import
     honest, sizes = getattr(owner, name), []
 
     def tight(self, given, *rest):
@@ -252,7 +255,7 @@ def test_a_batch_reaches_the_device_as_it_lies_in_the_ring(small_ssv2, tmp_path,
         places.append((batch.untyped_storage().data_ptr(), batch.storage_offset()))
         return honest(self, batch)
 
-    monkeypatch.setattr(Device, "upload", seen)
+    monkeypatch.setattr(lambda: Device, "upload", seen)
     run(params_for(small_ssv2), tmp_path)
     assert len(places) == 9 and len(set(places)) == 2, "two places of one memory, in turn"
 
@@ -268,7 +271,7 @@ def test_another_error_of_the_device_is_no_lack_of_memory(small_ssv2, tmp_path, 
     def broken(self, pixels):
         raise RuntimeError("CUDA error: device-side assert triggered")
 
-    monkeypatch.setattr(DinoV3, "__call__", broken)
+    monkeypatch.setattr(towers.DinoV3, "__call__", broken)
     with pytest.raises(RuntimeError, match="assert triggered"):
         run(params_for(small_ssv2), tmp_path)
 
@@ -277,7 +280,7 @@ def test_backbones_compute_by_what_repeats_alone(small_ssv2, tmp_path, monkeypat
     def asked(self, pixels):
         raise RuntimeError(f"mode {torch.get_deterministic_debug_mode()}")
 
-    monkeypatch.setattr(DinoV3, "__call__", asked)
+    monkeypatch.setattr(towers.DinoV3, "__call__", asked)
     with pytest.raises(RuntimeError, match="mode 2"):
         run(params_for(small_ssv2), tmp_path)
     assert torch.get_deterministic_debug_mode() == 0
@@ -287,7 +290,7 @@ def test_one_sample_that_does_not_fit_the_memory_ends_the_job_with_the_remedy(sm
     def full(self, pixels):
         raise torch.OutOfMemoryError("too much")
 
-    monkeypatch.setattr(DinoV3, "__call__", full)
+    monkeypatch.setattr(towers.DinoV3, "__call__", full)
     with pytest.raises(ExtractionError, match=r"batch of one.*bf16"):
         run(params_for(small_ssv2), tmp_path)
 

@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-import torchvision
-from transformers import DINOv3ViTConfig, DINOv3ViTImageProcessor, DINOv3ViTModel
 
 from pipeline.config import feature_dir, parse_params
 from pipeline.datasets import build_manifest, write_manifest
 from pipeline.extraction import extract
 from pipeline.store import FeatureStore, verify
 from tests.extraction.small import params_for
+from tests.later import Later
+
+torchvision = Later("torchvision")
+transformers = Later("transformers")
 
 CLIPS = Path(__file__).parents[3] / "shared/data/clips"
 
@@ -64,10 +66,10 @@ def test_full_size_checkpoints_in_their_publishers_formats_extract_through_the_s
     ssv2_of(root, [small_ssv2 / "1.webm"])
     torch.manual_seed(0)
     folder = tmp_path / "dinov3-vitb16"
-    DINOv3ViTModel(DINOv3ViTConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12)).save_pretrained(
-        folder
-    )
-    DINOv3ViTImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
+    transformers.DINOv3ViTModel(
+        transformers.DINOv3ViTConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12)
+    ).save_pretrained(folder)
+    transformers.DINOv3ViTImageProcessor(size={"height": 224, "width": 224}).save_pretrained(folder)
     torch.save(torchvision.models.video.r3d_18(weights=None).state_dict(), tmp_path / "r3d_18.pth")
     shared = {"decoder": "decord", "precision": "fp32", "batch": 1}
     params = parse_params(

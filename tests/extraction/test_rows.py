@@ -14,7 +14,6 @@ import torch
 from safetensors.torch import save_file
 
 from pipeline import backbones
-from pipeline.backbones.i3d import I3D, I3DFrames
 from pipeline.config import Compute, FlowFeature, Preprocess, feature_dir
 from pipeline.datasets import ShardSample, read_manifest, shard_samples, write_manifest
 from pipeline.extraction import device, extract, lanes, rows
@@ -24,8 +23,11 @@ from pipeline.store import FeatureStore, StoreCorrupt, StoreError, verify
 from pipeline.video import VideoError, iterate_frames, probe, read_frames
 from tests.conftest import write_clip, write_ssv2
 from tests.extraction.small import contents, kill_until_done, make_manifest, params_of, run, with_workers
+from tests.later import Later
 from tests.store.conftest import flip
 from tests.video.conftest import encode, numbers
+
+backbones_i3d = Later("pipeline.backbones.i3d")
 
 SEEN = {"sampling": {"fps": 12}, "preprocess": {"resize": 40, "crop": [32, 32]}}
 FLOW = {"backbone": "flow", "method": "farneback", "batch": 2} | SEEN
@@ -41,7 +43,7 @@ def world(tmp_path_factory):
     write_clip(root / "3.webm", 3, frames=170)
     for stream, channels in (("rgb", 3), ("flow", 2)):
         torch.manual_seed(channels)
-        save_file(I3D(channels, 8).state_dict(), folder / f"{stream}.safetensors")
+        save_file(backbones_i3d.I3D(channels, 8).state_dict(), folder / f"{stream}.safetensors")
     i3d = {
         "backbone": "i3d",
         "rgb": {"path": str(folder / "rgb.safetensors")},
@@ -213,7 +215,7 @@ def test_rows_too_many_for_memory_grow_in_a_file_that_leaves_no_trace(world, tmp
 
 
 def test_a_piece_that_does_not_fit_the_memory_is_halved(world, tmp_path, monkeypatch):
-    honest, sizes = I3DFrames.rows, []
+    honest, sizes = backbones_i3d.I3DFrames.rows, []
 
     def tight(self, streams):
         sizes.append(len(streams["rgb"]) - 8)
@@ -223,7 +225,7 @@ def test_a_piece_that_does_not_fit_the_memory_is_halved(world, tmp_path, monkeyp
 
     params, features = world
     run(params, tmp_path, names="flow")
-    monkeypatch.setattr(I3DFrames, "rows", tight)
+    monkeypatch.setattr(backbones_i3d.I3DFrames, "rows", tight)
     run(params, tmp_path, names="i3d")
     assert sizes[:3] == [36, 18, 18]
     halved, whole = (store_of(world, "i3d", root).read_ragged(["3"], "frames")[0] for root in (tmp_path, features))

@@ -15,7 +15,6 @@ from PIL import Image
 
 from pipeline.config import load_params, parse_params
 from pipeline.digests import read_json
-from pipeline.explanation.sanity import output_map, sanity
 from pipeline.plan import Plan
 from pipeline.prediction import PredictionError, Predictor, Scored
 from pipeline.prediction.overlays import accepted_from, overlays
@@ -23,8 +22,11 @@ from pipeline.store import StoreCorrupt
 from pipeline.training import RunError
 from pipeline.video import VideoError
 from tests.evaluations import leave
+from tests.later import Later
 from tests.prediction.worlds import invoke, manifest, render, verb
 from tests.store.conftest import flip as flip_bit
+
+explanation_sanity = Later("pipeline.explanation.sanity")
 
 ROOT = Path(__file__).parents[2]
 SETS = ("toy-waterbirds", "toy-waterbirds-backgrounds")
@@ -185,7 +187,7 @@ def test_what_a_picture_needs_is_one_pass_of_one_clip(run):
 
 
 def test_the_sanity_check_passes_and_says_so(run):
-    found = sanity(replace(run))
+    found = explanation_sanity.sanity(replace(run))
     assert len(found) >= 10
     # 12 pictures and weights of a few MB: what must hold of the arithmetic, not how well it tells them apart.
     assert [check for check in found if not check.holds and "mean of ID" not in check.says] == []
@@ -195,12 +197,12 @@ def test_the_usual_map_is_zero_because_its_output_reads_cls_alone(run):
     predictor, row = Predictor(run), next(predictions(run).itertuples())
     tokens = predictor.tokens(file_of(row))
     target = predictor.cams.targets(tokens)
-    assert not output_map(predictor.cams.blocks.last, tokens, target).any()
+    assert not explanation_sanity.output_map(predictor.cams.blocks.last, tokens, target).any()
     assert predictor.cams.blocks.last.cam(tokens, target).abs().max() > 0
 
 
 def failing(run):
-    return [check.says for check in sanity(replace(run)) if not check.holds]
+    return [check.says for check in explanation_sanity.sanity(replace(run)) if not check.holds]
 
 
 def test_the_sanity_check_sees_what_it_is_there_for(run, monkeypatch, tmp_path):
@@ -263,7 +265,7 @@ def test_an_overlay_of_a_replaced_picture_or_a_damaged_map_is_refused(run):
         overlays(run, shown=1)  # another time, and the same picture
         for offset in range(0, len(shard) - 1000, 100):
             flip_bit(data, offset)
-        for look in (lambda: overlays(run, shown=1), lambda: sanity(replace(run))):
+        for look in (lambda: overlays(run, shown=1), lambda: explanation_sanity.sanity(replace(run))):
             with pytest.raises(StoreCorrupt, match="does not fit its crc32c"):
                 look()
     finally:
@@ -281,11 +283,11 @@ def test_the_sanity_check_reads_no_damaged_embedding_and_no_replaced_picture(run
         for offset in range(0, len(shard) - 1000, 100):
             flip_bit(data, offset)
         with pytest.raises(StoreCorrupt, match="does not fit its crc32c"):
-            sanity(replace(run))
+            explanation_sanity.sanity(replace(run))
         data.write_bytes(shard)
         Image.fromarray(np.zeros((128, 128, 3), np.uint8)).save(path)
         with pytest.raises(VideoError, match=f"{first}: replaced"):
-            sanity(replace(run))
+            explanation_sanity.sanity(replace(run))
     finally:
         path.write_bytes(content)
         data.write_bytes(shard)

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 
 from pipeline.toyworld.shapes import COLOUR_NAMES, COLOURS, SHAPES
-from weights.recipe.handling import ACTS, APART, handling
-from weights.recipe.improvise import MOTIONS
+from tests.later import Later
+
+improvise = Later("weights.recipe.improvise")
+recipe_handling = Later("weights.recipe.handling")
 
 pytestmark = pytest.mark.weights
 
 
 def window(seed, frames=16, size=64):
-    return handling(np.random.default_rng([seed, 7]), frames, size, 4, 4)
+    return recipe_handling.handling(np.random.default_rng([seed, 7]), frames, size, 4, 4)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,12 @@ def test_a_window_is_drawn_from_its_seed_alone():
 
 def test_truth_has_the_shapes_that_it_says(windows):
     for seen in windows[:5]:
-        assert seen.motion.shape == (len(MOTIONS),) and seen.cell_motion.shape == (4, 4, 4, len(MOTIONS))
+        assert seen.motion.shape == (len(improvise.MOTIONS),) and seen.cell_motion.shape == (
+            4,
+            4,
+            4,
+            len(improvise.MOTIONS),
+        )
         assert seen.cover.shape == seen.cell_shape.shape == seen.cell_colour.shape == (4, 4, 4)
         assert seen.present[seen.shape] == 1 and seen.present[len(SHAPES) + seen.colour] == 1
         assert ((seen.cell_shape >= 0) == (seen.cover >= 0.12)).all()
@@ -37,7 +44,7 @@ def test_there_are_one_or_two_objects_and_every_act_occurs(windows):
     counts = [max(seen.present[: len(SHAPES)].sum(), seen.present[len(SHAPES) :].sum()) for seen in windows]
     assert set(counts) == {1, 2}
     moved = np.stack([np.abs(seen.motion) > 0.4 for seen in windows])
-    assert moved.any(axis=0).all() and not moved.any(axis=1).all() and len(ACTS) == 7
+    assert moved.any(axis=0).all() and not moved.any(axis=1).all() and len(recipe_handling.ACTS) == 7
 
 
 def test_a_cell_full_of_the_object_has_its_colour(windows):
@@ -60,7 +67,7 @@ def test_the_objects_cells_carry_its_motion_and_a_bystanders_none(windows):
         assert not (moving & ~known).any()
         same = known & (seen.cell_shape == seen.shape) & (seen.cell_colour == seen.colour)
         assert not (moving & ~same).any()
-    assert 0 < APART < 0.5
+    assert 0 < recipe_handling.APART < 0.5
 
 
 def test_what_travels_is_seen_to_travel_that_way(windows):

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from pipeline.toyworld.shapes import COLOUR_NAMES, SHAPES
-from weights.recipe.improvise import MOTIONS, NOBODY, clip, grid_truth, picture
+from tests.later import Later
+
+recipe = Later("weights.recipe.improvise")
 
 pytestmark = pytest.mark.weights
 
@@ -13,13 +15,15 @@ def test_grid_truth_counts_pixels():
     owner = np.full((4, 8, 8), -1, np.int8)
     owner[:, :2, :4] = 1
     owner[0, 4:, 4:] = 0
-    truth = grid_truth(owner, objects=2, steps=2, cells=2)
-    np.testing.assert_array_equal(truth.owner, [[[1, NOBODY], [NOBODY, 0]], [[1, NOBODY], [NOBODY, NOBODY]]])
+    truth = recipe.grid_truth(owner, objects=2, steps=2, cells=2)
+    np.testing.assert_array_equal(
+        truth.owner, [[[1, recipe.NOBODY], [recipe.NOBODY, 0]], [[1, recipe.NOBODY], [recipe.NOBODY, recipe.NOBODY]]]
+    )
     np.testing.assert_allclose(truth.cover, [[[0.5, 0], [0, 0.5]], [[0.5, 0], [0, 0]]])
 
 
 def test_a_pictures_place_points_to_the_centre_of_its_object():
-    made = picture(np.random.default_rng(4), 128, 8)
+    made = recipe.picture(np.random.default_rng(4), 128, 8)
     assert made.pixels.shape == (128, 128, 3) and made.present.sum() >= 2
     middle = (np.arange(8) + 0.5) / 8
     here = np.stack(np.meshgrid(middle, middle), axis=-1)
@@ -31,8 +35,8 @@ def test_a_pictures_place_points_to_the_centre_of_its_object():
 
 
 def test_a_window_of_a_clip_is_a_part_of_it():
-    whole = clip(np.random.default_rng(8), 32, 64, 8, 4)
-    part = clip(np.random.default_rng(8), 32, 64, 4, 4, window=16)
+    whole = recipe.clip(np.random.default_rng(8), 32, 64, 8, 4)
+    part = recipe.clip(np.random.default_rng(8), 32, 64, 4, 4, window=16)
     assert whole.pixels.shape == (32, 64, 64, 3) and part.pixels.shape == (16, 64, 64, 3)
-    assert whole.motion.shape == (8, 4, 4, len(MOTIONS)) and part.motion.shape == (4, 4, 4, len(MOTIONS))
+    assert whole.motion.shape == (8, 4, 4, len(recipe.MOTIONS)) and part.motion.shape == (4, 4, 4, len(recipe.MOTIONS))
     assert (whole.motion[whole.cover == 0] == 0).all() and whole.background == part.background

@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from weights.recipe import PretrainingError, mini, pretrain, tokens
-from weights.recipe.card import write_card
-from weights.recipe.probes import measure, probe_dinov3, probe_r3d18, write_random
-from weights.recipe.training import write_notes
+from tests.later import Later
+
+mini = Later("weights.recipe.mini")
+probes = Later("weights.recipe.probes")
+recipe = Later("weights.recipe")
+recipe_card = Later("weights.recipe.card")
+tokens = Later("weights.recipe.tokens")
+training = Later("weights.recipe.training")
 
 pytestmark = pytest.mark.weights
 
@@ -22,16 +26,16 @@ def test_what_is_shipped_is_under_sixteen_megabytes():
 
 
 def test_mini_dinov3_knows_more_than_random_weights(tmp_path):
-    write_random(tmp_path, seed=0)
-    shipped, random = (probe_dinov3(folder / "mini-dinov3", 5, 240) for folder in (WEIGHTS, tmp_path))
+    probes.write_random(tmp_path, seed=0)
+    shipped, random = (probes.probe_dinov3(folder / "mini-dinov3", 5, 240) for folder in (WEIGHTS, tmp_path))
     for question in ("shape", "round or with corners"):
         assert shipped[question][0] > random[question][0] + 0.1, question
     assert shipped["round or with corners"][0] > 0.8
 
 
 def test_mini_r3d18_knows_more_than_random_weights(tmp_path):
-    write_random(tmp_path, seed=0)
-    shipped, random = (probe_r3d18(folder / "mini-r3d18.safetensors", 5, 60) for folder in (WEIGHTS, tmp_path))
+    probes.write_random(tmp_path, seed=0)
+    shipped, random = (probes.probe_r3d18(folder / "mini-r3d18.safetensors", 5, 60) for folder in (WEIGHTS, tmp_path))
     for question in ("busy on the spot or not", "shaking or pulsing", "velocity, R2"):
         assert shipped[question][0] > random[question][0] + 0.1, question
 
@@ -51,8 +55,10 @@ def test_pixels_are_normalised_as_the_backbones_do_it():
 
 
 def test_an_unknown_backbone_is_refused_before_anything_is_trained(tmp_path):
-    with pytest.raises(PretrainingError, match="unknown mini backbone 'nope'; known are mini-dinov3, mini-r3d18"):
-        pretrain(tmp_path, 0, only=["mini-r3d18", "nope"])
+    with pytest.raises(
+        recipe.PretrainingError, match="unknown mini backbone 'nope'; known are mini-dinov3, mini-r3d18"
+    ):
+        recipe.pretrain(tmp_path, 0, only=["mini-r3d18", "nope"])
     assert not list(tmp_path.iterdir())
 
 
@@ -64,14 +70,14 @@ def test_pretraining_is_deterministic_and_its_card_is_measured(tmp_path):
             tokens.pretrain_dinov3(folder / "mini-dinov3", 3, steps=2, batch=4),
             tokens.pretrain_r3d18(folder / "mini-r3d18.safetensors", 3, steps=2, batch=2),
         ]
-        write_notes(folder, notes)
+        training.write_notes(folder, notes)
     for file in ("mini-dinov3/model.safetensors", "mini-r3d18.safetensors"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
     with torch.random.fork_rng():
-        found = measure(tmp_path / "one", tmp_path / "random", seed=4, pictures=60, clips=40)
+        found = probes.measure(tmp_path / "one", tmp_path / "random", seed=4, pictures=60, clips=40)
     some = {"shape": {"pretrained": 0.5, "random": 0.25, "chance": 0.125}}
     times = {**found["milliseconds"], "1 rgb row": 1.0, "1 flow row": 1.0, "flow of 1 frame": 1.0}
     others = {"i3d_rgb": some, "i3d_flow": some, "clip": some, "milliseconds": times}
-    write_card(tmp_path / "one", {**found, **others})
+    recipe_card.write_card(tmp_path / "one", {**found, **others})
     card = (tmp_path / "one" / "README.md").read_text()
     assert f"{found['dinov3']['shape']['pretrained']:.3f}" in card and "{" not in card

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from transformers import VJEPA2Config
-from transformers.models.vjepa2.modeling_vjepa2 import VJEPA2AttentivePooler
 
 from pipeline.heads.probe import model as probe
 from pipeline.heads.probe.attentive import AttentivePooler
 from pipeline.heads.probe.config import ProbeHead
 from pipeline.heads.probe.model import Neighbours, Normalised, Probe
 from tests.later import Later
+
+modeling_vjepa2 = Later("transformers.models.vjepa2.modeling_vjepa2")
+transformers = Later("transformers")
 
 step = Later("pipeline.training.step")
 sklearn = Later("sklearn")
@@ -115,10 +116,10 @@ def test_each_stream_of_neighbours_weighs_the_same_whatever_its_size():
 # --- attentive --------------------------------------------------------------------------------------------------------
 
 
-def published(width: int, heads: int, blocks: int, device: str = "cpu") -> VJEPA2AttentivePooler:
+def published(width: int, heads: int, blocks: int, device: str = "cpu"):
     with torch.device(device):
-        return VJEPA2AttentivePooler(
-            VJEPA2Config(
+        return modeling_vjepa2.VJEPA2AttentivePooler(
+            transformers.VJEPA2Config(
                 hidden_size=width, num_attention_heads=heads, num_pooler_layers=blocks - 1, attn_implementation="eager"
             )
         ).eval()
