@@ -7,8 +7,10 @@ from typing import Any
 class Later:
     """A module that is imported when one of its names is asked for."""
 
+    __slots__ = ("_module",)  # what is set is the module's, and no attribute of this
+
     def __init__(self, module: str) -> None:
-        self.__dict__["_module"] = module
+        object.__setattr__(self, "_module", module)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("__", "_mock", "_pytest", "pytest")):  # as pytest asks of all that a file of tests holds
