@@ -5,7 +5,7 @@ None stands for what cannot be known before extraction. Knows no feature and no 
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -145,13 +145,17 @@ class Given:
         key: of params that names the feature.
         feature: its name.
         content: that which the role reads; a feature's other fields are not its business.
-        alike: the declared features that differ from it in their weights at most, itself among them.
     """
 
     key: str
     feature: str
     content: Any
-    alike: frozenset[str]
+    _alike: Callable[[str], frozenset[str]] = lambda feature: frozenset({feature})
+
+    @property
+    def alike(self) -> frozenset[str]:
+        """The declared features that differ from it in their weights at most, itself among them."""
+        return self._alike(self.feature)
 
     def __str__(self) -> str:
         return f"{self.key} ({self.feature})"

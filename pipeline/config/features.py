@@ -5,6 +5,7 @@ A feature is told apart by its `backbone`; its fields, apart from where things l
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
@@ -190,6 +191,7 @@ class BaseFeature(Strict):
         return self.model_dump(mode="json", exclude={*self._weights(), *self.unkeyed})
 
     @classmethod
+    @cache
     def _weights(cls) -> list[str]:
         """Fields that are Weights, or may be: their digests determine the bytes, wherever they lie."""
         fields = cls.model_fields.items()

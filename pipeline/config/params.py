@@ -275,7 +275,7 @@ class Params(Strict):
                 f"{key} names {read.feature!r}, whose fps is not set, and {read.dataset} has {dataset.label_fps:g} "
                 "labels a second; set fps of the feature, its rows a second"
             )
-        return Given(key, read.feature, found[0], self._alike(read.feature))
+        return Given(key, read.feature, found[0], self._alike)
 
     def _unmarked_fits(self, key: str, read: Input, head: Any) -> None:
         """Refuses what no head of this task can read in a role that says nothing of what it takes."""
@@ -339,7 +339,7 @@ class Params(Strict):
             *([(f"features.{name}.texts", texts.feature)] if texts else []),
         ):
             for content in (self.gives(feature) or {}).values():
-                given[key] = Given(key, feature, content, frozenset())
+                given[key] = Given(key, feature, content)
         if texts:
             for what in ("width", "space"):
                 refuse_unlike(given, list(given), what, "they are compared: embed the texts with the same checkpoint")

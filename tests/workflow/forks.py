@@ -24,6 +24,9 @@ from typing import TextIO
 
 import pytest
 
+from pipeline.config import load_params
+from pipeline.plan import Plan
+
 ROOT = Path(__file__).parents[2]
 SLOW_TO_IMPORT = (
     "snakemake.cli",
@@ -133,6 +136,8 @@ def serve(listening: int, alive: int, modules: tuple[str, ...]) -> None:
         importlib.import_module(module)
     if "pipeline.explanation" in modules:
         importlib.import_module("tests.flat").flatten(pytest.MonkeyPatch())
+        # What is read of the code for a run's key, and what pydantic makes of the declared models, is there, too.
+        assert Plan(load_params(ROOT / "params.yaml")).runs
     gc.freeze()  # no fork looks through what was imported, which would copy it
     gc.enable()
     with socket.socket(fileno=listening) as listener:
