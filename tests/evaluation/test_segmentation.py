@@ -32,7 +32,7 @@ def trained(world, head, run, **changes):
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return make(tmp_path_factory.mktemp("world"), epochs=25, decay_epoch=20, lr=1e-2)
+    return make(tmp_path_factory.mktemp("world"), epochs=15, decay_epoch=12, lr=1e-2)
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +52,8 @@ def test_fact_learns_and_its_figures_follow_from_its_predictions(fact):
     table = pd.read_parquet(evaluation_of(run) / "predictions.parquet")
     given = [*map(np.asarray, table["prediction"])], [*map(np.asarray, table["truth"])]
     again = segment_metrics(*given, background={0}, with_background=True)
-    # Measured: 67.6 and 75.1, Edit 72.3 and 75.6, of seeds 0 and 1; a guess among ten classes gets 10.
-    assert result["acc"] > 60 and result["edit"] > 50
+    # Measured: 62.1, Edit 59.1; a guess among ten classes gets 10.
+    assert result["acc"] > 50 and result["edit"] > 45
     for name in ("acc", "edit", "f1@10", "f1@25", "f1@50", "acc_without_background"):
         assert result[name] == pytest.approx(again[name])
     assert result["acc_without_background"] != result["acc"]
@@ -160,7 +160,7 @@ def test_training_never_learns_which_held_out_class_a_frame_is_of(world, tmp_pat
 
 
 def test_equal_params_give_equal_bytes(world, tmp_path):
-    # Two epochs, with the rate lowered between them, do all that 25 do.
+    # Two epochs, with the rate lowered between them, do all that 15 do.
     runs = [tmp_path / name for name in ("one", "other")]
     results = [trained(world, "fact", run, epochs=2, decay_epoch=1) for run in runs]
     for one in results:
