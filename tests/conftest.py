@@ -5,13 +5,16 @@ import atexit
 import gc
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SHARED = "PERMAFROST_TESTS"  # names a folder that all processes of a session share
 # Files of minutes, the longest first: workers that take files in this order end together. The first one makes what
 # other tests of the workflow share, the next ones need none of it.
 LONGEST = [
@@ -62,6 +65,14 @@ def pytest_collection_finish(session):
 def pytest_sessionstart(session):
     # Before whatever else is to be called at the end, and so the last of it.
     atexit.register(_end_at_once, session, os.getpid())
+    if SHARED not in os.environ:  # in the first process of a session, whose workers are told by it
+        os.environ[SHARED] = folder = tempfile.mkdtemp(prefix="tests-")
+        atexit.register(_remove, folder, os.getpid())
+
+
+def _remove(folder: str, process: int) -> None:
+    if os.getpid() == process:
+        shutil.rmtree(folder)
 
 
 def _end_at_once(session: pytest.Session, process: int) -> None:

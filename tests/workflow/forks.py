@@ -5,27 +5,27 @@ starts does not die with it, as it would in the process group or the Slurm job o
 killed with its jobs is the real program.
 """
 
-import atexit
+import fcntl
 import gc
 import importlib
 import json
 import os
 import runpy
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TextIO
 
 import pytest
 
-from pipeline.config import load_params
-from pipeline.plan import Plan
+from tests.conftest import SHARED
 
 ROOT = Path(__file__).parents[2]
 SLOW_TO_IMPORT = (
@@ -66,25 +66,46 @@ os._exit(ended[0] if ended else 1)
 
 @cache
 def programs() -> Path:
-    """Folders to put first on PATH, of which `jobs` has no Snakemake. They work until this process ends."""
-    return _called({"all": ("python", "snakemake"), "jobs": ("python",)}, SLOW_TO_IMPORT, ROOT)
+    """Folders to put first on PATH, of which `jobs` has no Snakemake. They work until this process ends.
+
+    All workers of a session share one: to import all that takes seconds.
+    """
+    folders = {"all": ("python", "snakemake"), "jobs": ("python",)}
+    return _called(folders, SLOW_TO_IMPORT, ROOT, Path(os.environ[SHARED]))
 
 
 @cache
 def planners(code: Path) -> Path:
     """A folder to put before `jobs` on PATH: the Snakemake, and the DVC, of a project with its own copy of the code."""
-    return _called({"plans": ("dvc", "snakemake")}, TO_PLAN, code) / "plans"
+    folder = Path(tempfile.mkdtemp(prefix="plans-", dir=os.environ[SHARED]))
+    return _called({"plans": ("dvc", "snakemake")}, TO_PLAN, code, folder) / "plans"
 
 
-def _called(folders: dict[str, tuple[str, ...]], modules: tuple[str, ...], code: Path) -> Path:
+def _called(folders: dict[str, tuple[str, ...]], modules: tuple[str, ...], code: Path, folder: Path) -> Path:
     """A folder of folders of programs, each a fork of a process that has imported these modules.
 
     Args:
         folders: name -> the programs in it.
         modules: names.
         code: where the package lies.
+        folder: of them; whoever comes first starts that process, which ends after the last one.
     """
-    folder = Path(tempfile.mkdtemp(prefix="forks-"))
+    with _locked(folder):
+        if not (folder / "line").exists():
+            _start(folders, modules, code, folder)
+        # Open until this process ends, however it does: so the server knows for whom it works.
+        os.open(folder / "alive", os.O_RDWR)
+    return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with (folder / "lock").open("w", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _start(folders: dict[str, tuple[str, ...]], modules: tuple[str, ...], code: Path, folder: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address := f"{folder}/line")
     listener.listen(100)
@@ -94,16 +115,15 @@ def _called(folders: dict[str, tuple[str, ...]], modules: tuple[str, ...], code:
             PROGRAM.format(python=sys.executable, modules=MODULES, address=address), encoding="utf-8"
         )
         (folder / place).chmod(0o755)
-    alive, ends = os.pipe()
-    lent = (listener.fileno(), alive)
+    os.mkfifo(folder / "alive")
+    lent = (listener.fileno(), alive := os.open(folder / "alive", os.O_RDONLY | os.O_NONBLOCK))
     # A process of its own: a fork of the tests' would have their locks, their trackers of resources and their patches.
-    command = [sys.executable, "-c", f"from tests.workflow.forks import serve; serve{(*lent, modules)}"]
+    command = [sys.executable, "-c", f"from tests.workflow.forks import serve; serve{(*lent, modules, str(folder))}"]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (code, ROOT)))}
-    server = subprocess.Popen(command, cwd=code, env=environment, pass_fds=lent)
+    # It lives on where this process ends and others work.
+    subprocess.Popen(command, cwd=code, env=environment, pass_fds=lent, start_new_session=True)
     os.close(alive)
     listener.close()
-    atexit.register(_end, server, ends, folder)
-    return folder
 
 
 def started(words: list[str], place: Path, environment: dict[str, str]) -> tuple[int, TextIO]:
@@ -123,28 +143,22 @@ def started(words: list[str], place: Path, environment: dict[str, str]) -> tuple
     return job, os.fdopen(said, encoding="utf-8")
 
 
-def _end(server: subprocess.Popen, ends: int, folder: Path) -> None:
-    os.close(ends)
-    server.wait()
-    shutil.rmtree(folder)
-
-
-def serve(listening: int, alive: int, modules: tuple[str, ...]) -> None:
-    """Forks for each who asks, until the other end of `alive` is closed, however its process ends."""
+def serve(listening: int, alive: int, modules: tuple[str, ...], folder: str) -> None:
+    """Forks for each who asks, until nobody has the other end of `alive` open."""
     gc.disable()  # all that is imported stays
     for module in modules:
         importlib.import_module(module)
     if "pipeline.explanation" in modules:
         importlib.import_module("tests.flat").flatten(pytest.MonkeyPatch())
         # What is read of the code for a run's key, and what pydantic makes of the declared models, is there, too.
-        assert Plan(load_params(ROOT / "params.yaml")).runs
+        _plan()
     gc.freeze()  # no fork looks through what was imported, which would copy it
     gc.enable()
     with socket.socket(fileno=listening) as listener:
         working: list[int] = []
-        while alive not in (ready := select.select([listener, alive], [], [], 1.0)[0]):
+        while alive not in (ready := select.select([listener, alive], [], [], 1.0)[0]) or not _ended(alive, folder):
             working = [child for child in working if os.waitpid(child, os.WNOHANG)[0] == 0]
-            if not ready:
+            if listener not in ready:
                 continue
             asking, _ = listener.accept()
             if (child := os.fork()) == 0:
@@ -156,6 +170,25 @@ def serve(listening: int, alive: int, modules: tuple[str, ...]) -> None:
             working.append(child)
             asking.close()
     os._exit(0)  # Python's own end would look through all that was imported
+
+
+def _plan() -> None:
+    from pipeline.config import load_params
+    from pipeline.plan import Plan
+
+    assert Plan(load_params(ROOT / "params.yaml")).runs
+
+
+def _ended(alive: int, folder: str) -> bool:
+    """Whether nobody is left, and none came meanwhile; who comes later starts another."""
+    try:
+        with _locked(Path(folder)):
+            if nobody := alive in select.select([alive], [], [], 0)[0]:
+                for name in ("line", "alive"):
+                    Path(folder, name).unlink()
+            return nobody
+    except FileNotFoundError:  # the session has removed it
+        return True
 
 
 def _answer(asking: socket.socket) -> None:
