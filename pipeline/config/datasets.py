@@ -157,8 +157,12 @@ class Dataset(Strict):
     @property
     def rendering(self) -> str | None:
         """Which of Toyworld.RENDERINGS it is; None where nothing is rendered, or nothing of this layout can be."""
-        known = [name for name, of in Toyworld.RENDERINGS.items() if of.layout == self.layout]
-        return (self.renders or next(iter(known), None)) if self.made_by else None
+        return (self.renders or next(iter(self._renderings), None)) if self.made_by else None
+
+    @property
+    def _renderings(self) -> list[str]:
+        """Those of Toyworld.RENDERINGS that have this layout."""
+        return [name for name, of in Toyworld.RENDERINGS.items() if of.layout == self.layout]
 
     @model_validator(mode="after")
     def _it_can_be_rendered(self) -> "Dataset":
@@ -168,11 +172,10 @@ class Dataset(Strict):
             raise ValueError(
                 f"renders is {self.renders!r}, but nothing is rendered; set made_by: toyworld, or remove it"
             )
-        known = [name for name, of in Toyworld.RENDERINGS.items() if of.layout == self.layout]
-        if self.renders not in known:
+        if self.renders not in self._renderings:
             raise ValueError(
                 f"renders is {self.renders!r}, expected one of those of layout {self.layout}: "
-                f"{', '.join(known) or 'none'}"
+                f"{', '.join(self._renderings) or 'none'}"
             )
         return self
 

@@ -32,9 +32,8 @@ def evaluate(run: Run) -> Evaluated:
     steps = {stream.steps for stream in samples.streams.values()}
     orders = ORDERS if min(steps) > 1 else ORDERS[:1]  # one step has one order
     by_order, wall = logits(run, orders)
-    labels = np.array([samples.labels[sample] for sample in samples.parts["evaluated"]])
     probabilities = {order: softmax(values) for order, values in by_order.items()}
-    scores = summary(labels, probabilities["as_is"], samples.classes, run.config)
+    labels, scores, draws = _scored(run, samples, run.dataset, probabilities["as_is"])
     for order in orders[1:]:
         scores[f"top1_{order}"] = top_k_accuracy(ranked(probabilities[order], 1), labels, 1)
     low, high = scores["ci95"]
@@ -42,8 +41,6 @@ def evaluate(run: Run) -> Evaluated:
     said = f"top-1 {scores['top1']:.4f} (95 % {low:.4f} to {high:.4f}), {top5}ece {scores['ece']:.4f}" + "".join(
         f", {order.replace('_', ' ')} {scores[f'top1_{order}']:.4f}" for order in orders[1:]
     )
-    draws = Draws(units(run.dataset, samples.parts["evaluated"]), run.config.bootstrap)
-    summary_draws(draws, labels, probabilities["as_is"])
     for order in orders[1:]:
         draws.share(f"top1_{order}", ranked(probabilities[order], 1)[:, 0] == labels)
     for name in sorted(run.config.elsewhere):
@@ -59,13 +56,20 @@ def _elsewhere(run: Run, name: str) -> tuple[dict[str, Any], np.ndarray]:
     """What a classifier comes to on another data set, and its top-1 over resamples (D,)."""
     other, dataset = elsewhere(run, name), run.config.elsewhere[name]
     samples, (by_order, _) = other.samples, logits(other, ORDERS[:1])
-    ids = samples.parts["evaluated"]
-    labels, probabilities = np.array([samples.labels[sample] for sample in ids]), softmax(by_order["as_is"])
-    scores = summary(labels, probabilities, samples.classes, run.config)
-    draws = Draws(units(dataset, ids), run.config.bootstrap)
-    summary_draws(draws, labels, probabilities)
+    _, scores, draws = _scored(run, samples, dataset, softmax(by_order["as_is"]))
     told = {"dataset": dataset, "split": run.config.eval_split, "samples": counted(samples), "digest": samples.digest}
     return {**told, **scores, "worst": worst(scores["per_class"])}, draws.figures["top1"]
+
+
+def _scored(
+    run: Run, samples: Samples, dataset: str, probabilities_NC: np.ndarray
+) -> tuple[np.ndarray, dict[str, Any], Draws]:
+    """The labels (N,) of the evaluated samples of a data set, what the answers come to, and that over resamples."""
+    ids = samples.parts["evaluated"]
+    labels = np.array([samples.labels[sample] for sample in ids])
+    draws = Draws(units(dataset, ids), run.config.bootstrap)
+    summary_draws(draws, labels, probabilities_NC)
+    return labels, summary(labels, probabilities_NC, samples.classes, run.config), draws
 
 
 def reorder(batch: Batch, roles: tuple[str, ...], order: str, seed: int) -> Batch:

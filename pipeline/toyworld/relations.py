@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 
 from pipeline.config import Toyworld
-from pipeline.toyworld.scene import TILT, Scene, Track, render
+from pipeline.toyworld.scene import TILT, Scene, Track
 from pipeline.toyworld.shapes import SHAPES
-from pipeline.toyworld.ssv2 import Video, staged, videos, write_annotations
+from pipeline.toyworld.ssv2 import ToySet, Video, staged, videos, write_set
 from pipeline.toyworld.templates import Take, Template
-from pipeline.toyworld.writing import encode, make_all, prepare
 
 # Bumped when the same seed gives other videos.
 VERSION = 1
@@ -59,20 +58,9 @@ def stage_relation(video: Video, params: Toyworld) -> tuple[Scene, dict[str, Any
     return staged(video, RELATIONS, params.relations, [params.seed, WORD])
 
 
-def _make(video: Video, params: Toyworld, root: Path) -> dict[str, Any]:
-    scene, annotation = stage_relation(video, params)
-    file = root / f"{video.id}.webm"
-    if not file.exists():
-        encode(render(scene, params.relations.size)[0], file, params.relations.fps)
-    return annotation
-
-
 def write_relations(
     params: Toyworld, root: Path, say: Callable[[str], None] = print, workers: int | None = None
 ) -> None:
     """Writes the whole set. Arguments and errors as `write_ssv2`."""
-    todo = videos(params.relations, RELATIONS)
-    sizes = params.relations.model_dump(include={"size", "frames", "fps"}, mode="json")
-    prepare(root, {"version": VERSION, "seed": params.seed, **sizes}, "*.webm", ["*.json"])
-    made = make_all(_make, todo, params, root, name="toy-relations", say=say, workers=workers)
-    write_annotations(root, zip((video.split for video in todo), made, strict=True), RELATIONS)
+    of_relations = ToySet("relations", VERSION, stage_relation)
+    write_set("toy-relations", of_relations, videos(params.relations, RELATIONS), RELATIONS, params, root, say, workers)

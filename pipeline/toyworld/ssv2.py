@@ -79,19 +79,6 @@ def stage_reversed(video: Video, params: Toyworld) -> tuple[Scene, dict[str, Any
     return scene, {**annotation, "label": label, "template": shown.text}
 
 
-def _make(video: Video, params: Toyworld, root: Path, backwards: bool) -> dict[str, Any]:
-    """Writes one video, unless it is there already, and returns its annotation.
-
-    Played backwards are the rendered frames, camera and noise and all, and they are encoded once.
-    """
-    scene, annotation = (stage_reversed if backwards else stage)(video, params)
-    file = root / f"{video.id}.webm"
-    if not file.exists():
-        frames_THWC = render(scene, params.ssv2.size)[0]
-        encode(frames_THWC[::-1] if backwards else frames_THWC, file, params.ssv2.fps)
-    return annotation
-
-
 def write_ssv2(params: Toyworld, root: Path, say: Callable[[str], None] = print, workers: int | None = None) -> None:
     """Writes the whole set; the annotations last, so that a set with annotations is whole.
 
@@ -106,7 +93,7 @@ def write_ssv2(params: Toyworld, root: Path, say: Callable[[str], None] = print,
     Raises:
         ToyworldError: `root` holds a data set that this function did not write.
     """
-    _write("toy-ssv2", videos(params.ssv2), False, params, root, say, workers)
+    write_set("toy-ssv2", ToySet("ssv2", VERSION, stage), videos(params.ssv2), TEMPLATES, params, root, say, workers)
 
 
 def write_ssv2_reversed(
@@ -116,23 +103,53 @@ def write_ssv2_reversed(
 
     Left out are videos of classes without an opposite. Arguments and errors as `write_ssv2`.
     """
-    _write("toy-ssv2-reversed", reversible(params.ssv2), True, params, root, say, workers)
+    backwards = ToySet("ssv2", VERSION, stage_reversed, backwards=True)
+    write_set("toy-ssv2-reversed", backwards, reversible(params.ssv2), TEMPLATES, params, root, say, workers)
 
 
-def _write(
+@dataclass(frozen=True)
+class ToySet:
+    """What makes the videos of one set in this layout.
+
+    Attributes:
+        section: of params.toyworld, with the sizes.
+        version: bumped when the same seed gives other videos.
+        stage: the scene of a video and its annotation; a function of a module, for other processes.
+        backwards: the rendered frames, camera and noise and all, are encoded from the last to the first.
+    """
+
+    section: str
+    version: int
+    stage: Callable[[Video, Toyworld], tuple[Scene, dict[str, Any]]]
+    backwards: bool = False
+
+
+def write_set(
     name: str,
-    todo: list[Video],
-    backwards: bool,
+    made_by: ToySet,
+    todo: Sequence[Video],
+    templates: Sequence[Template],
     params: Toyworld,
     root: Path,
     say: Callable[[str], None],
     workers: int | None,
 ) -> None:
-    sizes = params.ssv2.model_dump(include={"size", "frames", "fps"}, mode="json")
-    recipe = {"version": VERSION, "seed": params.seed, **sizes} | ({"backwards": True} if backwards else {})
-    prepare(root, recipe, "*.webm", ["*.json"])
-    made = make_all(_make, todo, params, root, backwards, name=name, say=say, workers=workers)
-    write_annotations(root, zip((video.split for video in todo), made, strict=True), TEMPLATES)
+    """Writes the videos `todo` and their annotations, with all classes; the rest, and errors, as `write_ssv2`."""
+    sizes = getattr(params, made_by.section).model_dump(include={"size", "frames", "fps"}, mode="json")
+    recipe = {"version": made_by.version, "seed": params.seed, **sizes}
+    prepare(root, recipe | ({"backwards": True} if made_by.backwards else {}), "*.webm", ["*.json"])
+    made = make_all(_make, todo, params, root, made_by, name=name, say=say, workers=workers)
+    write_annotations(root, zip((video.split for video in todo), made, strict=True), templates)
+
+
+def _make(video: Video, params: Toyworld, root: Path, made_by: ToySet) -> dict[str, Any]:
+    """Writes one video, unless it is there already, and returns its annotation."""
+    scene, annotation = made_by.stage(video, params)
+    sizes, file = getattr(params, made_by.section), root / f"{video.id}.webm"
+    if not file.exists():
+        frames_THWC = render(scene, sizes.size)[0]
+        encode(frames_THWC[::-1] if made_by.backwards else frames_THWC, file, sizes.fps)
+    return annotation
 
 
 def write_annotations(
