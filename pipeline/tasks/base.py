@@ -46,6 +46,7 @@ class Task:
         version, pinned: raised by hand when this code changes what it writes, and the digest of the code of that
             version. Code of another digest has that for its version.
         model: (run) -> the head with the run's weights.
+        graph: (run) -> deployment.graphs.Graph: the head as a function of tensors; None where there is none.
         evaluate: (run) -> evaluation.provenance.Evaluated.
         follows: (predictions, result) -> the headline, computed again.
         columns: `Column`s of its ablations' tables and of the table of runs: figures that `evaluate` returns.
@@ -78,6 +79,7 @@ class Task:
     samples: str
     model: str = "pipeline.training.registry:trained"
     table: str | None = None
+    graph: str | None = None
     step: str | None = None
     mines: tuple[str, ...] = ()
     version: int = 1

@@ -10,6 +10,7 @@ CLASSIFICATION = Task(
     columns="pipeline.evaluation.metrics:COLUMNS",
     samples="pipeline.training.dataset:labelled_samples",
     table="pipeline.training.tokens:Tokens",
+    graph="pipeline.deployment.graphs:of_classifier",
     step="pipeline.training.classification:ClassificationStep",
     pinned="379f4dabe4",
     evaluate="pipeline.evaluation.classification:evaluate",

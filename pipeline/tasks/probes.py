@@ -10,6 +10,7 @@ CODE = {
     "table": "pipeline.training.probed:Probed",
     "step": "pipeline.training.probes:ProbeStep",
     "pinned": "d93df429b4",
+    "graph": "pipeline.deployment.graphs:of_classifier",
     "evaluate": "pipeline.evaluation.probes:evaluate",
     "predict": "pipeline.prediction.probes:probe",
     "streams": "pipeline.explanation.streams:Probing",

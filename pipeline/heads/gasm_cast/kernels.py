@@ -58,7 +58,7 @@ def relative_steps(times_BT: Tensor) -> Tensor:
             [0.0000, 0.5000, 2.0000]], dtype=torch.float64)
     """
     wrong = (times_BT.diff(dim=1) <= 0).any(dim=1)
-    if wrong.any():
+    if not torch.compiler.is_exporting() and wrong.any():
         video = int(wrong.nonzero()[0])
         raise ValueError(
             f"times of video {video} of the batch must increase from step to step, got {times_BT[video].tolist()}; "

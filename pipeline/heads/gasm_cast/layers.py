@@ -242,7 +242,7 @@ class AttentivePool(nn.Module):
 
     def _query_key_value(self, x_BLD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         key, value = self.key_value(self.norm(x_BLD)).split([self.width, 2 * self.width], dim=-1)
-        return self.query_W.expand(len(key), 1, -1).to(key.dtype), key, value
+        return self.query_W.expand(key.shape[0], 1, -1).to(key.dtype), key, value
 
 
 class Probe(nn.Module):

@@ -155,7 +155,7 @@ class GasmCast(nn.Module):
             ValueError: a shape that is not what the model was built for, or times that do not increase.
         """
         frozen = {"semantic": semantic_BTND, "motion": motion_BTNE}
-        videos = len(semantic_BTND)
+        videos = semantic_BTND.shape[0]
         for name, tokens in frozen.items():
             if tokens.shape != (videos, *self.shapes[name]):
                 raise ValueError(

@@ -48,7 +48,7 @@ class AttentivePooler(nn.Module):
         there_B11L = None if mask_BL is None else mask_BL[:, None, None]
         for block in self.blocks:
             tokens_BLD = block(tokens_BLD, there_B11L)
-        return self.cross(self.query.expand(len(tokens_BLD), -1, -1), tokens_BLD, there_B11L).squeeze(1)
+        return self.cross(self.query.expand(tokens_BLD.shape[0], -1, -1), tokens_BLD, there_B11L).squeeze(1)
 
 
 class SelfBlock(nn.Module):

@@ -169,14 +169,14 @@ class Neighbours(nn.Module):
 
     def _nearest(self, queries_BD: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and places of the nearest, best first: of one chunk after the other, so that memory is bounded."""
-        best_BK = queries_BD.new_empty(len(queries_BD), 0)
-        place_BK = torch.empty(len(queries_BD), 0, dtype=torch.int64, device=queries_BD.device)
+        best_BK = queries_BD.new_empty(queries_BD.shape[0], 0)
+        place_BK = torch.empty(queries_BD.shape[0], 0, dtype=torch.int64, device=queries_BD.device)
         for start in range(0, len(self.vectors_ND), CHUNK):
             chunk = self.vectors_ND[start : start + CHUNK]
             found_BN = queries_BD @ chunk.T
             places_N = torch.arange(start, start + len(chunk), device=queries_BD.device)
             best_BK = torch.cat([best_BK, found_BN], dim=1)
-            place_BK = torch.cat([place_BK, places_N.expand(len(queries_BD), -1)], dim=1)
+            place_BK = torch.cat([place_BK, places_N.expand(queries_BD.shape[0], -1)], dim=1)
             best_BK, kept = best_BK.topk(min(self.k, best_BK.shape[1]), dim=1)
             place_BK = place_BK.gather(1, kept)
         return best_BK, place_BK
