@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.extraction.progress import ExtractionError, TooMuch
 from pipeline.extraction.ring import JOBS_AHEAD, Ring
-from pipeline.memory import DECODED_AHEAD, SHARED_MEMORY, shared_memory_left
+from pipeline.memory import DECODED_AHEAD, SHARED_MEMORY, refuse_shortage, shared_memory_left
 
 MOST_AHEAD = 64  # messages of one process
 
@@ -46,6 +46,15 @@ class _Job(NamedTuple):
     source: Source | bytes | None
 
 
+def _messages(source: Source, job: int, ring: Ring | None) -> Iterator[Any]:
+    """The messages of a job. Raises Shortage where this machine's means do not suffice for it."""
+    try:
+        yield from source.messages(job, ring)
+    except Exception as error:
+        refuse_shortage(error, source.describe(job))
+        raise
+
+
 class _Share(Dataset):
     """The jobs of one process, as its DataLoader asks for them: each request brings new jobs, and gets one message.
 
@@ -73,7 +82,7 @@ class _Share(Dataset):
             if job.source is not None:
                 source = pickle.loads(job.source) if isinstance(job.source, bytes) else job.source
             try:
-                yield from source.messages(job.number, self._ring)
+                yield from _messages(source, job.number, self._ring)
             except Exception as error:
                 # Torch would put a traceback into its message: right for a bug, wrong for a user's mistake.
                 if not type(error).__module__.startswith("pipeline."):
@@ -198,7 +207,7 @@ class Stream:
                 ahead = ahead or messages_ahead(source.message_bytes, min(self.workers, self._next))
                 messages = self._processes[taken % self.workers].messages(ahead)
             else:
-                messages = source.messages(job, self._ring)
+                messages = _messages(source, job, self._ring)
             for message in messages:
                 yield source, message
             taken += 1

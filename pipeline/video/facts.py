@@ -7,6 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+from pipeline.memory import refuse_shortage
+
 Reason = Literal[
     "missing", "empty", "unreadable", "unsupported", "no_video", "short", "decode_error", "unproved", "replaced"
 ]
@@ -92,12 +94,16 @@ def blaming(path: Path, passing: tuple[type[Exception], ...] = ()) -> Iterator[N
     Args:
         path: the file.
         passing: errors that are not of its making, such as those of a store that is read beside it.
+
+    Raises:
+        Shortage: the machine is at fault.
     """
     try:
         yield
     except (VideoError, *passing):
         raise
     except Exception as error:  # which kinds there are, only the libraries know
+        refuse_shortage(error, path)
         cause = f"{type(error).__name__}: {error}".removesuffix(": ")
         raise VideoError(path, "decode_error", f"{cause}; fetch it again, or encode it anew") from error
 
