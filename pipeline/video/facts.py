@@ -29,6 +29,11 @@ class VideoError(ValueError):
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}: {self.detail}"
 
+    @property
+    def as_failure(self) -> str:
+        """What a store says of its sample: the reason first, by which tables group."""
+        return f"{self.reason}: {self.path}: {self.detail}"
+
 
 @dataclass(frozen=True)
 class VideoFacts:
@@ -104,8 +109,13 @@ def blaming(path: Path, passing: tuple[type[Exception], ...] = ()) -> Iterator[N
         raise
     except Exception as error:  # which kinds there are, only the libraries know
         refuse_shortage(error, path)
-        cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+        cause = f"{type(error).__name__}: {cause_of(error)}".removesuffix(": ")
         raise VideoError(path, "decode_error", f"{cause}; fetch it again, or encode it anew") from error
+
+
+def cause_of(error: Exception) -> str:
+    """What an error says, without the name of the file, which stands in front of it already."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def must_hold_bytes(path: Path) -> None:

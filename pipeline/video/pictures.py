@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.limits import MOST_PIXELS
 from pipeline.memory import refuse_shortage
-from pipeline.video.facts import PICTURES, VideoError, VideoFacts, must_hold_bytes
+from pipeline.video.facts import PICTURES, VideoError, VideoFacts, cause_of, must_hold_bytes
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # Of what moves: of these libavformat gives each frame and its time.
@@ -157,7 +157,7 @@ def translated(path: Path) -> Iterator[None]:
         raise VideoError(path, "unsupported", str(error)) from error
     except Exception as error:  # Pillow's plugins raise many kinds; each means that these bytes are not a whole picture
         refuse_shortage(error, path)
-        cause = str(error) or type(error).__name__
+        cause = cause_of(error) or type(error).__name__
         reason = "short" if "truncated" in cause.lower() else "decode_error"
         raise VideoError(path, reason, f"{cause}; fetch it again") from error
 

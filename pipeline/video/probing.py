@@ -24,7 +24,7 @@ from av.video.stream import VideoStream
 from pipeline.limits import MOST_PIXELS
 from pipeline.memory import refuse_shortage
 from pipeline.video import by_decord
-from pipeline.video.facts import PICTURES, UNTRIED, VideoError, VideoFacts, must_hold_bytes
+from pipeline.video.facts import PICTURES, UNTRIED, VideoError, VideoFacts, cause_of, must_hold_bytes
 from pipeline.video.landings import APART, Landing, dumped, fingerprint, is_closed
 from pipeline.video.pictures import is_picture, moves, picture_facts
 from pipeline.video.sampling import ROUNDING
@@ -204,7 +204,7 @@ def _container(path: Path) -> Iterator[InputContainer]:
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file", **BOUNDED})
     except (av.FFmpegError, UnicodeError) as error:
         refuse_shortage(error, path)
-        raise VideoError(path, "unreadable", f"not a readable video container ({_cause(error)})") from error
+        raise VideoError(path, "unreadable", f"not a readable video container ({cause_of(error)})") from error
     with container:
         yield container
 
@@ -246,7 +246,7 @@ def as_rgb(path: Path, convert: VideoReformatter, frame: av.VideoFrame) -> np.nd
         refuse_shortage(error, path)
         said = f"its colours ({frame.format.name}, matrix coefficients {int(frame.colorspace)}) cannot become RGB"
         remedy = "encode it anew, for instance as yuv420p with BT.709"
-        raise VideoError(path, "unsupported", f"{said}: {_cause(error)}; {remedy}") from error
+        raise VideoError(path, "unsupported", f"{said}: {cause_of(error)}; {remedy}") from error
 
 
 def orientation(path: Path, frame: av.VideoFrame) -> tuple[int, bool]:
@@ -299,10 +299,10 @@ def _survey(path: Path, container: InputContainer, stream: VideoStream, pixels: 
                         check.see(frame)
             except av.FFmpegError as error:
                 refuse_shortage(error, path)
-                found.damage = found.damage or f"the decoder reports {_cause(error)!r} after frame {len(found.ticks)}"
+                found.damage = found.damage or f"the decoder reports {cause_of(error)!r} after frame {len(found.ticks)}"
     except av.FFmpegError as error:
         refuse_shortage(error, path)
-        found.damage = found.damage or f"reading stops after frame {len(found.ticks)}: {_cause(error)}"
+        found.damage = found.damage or f"reading stops after frame {len(found.ticks)}: {cause_of(error)}"
     if check is not None:
         check.end()
     found.unshown = clock.unshown
@@ -390,10 +390,6 @@ def _lasting(times: list[float], grid: Fraction | None, last: float, tick: float
         return times[-1] - times[0] + last
     own = last if abs(last - 1 / grid) > tick else 0.0  # of a frame that stays on, as screen recorders' last one does
     return float((len(times) - 1) / grid + own) if own else float(len(times) / grid)
-
-
-def _cause(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
 
 
 # --- whole or short ---------------------------------------------------------------------------------------------------
