@@ -77,6 +77,23 @@ def test_absent_weights_stop_the_workflow_before_any_job_with_the_remedy(project
     assert done.returncode != 0 and "weights/absent do not exist" in done.stdout
 
 
+def test_labels_that_are_missing_are_one_sentence_where_runs_are_cut_into_jobs(tmp_path):
+    def two_rows(document):
+        document["datasets"] = {"toy-ssv2": {"layout": "ssv2", "root": "mine"}}
+        document["heads"] = {"gasm_cast": document["heads"]["gasm_cast"] | {"elsewhere": {}}}
+        document["features"] = {name: document["features"][name] for name in ("dinov3_patches", "r3d18_clips")}
+        rows = {"variants": {"slow": {"lr": 0.1}, "fast": {"lr": 0.2}}, "seeds": [0]}
+        document |= {"claims": {}, "searches": {}, "ablations": {"two": {"head": "gasm_cast", **rows}}}
+        del document["toyworld"]
+        document["compute"]["device"] = "cpu"
+
+    project = Project(tmp_path)
+    project.change(two_rows)
+    done = project.plan("snakemake --cores 1 results/ablations/two.json", check=False)
+    assert done.returncode != 0 and done.stdout.count("json of Something-Something-V2 is missing") == 1
+    assert "get the label files" in done.stdout and "Traceback" not in done.stdout and 'File "' not in done.stdout
+
+
 def test_toyworld_never_writes_where_a_real_data_set_lies(project):
     real = project.root / "data/ssv2"
     real.mkdir(parents=True)
