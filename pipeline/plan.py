@@ -349,10 +349,10 @@ class Plan:
         """The features of a data set that a head or the data set itself asks for, with all that they are made from."""
         asked = dict.fromkeys(self.params.datasets[dataset].features)
         for run in self.results.values():
-            read = run.config.evaluation_inputs.values()
-            asked |= dict.fromkeys(of.feature for of in read if of.dataset == dataset)
-            reads = (read.feature for read in run.config.inputs.values())
-            asked |= dict.fromkeys(of.feature for of in self.params.compared(*reads) if of.dataset == dataset)
+            learned = self.params.compared(*(of.feature for of in run.config.inputs.values()))
+            for read in (*run.config.evaluation_inputs.values(), *learned):
+                if read.dataset == dataset:
+                    asked[read.feature] = None
         return self.params.reading(*asked)
 
     @cached_property

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline.config import load_params
-from pipeline.jobs import Jobs
+from pipeline.jobs.several import Several
 from pipeline.plan import Plan
 from pipeline.refusals import RUN_NOTHING
 from tests.workflow.conftest import ROOT, Project, small
@@ -242,7 +242,7 @@ def test_the_real_data_set_is_planned_in_under_two_gigabytes(project):
 
 def test_each_run_is_made_by_one_rule_alone_or_with_others():
     plan = Plan(load_params(ROOT / "params.yaml"))
-    jobs = Jobs(plan, None, None, [], None)
+    jobs = Several(plan, None, None, None)
     for rule, wildcard in (("trained", jobs.trained_together()), ("evaluated", jobs.evaluated_together())):
         together = getattr(jobs.runs, rule)
         assert len({place[0] for place in together.places}) > 1

@@ -4,7 +4,10 @@ import shlex
 
 from pipeline import plan
 from pipeline.config import ParamsError, parse_written, read_laid
-from pipeline.jobs import PAGE, Jobs
+from pipeline.jobs.needs import Needs
+from pipeline.jobs.reads import Reads
+from pipeline.jobs.results import PAGE, Results
+from pipeline.jobs.several import Several
 from pipeline.refusals import CannotPlan, plainly
 from pipeline.tasks import TASKS
 from pipeline.together import NAME
@@ -27,7 +30,10 @@ try:
 except ParamsError as error:
     raise CannotPlan(str(error))
 
-JOBS = Jobs(PLAN, workflow, checkpoints, PARAMS_FILES, WRITTEN)
+READS = Reads(PLAN, workflow, checkpoints, PARAMS_FILES, WRITTEN)
+NEEDS = Needs(PLAN, workflow)
+SEVERAL = Several(PLAN, workflow, READS, NEEDS)
+RESULTS = Results(PLAN, workflow, READS)
 
 
 wildcard_constraints:
@@ -39,6 +45,6 @@ wildcard_constraints:
     shard=r"\d\d\d+",
     shards=r"\d\d\d+(-\d\d\d+)?",
     runs=NAME,
-    result=JOBS.results(),
+    result=RESULTS.results(),
     ablation=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     search=r"[A-Za-z0-9][A-Za-z0-9_-]*",
