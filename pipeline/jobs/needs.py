@@ -25,7 +25,7 @@ class Needs:
         def cores(wildcards):
             names = features or (wildcards.feature,)
             share = of_extraction(self.plan.params, *names)
-            gpus = self.plan.extraction_gpus(*names)
+            gpus = self.extraction_gpus(*names)
             self.say_idle(f"an extraction of {' and '.join(names)}", wildcards, share, gpus, "extract_threads")
             return share.cores
 
@@ -43,7 +43,7 @@ class Needs:
 
         def cores(wildcards):
             share = self.to_train(runs(wildcards))
-            self.say_idle("a training", wildcards, share, self.plan.gpus, "threads")
+            self.say_idle("a training", wildcards, share, self.gpus, "threads")
             return share.cores
 
         return cores
@@ -98,4 +98,29 @@ class Needs:
         )
 
     def feature_gpus(self, wildcards):
-        return self.plan.extraction_gpus(wildcards.feature)
+        return self.extraction_gpus(wildcards.feature)
+
+    @property
+    def gpus(self) -> int:
+        """How many of the scheduler's `gpu` units a training takes, on all of its nodes."""
+        compute = self.plan.params.compute
+        return 0 if compute.device == "cpu" else compute.devices * compute.nodes
+
+    @property
+    def launcher(self) -> str:
+        """What stands before a training's command, ending in a space: nothing on one node, Slurm's srun on several."""
+        compute = self.plan.params.compute
+        cores = compute.threads + compute.decode_workers
+        tasks = f"--nodes={compute.nodes} --ntasks-per-node={compute.devices} --cpus-per-task={cores}"
+        return f"srun --kill-on-bad-exit=1 {tasks} " if compute.nodes > 1 else ""
+
+    @property
+    def evaluation_gpus(self) -> int:
+        """How many an evaluation takes: one, whatever the training took."""
+        return min(1, self.gpus)
+
+    def extraction_gpus(self, *features: str) -> int:
+        """How many of the scheduler's `gpu` units an extraction takes: one, if a network runs at all."""
+        chosen = [self.plan.params.features[name] for name in features]
+        runs = any(feature.sources or feature.compares for feature in chosen)
+        return int(runs and self.plan.params.compute.device != "cpu")

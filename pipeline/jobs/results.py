@@ -3,6 +3,7 @@
 import glob
 import os
 
+from pipeline.jobs.code import of_task
 from pipeline.jobs.names import one_of
 from pipeline.jobs.reads import Reads
 from pipeline.plan import Plan
@@ -65,15 +66,15 @@ class Results:
 
     def evaluation_code(self, wildcards):
         """What an evaluation is made again for: the code of its task's."""
-        return self.plan.code(self.plan.runs[wildcards.head, wildcards.key].config.task, "evaluate")
+        return of_task(self.plan.runs[wildcards.head, wildcards.key].config.task, "evaluate")
 
     def report_code(self, wildcards):
         """What a result's report is made again for."""
-        return self.plan.code(self.plan.results[wildcards.result].config.task, "publish", "follows")
+        return of_task(self.plan.results[wildcards.result].config.task, "publish", "follows")
 
     def explanation_code(self, wildcards):
         """What a result's explanation is made again for."""
-        return self.plan.code(self.plan.results[wildcards.result].config.task, "points", "streams")
+        return of_task(self.plan.results[wildcards.result].config.task, "points", "streams")
 
     def baselines(self, wildcards):
         """The results of the linear probes that a result stands beside."""

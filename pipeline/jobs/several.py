@@ -6,6 +6,7 @@ from pathlib import Path
 
 from snakemake.io import IOFile, is_flagged
 
+from pipeline.jobs.code import of_task
 from pipeline.jobs.names import before, one_of, unless
 from pipeline.jobs.needs import Needs
 from pipeline.jobs.reads import Reads
@@ -116,7 +117,7 @@ class Several:
         share = self.needs.to_train(runs) if train else most(of_evaluation(run.params, run.config) for run in runs)
         found = self.plan.params.compute.jobs
         given = self.workflow.global_resources if self.workflow.local_exec else {}
-        asked = {"_cores": share.cores, "gpu": self.plan.gpus if train else self.plan.evaluation_gpus}
+        asked = {"_cores": share.cores, "gpu": self.needs.gpus if train else self.needs.evaluation_gpus}
         for name, takes in asked.items():
             there = given[name].value if name in given else None
             if there and takes:
@@ -135,7 +136,7 @@ class Several:
         if self._is_wanted("evaluate", run) or (trained := _output("train", run)) in self._made_in:
             return True
         read = self.reads.evaluation_inputs_of(run)
-        files = [trained, *self.reads.manifests_of(read), *self.plan.code(run.config.task, "evaluate")]
+        files = [trained, *self.reads.manifests_of(read), *of_task(run.config.task, "evaluate")]
         if self._untrained(run) or self._is_older(run.result_file, files):
             return True
         return any(map(self.plan.misfits, self.plan.shard_manifests(read)))
@@ -178,7 +179,7 @@ class Several:
 
     def code_of(self, runs):
         """A function of the code that runs of one head are evaluated with."""
-        return lambda wildcards: self.plan.code(runs(wildcards)[0].config.task, "evaluate")
+        return lambda wildcards: of_task(runs(wildcards)[0].config.task, "evaluate")
 
     def run_manifest(self, wildcards):
         """The manifest table of the data set that a run reads."""

@@ -2,12 +2,13 @@
 
 import shlex
 
-from pipeline import plan
 from pipeline.config import ParamsError, parse_written, read_laid
+from pipeline.jobs import code
 from pipeline.jobs.needs import Needs
 from pipeline.jobs.reads import Reads
 from pipeline.jobs.results import PAGE, Results
 from pipeline.jobs.several import Several
+from pipeline.plan import Plan
 from pipeline.refusals import CannotPlan, plainly
 from pipeline.tasks import TASKS
 from pipeline.together import NAME
@@ -25,7 +26,7 @@ workflow.configfiles = [str(path) for path in PARAMS_FILES]
 
 try:
     WRITTEN = read_laid(PARAMS_FILES, workflow.config_settings.config_args)
-    PLAN = plan.Plan(parse_written(WRITTEN))
+    PLAN = Plan(parse_written(WRITTEN))
     PLAN.runs  # computes every key now, so that weights that are absent are told before any job
 except ParamsError as error:
     raise CannotPlan(str(error))

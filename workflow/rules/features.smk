@@ -59,7 +59,7 @@ for group in PLAN.params.fused:
             "../../environment.yml"
         threads: NEEDS.cores_to_extract(*group)
         resources:
-            gpu=PLAN.extraction_gpus(*group),
+            gpu=NEEDS.extraction_gpus(*group),
             mem_mb=NEEDS.memory_to_extract(*group),
         params:
             part=READS.part("dataset", features=group),

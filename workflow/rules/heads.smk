@@ -20,11 +20,11 @@ rule train:
         "../../environment.yml"
     threads: NEEDS.cores_to_train(RESULTS.trained)
     resources:
-        gpu=PLAN.gpus,
+        gpu=NEEDS.gpus,
         mem_mb=NEEDS.memory_to_train(RESULTS.trained),
     params:
         part=READS.part("head", "key"),
-        launcher=PLAN.launcher,
+        launcher=NEEDS.launcher,
     shell:
         "{params.launcher}python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} train {wildcards.head} --params {params.part} 2>&1 | tee {log}"
@@ -54,7 +54,7 @@ rule train_runs:
         "../../environment.yml"
     threads: NEEDS.cores_to_train(SEVERAL.runs_to_train)
     resources:
-        gpu=PLAN.gpus,
+        gpu=NEEDS.gpus,
         mem_mb=NEEDS.memory_to_train(SEVERAL.runs_to_train),
     params:
         part=SEVERAL.rows_part(SEVERAL.runs_to_train),
@@ -83,7 +83,7 @@ rule evaluate:
         "../../environment.yml"
     threads: NEEDS.cores_of(RESULTS.evaluated)
     resources:
-        gpu=PLAN.evaluation_gpus,
+        gpu=NEEDS.evaluation_gpus,
         mem_mb=NEEDS.memory_of(RESULTS.evaluated),
     params:
         part=READS.part("head", "key", "evaluation"),
@@ -118,7 +118,7 @@ rule evaluate_runs:
         "../../environment.yml"
     threads: NEEDS.cores_of(SEVERAL.runs_to_evaluate)
     resources:
-        gpu=PLAN.evaluation_gpus,
+        gpu=NEEDS.evaluation_gpus,
         mem_mb=NEEDS.memory_of(SEVERAL.runs_to_evaluate),
     params:
         part=SEVERAL.rows_part(SEVERAL.runs_to_evaluate),
@@ -163,7 +163,7 @@ for name, runs in PLAN.swept.items():
         input:
             manifests=READS.of_runs(READS.manifests_of, runs),
             shards=READS.of_runs(READS.shards_of, runs),
-            code=PLAN.code(runs[0].config.task, "evaluate"),
+            code=code.of_task(runs[0].config.task, "evaluate"),
         output:
             [run.result_file for run in runs],
         log:
@@ -174,7 +174,7 @@ for name, runs in PLAN.swept.items():
             "../../environment.yml"
         threads: NEEDS.cores_of(runs)
         resources:
-            gpu=PLAN.evaluation_gpus,
+            gpu=NEEDS.evaluation_gpus,
             mem_mb=NEEDS.memory_of(runs),
         params:
             part=shlex.quote(PLAN.part(ablation=name)),
@@ -194,7 +194,7 @@ for result, runs in PLAN.probed.items():
         input:
             manifests=READS.of_runs(READS.manifests_of, runs),
             shards=READS.of_runs(READS.shards_of, runs),
-            code=PLAN.code(runs[0].config.task, "evaluate"),
+            code=code.of_task(runs[0].config.task, "evaluate"),
         output:
             [run.result_file for run in runs],
         log:
@@ -205,7 +205,7 @@ for result, runs in PLAN.probed.items():
             "../../environment.yml"
         threads: NEEDS.cores_of(runs)
         resources:
-            gpu=PLAN.evaluation_gpus,
+            gpu=NEEDS.evaluation_gpus,
             mem_mb=NEEDS.memory_of(runs),
         params:
             part=shlex.quote(PLAN.probing(result)),

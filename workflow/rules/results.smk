@@ -57,7 +57,7 @@ rule explain:
         "../../environment.yml"
     threads: NEEDS.cores_of(RESULTS.shown)
     resources:
-        gpu=PLAN.evaluation_gpus,
+        gpu=NEEDS.evaluation_gpus,
         mem_mb=NEEDS.memory_of(RESULTS.shown),
     params:
         head=lambda wildcards: PLAN.results[wildcards.result].head,
@@ -77,8 +77,8 @@ for task in TASKS.values():
             results=RESULTS.ablation_results,
             params=READS.params_for(f"{task.folder}/{{ablation}}.json", READS.study_of),
             code=[
-                *plan.sources("reports/ablation.py", "tasks"),
-                *PLAN.code(task.name, "columns"),
+                *code.sources("reports/ablation.py", "tasks"),
+                *code.of_task(task.name, "columns"),
             ],
         output:
             multiext(f"{task.folder}/{{ablation}}", json=".json", csv=".csv", md=".md"),
@@ -111,7 +111,7 @@ rule search:
         manifests=READS.search_manifests,
         shards=READS.search_shards,
         params=READS.params_for("results/searches/{search}.json", READS.study_of_search),
-        code=plan.sources("search.py", "reports/search.py"),
+        code=code.sources("search.py", "reports/search.py"),
     output:
         multiext("results/searches/{search}", json=".json", csv=".csv", md=".md"),
         picture=report(
@@ -129,7 +129,7 @@ rule search:
         "../../environment.yml"
     threads: NEEDS.cores_of(RESULTS.tried)
     resources:
-        gpu=PLAN.evaluation_gpus,
+        gpu=NEEDS.evaluation_gpus,
         mem_mb=NEEDS.memory_of(RESULTS.tried),
     params:
         part=READS.part("search"),
@@ -143,7 +143,7 @@ rule claims:
     input:
         results=RESULTS.claimed_results,
         params=READS.params_for("results/claims.json", READS.every_study),
-        code=plan.sources("reports/claims.py"),
+        code=code.sources("reports/claims.py"),
     output:
         json="results/claims.json",
         md=report("results/claims.md", category="Claims"),
@@ -165,8 +165,8 @@ rule page:
         results=RESULTS.page_results,
         params=READS.params_for(PAGE, READS.every_study),
         code=[
-            *plan.sources("reports", "tasks"),
-            *plan.page_files(),
+            *code.sources("reports", "tasks"),
+            *code.page_files(),
         ],
     output:
         report(PAGE, category="Report"),
