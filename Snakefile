@@ -15,24 +15,24 @@ include: "workflow/rules/results.smk"
 rule all:
     default_target: True
     input:
-        JOBS.every_result(),
+        RESULTS.every_result(),
         PAGE,
     localrule: True
 
 
 rule features:
     input:
-        JOBS.every_shard,
+        READS.every_shard,
     localrule: True
 
 
 rule ablations:
     input:
-        JOBS.every_ablation(),
+        RESULTS.every_ablation(),
     localrule: True
 
 
 rule searches:
     input:
-        JOBS.every_search(),
+        RESULTS.every_search(),
     localrule: True

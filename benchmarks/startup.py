@@ -68,7 +68,9 @@ STARTS = {
     "permafrost --help": Start(HELP.format("permafrost", ""), 0.4, HELPED),
     "permafrost extract --help": Start(HELP.format("permafrost", "'extract', "), 0.4, HELPED),
     "a plan": Start(f"{PARAMS}plan.results", 1.0, LIGHT | {"pandas"}),
-    "Snakemake's rules": Start(f"{PARAMS}import pipeline.jobs", None, LIGHT | {"pandas"}),
+    "Snakemake's rules": Start(
+        f"{PARAMS}import pipeline.jobs.results, pipeline.jobs.several", None, LIGHT | {"pandas"}
+    ),
     "verify, info, prune": Start(
         f"{PARAMS}from pipeline.store import describe, remove, verify", 1.0, LIGHT | {"pandas"}
     ),

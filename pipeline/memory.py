@@ -1,5 +1,10 @@
-"""What runs out: memory of a device, of this machine, and what its processes share. Knows no tensor and no store."""
+"""What runs out: memory of a device, of this machine, what its processes share, open files, room on a disk.
 
+Knows no tensor and no store.
+"""
+
+import errno
+import mmap
 import shutil
 from pathlib import Path
 
@@ -21,6 +26,87 @@ SAYINGS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
 )
+# How libraries that read a file say that they were refused memory, beside libav's ENOMEM: Pillow, HDF5, C++ (decord).
+# It is the machine's fault or that of a broken file, which asks for any amount.
+REFUSED = ("out of memory when reading image file", "memory allocation failed", "std::bad_alloc")
+# libav asks for no more at once, whatever a file says; nor does a file within `limits` need more in one piece.
+MOST_AT_ONCE = 2 << 30
+
+# What a machine lacks, by an error's number, and what to do.
+FILES = ("open files", "raise the limit of open files (ulimit -n)")
+DISK = ("disk space", "free some space")
+MEMORY = ("memory", "free some, give the job more, or lower decode_workers or batch")
+STORAGE = ("a disk or share that answers", "see that it is mounted and whole, or leave the sample out")
+LACKS = {
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), FILES),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), DISK),
+    errno.ENOMEM: MEMORY,
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN), STORAGE),
+}
+
+
+class Shortage(RuntimeError):
+    """This machine lacks what it takes to read a sample, which says nothing of the sample: nothing is stored of it.
+
+    The message names the file, what is lacking, and the remedy.
+    """
+
+
+def refuse_shortage(error: BaseException, reading: Path | str) -> None:
+    """Raises Shortage where an error that reading a file raised is this machine's; returns where it is the file's.
+
+    To be asked before an error becomes the failure of a sample, which is stored for good.
+
+    Args:
+        error: of any library.
+        reading: the file that was read, or in words which.
+    """
+    if isinstance(error, Shortage):
+        raise error
+    if (lack := _lack(error, reading)) is not None:
+        what, remedy = lack
+        raise Shortage(
+            f"{reading}: this machine is short of {what} ({first_line(error)}), which says nothing of the file; "
+            f"{remedy}, and run again"
+        ) from error
+
+
+def _lack(error: BaseException, path: Path | str) -> tuple[str, str] | None:
+    """What this machine lacks, and the remedy; None where the error is of the file's making."""
+    said, number = str(error), getattr(error, "errno", None)
+    by_libav = type(error).__module__.startswith("av.")
+    if "Too many open files" in said:  # libraries that keep the number for themselves
+        number = errno.EMFILE
+    if (by_libav and number == errno.ENOMEM) or any(saying in said for saying in REFUSED):
+        return None if _is_granted(MOST_AT_ONCE) else MEMORY
+    if is_out_of_memory(error):
+        return MEMORY
+    if not isinstance(error, OSError) and number != errno.EMFILE:
+        return None
+    if by_libav and number not in (errno.EMFILE, errno.ENFILE):
+        # It has these numbers for what is wrong inside of a file, too.
+        return STORAGE if LACKS.get(number) is STORAGE and not _is_readable(path) else None
+    return LACKS.get(number)
+
+
+def _is_granted(nbytes: int) -> bool:
+    """Whether the system promises so much memory at once. None of it is touched."""
+    try:
+        mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except (OSError, MemoryError):
+        return False
+    return True
+
+
+def _is_readable(path: Path | str) -> bool:
+    """Whether all bytes of a file can be had."""
+    try:
+        with open(path, "rb", buffering=0) as stream:
+            while stream.read(1 << 22):
+                pass
+    except OSError:
+        return False
+    return True
 
 
 def is_out_of_memory(error: BaseException) -> bool:

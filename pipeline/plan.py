@@ -314,45 +314,16 @@ class Plan:
         """Canonical JSON of the whole params."""
         return _with_rows_in_order(self.params.model_dump(mode="json"))
 
-    @property
-    def gpus(self) -> int:
-        """How many of the scheduler's `gpu` units a training takes, on all of its nodes."""
-        compute = self.params.compute
-        return 0 if compute.device == "cpu" else compute.devices * compute.nodes
-
-    @property
-    def launcher(self) -> str:
-        """What stands before a training's command, ending in a space: nothing on one node, Slurm's srun on several."""
-        compute = self.params.compute
-        cores = compute.threads + compute.decode_workers
-        tasks = f"--nodes={compute.nodes} --ntasks-per-node={compute.devices} --cpus-per-task={cores}"
-        return f"srun --kill-on-bad-exit=1 {tasks} " if compute.nodes > 1 else ""
-
-    @property
-    def evaluation_gpus(self) -> int:
-        """How many an evaluation takes: one, whatever the training took."""
-        return min(1, self.gpus)
-
-    def extraction_gpus(self, *features: str) -> int:
-        """How many of the scheduler's `gpu` units an extraction takes: one, if a network runs at all."""
-        chosen = [self.params.features[name] for name in features]
-        runs = any(feature.sources or feature.compares for feature in chosen)
-        return int(runs and self.params.compute.device != "cpu")
-
-    def code(self, task: str, *fields: str) -> list[str]:
-        """The sources of what fields of a task's record name, and of all above the store that these import."""
-        return [os.path.relpath(file) for file in TASKS[task].sources(*fields)]
-
     # --- features -----------------------------------------------------------------------------------------------------
 
     def features(self, dataset: str) -> tuple[str, ...]:
         """The features of a data set that a head or the data set itself asks for, with all that they are made from."""
         asked = dict.fromkeys(self.params.datasets[dataset].features)
         for run in self.results.values():
-            read = run.config.evaluation_inputs.values()
-            asked |= dict.fromkeys(of.feature for of in read if of.dataset == dataset)
-            reads = (read.feature for read in run.config.inputs.values())
-            asked |= dict.fromkeys(of.feature for of in self.params.compared(*reads) if of.dataset == dataset)
+            learned = self.params.compared(*(of.feature for of in run.config.inputs.values()))
+            for read in (*run.config.evaluation_inputs.values(), *learned):
+                if read.dataset == dataset:
+                    asked[read.feature] = None
         return self.params.reading(*asked)
 
     @cached_property
@@ -641,20 +612,6 @@ def imported_stores(params: Params, features: Iterable[str]) -> dict[str, Import
                 "digests"
             )
     return {store_name(params, name): params.features[name] for name in features}
-
-
-def sources(*paths: str) -> list[str]:
-    """The Python sources at paths of this package, folders or files, relative to the working directory."""
-    package = Path(__file__).parent
-    found = (package / path for path in paths)
-    files = sorted(file for path in found for file in ([path] if path.is_file() else path.rglob("*.py")))
-    return [os.path.relpath(file) for file in files]
-
-
-def page_files() -> list[str]:
-    """What the page is set with, beside its code: template, style and script, relative to the working directory."""
-    folder = Path(__file__).parent / "reports" / "page"
-    return [os.path.relpath(file) for file in sorted(folder.iterdir()) if file.suffix in (".j2", ".css", ".js")]
 
 
 def run_key(params: Params, config: Any, keys: dict[str, str], code: dict[str, Any]) -> str:

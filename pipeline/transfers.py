@@ -1,8 +1,8 @@
 """The way to a device and back, on which the host waits as little as it can. Knows no head and no store."""
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,72 @@ class Sending(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+class Arriving:
+    """Copies to a CUDA device in a stream of their own: neither the host nor what is computed there waits for them.
+
+    Args:
+        there: the device.
+    """
+
+    def __init__(self, there: torch.device) -> None:
+        self.there, self._stream = there, torch.cuda.Stream(there)
+
+    def __call__(self, tensors: Mapping[Key, Tensor]) -> "Arrived[Key]":
+        """Begins to copy tensors of the host, which stay as they are until the event has passed."""
+        with torch.cuda.stream(self._stream):
+            copies = {name: sent(tensor, self.there) for name, tensor in tensors.items()}
+            return Arrived(self.there, copies, self._stream.record_event())
+
+
+class Arrived(NamedTuple, Generic[Key]):
+    """Tensors on their way to a device, and the event after which they are there and no host memory is read."""
+
+    there: torch.device
+    copies: dict[Key, Tensor]
+    event: torch.cuda.Event
+
+    def taken(self) -> dict[Key, Tensor]:
+        """The tensors, which the present stream may use from now on."""
+        computing = torch.cuda.current_stream(self.there)
+        computing.wait_event(self.event)
+        for tensor in self.copies.values():
+            tensor.record_stream(computing)
+        return self.copies
+
+
+class Leaving:
+    """Copies from a CUDA device to pinned memory of the host, in a stream of their own.
+
+    Args:
+        there: the device.
+    """
+
+    def __init__(self, there: torch.device) -> None:
+        self.there, self._stream = there, torch.cuda.Stream(there)
+
+    def __call__(self, tensors: Mapping[Key, Tensor]) -> Callable[[], dict[Key, Tensor]]:
+        """Begins to copy what the present stream computes. Returns what waits for the copies, in any thread, and gives
+        them; a tensor of the host is given as it is.
+        """
+        self._stream.wait_stream(torch.cuda.current_stream(self.there))
+        with torch.cuda.stream(self._stream):
+            copies = {name: self._copied(tensor) for name, tensor in tensors.items()}
+            event = self._stream.record_event()
+
+        def arrived() -> dict[Key, Tensor]:
+            event.synchronize()
+            return copies
+
+        return arrived
+
+    def _copied(self, tensor: Tensor) -> Tensor:
+        if tensor.device.type != "cuda":
+            return tensor
+        pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+        tensor.record_stream(self._stream)
+        return pinned.copy_(tensor, non_blocking=True)
+
+
 def uploaded(batches: Iterable[Mapping[str, Tensor]], there: torch.device) -> Iterator[dict[str, Tensor]]:
     """Batches on a device, all but ON_HOST; on CUDA the next one is copied while this one is computed with.
 
@@ -42,25 +108,15 @@ def uploaded(batches: Iterable[Mapping[str, Tensor]], there: torch.device) -> It
     if there.type != "cuda":
         yield from ({name: tensor.to(there) for name, tensor in batch.items()} for batch in batches)
         return
-    arriving, waiting = torch.cuda.Stream(there), deque()
+    arriving, waiting = Arriving(there), deque()
     for batch in batches:
-        with torch.cuda.stream(arriving):
-            copied = {name: tensor if name == ON_HOST else sent(tensor, there) for name, tensor in batch.items()}
-            waiting.append((copied, arriving.record_event()))
+        stays = {name: batch[name] for name in (ON_HOST,) if name in batch}
+        waiting.append((stays, arriving({name: tensor for name, tensor in batch.items() if name not in stays})))
         if len(waiting) > 1:
-            yield _arrived(*waiting.popleft(), there)
-    while waiting:
-        yield _arrived(*waiting.popleft(), there)
-
-
-def _arrived(batch: dict[str, Tensor], copied: torch.cuda.Event, there: torch.device) -> dict[str, Tensor]:
-    """The batch, which the present stream may use from now on."""
-    computing = torch.cuda.current_stream(there)
-    computing.wait_event(copied)
-    for name, tensor in batch.items():
-        if name != ON_HOST:
-            tensor.record_stream(computing)
-    return batch
+            stays, copies = waiting.popleft()
+            yield stays | copies.taken()
+    for stays, copies in waiting:
+        yield stays | copies.taken()
 
 
 def returned(results: Iterable[Mapping[Key, Tensor]]) -> Iterator[dict[Key, np.ndarray]]:
@@ -70,33 +126,20 @@ def returned(results: Iterable[Mapping[Key, Tensor]]) -> Iterator[dict[Key, np.n
         results: of any device, computed as they are asked for: on CUDA up to AHEAD before they are given. For each the
             host waits once at most, after that many others were begun.
     """
-    waiting = deque()
+    waiting, leaving = deque(), None
     for result in results:
         plain = {name: tensor.float() if tensor.dtype in HALVES else tensor for name, tensor in result.items()}
         there = next((tensor.device for tensor in plain.values() if tensor.device.type == "cuda"), None)
         if there is None:
-            yield {name: tensor.numpy() for name, tensor in plain.items()}
+            yield _arrays(plain)
             continue
-        if not waiting:
-            leaving = torch.cuda.Stream(there)
-        leaving.wait_stream(torch.cuda.current_stream(there))
-        with torch.cuda.stream(leaving):
-            host = {name: _leaving(tensor, leaving) for name, tensor in plain.items()}
-            waiting.append((host, leaving.record_event()))
+        leaving = leaving or Leaving(there)
+        waiting.append(leaving(plain))
         if len(waiting) > AHEAD:
-            yield _there(*waiting.popleft())
-    while waiting:
-        yield _there(*waiting.popleft())
+            yield _arrays(waiting.popleft()())
+    for arrived in waiting:
+        yield _arrays(arrived())
 
 
-def _leaving(tensor: Tensor, leaving: torch.cuda.Stream) -> Tensor:
-    if tensor.device.type != "cuda":
-        return tensor
-    pinned = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    tensor.record_stream(leaving)
-    return pinned.copy_(tensor, non_blocking=True)
-
-
-def _there(host: Mapping[Key, Tensor], copied: torch.cuda.Event) -> dict[Key, np.ndarray]:
-    copied.synchronize()
-    return {name: tensor.numpy() for name, tensor in host.items()}
+def _arrays(tensors: Mapping[Key, Tensor]) -> dict[Key, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in tensors.items()}

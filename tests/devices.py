@@ -146,12 +146,12 @@ def backbone_on(name: str, folder: Path, precision: str = "fp32") -> Callable[[s
 # --- maps -------------------------------------------------------------------------------------------------------------
 
 # Waits of the host; the block that the tokens enter, the blocks of the maps, their site, and whether probabilities are
-# explained. Deeper maps need gradients. Each time the last block is asked, it asks whether all tokens are finite.
+# explained. Deeper maps need gradients. Whether tokens are finite is not asked: those of a store are.
 CAMS = {
-    "last": (3, -1, (-1,), "layer_norm1", False),
-    "last, of probabilities": (3, -1, (-1,), "block_input", True),
-    "two blocks": (2, -2, (-2, -1), "layer_norm1", True),
-    "a deeper block": (2, -2, (-2,), "block_input", False),
+    "last": (0, -1, (-1,), "layer_norm1", False),
+    "last, of probabilities": (0, -1, (-1,), "block_input", True),
+    "two blocks": (0, -2, (-2, -1), "layer_norm1", True),
+    "a deeper block": (0, -2, (-2,), "block_input", False),
 }
 
 
@@ -162,7 +162,7 @@ def cams_on(name: str) -> Callable[[str], Callable[[], dict[str, Tensor]]]:
     def prepared(device: str) -> Callable[[], dict[str, Tensor]]:
         there, generator = torch.device(device), torch.Generator().manual_seed(0)
         cams = extraction_cams.Cams.__new__(extraction_cams.Cams)  # its store of texts apart
-        cams.blocks = clip_cam_blocks.LastBlocks(Weights(path=CLIP["weights"]["path"]), first, there)
+        cams.blocks = clip_cam_blocks.LastBlocks(Weights(path=CLIP["weights"]["path"]), first, there, finite=True)
         texts = torch.randn(5, cams.blocks.last.embed_dim, generator=generator)
         cams.classes_CE = torch.nn.functional.normalize(texts, dim=-1).to(there)
         target = "softmax" if of_probabilities else "logit"

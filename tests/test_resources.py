@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.config import PixelFeature, load_params, parse_params, read_documents
 from pipeline.config.contents import Rows, Tokens
-from pipeline.jobs import Jobs
+from pipeline.jobs.needs import Needs
+from pipeline.jobs.results import Results
 from pipeline.memory import BATCHES_AHEAD
 from pipeline.plan import Plan
 from pipeline.resources import (
@@ -145,7 +146,7 @@ def test_the_processes_of_a_training_share_its_cores(monkeypatch):
 def jobs_on(params, cores, gpus, local=True):
     given = {"_cores": SimpleNamespace(value=cores)} | ({"gpu": SimpleNamespace(value=gpus)} if gpus else {})
     workflow = SimpleNamespace(global_resources=given, is_main_process=True, local_exec=local)
-    return Jobs(Plan(params), workflow, None, [], None)
+    return Needs(Plan(params), workflow)
 
 
 def shards(count):
@@ -164,7 +165,7 @@ def test_where_cores_let_fewer_jobs_run_than_there_are_gpus_one_line_says_so_wit
     )
     few = jobs_on(params_with(device="cuda", threads=2, decode_workers=12, devices=2), cores=4, gpus=4)
     runs = [Wildcards(fromdict={"head": head, "key": key}) for head, key in list(few.plan.runs)[:2]]
-    assert [few.cores_to_train(few.trained)(run) for run in runs] == [28, 28]
+    assert [few.cores_to_train(Results(few.plan, None, None).trained)(run) for run in runs] == [28, 28]
     assert capsys.readouterr().err == (
         "2 of 4 GPUs stay idle: a training takes 28 cores of 4; give --cores 56, or lower compute.threads + "
         "decode_workers to 1\n"

@@ -10,7 +10,9 @@ from pipeline import together
 from pipeline.config import parse_params, read_documents
 from pipeline.config.costs import divide
 from pipeline.config.params import Compute
-from pipeline.jobs import Jobs
+from pipeline.jobs.needs import Needs
+from pipeline.jobs.reads import Reads
+from pipeline.jobs.several import Several
 from pipeline.plan import Plan
 from pipeline.together import Runs
 
@@ -37,11 +39,11 @@ def nothing_there(tmp_path, monkeypatch):
     monkeypatch.setattr(Plan, "samples", lambda plan, dataset, split: 1000)
 
 
-def jobs_on(plan: Plan, cores: int | None, gpus: int | None, local: bool = True) -> Jobs:
+def jobs_on(plan: Plan, cores: int | None, gpus: int | None, local: bool = True) -> Several:
     given = {name: SimpleNamespace(value=value) for name, value in (("_cores", cores), ("gpu", gpus)) if value}
     settings = SimpleNamespace(targets=set(), forceall=False, forcerun=set())
     workflow = SimpleNamespace(global_resources=given, is_main_process=True, local_exec=local, dag_settings=settings)
-    return Jobs(plan, workflow, None, [], None)
+    return Several(plan, workflow, Reads(plan, workflow, None, [], None), Needs(plan, workflow))
 
 
 def test_only_ablations_runs_are_made_together_and_always_by_all_who_ask_for_one(plan):
@@ -85,7 +87,9 @@ def test_the_jobs_of_an_ablation_of_the_toy_world(plan, nothing_there, gpus, of_
     # Two lists: two of these runs stand in other ablations, too.
     assert len(marks) == of_streams + min(2, of_streams)
     mark = min(marks)
-    share = jobs.cores_to_train(jobs.runs_to_train)(Wildcards(fromdict={"head": "gasm_cast", "runs": Path(mark).stem}))
+    share = jobs.needs.cores_to_train(jobs.runs_to_train)(
+        Wildcards(fromdict={"head": "gasm_cast", "runs": Path(mark).stem})
+    )
     assert share == plan.params.compute.threads + plan.params.compute.decode_workers
 
 

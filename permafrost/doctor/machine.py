@@ -158,9 +158,9 @@ def shared_memory(params: Params | None) -> Iterator[Finding]:
     """Shared memory, against the least that decode processes pass through it."""
     import torch
 
-    from pipeline.extraction.progress import ExtractionError
     from pipeline.extraction.ring import SHARED_MEMORY, Slots, places_for
     from pipeline.extraction.stream import messages_ahead
+    from pipeline.memory import Shortage
 
     compute = params.compute if params else Compute()
     decoded = [of for of in params.features.values() if isinstance(of, PixelFeature)] if params else []
@@ -178,7 +178,7 @@ def shared_memory(params: Params | None) -> Iterator[Finding]:
             for of in batches:
                 places_for([of], 1, compute.decode_workers)
         yield Finding("ok", "shared memory", f"{size_of(free)} free in {SHARED_MEMORY}; {told}")
-    except ExtractionError as error:
+    except Shortage as error:
         yield refused("shared memory", error, "set fewer compute.decode_workers")
 
 

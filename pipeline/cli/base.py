@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline.memory import first_line, is_out_of_memory
+from pipeline.memory import DISK, FILES, LACKS, first_line, is_out_of_memory
 
 if TYPE_CHECKING:
     from pipeline.config import Params
@@ -28,12 +28,11 @@ console = Console(width=None if sys.stdout.isatty() else 200, markup=False, emoj
 
 OURS = ("pipeline.", "permafrost.")
 LACKING = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space"),
+    **{number: lack[1] for number, lack in LACKS.items() if lack in (DISK, FILES)},
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "get the right to it or name another place"),
     **dict.fromkeys((errno.EISDIR, errno.ENOTDIR), "name a file where one is wanted, and a folder where that is"),
     errno.EEXIST: "name a folder, or remove the file that is there",
     errno.ENAMETOOLONG: "name it shorter",
-    errno.EMFILE: "raise the limit of open files (ulimit -n)",
 }
 SECONDS_BETWEEN_LINES = 5.0
 CORES: ContextVar[int | None] = ContextVar("CORES", default=None)  # that this command was given, where somebody said

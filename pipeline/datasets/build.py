@@ -3,12 +3,14 @@
 import hashlib
 import itertools
 import os
+import signal
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +31,7 @@ from pipeline.datasets.names import DatasetError
 from pipeline.datasets.quality import NOUNS, summarise
 from pipeline.datasets.rates import expect_label_rate, time_frames
 from pipeline.datasets.shards import assign_shards
+from pipeline.memory import Shortage, refuse_shortage
 
 CHUNK = 32  # files a worker takes at once
 SECONDS_BETWEEN_LINES = 5.0
@@ -251,7 +254,11 @@ def manifest_frame(
 
 
 def examine(job: Job) -> Finding:
-    """Looks at one file; whatever is wrong with it becomes its status, never an exception."""
+    """Looks at one file; whatever is wrong with it becomes its status, never an exception.
+
+    Raises:
+        Shortage: the machine is at fault.
+    """
     # Here and not at the top: the face of this package is imported at plan time, where no decoder should be loaded.
     from pipeline.video import VideoError, blaming, probe
 
@@ -282,11 +289,13 @@ def examine(job: Job) -> Finding:
     except VideoError as error:
         return Finding(error.reason, digest, **seen, detail=str(error))
     except OSError as error:
+        refuse_shortage(error, job.path)
         return Finding("unreadable", digest, **seen, detail=f"{job.path} cannot be read: {error.strerror}")
 
 
 def examine_map(job: MapJob) -> MapFinding:
-    """Looks at one map, all of it; whatever is wrong with it becomes its finding, never an exception."""
+    """Looks at one map, all of it; whatever is wrong with it becomes its finding, never an exception. Raises Shortage
+    as `examine` does."""
     from pipeline.datasets.map_content import MapError, open_map
 
     try:
@@ -294,6 +303,7 @@ def examine_map(job: MapJob) -> MapFinding:
     except MapError as error:
         return MapFinding(refused=str(error))
     except Exception as error:  # as of any file: nobody else's manifest waits for what these bytes do
+        refuse_shortage(error, job.path)
         return MapFinding(refused=f"cannot be read: {type(error).__name__}: {error}; export it again")
     return MapFinding(found.largest, found.unit)
 
@@ -335,9 +345,11 @@ def _one_by_one(jobs: Sequence[AnyJob]) -> list[AnyFinding]:
 
     Raises:
         DatasetError: such a process ends before it looks at a file.
+        Shortage: the system killed it, as it does where memory is short.
     """
     found: list[AnyFinding] = []
     while len(found) < len(jobs):
+        others = set(active_children())
         with _workers(1) as pool:
             try:
                 pool.submit(_examine_chunk, []).result()
@@ -346,16 +358,24 @@ def _one_by_one(jobs: Sequence[AnyJob]) -> list[AnyFinding]:
                     f"{jobs[len(found)].path}: the process that should look at it ended before it began, as where "
                     "memory is short; no file is judged by that: free some, or lower compute.threads, and run again"
                 ) from error
+            looking = [process for process in active_children() if process not in others]
             try:
                 for one in pool.map(_examine_chunk, [[job] for job in jobs[len(found) :]]):
                     found += one
             except BrokenProcessPool:
-                found.append(_deadly(jobs[len(found)]))
+                found.append(_deadly(jobs[len(found)], looking))
     return found
 
 
-def _deadly(job: AnyJob) -> AnyFinding:
-    why = "ends the process that reads it (a crash, or out of memory); write it anew"
+def _deadly(job: AnyJob, looking: Sequence[BaseProcess]) -> AnyFinding:
+    for process in looking:
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            raise Shortage(
+                f"{job.path}: the system killed the process that looked at it, as it does where memory is short, which "
+                "says nothing of the file; free some, give the job more, or lower compute.threads, and run again"
+            )
+    why = "ends the process that reads it (the decoder crashes); write it anew"
     return MapFinding(refused=why) if isinstance(job, MapJob) else Finding("decode_error", detail=f"{job.path} {why}")
 
 

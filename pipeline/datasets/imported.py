@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.config import Imported
 from pipeline.config.base import shown
 from pipeline.datasets.digests import digest_of, looked
+from pipeline.memory import refuse_shortage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -179,6 +180,7 @@ def opened(form: str, path: Path) -> Iterator[Any]:
     except ValueError:
         raise
     except Exception as error:  # libraries over damaged files: which errors there are, only they know
+        refuse_shortage(error, path)
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         kind = "zarr group" if form == "zarr" else "HDF5 file"
         raise ValueError(f"unreadable: {path} is no whole {kind} ({cause})") from None
@@ -291,6 +293,7 @@ def _in_tars(paths: Sequence[Path], extension: str) -> Found:
                 elif suffix == extension:
                     mine.append((key, place))
         except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+            refuse_shortage(error, path)
             damage.append(f"{path.name} cannot be read to its end: {error}")
         for key, place in mine:
             name = names.get(key, key)
@@ -390,7 +393,8 @@ def _facts(path: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         told |= {"bytes": size, "mtime_ns": when}
         same = known.get("digest") and (known["bytes"], known["mtime_ns"]) == (size, when)
         return told | {"digest": known["digest"] if same else digest_of(path)}
-    except OSError:
+    except OSError as error:
+        refuse_shortage(error, path)
         return told  # why, is told when the sample is read
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from pipeline.datasets.folders import followed
 from pipeline.datasets.names import DatasetError
 from pipeline.limits import MOST_PIXELS, MOST_UNPACKED
+from pipeline.memory import refuse_shortage
 from pipeline.video import VideoError, frame_starts, iterate_frames, probe, read_frames
 from pipeline.video.map_pictures import read_map_picture
 from pipeline.video.pictures import is_picture
@@ -83,6 +84,7 @@ def open_map(path: Path, home: str | None) -> MapFile:
     except VideoError as error:
         raise MapError(f"cannot be read: {error.reason}: {error.detail}") from None
     except OSError as error:
+        refuse_shortage(error, path)
         raise MapError(f"cannot be read: {error.strerror or error}; correct the annotations or the file") from None
 
 
@@ -127,6 +129,7 @@ def _load(path: Path) -> np.ndarray:
     except FileNotFoundError:
         raise MapError("does not exist; correct the annotations") from None
     except Exception as error:  # archives and headers of any kind: which errors there are, only the libraries know
+        refuse_shortage(error, path)
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MapError(f"cannot be read: no array of numbers in a whole .npy or .npz ({cause})") from None
     dtype = found.dtype if isinstance(found, np.ndarray) else type(found).__name__

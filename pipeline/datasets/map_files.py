@@ -13,6 +13,7 @@ from typing import NamedTuple
 from pipeline.config import Dataset
 from pipeline.datasets.folders import followed, home_of
 from pipeline.datasets.names import DatasetError
+from pipeline.memory import refuse_shortage
 
 
 class MapFinding(NamedTuple):
@@ -67,7 +68,8 @@ def _digest(path: Path, home: str | None) -> str:
         names = sorted(name for name in os.listdir(path) if not name.startswith("."))
         lines = (f"{name}\0{_of_file(path / name, home)}\n" for name in names)
         return hashlib.sha256("".join(lines).encode()).hexdigest() if names else ""
-    except (OSError, DatasetError):
+    except (OSError, DatasetError) as error:
+        refuse_shortage(error, path)
         return ""
 
 

@@ -222,7 +222,7 @@ class ClipSource:
 
 
 def _failed(row: ShardSample, error: VideoError) -> Clip:
-    return Clip(row.sample, reason=f"{error.reason}: {error}")
+    return Clip(row.sample, reason=error.as_failure)
 
 
 class TextSource:

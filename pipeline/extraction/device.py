@@ -11,6 +11,7 @@ from pipeline.accelerator import device
 from pipeline.config import Compute
 from pipeline.extraction.progress import TooMuch
 from pipeline.memory import first_line, is_out_of_memory
+from pipeline.transfers import Arriving, Leaving
 
 Fields = dict[str, np.ndarray]
 
@@ -30,20 +31,15 @@ class Device:
         self.type = self.device.type
         self._sent: torch.cuda.Event | None = None
         if self.type == "cuda":
-            self._arriving, self._leaving = torch.cuda.Stream(self.device), torch.cuda.Stream(self.device)
+            self._arriving, self._leaving = Arriving(self.device), Leaving(self.device)
 
     def upload(self, batch: Tensor) -> Tensor:
         """The batch on the device; of pinned memory nothing waits for the copy. On a CPU it is the same tensor."""
         if self.type != "cuda":
             return batch
-        with torch.cuda.stream(self._arriving):
-            there = batch.to(self.device, non_blocking=True)
-            self._sent = torch.cuda.Event()
-            self._sent.record()
-        computing = torch.cuda.current_stream(self.device)
-        computing.wait_stream(self._arriving)
-        there.record_stream(computing)
-        return there
+        arrived = self._arriving({"batch": batch})
+        self._sent = arrived.event
+        return arrived.taken()["batch"]
 
     def sent(self) -> torch.cuda.Event | None:
         """The event after which no upload so far reads host memory; None where none does."""
@@ -62,29 +58,22 @@ class Device:
         if self.type != "cuda":
             plain = {name: _plain(field, stored.get(name, "")) for name, field in fields.items()}
             return lambda: {name: field.numpy() for name, field in plain.items()}
-        leaving, fits_B = {}, {}
+        leaving: dict[tuple[str, str], Tensor] = {}
         for name, field in fields.items():
-            leaving[name], fits_B[name] = narrowed(field, stored.get(name, ""))
-        self._leaving.wait_stream(torch.cuda.current_stream(self.device))
-        with torch.cuda.stream(self._leaving):
-            arrays = {name: self._copied_back(field) for name, field in leaving.items()}
-            fits = {name: self._copied_back(of) for name, of in fits_B.items() if of is not None}
-            arrived = torch.cuda.Event()
-            arrived.record()
+            leaving["field", name], fits_B = narrowed(field, stored.get(name, ""))
+            if fits_B is not None:
+                leaving["fits", name] = fits_B
+        arrived = self._leaving(leaving)
 
         def fields_once_there() -> Fields:
-            arrived.synchronize()
-            whole = {name: _plain(fields[name], "float16").cpu() for name, of in fits.items() if not of.all()}
-            return {name: field.numpy() for name, field in (arrays | whole).items()}
+            there = arrived()
+            whole = {name for kind, name in there if kind == "fits" and not there[kind, name].all()}
+            return {
+                name: (_plain(fields[name], "float16").cpu() if name in whole else there["field", name]).numpy()
+                for name in fields
+            }
 
         return fields_once_there
-
-    def _copied_back(self, field: Tensor) -> Tensor:
-        """In pinned memory, once the stream that leaves the device has come so far."""
-        pinned = torch.empty_like(field, device="cpu", pin_memory=True)
-        pinned.copy_(field, non_blocking=True)
-        field.record_stream(self._leaving)
-        return pinned
 
 
 def narrowed(field: Tensor, stored: str) -> tuple[Tensor, Tensor | None]:

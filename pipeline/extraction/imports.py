@@ -26,6 +26,7 @@ from pipeline.extraction.progress import ExtractionError
 from pipeline.extraction.ring import Ring
 from pipeline.extraction.rows import Piece
 from pipeline.limits import MOST_ROWS, MOST_UNPACKED
+from pipeline.memory import refuse_shortage
 from pipeline.store import StoreError
 
 BLOCK = 1 << 22  # numbers that are compared at once
@@ -204,6 +205,7 @@ def read_array(feature: Imported, place: Place) -> np.ndarray:
     except Refused as error:
         raise ValueError(f"unreadable: {place} {error}") from None
     except Exception as error:  # headers are parsed, and sizes in them believed: any kind of error may follow
+        refuse_shortage(error, place.path)
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"unreadable: {place} is no array of numbers in a whole {_kind(feature)} file ({cause})"

@@ -21,8 +21,10 @@ from pipeline.config import AnyFeature
 from pipeline.datasets import ShardSample
 from pipeline.extraction.clips import Clip, Clips, View
 from pipeline.extraction.device import Device, Fields, halving
+from pipeline.extraction.progress import TooMuch
 from pipeline.extraction.ring import Ring
 from pipeline.extraction.rows import Piece
+from pipeline.memory import refuse_shortage
 from pipeline.store import ShardWriter, StoreError
 
 # Rows of one sample beyond this grow in a file: ten minutes of flow at 25 fps and 224 x 224 are 1.5 GB.
@@ -216,9 +218,12 @@ class RowLane(_Lane):
             return
         try:
             rows = self._rows(piece)
+        except TooMuch as error:  # another device might hold it
+            raise TooMuch(f"sample {piece.sample}: {error}") from error
         except Exception as error:
             if not self._varying:
                 raise
+            refuse_shortage(error, f"sample {piece.sample}")
             # What is computed depends on the video's own shape, so the failure is this sample's.
             self._given_up, rows = piece.sample, dict
             piece = Piece(piece.lane, piece.sample, reason=f"{type(error).__name__}: {error}")

@@ -78,8 +78,8 @@ def extract(
     Raises:
         ExtractionFailed: more than `max_failed` of a feature's samples failed; the other features are complete.
         ExtractionError: features that cannot share a pass, or do not fit the dataset; a decode process died; a sample
-            does not fit the device. StoreBusy: another process has the shard. StoreError, BackboneError, DatasetError:
-            with the remedy.
+            does not fit the device. Shortage: this machine lacks what it takes to read a sample. StoreBusy: another
+            process has the shard. StoreError, BackboneError, DatasetError: with the remedy.
     """
     return extract_range(params, dataset, features, [shard], root, progress, max_failed, waits=False)[shard]
 
@@ -109,7 +109,8 @@ def extract_range(
 
     Raises:
         ExtractionFailed, ExtractionError: as `extract`; of several shards one error that names each. All others are
-            complete. What ends every shard alike, such as weights that are absent or a full disk, is raised at once.
+            complete. What ends every shard alike, such as weights that are absent, a full disk or another `Shortage` of
+            this machine, is raised at once.
     """
     names = [features] if isinstance(features, str) else list(features)
     _expect_one_pass(params, dataset, names)

@@ -17,6 +17,7 @@ from pipeline.datasets.map_content import MapError, MapFile, open_map
 from pipeline.datasets.map_files import map_digests
 from pipeline.extraction.made import Made
 from pipeline.extraction.progress import ExtractionError
+from pipeline.memory import refuse_shortage
 from pipeline.store import FeatureStore
 from pipeline.video import VideoError, VideoFacts, frame_starts, frames_at, sampling_times
 from pipeline.video.sampling import ROUNDING
@@ -79,6 +80,7 @@ class Maps:
             except MapError as error:
                 made = Made(reason=f"the map {row.map} of {row.path} {error}")
             except Exception as error:  # whatever the bytes of one map do, they end no shard
+                refuse_shortage(error, row.map)
                 cause = f"{type(error).__name__}: {error}"
                 made = Made(reason=f"the map {row.map} of {row.path} cannot be read: {cause}; export it again")
             yield made

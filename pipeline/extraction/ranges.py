@@ -13,7 +13,8 @@ from pipeline.extraction.progress import ExtractionError, ExtractionFailed, Whol
 from pipeline.store import StoreBusy, StoreError
 
 SECONDS_BETWEEN_TRIES = 5.0
-# What may be wrong with one shard and not with the next. A full disk is not among them.
+# What may be wrong with one shard and not with the next. A full disk is not among them, nor what else this machine is
+# short of.
 OURS = (ExtractionError, StoreError, DatasetError, BackboneError)
 
 

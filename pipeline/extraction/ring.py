@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from pipeline.extraction.progress import ExtractionError
-from pipeline.memory import DECODED_AHEAD, SHARED_MEMORY, shared_memory_left
+from pipeline.memory import DECODED_AHEAD, SHARED_MEMORY, Shortage, shared_memory_left
 
 LEAST = 2  # batches of a lane: one that is filled, and one that the device still copies
 JOBS_AHEAD = 2  # of each process: one that it runs, and one that it goes on with
@@ -70,7 +70,7 @@ class Ring:
         """Takes the memory, where this was not done yet.
 
         Raises:
-            ExtractionError: two batches a lane do not fit into half of the shared memory that is free, or cannot be
+            Shortage: two batches a lane do not fit into half of the shared memory that is free, or cannot be
                 pinned.
         """
         if self._memory is not None:
@@ -162,7 +162,7 @@ def places_for(slots: Sequence[Slots], run: int, workers: int) -> int:
         workers: processes; without any, a batch is taken before the next one is decoded.
 
     Raises:
-        ExtractionError: two of each do not fit into half of the shared memory that is free.
+        Shortage: two of each do not fit into half of the shared memory that is free.
     """
     if not workers:
         return LEAST
@@ -170,7 +170,7 @@ def places_for(slots: Sequence[Slots], run: int, workers: int) -> int:
     left = shared_memory_left(SHARED_MEMORY)
     free = 2 * max(DECODED_AHEAD, LEAST * size) if left is None else left
     if LEAST * size > free // 2:
-        raise ExtractionError(
+        raise Shortage(
             f"{SHARED_MEMORY} has {free >> 20} MB left, and decode processes want {2 * LEAST * size >> 20} MB for "
             f"batches of {', '.join(str(of.batch) for of in slots)} samples; give the container more (--shm-size=2g), "
             "set a smaller batch, or set compute.decode_workers: 0, which needs none"
@@ -193,7 +193,7 @@ def _shared(nbytes: int) -> torch.UntypedStorage:
     try:
         return torch.UntypedStorage._new_shared(nbytes)
     except RuntimeError as error:
-        raise ExtractionError(
+        raise Shortage(
             f"{SHARED_MEMORY} gives no {nbytes >> 20} MB for decode processes ({error}); give the container more "
             "(--shm-size=2g), or set compute.decode_workers: 0, which needs none"
         ) from error
@@ -203,7 +203,7 @@ def _pin(memory: Tensor) -> None:
     """Locks the pages, so that the device copies from them beside its work."""
     status = torch.cuda.cudart().cudaHostRegister(memory.data_ptr(), memory.numel(), 0)
     if int(status):
-        raise ExtractionError(
+        raise Shortage(
             f"CUDA cannot pin the {memory.numel() >> 20} MB that decode processes write to (error {int(status)}); let "
             "the process lock more memory (ulimit -l unlimited; docker: --ulimit memlock=-1), or set a smaller batch"
         )

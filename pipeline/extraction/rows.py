@@ -215,7 +215,7 @@ class RowSource:
         except VideoError as error:
             for lane, start in [(lane, cutter.start) for lane, cutter in cutters.items() if not cutter.done]:
                 if len(times) == 1:
-                    yield Piece(lane, row.sample, reason=f"{error.reason}: {error}")
+                    yield Piece(lane, row.sample, reason=error.as_failure)
                 else:  # it may break after the last frame that this feature needs
                     yield from self._decoded(row, facts, {lane: times[lane]}, {lane: max(start, begin[lane])})
 

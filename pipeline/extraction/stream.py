@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.extraction.progress import ExtractionError, TooMuch
 from pipeline.extraction.ring import JOBS_AHEAD, Ring
-from pipeline.memory import DECODED_AHEAD, SHARED_MEMORY, shared_memory_left
+from pipeline.memory import DECODED_AHEAD, SHARED_MEMORY, Shortage, refuse_shortage, shared_memory_left
 
 MOST_AHEAD = 64  # messages of one process
 
@@ -46,6 +46,15 @@ class _Job(NamedTuple):
     source: Source | bytes | None
 
 
+def _messages(source: Source, job: int, ring: Ring | None) -> Iterator[Any]:
+    """The messages of a job. Raises Shortage where this machine's means do not suffice for it."""
+    try:
+        yield from source.messages(job, ring)
+    except Exception as error:
+        refuse_shortage(error, source.describe(job))
+        raise
+
+
 class _Share(Dataset):
     """The jobs of one process, as its DataLoader asks for them: each request brings new jobs, and gets one message.
 
@@ -73,7 +82,7 @@ class _Share(Dataset):
             if job.source is not None:
                 source = pickle.loads(job.source) if isinstance(job.source, bytes) else job.source
             try:
-                yield from source.messages(job.number, self._ring)
+                yield from _messages(source, job.number, self._ring)
             except Exception as error:
                 # Torch would put a traceback into its message: right for a bug, wrong for a user's mistake.
                 if not type(error).__module__.startswith("pipeline."):
@@ -155,8 +164,9 @@ class Stream:
         ring: where the sources leave samples; opened with the first job, closed at the end.
 
     Raises:
-        ExtractionError: shared memory is too small (on iterating), or a process died (on leaving the context, since
-            torch reports it by a signal, at any point of this process). What a job raises is raised unchanged.
+        Shortage: shared memory is too small (on iterating), or the machine's means do not suffice for a job.
+        TooMuch: a process died (on leaving the context, since torch reports it by a signal, at any point of this
+            process). What a job raises is raised unchanged.
     """
 
     def __init__(self, sources: Iterable[Source], workers: int, ring: Ring | None = None) -> None:
@@ -198,7 +208,7 @@ class Stream:
                 ahead = ahead or messages_ahead(source.message_bytes, min(self.workers, self._next))
                 messages = self._processes[taken % self.workers].messages(ahead)
             else:
-                messages = source.messages(job, self._ring)
+                messages = _messages(source, job, self._ring)
             for message in messages:
                 yield source, message
             taken += 1
@@ -230,12 +240,12 @@ def messages_ahead(size: int, workers: int) -> int:
     """How many messages of `size` bytes each process may prepare ahead.
 
     Raises:
-        ExtractionError: not even one a process fits into half of the shared memory that is free.
+        Shortage: not even one a process fits into half of the shared memory that is free.
     """
     left = shared_memory_left(SHARED_MEMORY)
     free = 2 * DECODED_AHEAD if left is None else left
     if workers * size > free // 2:
-        raise ExtractionError(
+        raise Shortage(
             f"{SHARED_MEMORY} has {free >> 20} MB left, and {workers} decode processes want {2 * workers * size >> 20} "
             "MB; give the container more (--shm-size=2g), or set fewer compute.decode_workers (0 needs none)"
         )

@@ -14,7 +14,7 @@ from pipeline.datasets import NO_MAP, write_manifest
 from pipeline.datasets.build import Finding, Job, examine, manifest_frame
 from pipeline.datasets.map_files import map_digests
 from pipeline.extraction import TooMuch, derive, extract
-from pipeline.memory import is_out_of_memory
+from pipeline.memory import Shortage, is_out_of_memory
 from pipeline.prediction.answers import Answered, Answers, PredictionError, Question
 from pipeline.runs import Run
 from pipeline.store import FeatureStore
@@ -84,7 +84,7 @@ def _apart(files: Sequence[str], answer: Callable[[Sequence[str]], Answers]) -> 
         yield answer(files)
         return
     except (TooMuch, MemoryError, RuntimeError) as error:
-        if not (isinstance(error, TooMuch) or is_out_of_memory(error)):
+        if not (isinstance(error, TooMuch | Shortage) or is_out_of_memory(error)):
             raise
         if len(files) == 1:
             yield {files[0]: PredictionError(f"{files[0]}: {str(error) or 'out of memory'}")}

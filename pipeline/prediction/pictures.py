@@ -3,6 +3,9 @@
 Shape suffixes: B pictures, T tokens, N patches, D width, E embedding width, H W pixels, C colours.
 """
 
+from collections import ChainMap, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +16,11 @@ from pipeline.backbones import load, preprocessor
 from pipeline.backbones.base import unit
 from pipeline.config import ClipFeature
 from pipeline.evaluation.ood import Scorer, combined, read_texts
-from pipeline.extraction.device import Device
+from pipeline.extraction.device import Device, Fields, halving
 from pipeline.heads.negalign.scores import Standard
 from pipeline.prediction.answers import Answered, PredictionError, Question
 from pipeline.runs import RESULT, Run
+from pipeline.transfers import AHEAD
 from pipeline.video import VideoError
 from pipeline.video.pictures import read_picture
 
@@ -57,6 +61,10 @@ class Scored(NamedTuple):
         return self._asdict()
 
 
+Answer = Scored | VideoError | PredictionError
+Begun = Callable[[], Iterator[tuple[str, Answer]]]
+
+
 class Predictor:
     """Scores picture files as the finished run scored those of its data sets; CLIP runs once a picture.
 
@@ -76,26 +84,89 @@ class Predictor:
                 f"{run.head} tells nothing in- from out-of-distribution; name a head of the kind negalign"
             )
         self.run, self.lam, self.standard = run, float(run.result["lambda"]), _standard(run)
-        config, device = run.config, Device(run.params.compute).device
+        config, self.device = run.config, Device(run.params.compute)
         tokens = tokens_feature(run)
+        self.batch = tokens.batch
         self.texts = read_texts(run)
-        self.pixels, self.tower = preprocessor(tokens), load(tokens, device)
+        self.pixels, self.tower = preprocessor(tokens), load(tokens, self.device.device)
         # Its CLIP takes seconds to import: explaining, and predicting for other heads, need none.
         from pipeline.extraction.cams import Cams
 
         self.cams = Cams(run.params, config.features.cam, run.root)
-        self.scorer = Scorer(config, run.head, self.texts, self.cams.blocks.last.grid, device)
+        self.scorer = Scorer(config, run.head, self.texts, self.cams.blocks.last.grid, self.device.device)
 
     def score(self, path: Path) -> Scored:
         """Raises VideoError: the file cannot be read. PredictionError: what CLIP makes of it is not finite."""
-        tokens_BTD = self.tokens(path)
+        ((_, found),) = self.answers([str(path)])
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def answers(self, files: Iterable[str]) -> Iterator[tuple[str, Answer]]:
+        """Each file with its scores, or with what `score` raises, in order.
+
+        CLIP sees as many pictures at once as in an extraction; on a GPU these are read while those before are computed
+        with. Its last block and the scores are a picture's own, as there were no others: on a CPU a product of one row
+        is rounded otherwise than one of many.
+        """
+        waiting: deque[Begun] = deque()
+        left = iter(files)
+        while batch := list(islice(left, self.batch)):
+            waiting.append(self._begun(batch))
+            if len(waiting) > AHEAD:
+                yield from waiting.popleft()()
+        for begun in waiting:
+            yield from begun()
+
+    def _begun(self, files: Sequence[str]) -> Begun:
+        """What waits for the answers about a batch of files."""
+        refused: dict[str, VideoError] = {}
+        pixels = {}
+        for file in files:
+            try:
+                pixels[file] = torch.from_numpy(self.pixels(read_picture(Path(file))[None]))
+            except VideoError as error:
+                refused[file] = error
+        computed = self._scores(list(pixels), torch.stack([*pixels.values()])) if pixels else dict
+
+        def answers() -> Iterator[tuple[str, Answer]]:
+            found = refused | computed()
+            return ((file, found[file]) for file in files)
+
+        return answers
+
+    def _scores(self, files: Sequence[str], pixels_B1CHW: Tensor) -> Callable[[], dict[str, Answer]]:
+        """What waits for the scores of pictures. One of which they are not finite has that for its answer, alone."""
         try:
-            last = self.cams.blocks.last
-            image_BE = _stored(unit(last.embed(self.cams.blocks.before_last(tokens_BTD))))
-            maps_BN, patches_BNE = map(_stored, self.cams.of(_stored(tokens_BTD)))
-            found = self.scorer.score(image_BE, maps_BN, patches_BNE)
+            computed = halving(self._computed, pixels_B1CHW)
         except ValueError as error:
-            raise PredictionError(f"{path}: {error}") from error
+            if len(files) == 1:
+                refused: dict[str, Answer] = {files[0]: PredictionError(f"{files[0]}: {error}")}
+                return lambda: refused
+            alone = [self._scores([file], pixels_B1CHW[row : row + 1]) for row, file in enumerate(files)]
+            return lambda: dict(ChainMap(*(of() for of in alone)))
+
+        def scores() -> dict[str, Answer]:
+            fields = computed()
+            rows = [{name: field[row : row + 1] for name, field in fields.items()} for row in range(len(files))]
+            return {file: self._scored(file, row) for file, row in zip(files, rows, strict=True)}
+
+        return scores
+
+    def _computed(self, pixels_B1CHW: Tensor) -> Callable[[], Fields]:
+        tokens_BTD = self.tower(self.device.upload(pixels_B1CHW))["cam_tokens"]
+        each = [self._of_tokens(tokens_BTD[row : row + 1]) for row in range(len(tokens_BTD))]
+        fields = {name: torch.cat([of[name] for of in each]) for name in each[0]}
+        return self.device.download(fields, {name: str(of.dtype).removeprefix("torch.") for name, of in fields.items()})
+
+    def _of_tokens(self, tokens_1TD: Tensor) -> dict[str, Tensor]:
+        last = self.cams.blocks.last
+        image_1E = _stored(unit(last.embed(self.cams.blocks.before_last(tokens_1TD))))
+        maps_1N, patches_1NE = map(_stored, self.cams.of(_stored(tokens_1TD)))
+        return self.scorer.scores(image_1E, maps_1N, patches_1NE)
+
+    def _scored(self, file: str, found: Fields) -> Scored:
+        """A picture's record, of arrays of one row."""
         if self.standard is not None:
             found["star"] = self.standard.apply(torch.from_numpy(found["star"])).numpy()
         found["final"] = combined(self.run.config, found, self.lam)
@@ -103,7 +174,7 @@ class Predictor:
         scores = (told[name] for name in ("neglabel", "star", "p_align", "final"))
         place = divmod(told["patch"], self.scorer.grid[1]) if "patch" in told else None
         local = told.get("evidence"), told.get("local"), place
-        return Scored(str(path), *scores, self.scorer.classes[told["predicted"]], told["cam_valid"], *local)
+        return Scored(file, *scores, self.scorer.classes[told["predicted"]], told["cam_valid"], *local)
 
     def tokens(self, path: Path) -> Tensor:
         """(1, T, D) float32: what enters the block that the maps begin with. Raises VideoError."""
@@ -113,12 +184,8 @@ class Predictor:
 
 def score(question: Question) -> Answered:
     """`prediction.predict` of NegAlign: of each file its scores, or why it has none."""
-    predictor = Predictor(question.run)
-    for file in question.files:
-        try:
-            yield {file: predictor.score(Path(file))}
-        except (VideoError, PredictionError) as error:
-            yield {file: error}
+    for file, answer in Predictor(question.run).answers(question.files):
+        yield {file: answer}
 
 
 def _told(cell: Any) -> str:

@@ -14,6 +14,7 @@ from zlib import crc32
 import decord
 import numpy as np
 
+from pipeline.memory import refuse_shortage
 from pipeline.video.facts import VideoError
 from pipeline.video.landings import Landing
 from pipeline.video.sampling import ROUNDING
@@ -63,7 +64,8 @@ def doubt(
             for number in (*pair, *([ends[place]] if place in tried else [])):
                 if crc32(np.ascontiguousarray(reader[number].asnumpy())) != pixels.get(number):
                     return f"it gives another picture than frame {number}"
-    except (decord.DECORDError, RuntimeError):
+    except (decord.DECORDError, RuntimeError) as error:
+        refuse_shortage(error, path)
         return "it fails to read it"
     return ""
 
@@ -91,4 +93,5 @@ def iterate(path: Path, numbers: np.ndarray, frames: int, piece: int) -> Iterato
             last, held = int(indices[-1]), taken[-1:].copy()
             yield taken if len(taken) == len(places) else taken[places]
     except (decord.DECORDError, RuntimeError) as error:
+        refuse_shortage(error, path)
         raise VideoError(path, "decode_error", f"decord fails: {str(error).strip().splitlines()[-1]}") from error

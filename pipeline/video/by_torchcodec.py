@@ -20,7 +20,7 @@ from zlib import crc32
 
 import numpy as np
 
-from pipeline.memory import first_line, is_out_of_memory
+from pipeline.memory import first_line, refuse_shortage
 from pipeline.video.facts import VideoError, VideoFacts
 from pipeline.video.sampling import ROUNDING
 
@@ -95,7 +95,7 @@ def doubt(path: Path, decoder: str, facts: VideoFacts, starts: np.ndarray, frame
         frames: PyAV's, all of them in order, in pieces (k, H, W, 3) uint8.
 
     Raises:
-        MemoryError, RuntimeError: memory does not suffice, which says nothing of the file.
+        Shortage: memory of the machine or of its GPU does not suffice.
     """
     told = [_told(frame, decoder) for piece in frames for frame in piece]
     try:
@@ -168,8 +168,7 @@ class _Film:
         try:
             return ask()
         except (RuntimeError, ValueError, IndexError, AssertionError) as error:
-            if is_out_of_memory(error):
-                raise
+            refuse_shortage(error, self.path)
             said = PLACE.sub("", first_line(error))
             raise VideoError(self.path, "decode_error", f"torchcodec fails: {said}") from error
 

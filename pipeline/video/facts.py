@@ -7,6 +7,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Literal
 
+from pipeline.memory import refuse_shortage
+
 Reason = Literal[
     "missing", "empty", "unreadable", "unsupported", "no_video", "short", "decode_error", "unproved", "replaced"
 ]
@@ -26,6 +28,11 @@ class VideoError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.reason}: {self.detail}"
+
+    @property
+    def as_failure(self) -> str:
+        """What a store says of its sample: the reason first, by which tables group."""
+        return f"{self.reason}: {self.path}: {self.detail}"
 
 
 @dataclass(frozen=True)
@@ -92,14 +99,23 @@ def blaming(path: Path, passing: tuple[type[Exception], ...] = ()) -> Iterator[N
     Args:
         path: the file.
         passing: errors that are not of its making, such as those of a store that is read beside it.
+
+    Raises:
+        Shortage: the machine is at fault.
     """
     try:
         yield
     except (VideoError, *passing):
         raise
     except Exception as error:  # which kinds there are, only the libraries know
-        cause = f"{type(error).__name__}: {error}".removesuffix(": ")
+        refuse_shortage(error, path)
+        cause = f"{type(error).__name__}: {cause_of(error)}".removesuffix(": ")
         raise VideoError(path, "decode_error", f"{cause}; fetch it again, or encode it anew") from error
+
+
+def cause_of(error: Exception) -> str:
+    """What an error says, without the name of the file, which stands in front of it already."""
+    return getattr(error, "strerror", None) or str(error)
 
 
 def must_hold_bytes(path: Path) -> None:

@@ -27,6 +27,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.limits import MOST_DECODED
+from pipeline.memory import refuse_shortage
 from pipeline.video import by_decord, by_torchcodec, proofs
 from pipeline.video.facts import UNTRIED, VideoError, VideoFacts, must_hold_bytes
 from pipeline.video.landings import Landing, fingerprint, loaded
@@ -311,12 +312,14 @@ class _Film:
         try:
             yield from self.container.demux(self.stream)
         except av.FFmpegError as error:
+            refuse_shortage(error, self.path)
             raise self._broken(error) from error
 
     def _decoded(self, packet: av.Packet) -> list[av.VideoFrame]:
         try:
             return packet.decode()
         except av.FFmpegError as error:
+            refuse_shortage(error, self.path)
             if not self.sure:  # before a landing there may be pictures that lean on what was not read
                 return []
             raise self._broken(error) from error

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.limits import MOST_PIXELS
-from pipeline.video.facts import PICTURES, VideoError, VideoFacts, must_hold_bytes
+from pipeline.memory import refuse_shortage
+from pipeline.video.facts import PICTURES, VideoError, VideoFacts, cause_of, must_hold_bytes
 
 EXTENSIONS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 # Of what moves: of these libavformat gives each frame and its time.
@@ -35,7 +36,8 @@ def is_picture(path: Path) -> bool:
             return True
     except UnidentifiedImageError:
         return path.suffix.lower() in EXTENSIONS
-    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+    except (Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        refuse_shortage(error, path)
         return True  # one of the formats, though broken: `read_picture` says how
 
 
@@ -154,7 +156,8 @@ def translated(path: Path) -> Iterator[None]:
     except NotPixels as error:
         raise VideoError(path, "unsupported", str(error)) from error
     except Exception as error:  # Pillow's plugins raise many kinds; each means that these bytes are not a whole picture
-        cause = str(error) or type(error).__name__
+        refuse_shortage(error, path)
+        cause = cause_of(error) or type(error).__name__
         reason = "short" if "truncated" in cause.lower() else "decode_error"
         raise VideoError(path, reason, f"{cause}; fetch it again") from error
 

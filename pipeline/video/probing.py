@@ -8,7 +8,7 @@ cut file whose header states no duration.
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -22,8 +22,9 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from pipeline.limits import MOST_PIXELS
+from pipeline.memory import refuse_shortage
 from pipeline.video import by_decord
-from pipeline.video.facts import PICTURES, UNTRIED, VideoError, VideoFacts, must_hold_bytes
+from pipeline.video.facts import PICTURES, UNTRIED, VideoError, VideoFacts, cause_of, must_hold_bytes
 from pipeline.video.landings import APART, Landing, dumped, fingerprint, is_closed
 from pipeline.video.pictures import is_picture, moves, picture_facts
 from pipeline.video.sampling import ROUNDING
@@ -202,7 +203,8 @@ def _container(path: Path) -> Iterator[InputContainer]:
         # A playlist in disguise must not reach the network. Streams are decoded to be told apart, too.
         container = av.open(f"file:{path}", options={"protocol_whitelist": "file", **BOUNDED})
     except (av.FFmpegError, UnicodeError) as error:
-        raise VideoError(path, "unreadable", f"not a readable video container ({_cause(error)})") from error
+        refuse_shortage(error, path)
+        raise VideoError(path, "unreadable", f"not a readable video container ({cause_of(error)})") from error
     with container:
         yield container
 
@@ -222,7 +224,8 @@ def _unsupported(path: Path, container: InputContainer) -> VideoError | None:
         return None
     try:
         frame = next(container.decode(video=0), None)
-    except av.FFmpegError:
+    except av.FFmpegError as error:
+        refuse_shortage(error, path)
         return None
     if frame is None:
         return None
@@ -239,10 +242,11 @@ def as_rgb(path: Path, convert: VideoReformatter, frame: av.VideoFrame) -> np.nd
     """
     try:
         return convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
-    except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
+    except (av.FFmpegError, OSError, ValueError) as error:
+        refuse_shortage(error, path)
         said = f"its colours ({frame.format.name}, matrix coefficients {int(frame.colorspace)}) cannot become RGB"
         remedy = "encode it anew, for instance as yuv420p with BT.709"
-        raise VideoError(path, "unsupported", f"{said}: {_cause(error)}; {remedy}") from error
+        raise VideoError(path, "unsupported", f"{said}: {cause_of(error)}; {remedy}") from error
 
 
 def orientation(path: Path, frame: av.VideoFrame) -> tuple[int, bool]:
@@ -294,9 +298,11 @@ def _survey(path: Path, container: InputContainer, stream: VideoStream, pixels: 
                     if check is not None:
                         check.see(frame)
             except av.FFmpegError as error:
-                found.damage = found.damage or f"the decoder reports {_cause(error)!r} after frame {len(found.ticks)}"
+                refuse_shortage(error, path)
+                found.damage = found.damage or f"the decoder reports {cause_of(error)!r} after frame {len(found.ticks)}"
     except av.FFmpegError as error:
-        found.damage = found.damage or f"reading stops after frame {len(found.ticks)}: {_cause(error)}"
+        refuse_shortage(error, path)
+        found.damage = found.damage or f"reading stops after frame {len(found.ticks)}: {cause_of(error)}"
     if check is not None:
         check.end()
     found.unshown = clock.unshown
@@ -386,10 +392,6 @@ def _lasting(times: list[float], grid: Fraction | None, last: float, tick: float
     return float((len(times) - 1) / grid + own) if own else float(len(times) / grid)
 
 
-def _cause(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
-
-
 # --- whole or short ---------------------------------------------------------------------------------------------------
 
 
@@ -415,10 +417,13 @@ def _stated_duration(container: InputContainer, stream: VideoStream) -> _Stated:
 def _end(path: Path) -> float:
     """When the last packet of any stream ends, in seconds: where a file that was cut was cut."""
     end = 0.0
-    with opened(path) as (container, _), suppress(av.FFmpegError):  # what cannot be read ends nothing later
-        for packet in container.demux():
-            if packet.pts is not None:
-                end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    with opened(path) as (container, _):
+        try:
+            for packet in container.demux():
+                if packet.pts is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        except av.FFmpegError as error:  # what cannot be read ends nothing later
+            refuse_shortage(error, path)
     return end
 
 

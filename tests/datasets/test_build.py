@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -25,6 +26,7 @@ from pipeline.datasets import (
     shard_samples,
     write_manifest,
 )
+from pipeline.memory import Shortage
 from pipeline.video import VideoFacts, probe
 from tests.datasets.made_up import write_set
 
@@ -255,12 +257,35 @@ def test_whatever_a_decoder_raises_is_the_status_of_that_file(make_set, monkeypa
             raise kinds.pop()
         return probe(path, still)
 
-    kinds = [MemoryError(), OverflowError("too large"), RuntimeError("no codec")]
+    kinds = [OverflowError("too large"), RuntimeError("no codec")]
     monkeypatch.setattr(pipeline.video, "probe", raises)
-    for wanted in ("RuntimeError: no codec", "OverflowError: too large", "MemoryError"):
+    for wanted in ("RuntimeError: no codec", "OverflowError: too large"):
         frame, quality = build_manifest(make_set(train=["1", "2", "3"]))
         assert statuses(frame) == {"1": "ok", "2": "decode_error", "3": "ok"}
         assert wanted in quality["not_ok"]["decode_error"]["samples"][0]["detail"]
+
+
+def test_a_shortage_of_the_machine_ends_the_manifest_and_is_no_file_s_status(make_set, monkeypatch):
+    def raises(path, still):
+        if path.name == "2.webm":
+            raise MemoryError
+        return probe(path, still)
+
+    monkeypatch.setattr(pipeline.video, "probe", raises)
+    with pytest.raises(Shortage, match=r"2\.webm: this machine is short of memory .*and run again"):
+        build_manifest(make_set(train=["1", "2", "3"]))
+
+
+def killed_at_the_second(jobs):
+    if any(job.path.endswith("2.webm") for job in jobs):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [build.examine(job) for job in jobs]
+
+
+def test_a_worker_that_the_system_kills_for_want_of_memory_is_no_file_s_fault(make_set, monkeypatch):
+    monkeypatch.setattr(build, "_examine_chunk", killed_at_the_second)
+    with pytest.raises(Shortage, match=r"2\.webm: the system killed the process that looked at it"):
+        build_manifest(make_set(train=["1", "2", "3"]), workers=1)
 
 
 def test_an_animation_is_a_video_among_videos_and_its_first_frame_among_pictures(make_set, tmp_path):

@@ -1,10 +1,14 @@
 """Claims about what leaves a device: in the dtype that the store keeps, and with the store's own refusals."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 
+from benchmarks._pretended import Pretended
 from pipeline.config import Compute
+from pipeline.extraction import device as module
 from pipeline.extraction.device import Device, narrowed
 from pipeline.store.fields import parse_fields
 
@@ -49,3 +53,43 @@ def test_nothing_else_is_narrowed(dtype, stored, leaves):
     assert narrowed(field, stored)[0].dtype == leaves
     arrays = Device(Compute(device="cpu")).download({"x": field}, {"x": stored})()
     assert arrays["x"].tolist() == field.tolist()
+
+
+class Queue:
+    """In the place of a CUDA stream, and of its events, where everything is done at once."""
+
+    def __init__(self, *_):
+        pass
+
+    def record_event(self):
+        return self
+
+    def wait_event(self, event):
+        pass
+
+    wait_stream = wait_event
+
+    def synchronize(self):
+        pass
+
+
+def test_on_a_gpu_the_host_waits_for_no_copy_but_that_of_what_float16_does_not_hold(values, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "Stream", Queue)
+    monkeypatch.setattr(torch.cuda, "current_stream", Queue)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: None)
+    monkeypatch.setattr(module, "device", lambda compute: torch.device("cuda", 0))
+    spoilt = values.numpy().copy()
+    spoilt[2, 7, 3] = 1e9
+    with Pretended() as gpu:
+        there = Device(Compute(device="cpu"))
+        batch = there.upload(torch.from_numpy(spoilt))
+        assert batch.device.type == "cuda" and isinstance(there.sent(), Queue)
+        half = there.download({"x": batch * 2, "row": batch[:, 0].sum(dim=1)}, {"x": "float16"})
+        fine = there.download({"x": batch[:2]}, {"x": "float16"})()
+        assert gpu.waits == []
+        arrays = half()
+        assert gpu.waits == ["cpu"]
+    assert fine["x"].dtype == np.float16 and arrays["x"].dtype == np.float32  # so that the store tells the value
+    np.testing.assert_array_equal(arrays["x"], spoilt * 2)
+    np.testing.assert_array_equal(arrays["row"], torch.from_numpy(spoilt)[:, 0].sum(dim=1).numpy())

@@ -360,12 +360,12 @@ def test_whatever_one_map_s_bytes_raise_is_that_sample_s_failure(one, monkeypatc
 
     def breaks(path, home):
         if path.name == "1.npy":
-            raise MemoryError("of a header that promises too much")
+            raise OverflowError("of a header that promises too much")
         return open_map(path, home)
 
     monkeypatch.setattr(maps, "open_map", breaks)
     store = one.derive({"1": "1.npy", "2": "2.npy"})
-    assert store.samples == ["2"] and "the map 1.npy of 1.webm cannot be read: MemoryError" in store.failed["1"]
+    assert store.samples == ["2"] and "the map 1.npy of 1.webm cannot be read: OverflowError" in store.failed["1"]
 
 
 def test_masks_of_0_and_1_on_tokens_are_those_of_0_and_255(one):

@@ -21,6 +21,7 @@ from pipeline.extraction import (
     progress,
 )
 from pipeline.extraction import ranges as module
+from pipeline.memory import Shortage
 from pipeline.store import ShardWriter, StoreBusy
 from tests.conftest import write_ssv2
 from tests.extraction.small import DINO, contents, make_manifest, params_of, with_workers
@@ -218,6 +219,13 @@ def test_a_full_disk_ends_a_range_at_once(videos, features, monkeypatch):
     monkeypatch.setattr(ShardWriter, "commit", full)
     with pytest.raises(StoreFull):
         extract_range(params_for(videos), "small", "dino", SHARDS, features, quiet)
+
+
+def test_a_dev_shm_that_is_too_small_is_told_once_and_not_of_each_shard(videos, features, monkeypatch):
+    monkeypatch.setattr("pipeline.extraction.ring.shared_memory_left", lambda folder: 1 << 20)
+    with pytest.raises(Shortage, match=r"^/dev/shm has 1 MB left[^\n]*--shm-size") as told:
+        extract_range(with_workers(params_for(videos), 1), "small", "dino", SHARDS, features, quiet)
+    assert str(told.value).count("/dev/shm") == 1
 
 
 def test_where_no_shard_could_be_finished_none_is_called_complete():

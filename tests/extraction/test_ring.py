@@ -12,6 +12,7 @@ import torch
 from pipeline.extraction import ExtractionError, ring
 from pipeline.extraction.ring import DECODED_AHEAD, LEAST, Ring, Slots, places_for
 from pipeline.extraction.stream import Stream
+from pipeline.memory import Shortage
 
 PAIRS, ONES = Slots((2,), torch.float32, 3), Slots((1,), torch.uint8, 2)
 
@@ -123,7 +124,7 @@ def test_memory_is_bounded_and_asked_for_before_anything_starts(monkeypatch):
     assert places_for([Slots((1 << 30,), torch.uint8, 1)], run=1, workers=2) == LEAST
     free(64 << 20)  # what Docker gives
     assert places_for(large, run=4, workers=2) == 4
-    with pytest.raises(ExtractionError, match=r"64 MB left.*--shm-size.*smaller batch.*decode_workers"):
+    with pytest.raises(Shortage, match=r"64 MB left.*--shm-size.*smaller batch.*decode_workers"):
         places_for([Slots((4 << 20,), torch.uint8, 8)], run=1, workers=4)
     assert places_for([Slots((1 << 30,), torch.uint8, 8)], run=1, workers=0) == LEAST, "its own memory"
 
@@ -133,11 +134,11 @@ def test_what_the_system_does_not_give_is_an_error_with_the_remedy(monkeypatch):
         raise RuntimeError("unable to allocate shared memory(shm): No space left on device (28)")
 
     monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
-    with pytest.raises(ExtractionError, match=r"No space left.*--shm-size"):
+    with pytest.raises(Shortage, match=r"No space left.*--shm-size"):
         Ring([PAIRS], 1, pinned=False).open(2)
 
 
 def test_memory_that_cuda_cannot_pin_is_an_error_with_the_remedy(monkeypatch):
     monkeypatch.setattr(torch.cuda, "cudart", lambda: SimpleNamespace(cudaHostRegister=lambda *of: 2))
-    with pytest.raises(ExtractionError, match=r"cannot pin .*ulimit -l"):
+    with pytest.raises(Shortage, match=r"cannot pin .*ulimit -l"):
         Ring([PAIRS], 1, pinned=True).open(0)

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.extraction import ExtractionError, stream
 from pipeline.extraction.stream import MOST_AHEAD, Stream, messages_ahead
-from pipeline.memory import DECODED_AHEAD
+from pipeline.memory import DECODED_AHEAD, Shortage
 
 
 class Numbers:
@@ -71,5 +71,5 @@ def test_what_waits_is_bounded_in_bytes(monkeypatch):
     assert messages_ahead(1, 1) == MOST_AHEAD and messages_ahead(DECODED_AHEAD, 4) == 1
     free(64 << 20)  # what Docker gives
     assert messages_ahead(8 << 20, 2) == 2
-    with pytest.raises(ExtractionError, match=r"64 MB left.*--shm-size.*decode_workers"):
+    with pytest.raises(Shortage, match=r"64 MB left.*--shm-size.*decode_workers"):
         messages_ahead(16 << 20, 4)

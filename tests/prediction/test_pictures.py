@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from pipeline.config import load_params, parse_params
@@ -21,6 +22,7 @@ from pipeline.prediction.overlays import accepted_from, overlays
 from pipeline.store import StoreCorrupt
 from pipeline.training import RunError
 from pipeline.video import VideoError
+from pipeline.video.pictures import read_picture
 from tests.evaluations import leave
 from tests.later import Later
 from tests.prediction.worlds import invoke, manifest, render, verb
@@ -108,6 +110,52 @@ def test_a_picture_of_the_data_set_has_the_scores_of_its_row(run):
             assert getattr(found, name) == pytest.approx(getattr(row, column), abs=0.1), (row.sample, name)
         assert found.final == pytest.approx(found.evidence + 0.5 * found.local)
         assert found.patch == divmod(row.patch, 8)
+
+
+@pytest.fixture
+def pictures(run):
+    return [str(file_of(row)) for row in predictions(run).query("part == 'evaluated'").head(7).itertuples()]
+
+
+def test_pictures_go_through_clip_together_and_have_the_bytes_that_each_has_alone(run, pictures, monkeypatch):
+    predictor, seen = Predictor(run), []
+    alone = {file: predictor.score(Path(file)) for file in pictures}
+    tower = predictor.tower
+    monkeypatch.setattr(predictor, "tower", lambda pixels: seen.append(len(pixels)) or tower(pixels))
+    for size, batches in ((64, [7]), (3, [3, 3, 1])):
+        monkeypatch.setattr(predictor, "batch", size)
+        assert list(predictor.answers(pictures)) == list(alone.items()) and seen == batches
+        seen.clear()
+
+
+def test_a_picture_whose_scores_are_not_finite_is_refused_alone(run, pictures, monkeypatch):
+    predictor = Predictor(run)
+    tower, bad = predictor.tower, torch.from_numpy(predictor.pixels(read_picture(Path(pictures[2]))[None]))
+
+    def spoilt(pixels):
+        tokens = tower(pixels)["cam_tokens"]
+        same = torch.tensor([torch.equal(of, bad) for of in pixels])
+        return {"cam_tokens": torch.where(same[:, None, None], torch.nan, tokens)}
+
+    whole = dict(predictor.answers(pictures))
+    monkeypatch.setattr(predictor, "tower", spoilt)
+    found = dict(predictor.answers(pictures))
+    assert list(found) == pictures and isinstance(found[pictures[2]], PredictionError)
+    assert str(found[pictures[2]]).startswith(f"{pictures[2]}: ")
+    assert all(found[file] == whole[file] for file in pictures if file != pictures[2])
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_halved(run, pictures, monkeypatch):
+    predictor = Predictor(run)
+    whole, tower = list(predictor.answers(pictures)), predictor.tower
+
+    def tight(pixels):
+        if len(pixels) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tower(pixels)
+
+    monkeypatch.setattr(predictor, "tower", tight)
+    assert list(predictor.answers(pictures)) == whole
 
 
 def test_z_scores_are_those_of_the_reference_pictures(run):

@@ -43,7 +43,14 @@ SLOW_TO_IMPORT = (
     "torch.distributed.run",
 )
 # Of a Snakemake whose jobs are calls of another process, and of DVC.
-TO_PLAN = ("dvc.cli.parser", "dvc.repo", "pipeline.jobs", "pipeline.unlock", "snakemake.cli")
+TO_PLAN = (
+    "dvc.cli.parser",
+    "dvc.repo",
+    "pipeline.jobs.results",
+    "pipeline.jobs.several",
+    "pipeline.unlock",
+    "snakemake.cli",
+)
 # What a call of `python -m` may run; it is the real Python for all else.
 MODULES = ("pipeline", "tests.training.learnable", "torch.distributed.run")
 # Takes the place of a program: asks for a fork in its place, lends it its streams, and ends as it ends.

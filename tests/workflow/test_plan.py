@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from pipeline.config import load_params
-from pipeline.jobs import Jobs
+from pipeline.jobs.several import Several
 from pipeline.plan import Plan
 from pipeline.refusals import RUN_NOTHING
 from tests.workflow.conftest import ROOT, Project, small
@@ -75,6 +75,23 @@ def test_absent_weights_stop_the_workflow_before_any_job_with_the_remedy(project
     broken.write_text((project.root / "params.yaml").read_text().replace("weights/mini-dinov3", "weights/absent"))
     done = project.plan(f"snakemake --configfile {broken} --cores 1", check=False)
     assert done.returncode != 0 and "weights/absent do not exist" in done.stdout
+
+
+def test_labels_that_are_missing_are_one_sentence_where_runs_are_cut_into_jobs(tmp_path):
+    def two_rows(document):
+        document["datasets"] = {"toy-ssv2": {"layout": "ssv2", "root": "mine"}}
+        document["heads"] = {"gasm_cast": document["heads"]["gasm_cast"] | {"elsewhere": {}}}
+        document["features"] = {name: document["features"][name] for name in ("dinov3_patches", "r3d18_clips")}
+        rows = {"variants": {"slow": {"lr": 0.1}, "fast": {"lr": 0.2}}, "seeds": [0]}
+        document |= {"claims": {}, "searches": {}, "ablations": {"two": {"head": "gasm_cast", **rows}}}
+        del document["toyworld"]
+        document["compute"]["device"] = "cpu"
+
+    project = Project(tmp_path)
+    project.change(two_rows)
+    done = project.plan("snakemake --cores 1 results/ablations/two.json", check=False)
+    assert done.returncode != 0 and done.stdout.count("json of Something-Something-V2 is missing") == 1
+    assert "get the label files" in done.stdout and "Traceback" not in done.stdout and 'File "' not in done.stdout
 
 
 def test_toyworld_never_writes_where_a_real_data_set_lies(project):
@@ -225,7 +242,7 @@ def test_the_real_data_set_is_planned_in_under_two_gigabytes(project):
 
 def test_each_run_is_made_by_one_rule_alone_or_with_others():
     plan = Plan(load_params(ROOT / "params.yaml"))
-    jobs = Jobs(plan, None, None, [], None)
+    jobs = Several(plan, None, None, None)
     for rule, wildcard in (("trained", jobs.trained_together()), ("evaluated", jobs.evaluated_together())):
         together = getattr(jobs.runs, rule)
         assert len({place[0] for place in together.places}) > 1

@@ -2,9 +2,13 @@
 
 import shlex
 
-from pipeline import plan
 from pipeline.config import ParamsError, parse_written, read_laid
-from pipeline.jobs import PAGE, Jobs
+from pipeline.jobs import code
+from pipeline.jobs.needs import Needs
+from pipeline.jobs.reads import Reads
+from pipeline.jobs.results import PAGE, Results
+from pipeline.jobs.several import Several
+from pipeline.plan import Plan
 from pipeline.refusals import CannotPlan, plainly
 from pipeline.tasks import TASKS
 from pipeline.together import NAME
@@ -22,12 +26,15 @@ workflow.configfiles = [str(path) for path in PARAMS_FILES]
 
 try:
     WRITTEN = read_laid(PARAMS_FILES, workflow.config_settings.config_args)
-    PLAN = plan.Plan(parse_written(WRITTEN))
+    PLAN = Plan(parse_written(WRITTEN))
     PLAN.runs  # computes every key now, so that weights that are absent are told before any job
 except ParamsError as error:
     raise CannotPlan(str(error))
 
-JOBS = Jobs(PLAN, workflow, checkpoints, PARAMS_FILES, WRITTEN)
+READS = Reads(PLAN, workflow, checkpoints, PARAMS_FILES, WRITTEN)
+NEEDS = Needs(PLAN, workflow)
+SEVERAL = Several(PLAN, workflow, READS, NEEDS)
+RESULTS = Results(PLAN, workflow, READS)
 
 
 wildcard_constraints:
@@ -39,6 +46,6 @@ wildcard_constraints:
     shard=r"\d\d\d+",
     shards=r"\d\d\d+(-\d\d\d+)?",
     runs=NAME,
-    result=JOBS.results(),
+    result=RESULTS.results(),
     ablation=r"[A-Za-z0-9][A-Za-z0-9_-]*",
     search=r"[A-Za-z0-9][A-Za-z0-9_-]*",

@@ -3,7 +3,7 @@
 
 checkpoint toyworld:
     input:
-        JOBS.edited_params,
+        READS.edited_params,
     # What else lies there depends on the layout; annotations come last, and this after them.
     output:
         "data/{dataset}/.rendered",
@@ -12,20 +12,20 @@ checkpoint toyworld:
     benchmark:
         "logs/toyworld/{dataset}.tsv"
     wildcard_constraints:
-        dataset=JOBS.rendered_datasets(),
+        dataset=READS.rendered_datasets(),
     conda:
         "../../environment.yml"
     threads: 8
     params:
-        part=JOBS.part("dataset"),
+        part=READS.part("dataset"),
     shell:
         "python -m pipeline --cores {threads} toyworld {wildcards.dataset} --params {params.part} 2>&1 | tee {log}"
 
 
 checkpoint manifest:
     input:
-        JOBS.annotations,
-        stamp=JOBS.stamp,
+        READS.annotations,
+        stamp=READS.stamp,
     output:
         table=update("features/{dataset}/manifest.parquet"),
         quality="features/{dataset}/quality.json",
@@ -42,8 +42,8 @@ checkpoint manifest:
         "../../environment.yml"
     threads: PLAN.params.compute.threads
     params:
-        part=JOBS.manifest_part,
-        imported=JOBS.imported,
-        afresh=JOBS.afresh,
+        part=READS.manifest_part,
+        imported=READS.imported,
+        afresh=READS.afresh,
     shell:
         "python -m pipeline --cores {threads} manifest {wildcards.dataset} {params.imported} {params.afresh} --params {params.part} 2>&1 | tee {log}"

@@ -6,16 +6,16 @@ What a job declares is a mark, not these manifests: if it ends half-way, the sha
 # What a range of shards gives to those that wait for one of them. Runs nothing.
 rule shard:
     input:
-        manifest=JOBS.shard_source,
-        made=JOBS.made_in,
+        manifest=READS.shard_source,
+        made=READS.made_in,
     output:
         "features/{dataset}/{feature}-{key}/shard-{shard}.json",
 
 
 rule extract:
     input:
-        manifest=JOBS.range_manifest,
-        reads=JOBS.range_reads,
+        manifest=READS.range_manifest,
+        reads=READS.range_reads,
     output:
         temp(touch("logs/extract/{dataset}/{feature}-{key}/shard-{shards}.done")),
     log:
@@ -23,15 +23,15 @@ rule extract:
     benchmark:
         "logs/extract/{dataset}/{feature}-{key}/shard-{shards}.tsv"
     wildcard_constraints:
-        feature=JOBS.extracted_alone(),
+        feature=READS.extracted_alone(),
     conda:
         "../../environment.yml"
-    threads: JOBS.cores_to_extract()
+    threads: NEEDS.cores_to_extract()
     resources:
-        gpu=JOBS.feature_gpus,
-        mem_mb=JOBS.memory_to_extract(),
+        gpu=NEEDS.feature_gpus,
+        mem_mb=NEEDS.memory_to_extract(),
     params:
-        part=JOBS.part("dataset", "feature"),
+        part=READS.part("dataset", "feature"),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} extract {wildcards.dataset} {wildcards.feature} --shards {wildcards.shards}"
@@ -44,7 +44,7 @@ for group in PLAN.params.fused:
         name:
             f"extract_{'_and_'.join(group)}"
         input:
-            manifest=JOBS.range_manifest,
+            manifest=READS.range_manifest,
         output:
             temp(
                 touch(
@@ -57,12 +57,12 @@ for group in PLAN.params.fused:
             f"logs/extract/{{dataset}}/{'_and_'.join(group)}/shard-{{shards}}.tsv"
         conda:
             "../../environment.yml"
-        threads: JOBS.cores_to_extract(*group)
+        threads: NEEDS.cores_to_extract(*group)
         resources:
-            gpu=PLAN.extraction_gpus(*group),
-            mem_mb=JOBS.memory_to_extract(*group),
+            gpu=NEEDS.extraction_gpus(*group),
+            mem_mb=NEEDS.memory_to_extract(*group),
         params:
-            part=JOBS.part("dataset", features=group),
+            part=READS.part("dataset", features=group),
             features=" ".join(group),
         shell:
             "python -m pipeline.gpu --n {resources.gpu} --"
@@ -72,8 +72,8 @@ for group in PLAN.params.fused:
 
 rule derive:
     input:
-        manifest=JOBS.range_manifest,
-        reads=JOBS.range_reads,
+        manifest=READS.range_manifest,
+        reads=READS.range_reads,
     output:
         temp(touch("logs/derive/{dataset}/{feature}-{key}/shard-{shards}.done")),
     log:
@@ -81,15 +81,15 @@ rule derive:
     benchmark:
         "logs/derive/{dataset}/{feature}-{key}/shard-{shards}.tsv"
     wildcard_constraints:
-        feature=JOBS.derived(),
+        feature=READS.derived(),
     conda:
         "../../environment.yml"
-    threads: JOBS.cores_to_extract()
+    threads: NEEDS.cores_to_extract()
     resources:
-        gpu=JOBS.feature_gpus,
-        mem_mb=JOBS.memory_to_extract(),
+        gpu=NEEDS.feature_gpus,
+        mem_mb=NEEDS.memory_to_extract(),
     params:
-        part=JOBS.part("dataset", "feature"),
+        part=READS.part("dataset", "feature"),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline derive {wildcards.dataset} {wildcards.feature} --shards {wildcards.shards}"

@@ -6,8 +6,8 @@ output is a mark: if it ends half-way, the runs that it finished stay.
 
 rule train:
     input:
-        manifest=JOBS.run_manifest,
-        shards=JOBS.run_shards,
+        manifest=SEVERAL.run_manifest,
+        shards=READS.run_shards,
     output:
         "runs/{head}/{key}/run.json",
     log:
@@ -15,16 +15,16 @@ rule train:
     benchmark:
         "logs/train/{head}-{key}.tsv"
     wildcard_constraints:
-        head=JOBS.trained_alone(),
+        head=SEVERAL.trained_alone(),
     conda:
         "../../environment.yml"
-    threads: JOBS.cores_to_train(JOBS.trained)
+    threads: NEEDS.cores_to_train(RESULTS.trained)
     resources:
-        gpu=PLAN.gpus,
-        mem_mb=JOBS.memory_to_train(JOBS.trained),
+        gpu=NEEDS.gpus,
+        mem_mb=NEEDS.memory_to_train(RESULTS.trained),
     params:
-        part=JOBS.part("head", "key"),
-        launcher=PLAN.launcher,
+        part=READS.part("head", "key"),
+        launcher=NEEDS.launcher,
     shell:
         "{params.launcher}python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} train {wildcards.head} --params {params.part} 2>&1 | tee {log}"
@@ -33,17 +33,17 @@ rule train:
 # What a job of several trainings gives to those that wait for one of them. Runs nothing.
 rule trained:
     input:
-        JOBS.trained_in,
+        SEVERAL.trained_in,
     output:
         "runs/{head}/{key}/run.json",
     wildcard_constraints:
-        head=JOBS.trained_together(),
+        head=SEVERAL.trained_together(),
 
 
 rule train_runs:
     input:
-        manifests=JOBS.of_runs(JOBS.manifests_of, JOBS.runs_to_train),
-        shards=JOBS.of_runs(JOBS.shards_of, JOBS.runs_to_train),
+        manifests=READS.of_runs(READS.manifests_of, SEVERAL.runs_to_train),
+        shards=READS.of_runs(READS.shards_of, SEVERAL.runs_to_train),
     output:
         temp(touch("logs/train/{head}/{runs}.done")),
     log:
@@ -52,13 +52,13 @@ rule train_runs:
         "logs/train/{head}/{runs}.tsv"
     conda:
         "../../environment.yml"
-    threads: JOBS.cores_to_train(JOBS.runs_to_train)
+    threads: NEEDS.cores_to_train(SEVERAL.runs_to_train)
     resources:
-        gpu=PLAN.gpus,
-        mem_mb=JOBS.memory_to_train(JOBS.runs_to_train),
+        gpu=NEEDS.gpus,
+        mem_mb=NEEDS.memory_to_train(SEVERAL.runs_to_train),
     params:
-        part=JOBS.rows_part(JOBS.runs_to_train),
-        runs=JOBS.keys_to_train,
+        part=SEVERAL.rows_part(SEVERAL.runs_to_train),
+        runs=SEVERAL.keys_to_train,
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} train {wildcards.head} {params.runs} --params {params.part} 2>&1 | tee {log}"
@@ -66,10 +66,10 @@ rule train_runs:
 
 rule evaluate:
     input:
-        run=JOBS.made,
-        manifests=JOBS.evaluation_manifests,
-        shards=JOBS.evaluation_shards,
-        code=JOBS.evaluation_code,
+        run=SEVERAL.made,
+        manifests=READS.evaluation_manifests,
+        shards=READS.evaluation_shards,
+        code=RESULTS.evaluation_code,
     output:
         "runs/{head}/{key}/{evaluation}/result.json",
     log:
@@ -77,16 +77,16 @@ rule evaluate:
     benchmark:
         "logs/evaluate/{head}-{key}-{evaluation}.tsv"
     wildcard_constraints:
-        head=JOBS.evaluated_alone(),
-        key=JOBS.scored_alone(),
+        head=SEVERAL.evaluated_alone(),
+        key=RESULTS.scored_alone(),
     conda:
         "../../environment.yml"
-    threads: JOBS.cores_of(JOBS.evaluated)
+    threads: NEEDS.cores_of(RESULTS.evaluated)
     resources:
-        gpu=PLAN.evaluation_gpus,
-        mem_mb=JOBS.memory_of(JOBS.evaluated),
+        gpu=NEEDS.evaluation_gpus,
+        mem_mb=NEEDS.memory_of(RESULTS.evaluated),
     params:
-        part=JOBS.part("head", "key", "evaluation"),
+        part=READS.part("head", "key", "evaluation"),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} evaluate {wildcards.head} --params {params.part} 2>&1 | tee {log}"
@@ -95,19 +95,19 @@ rule evaluate:
 # As `trained`, of evaluations.
 rule evaluated:
     input:
-        JOBS.evaluated_in,
+        SEVERAL.evaluated_in,
     output:
         "runs/{head}/{key}/{evaluation}/result.json",
     wildcard_constraints:
-        head=JOBS.evaluated_together(),
+        head=SEVERAL.evaluated_together(),
 
 
 rule evaluate_runs:
     input:
-        runs=JOBS.trained_before,
-        manifests=JOBS.of_runs(JOBS.manifests_of, JOBS.runs_to_evaluate, "evaluate"),
-        shards=JOBS.of_runs(JOBS.shards_of, JOBS.runs_to_evaluate, "evaluate"),
-        code=JOBS.code_of(JOBS.runs_to_evaluate),
+        runs=SEVERAL.trained_before,
+        manifests=READS.of_runs(READS.manifests_of, SEVERAL.runs_to_evaluate, "evaluate"),
+        shards=READS.of_runs(READS.shards_of, SEVERAL.runs_to_evaluate, "evaluate"),
+        code=SEVERAL.code_of(SEVERAL.runs_to_evaluate),
     output:
         temp(touch("logs/evaluate/{head}/{runs}.done")),
     log:
@@ -116,13 +116,13 @@ rule evaluate_runs:
         "logs/evaluate/{head}/{runs}.tsv"
     conda:
         "../../environment.yml"
-    threads: JOBS.cores_of(JOBS.runs_to_evaluate)
+    threads: NEEDS.cores_of(SEVERAL.runs_to_evaluate)
     resources:
-        gpu=PLAN.evaluation_gpus,
-        mem_mb=JOBS.memory_of(JOBS.runs_to_evaluate),
+        gpu=NEEDS.evaluation_gpus,
+        mem_mb=NEEDS.memory_of(SEVERAL.runs_to_evaluate),
     params:
-        part=JOBS.rows_part(JOBS.runs_to_evaluate),
-        runs=JOBS.keys_to_evaluate,
+        part=SEVERAL.rows_part(SEVERAL.runs_to_evaluate),
+        runs=SEVERAL.keys_to_evaluate,
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} evaluate {wildcards.head} {params.runs} --params {params.part} 2>&1 | tee {log}"
@@ -130,9 +130,9 @@ rule evaluate_runs:
 
 rule mine:
     input:
-        manifests=JOBS.text_manifests,
-        shards=JOBS.text_shards,
-        code=JOBS.evaluation_code,
+        manifests=READS.text_manifests,
+        shards=READS.text_shards,
+        code=RESULTS.evaluation_code,
     output:
         table="runs/{head}/{key}/negatives.csv",
         roles=expand(
@@ -144,12 +144,12 @@ rule mine:
     benchmark:
         "logs/mine/{head}-{key}.tsv"
     wildcard_constraints:
-        head=JOBS.mined(),
-        key=JOBS.scored_alone(),
+        head=RESULTS.mined(),
+        key=RESULTS.scored_alone(),
     conda:
         "../../environment.yml"
     params:
-        part=JOBS.part("head", "key"),
+        part=READS.part("head", "key"),
     shell:
         "python -m pipeline mine {wildcards.head} --params {params.part} 2>&1 | tee {log}"
 
@@ -161,9 +161,9 @@ for name, runs in PLAN.swept.items():
         name:
             f"sweep_{name}"
         input:
-            manifests=JOBS.of_runs(JOBS.manifests_of, runs),
-            shards=JOBS.of_runs(JOBS.shards_of, runs),
-            code=PLAN.code(runs[0].config.task, "evaluate"),
+            manifests=READS.of_runs(READS.manifests_of, runs),
+            shards=READS.of_runs(READS.shards_of, runs),
+            code=code.of_task(runs[0].config.task, "evaluate"),
         output:
             [run.result_file for run in runs],
         log:
@@ -172,10 +172,10 @@ for name, runs in PLAN.swept.items():
             f"logs/sweep/{name}.tsv"
         conda:
             "../../environment.yml"
-        threads: JOBS.cores_of(runs)
+        threads: NEEDS.cores_of(runs)
         resources:
-            gpu=PLAN.evaluation_gpus,
-            mem_mb=JOBS.memory_of(runs),
+            gpu=NEEDS.evaluation_gpus,
+            mem_mb=NEEDS.memory_of(runs),
         params:
             part=shlex.quote(PLAN.part(ablation=name)),
             ablation=name,
@@ -192,9 +192,9 @@ for result, runs in PLAN.probed.items():
         name:
             f"baselines_{result}"
         input:
-            manifests=JOBS.of_runs(JOBS.manifests_of, runs),
-            shards=JOBS.of_runs(JOBS.shards_of, runs),
-            code=PLAN.code(runs[0].config.task, "evaluate"),
+            manifests=READS.of_runs(READS.manifests_of, runs),
+            shards=READS.of_runs(READS.shards_of, runs),
+            code=code.of_task(runs[0].config.task, "evaluate"),
         output:
             [run.result_file for run in runs],
         log:
@@ -203,10 +203,10 @@ for result, runs in PLAN.probed.items():
             f"logs/baselines/{result}.tsv"
         conda:
             "../../environment.yml"
-        threads: JOBS.cores_of(runs)
+        threads: NEEDS.cores_of(runs)
         resources:
-            gpu=PLAN.evaluation_gpus,
-            mem_mb=JOBS.memory_of(runs),
+            gpu=NEEDS.evaluation_gpus,
+            mem_mb=NEEDS.memory_of(runs),
         params:
             part=shlex.quote(PLAN.probing(result)),
             head=runs[0].head,

@@ -3,11 +3,11 @@
 
 rule result:
     input:
-        result=JOBS.result_file,
-        baselines=JOBS.baselines,
-        manifests=JOBS.shown_manifests,
-        params=JOBS.params_for("results/{result}.json"),
-        code=JOBS.report_code,
+        result=RESULTS.result_file,
+        baselines=RESULTS.baselines,
+        manifests=RESULTS.shown_manifests,
+        params=READS.params_for("results/{result}.json"),
+        code=RESULTS.report_code,
     output:
         json=report(
             "results/{result}.json",
@@ -29,8 +29,8 @@ rule result:
         "../../environment.yml"
     params:
         evaluation=subpath(input.result, parent=True),
-        looking=JOBS.looking,
-        beside=JOBS.beside,
+        looking=RESULTS.looking,
+        beside=RESULTS.beside,
     shell:
         "python -m pipeline report {params.evaluation} {output.json} {params.looking} {params.beside} 2>&1 | tee {log}"
 
@@ -38,10 +38,10 @@ rule result:
 # Why a result is what it is: opens stores and videos.
 rule explain:
     input:
-        result=JOBS.result_file,
-        manifests=JOBS.of_runs(JOBS.manifests_of, JOBS.shown),
-        shards=JOBS.of_runs(JOBS.shards_of, JOBS.shown),
-        code=JOBS.explanation_code,
+        result=RESULTS.result_file,
+        manifests=READS.of_runs(READS.manifests_of, RESULTS.shown),
+        shards=READS.of_runs(READS.shards_of, RESULTS.shown),
+        code=RESULTS.explanation_code,
     output:
         report(
             directory("results/{result}/explanation"),
@@ -55,13 +55,13 @@ rule explain:
         "logs/explain/{result}.tsv"
     conda:
         "../../environment.yml"
-    threads: JOBS.cores_of(JOBS.shown)
+    threads: NEEDS.cores_of(RESULTS.shown)
     resources:
-        gpu=PLAN.evaluation_gpus,
-        mem_mb=JOBS.memory_of(JOBS.shown),
+        gpu=NEEDS.evaluation_gpus,
+        mem_mb=NEEDS.memory_of(RESULTS.shown),
     params:
         head=lambda wildcards: PLAN.results[wildcards.result].head,
-        part=JOBS.of_result(JOBS.part("head", "key", "evaluation")),
+        part=RESULTS.of_result(READS.part("head", "key", "evaluation")),
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} explain {params.head} --out results/{wildcards.result} --params {params.part} 2>&1 | tee {log}"
@@ -74,11 +74,11 @@ for task in TASKS.values():
         name:
             f"ablation_{task.name}"
         input:
-            results=JOBS.ablation_results,
-            params=JOBS.params_for(f"{task.folder}/{{ablation}}.json", JOBS.study_of),
+            results=RESULTS.ablation_results,
+            params=READS.params_for(f"{task.folder}/{{ablation}}.json", READS.study_of),
             code=[
-                *plan.sources("reports/ablation.py", "tasks"),
-                *PLAN.code(task.name, "columns"),
+                *code.sources("reports/ablation.py", "tasks"),
+                *code.of_task(task.name, "columns"),
             ],
         output:
             multiext(f"{task.folder}/{{ablation}}", json=".json", csv=".csv", md=".md"),
@@ -95,11 +95,11 @@ for task in TASKS.values():
         benchmark:
             f"logs/ablation/{{ablation}}.tsv"
         wildcard_constraints:
-            ablation=JOBS.ablations(task),
+            ablation=RESULTS.ablations(task),
         conda:
             "../../environment.yml"
         params:
-            part=JOBS.part("ablation"),
+            part=READS.part("ablation"),
             out=subpath(output.json, parent=True),
         shell:
             "python -m pipeline ablation {wildcards.ablation} --params {params.part} --out {params.out} 2>&1 | tee {log}"
@@ -108,10 +108,10 @@ for task in TASKS.values():
 # One process for all trials: one waits for those before it. A trial is a run, so a search that is killed goes on.
 rule search:
     input:
-        manifests=JOBS.search_manifests,
-        shards=JOBS.search_shards,
-        params=JOBS.params_for("results/searches/{search}.json", JOBS.study_of_search),
-        code=plan.sources("search.py", "reports/search.py"),
+        manifests=READS.search_manifests,
+        shards=READS.search_shards,
+        params=READS.params_for("results/searches/{search}.json", READS.study_of_search),
+        code=code.sources("search.py", "reports/search.py"),
     output:
         multiext("results/searches/{search}", json=".json", csv=".csv", md=".md"),
         picture=report(
@@ -124,16 +124,16 @@ rule search:
     benchmark:
         "logs/search/{search}.tsv"
     wildcard_constraints:
-        search=JOBS.searches(),
+        search=RESULTS.searches(),
     conda:
         "../../environment.yml"
-    threads: JOBS.cores_of(JOBS.tried)
+    threads: NEEDS.cores_of(RESULTS.tried)
     resources:
-        gpu=PLAN.evaluation_gpus,
-        mem_mb=JOBS.memory_of(JOBS.tried),
+        gpu=NEEDS.evaluation_gpus,
+        mem_mb=NEEDS.memory_of(RESULTS.tried),
     params:
-        part=JOBS.part("search"),
-        key=JOBS.search_key,
+        part=READS.part("search"),
+        key=RESULTS.search_key,
     shell:
         "python -m pipeline.gpu --n {resources.gpu} --"
         " python -m pipeline --cores {threads} search {wildcards.search} --params {params.part} 2>&1 | tee {log}"
@@ -141,9 +141,9 @@ rule search:
 
 rule claims:
     input:
-        results=JOBS.claimed_results,
-        params=JOBS.params_for("results/claims.json", JOBS.every_study),
-        code=plan.sources("reports/claims.py"),
+        results=RESULTS.claimed_results,
+        params=READS.params_for("results/claims.json", READS.every_study),
+        code=code.sources("reports/claims.py"),
     output:
         json="results/claims.json",
         md=report("results/claims.md", category="Claims"),
@@ -162,11 +162,11 @@ rule claims:
 # Reads small files alone; which of them is known where Snakemake was called, so there it runs.
 rule page:
     input:
-        results=JOBS.page_results,
-        params=JOBS.params_for(PAGE, JOBS.every_study),
+        results=RESULTS.page_results,
+        params=READS.params_for(PAGE, READS.every_study),
         code=[
-            *plan.sources("reports", "tasks"),
-            *plan.page_files(),
+            *code.sources("reports", "tasks"),
+            *code.page_files(),
         ],
     output:
         report(PAGE, category="Report"),
@@ -179,6 +179,6 @@ rule page:
         "../../environment.yml"
     params:
         document=shlex.quote(PLAN.document),
-        snakemake=shlex.quote(JOBS.snakemake_command()),
+        snakemake=shlex.quote(RESULTS.snakemake_command()),
     shell:
         "python -m pipeline page --params {params.document} --out {output} --snakemake {params.snakemake} 2>&1 | tee {log}"
