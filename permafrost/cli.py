@@ -25,6 +25,7 @@ of a params file, is `python -m pipeline extract`. In Python: `import permafrost
 BY_HAND = ("predict", "explain", "info", "verify", "prune")
 STEPS = "Steps of the Snakemake workflow, as `python -m pipeline`"
 LISTED = 20
+HEADS = ("torch", "onnx", "aoti")  # formats of a head's file; others are of stores
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 _EXPORTS = "npy, npz: a file an array or a sample; webdataset: tars; datasets: Parquet for Hugging Face's datasets."
@@ -117,23 +118,38 @@ def extract(
 
 @app.command(rich_help_panel="What a project has made")
 def export(
-    store: Annotated[
-        Path,
-        typer.Argument(help="Its folder, with its key or without: features/DATASET/FEATURE.", show_default=False),
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="A store's folder, with its key or without: features/DATASET/FEATURE. Or the name of a head.",
+            show_default=False,
+        ),
     ],
-    form: Annotated[str, typer.Option("--format", help=_EXPORTS)],
-    out: Annotated[Path, typer.Option(help="Folder for the files.")],
+    form: Annotated[str, typer.Option("--format", help=f"{_EXPORTS} Of a head torch, onnx or aoti.")],
+    out: Annotated[Path, typer.Option(help="Folder for the files; of a head the file.")],
     license: Annotated[str, typer.Option(help="URL of the features' licence, for the Croissant file.")] = "",
     url: Annotated[str, typer.Option(help="Where the features are published, for the Croissant file.")] = "",
+    params: workflow.ParamsOption = "params.yaml",
+    changes: workflow.Overrides = None,
 ) -> None:
     """Write a feature's store as files that other tools read, with labels, splits, provenance and a Croissant file.
 
     Failed samples are listed in failures.json. A killed export goes on where it was.
+
+    Or write the finished run of a head as one file that other machines run, proved against its predictions: torch
+    (torch.export), onnx, or aoti (compiled by AOTInductor).
     """
+    if form in HEADS:
+        from pipeline.deployment import export_head
+
+        made = export_head(workflow.run_of(params, what, changes), form, out, workflow.say)
+        apart = max(made.from_head, made.from_predictions)
+        workflow.say(f"{made.path}: of {made.samples} samples it answers as the run did, to {apart:.1g}")
+        return
     from permafrost.stores import find
     from pipeline.exports import export_store
 
-    found = export_store(find(store.expanduser()), form, out, license, url, workflow.say)
+    found = export_store(find(Path(what).expanduser()), form, out, license, url, workflow.say)
     workflow.say(f"{found.folder}: {found.samples} samples, {len(found.failed)} failed")
 
 

@@ -3,13 +3,14 @@
 Imports happen inside the commands: `--help` should not pay for reading params, nor a plan for a deep-learning library.
 """
 
-from .base import ParamsOption, app, console, main, say
+from .base import Overrides, ParamsOption, app, console, main, run_of, say
 from .datasets import manifest, toyworld
 from .features import derive, extract, info, plan, verify
 from .heads import baselines, evaluate, explain, mine, predict, sanity, sweep, train
 from .results import ablation, claims, page, prune, report, runs, search
 
 __all__ = [
+    "Overrides",
     "ParamsOption",
     "ablation",
     "app",
@@ -29,6 +30,7 @@ __all__ = [
     "predict",
     "prune",
     "report",
+    "run_of",
     "runs",
     "sanity",
     "say",

@@ -16,6 +16,7 @@ from pipeline.memory import DISK, FILES, LACKS, first_line, is_out_of_memory
 if TYPE_CHECKING:
     from pipeline.config import Params
     from pipeline.plan import Plan
+    from pipeline.runs import Run
 
 HELP = """Extract features once, train heads on them as often as you like.
 
@@ -108,6 +109,14 @@ def learner(source: str, everywhere: bool = False, **parts: Any) -> "Plan":
     params = params_of(source, **parts)
     compute = params.compute
     return Plan(fitting(params, compute.threads, compute.devices if everywhere and compute.nodes == 1 else 1))
+
+
+def run_of(params: str, head: str, changes: list[str] | None, everywhere: bool = False) -> "Run":
+    """The run of a head, with the overrides applied; where it is trained everywhere, on all devices of this node."""
+    from pipeline.config import assigned
+
+    plan = learner(params, everywhere, heads=head)
+    return plan.run(head, dict(assigned(change, "--set") for change in changes or ()))
 
 
 class Lines:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from pipeline.projects import RUNS
 
-from .base import Overrides, ParamsOption, RunsOption, app, console, learner, say
+from .base import Overrides, ParamsOption, RunsOption, app, console, learner, run_of, say
 
 if TYPE_CHECKING:
     from pipeline.runs import Run
@@ -30,7 +30,7 @@ def train(head: str, params: ParamsOption = "params.yaml", runs: RunsOption = No
     from pipeline.training import train as run
 
     if not runs:
-        run(_run(params, head, changes, everywhere=True))
+        run(run_of(params, head, changes, everywhere=True))
         return
     chosen = _rows(params, head, runs, changes, lambda of: of.key)
     compute = next(iter(chosen.values())).params.compute
@@ -49,7 +49,7 @@ def mine(head: str, params: ParamsOption = "params.yaml", changes: Overrides = N
     """Mine the negative words of a head and their roles (NegMine): a table, and a text file for each role."""
     from pipeline.evaluation.negatives import mine_negatives
 
-    run = _run(params, head, changes)
+    run = run_of(params, head, changes)
     table = mine_negatives(run)
     counts = ", ".join(f"{count} {role}" for role, count in table["role"].value_counts().items())
     say(f"{run.folder}: {len(table)} negative words, {counts}")
@@ -112,7 +112,7 @@ def evaluate(
     from pipeline.evaluation import evaluate as run
 
     if not runs:
-        run(_run(params, head, changes))
+        run(run_of(params, head, changes))
         return
     chosen = _rows(params, head, runs, changes, lambda of: f"{of.key}/{of.evaluation}")
     from pipeline.series import each
@@ -139,7 +139,7 @@ def predict(
     """Apply the finished run of a head to new files, with exactly the extraction that its dataset went through."""
     from pipeline.prediction import predict as ask
 
-    run = _run(params, head, changes)
+    run = run_of(params, head, changes)
     errors, without, answered = Console(stderr=True, markup=False, emoji=False), [], False
     with errors.status("") as status:
         told = lambda line: status.update(Text(line))  # noqa: E731
@@ -178,7 +178,7 @@ def sanity(head: str = "negalign", params: ParamsOption = "params.yaml", changes
     """Check properties that a sound NegAlign must have, on the finished run of a head."""
     from pipeline.explanation.sanity import sanity as checks
 
-    run = _run(params, head, changes)
+    run = run_of(params, head, changes)
     found = checks(run)
     table = Table(title=str(run.folder))
     for column in ("check", "figures", "holds"):
@@ -202,16 +202,8 @@ def explain(
     """Explain the finished run of a head: its attention, its feature space, and the importance of each input."""
     from pipeline.explanation import explain as look
 
-    run = _run(params, head, changes)
+    run = run_of(params, head, changes)
     look(run, out or Path("results") / run.config.result, only or (), say)
-
-
-def _run(params: str, head: str, changes: list[str] | None, everywhere: bool = False) -> "Run":
-    """The run of a head, with the overrides applied; where it is trained everywhere, on all devices of this node."""
-    from pipeline.config import assigned
-
-    plan = learner(params, everywhere, heads=head)
-    return plan.run(head, dict(assigned(change, "--set") for change in changes or ()))
 
 
 def _rows(

@@ -14,10 +14,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.overrides import TorchFunctionMode
 
 from pipeline.deployment.graphs import ROWS, Graph
+from pipeline.memory import first_line
 
 RECORD = "permafrost.json"
 MOST = 65_536  # of an axis that may have any length
@@ -87,8 +90,14 @@ def traced(graph: Graph) -> ExportedProgram:
     example = graph.rows(ROWS)
     sizes = {name: Dim(name, min=1, max=MOST) for axes in graph.free.values() for name in axes.values()}
     shapes = tuple({axis: sizes[name] for axis, name in graph.free[of].items()} for of in graph.names)
-    with torch.no_grad():
-        return torch.export.export(graph.module, example, dynamic_shapes={"tensors": shapes}, strict=False)
+    try:
+        with torch.no_grad():
+            return torch.export.export(graph.module, example, dynamic_shapes={"tensors": shapes}, strict=False)
+    except (TorchDynamoException, GuardOnDataDependentSymNode) as error:
+        raise FormatError(
+            f"its forward depends on the batch at hand ({first_line(error)}); in it take a size as tensor.shape[0], "
+            "not len(tensor), and branch on no value of a tensor while torch.compiler.is_exporting()"
+        ) from None
 
 
 # --- torch ------------------------------------------------------------------------------------------------------------
@@ -115,10 +124,14 @@ def _load_torch(path: Path) -> tuple[Call, dict[str, Any]]:
 def _write_onnx(graph: Graph, path: Path, record: Mapping[str, Any]) -> None:
     with _PlainAttention():
         program = traced(graph)
-    with _quiet("torch.onnx", "onnxscript"):
-        made = torch.onnx.export(
-            program, (), dynamo=True, verbose=False, input_names=list(graph.names), output_names=[graph.gives]
-        )
+    try:
+        with _quiet("torch.onnx", "onnxscript"):
+            made = torch.onnx.export(
+                program, (), dynamo=True, verbose=False, input_names=list(graph.names), output_names=[graph.gives]
+            )
+    except torch.onnx.OnnxExporterError as error:
+        said = first_line(error)
+        raise FormatError(f"ONNX has no operator for what it does ({said}); use --format torch or aoti") from None
     made.model.metadata_props[RECORD] = json.dumps(record)
     made.save(str(path), external_data=False)
 

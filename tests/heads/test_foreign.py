@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
+from permafrost.cli import app
 from pipeline.config import ParamsError, load_params, parse_params
 from pipeline.plan import Plan
 from pipeline.store import FeatureStore
@@ -122,6 +124,15 @@ def test_it_is_reported_explained_and_on_the_page_and_what_it_lacks_is_said(proj
     assert "own: action recognition" in page and "top-1" in page and "attention.png is not made" not in page
     assert "Beside baselines" in page and "linear probe of clip_image" in page
     assert "is gone" not in page, "what is beside it does not hide where it was published from"
+
+
+def test_it_is_exported_as_a_file_that_answers_as_its_run(project):
+    line = ["export", "probe", "--format", "torch", "--out", "deployed/probe.pt2"]
+    done = CliRunner().invoke(app, line)
+    assert done.exit_code == 0 and "samples it answers as the run did" in done.output
+    assert Path("deployed/probe.pt2").stat().st_size
+    done = CliRunner().invoke(app, [*line, "--set", "seed=1"])
+    assert done.exit_code and "has no finished run of these params" in str(done.exception)
 
 
 def test_a_part_that_was_asked_for_and_is_not_offered_is_an_error(project):
