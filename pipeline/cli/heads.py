@@ -15,7 +15,7 @@ from rich.text import Text
 
 from pipeline.projects import RUNS
 
-from .base import Overrides, ParamsOption, RunsOption, app, console, learner, run_of, say
+from .base import Lines, Overrides, ParamsOption, RunsOption, app, console, learner, run_of, say
 
 if TYPE_CHECKING:
     from pipeline.runs import Run
@@ -122,12 +122,22 @@ def evaluate(
 
 @app.command()
 def predict(
-    files: Annotated[list[Path], typer.Argument(help="Videos, or pictures for a head that reads pictures.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Videos, or pictures for a head that reads pictures. For a table, also folders of them, and lists "
+            "(.txt) with a path a line."
+        ),
+    ],
     head: Annotated[str, typer.Option(help="Name of the head in the parameters.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per file instead of a table.")] = False,
     map: Annotated[str | None, typer.Option(help="clip_align: the attention map of the video, or `none`.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for label files, timelines and predicted maps; by default predictions.")
+        Path | None,
+        typer.Option(
+            help="Folder for label files, timelines and predicted maps; by default predictions. Or a table of all "
+            "answers, NAME.parquet, NAME.csv or NAME.jsonl: a killed one goes on where it was."
+        ),
     ] = None,
     transcripts: Annotated[
         Path | None,
@@ -138,8 +148,14 @@ def predict(
 ) -> None:
     """Apply the finished run of a head to new files, with exactly the extraction that its dataset went through."""
     from pipeline.prediction import predict as ask
+    from pipeline.prediction.many import TABLES, listed, predict_table
 
     run = run_of(params, head, changes)
+    if out is not None and out.suffix in TABLES:
+        made = predict_table(run, listed(files, _aside), out, map, transcripts, done=Lines(head))
+        there = f", of which {made.resumed} were there" if made.resumed else ""
+        say(f"{out}: {made.files} files{there}; {made.failed} have no answer")
+        raise typer.Exit(1 if made.failed else 0)
     errors, without, answered = Console(stderr=True, markup=False, emoji=False), [], False
     with errors.status("") as status:
         told = lambda line: status.update(Text(line))  # noqa: E731
@@ -161,6 +177,11 @@ def predict(
             f"{len(without)} of {len(files)} files have no answer: {', '.join(without[:LISTED])}{more}", file=sys.stderr
         )
     raise typer.Exit(1 if without else 0)
+
+
+def _aside(line: str) -> None:
+    """Beside the answers, which another program may read."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _answer_table(answer: Any, title: str | None) -> Table:

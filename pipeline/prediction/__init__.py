@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.prediction.segmentation import strips
     from pipeline.video import VideoError
 
-__all__ = ["Answer", "PredictionError", "Predictor", "Scored", "predict", "strips"]
+__all__ = ["Answer", "PredictionError", "Predictor", "Scored", "absent", "predict", "strips"]
 
 # A head's answers need no other task's code.
 __getattr__ = passed_on(__name__, {".pictures": ["Predictor", "Scored"], ".segmentation": ["strips"]})
@@ -69,20 +69,21 @@ def predict(
             if scripted
             else f"{head} takes no --transcripts"
         )
-    absent = {str(path): error for path in files if (error := _absent(path)) is not None}
-    there = list(dict.fromkeys(str(path) for path in files if str(path) not in absent))
+    refused = {str(path): error for path in files if (error := absent(path)) is not None}
+    there = list(dict.fromkeys(str(path) for path in files if str(path) not in refused))
     map_file = None if map in (None, WITHOUT_MAP) else Path(map)
     if map_file is not None and not map_file.exists():
         raise PredictionError(f"--map {map_file}: there is no such file; correct its name")
     question = Question(run, there, map_file, out or OUT, transcripts, progress)
-    answers, waiting = dict(absent), deque(str(path) for path in files)
+    answers, waiting = dict(refused), deque(str(path) for path in files)
     for found in chain(task.code("predict")(question), [{}]):
         answers |= found
         while waiting and waiting[0] in answers:
             yield answers[waiting.popleft()]
 
 
-def _absent(path: Path) -> PredictionError | None:
+def absent(path: Path) -> PredictionError | None:
+    """Why there is nothing to be asked about under a name; None where there is."""
     try:
         str(path).encode()
     except UnicodeEncodeError:  # which no table, no store and no answer can hold

@@ -53,13 +53,18 @@ def in_turn(question: Question, files: Sequence[str], answer: Callable[[Sequence
         files: each once.
         answer: what is said of a few of them.
     """
-    params = question.run.params
-    features = [params.features[name] for name in _read(question.run)]
-    batches = [feature.batch for feature in features if not feature.derived and not feature.ragged]
-    # Of a fixed number of frames, those share a batch that would in a shard of these files; rows know of no batch.
-    size = max(batches or [params.compute.decode_workers, 1])
+    size = at_once(question.run)
     for start in range(0, len(files), size):
         yield from _apart(files[start : start + size], answer)
+
+
+def at_once(run: Run) -> int:
+    """How many files are asked about together: those of a fixed number of frames that would share a batch in a shard;
+    rows know of no batch.
+    """
+    features = [run.params.features[name] for name in _read(run)]
+    batches = [feature.batch for feature in features if not feature.derived and not feature.ragged]
+    return max(batches or [run.params.compute.decode_workers, 1])
 
 
 def placed(question: Question, ending: str) -> tuple[dict[str, Path], Answers]:

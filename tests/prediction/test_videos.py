@@ -6,6 +6,7 @@ One small rendered world; the head reads an int8 feature that is derived from an
 import errno
 import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,10 +17,14 @@ import pytest
 from PIL import Image
 
 import pipeline.cli.heads
+from pipeline import prediction
 from pipeline.config import NpyFeature, load_params
 from pipeline.datasets import read_manifest
 from pipeline.extraction import TooMuch
+from pipeline.files import lock
+from pipeline.plan import Plan
 from pipeline.prediction import files, predict
+from pipeline.prediction.many import listed, predict_table
 from pipeline.runs import Run
 from pipeline.store import StoreFull
 from pipeline.training import registry
@@ -235,3 +240,79 @@ def test_an_option_that_the_head_has_no_use_for_is_refused(option):
     assert done.exit_code == 1 and f"gasm_cast takes no --{option}" in str(done.exception).replace(
         "writes no file and ", ""
     )
+
+
+# --- many files in a table --------------------------------------------------------------------------------------------
+
+
+def table(*paths, out, **changes):
+    run = Plan(load_params("params.yaml")).run("gasm_cast")
+    return predict_table(run, listed([Path(path) for path in paths]), Path(out), **changes)
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A folder of nine videos, of which one is damaged, and a list of three, of which one is not there."""
+    for name in sorted(path.name for path in VIDEOS.glob("*.webm"))[:8]:
+        shutil.copy(VIDEOS / name, tmp_path / name)
+    (tmp_path / "torn.webm").write_bytes(b"no video")
+    (tmp_path / "notes.md").write_text("no video either")
+    first, second = sorted(tmp_path.glob("[0-9]*.webm"))[:2]
+    (tmp_path / "some.txt").write_text(f"{second.name}\n\n{first.name}\nnowhere.webm\n")
+    return tmp_path
+
+
+def test_a_folder_and_a_list_are_a_row_a_file_with_its_answer_or_why_there_is_none(many, capsys):
+    done = invoke("predict", many, "--head", "gasm_cast", "--out", many / "said.parquet")
+    assert done.exit_code == 1 and "said.parquet: 9 files; 1 have no answer" in done.stdout
+    assert "passed over as no videos or pictures: 1 .md, 1 .txt" in done.stderr
+    frame = pd.read_parquet(many / "said.parquet")
+    assert list(frame["file"]) == [str(path) for path in sorted(many.glob("*.webm"))]
+    (torn,) = frame[frame["error"].notna()].itertuples()
+    assert torn.file.endswith("torn.webm") and torn.error.startswith(f"{many}/torn.webm: ") and torn.top is None
+    alone = {row["file"]: row for row in answers(ask("gasm_cast", *frame["file"]))}
+    for row in frame[frame["error"].isna()].itertuples():
+        assert [dict(of) for of in row.top] == alone[row.file]["top"] and row.run == alone[row.file]["run"]
+
+    told = table(many / "some.txt", out=many / "said.jsonl")
+    assert (told.files, told.failed) == (3, 1)
+    rows = [json.loads(line) for line in (many / "said.jsonl").read_text().splitlines()]
+    assert [Path(row["file"]).name for row in rows] == [*(many / "some.txt").read_text().split()]
+    assert "there is no such file" in rows[2]["error"] and {row["error"] for row in rows[:2]} == {None}
+    table(many / "some.txt", out=many / "said.csv")
+    frame = pd.read_csv(many / "said.csv")
+    assert [json.loads(of) for of in frame["top"][:2]] == [row["top"] for row in rows[:2]]
+    assert not [*many.glob("*.part")]
+
+
+@pytest.mark.parametrize("answered", [1, 5, 8])
+def test_killed_it_goes_on_where_it_was_and_ends_with_the_same_bytes(many, monkeypatch, answered):
+    monkeypatch.setattr(prediction.many, "at_once", lambda run: 2)
+    monkeypatch.setattr(files, "at_once", lambda run: 2)
+    table(many, out=many / "whole.jsonl")
+    if (child := os.fork()) == 0:
+        table(many, out=many / "said.jsonl", done=lambda done, total: done < answered or os.kill(os.getpid(), 9))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -9
+    with (many / "said.jsonl.part").open("a") as journal:
+        journal.write('["torn')
+    told = table(many, out=many / "said.jsonl")
+    assert told.resumed == answered // 2 * 2
+    assert (many / "said.jsonl").read_bytes() == (many / "whole.jsonl").read_bytes()
+
+
+def test_a_file_that_has_changed_begins_it_anew_and_what_cannot_be_is_refused_before_anything_is_asked(many):
+    table(many / "some.txt", out=many / "said.jsonl")
+    (many / "said.jsonl.part").write_text('"of others"\n["a", {}]\n')
+    assert table(many / "some.txt", out=many / "said.jsonl").resumed == 0
+    for paths, out, says in (
+        ([many / "empty.txt"], "said.csv", "empty.txt: names no file; write a path a line"),
+        ([many / "some.txt"], "said.xlsx", "a table ends with .parquet, .csv, .jsonl"),
+    ):
+        (many / "empty.txt").write_text("\n")
+        with pytest.raises(prediction.PredictionError, match=re.escape(says)):
+            table(*paths, out=many / out)
+    held = lock(many / "said.csv.part")
+    with pytest.raises(prediction.PredictionError, match="another process writes it"):
+        table(many / "some.txt", out=many / "said.csv")
+    os.close(held)
