@@ -1,9 +1,10 @@
 """Heads on new files, and a look at finished runs: pixels, backbones and evaluation in one place."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pipeline.lazily import passed_on
@@ -11,6 +12,7 @@ from pipeline.prediction.answers import Answer, PredictionError, Question
 from pipeline.runs import Run
 
 if TYPE_CHECKING:
+    from pipeline.datasets.build import Finding
     from pipeline.prediction.pictures import Predictor, Scored
     from pipeline.prediction.segmentation import strips
     from pipeline.video import VideoError
@@ -31,6 +33,7 @@ def predict(
     out: Path | None = None,
     transcripts: Path | None = None,
     progress: Callable[[str], None] = lambda line: None,
+    found: "Mapping[str, Finding]" = MappingProxyType({}),
 ) -> "Iterator[Answer | PredictionError | VideoError]":
     """What a head's finished run says of files, as it would have said it of a sample of its data set.
 
@@ -43,6 +46,7 @@ def predict(
             "predictions" if not given.
         transcripts: for a head that predicts among a transcript: the folder of those of the videos.
         progress: called with a line now and then.
+        found: of videos that were looked at already, what was found; the others are looked at in this process.
 
     Yields:
         Of each file, in order, the answer or why there is none, as soon as there is one: files are asked about a few at
@@ -74,7 +78,7 @@ def predict(
     map_file = None if map in (None, WITHOUT_MAP) else Path(map)
     if map_file is not None and not map_file.exists():
         raise PredictionError(f"--map {map_file}: there is no such file; correct its name")
-    question = Question(run, there, map_file, out or OUT, transcripts, progress)
+    question = Question(run, there, map_file, out or OUT, transcripts, progress, found)
     answers, waiting = dict(refused), deque(str(path) for path in files)
     for found in chain(task.code("predict")(question), [{}]):
         answers |= found

@@ -1,10 +1,11 @@
 """What is said of a file: one answer, or one error. Knows no head and opens no file."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from pipeline.datasets.build import Finding
 from pipeline.runs import Run
 
 
@@ -47,6 +48,7 @@ class Question:
         out: folder for what is written.
         transcripts: folder with the transcript of each file, named like it; of a head that predicts among a transcript.
         progress: called with a line now and then.
+        found: of files that were looked at already, what was found.
     """
 
     run: Run
@@ -55,3 +57,4 @@ class Question:
     out: Path
     transcripts: Path | None
     progress: Callable[[str], None]
+    found: Mapping[str, Finding] = field(default_factory=dict)

@@ -121,7 +121,7 @@ def extracted(question: Question, of: Sequence[str]) -> Iterator[Extracted]:
                 f"{head} reads {name}, which somebody else computed: it cannot be made from a "
                 "video here; train the head on features of a backbone, such as i3d"
             )
-    findings = {file: examine(Job(file, None, None)) for file in of}
+    findings = {file: question.found.get(file) or examine(Job(file, None, None)) for file in of}
     refused = {file: why for file, of in findings.items() if (why := _refusal(file, of, head)) is not None}
     usable = {file: of for file, of in findings.items() if file not in refused}
     if not usable:

@@ -6,9 +6,11 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pipeline.datasets.build import Finding, Job, examine_all
 from pipeline.digests import sha256
 from pipeline.features_only.files import named_files
 from pipeline.files import lock, write_text
@@ -103,7 +105,8 @@ def predict_table(
     try:
         told = _told_before(journal, _identity(run, asked, map, transcripts), len(asked), at_once(run))
         resumed, left = len(told), asked[len(told) :]
-        answers = predict(run, [Path(file) for file in left], map, folder, transcripts, progress) if left else ()
+        found = _looked_at(run, left)
+        answers = predict(run, [Path(file) for file in left], map, folder, transcripts, progress, found) if left else ()
         with journal.open("a", encoding="utf-8") as lines:
             for file, answer in zip(left, answers, strict=True):
                 told[file] = {"error": str(answer)} if isinstance(answer, Exception) else answer.record
@@ -115,6 +118,14 @@ def predict_table(
     finally:
         os.close(held)
     return Told(len(rows), sum(row["error"] is not None for row in rows), resumed)
+
+
+def _looked_at(run: Run, files: Sequence[str]) -> dict[str, Finding]:
+    """What is found of videos, each in a process that it may end: that is its reason then, and the others go on."""
+    if not files or run.params.datasets[run.dataset].kind != "video":
+        return {}
+    chunks = examine_all([Job(file, None, None) for file in files], max(run.params.compute.decode_workers, 1))
+    return dict(zip(files, chain.from_iterable(chunks), strict=True))
 
 
 def _identity(run: Run, files: Sequence[str], map: str | None, transcripts: Path | None) -> str:
