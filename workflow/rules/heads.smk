@@ -105,7 +105,9 @@ rule evaluated:
 rule evaluate_runs:
     input:
         runs=SEVERAL.trained_before,
-        manifests=READS.of_runs(READS.manifests_of, SEVERAL.runs_to_evaluate, "evaluate"),
+        manifests=READS.of_runs(
+            READS.manifests_of, SEVERAL.runs_to_evaluate, "evaluate"
+        ),
         shards=READS.of_runs(READS.shards_of, SEVERAL.runs_to_evaluate, "evaluate"),
         code=SEVERAL.code_of(SEVERAL.runs_to_evaluate),
     output:
