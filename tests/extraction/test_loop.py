@@ -255,7 +255,7 @@ def test_a_batch_reaches_the_device_as_it_lies_in_the_ring(small_ssv2, tmp_path,
         places.append((batch.untyped_storage().data_ptr(), batch.storage_offset()))
         return honest(self, batch)
 
-    monkeypatch.setattr(lambda: Device, "upload", seen)
+    monkeypatch.setattr(Device, "upload", seen)
     run(params_for(small_ssv2), tmp_path)
     assert len(places) == 9 and len(set(places)) == 2, "two places of one memory, in turn"
 
